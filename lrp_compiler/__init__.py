@@ -1,0 +1,66 @@
+"""Compile a PyTorch model into its explainer: Layer-wise Relevance Propagation as one standalone graph.
+
+    import lrp_compiler as lrp
+
+    explainer = lrp.compile(model, (x,), composite="epsilon-plus")
+    explanation = explainer(x)                  # .output, .relevance["x"]
+    explainer.to_onnx("model.lrp.onnx")         # runs in onnxruntime, without torch
+
+Names are resolved when they are first used, so that `lrp_compiler.runtime` can be imported where torch is absent.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrp_compiler.compiler import compile
+    from lrp_compiler.coverage_report import coverage
+    from lrp_compiler.explainer import Explainer, load
+    from lrp_compiler.rules import Op, Relevance, rule, total, unit
+    from lrp_compiler.rules import composite as composites
+    from lrp_compiler.rules.composite import Composite, Entry
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Composite": "lrp_compiler.rules.composite",
+    "Entry": "lrp_compiler.rules.composite",
+    "Explainer": "lrp_compiler.explainer",
+    "Op": "lrp_compiler.rules",
+    "Relevance": "lrp_compiler.rules",
+    "compile": "lrp_compiler.compiler",
+    "composites": "lrp_compiler.rules.composite",
+    "coverage": "lrp_compiler.coverage_report",
+    "load": "lrp_compiler.explainer",
+    "rule": "lrp_compiler.rules",
+    "total": "lrp_compiler.rules",
+    "unit": "lrp_compiler.rules",
+}
+
+__all__ = [
+    "Composite",
+    "Entry",
+    "Explainer",
+    "Op",
+    "Relevance",
+    "compile",
+    "composites",
+    "coverage",
+    "load",
+    "rule",
+    "total",
+    "unit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lrp_compiler' has no attribute {name!r}")
+    module = importlib.import_module(_HOMES[name])
+    value = module if name == "composites" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m lrp_compiler`: the command line."""
+
+from lrp_compiler.cli import main
+
+raise SystemExit(main())

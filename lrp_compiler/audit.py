@@ -1,0 +1,198 @@
+"""The books: where relevance went, node by node, each share by its own formula."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.emit_relevance import propagate_relevance
+from lrp_compiler.passes.graph_tools import module_path
+from lrp_compiler.passes.seed_relevance import EXPLAINED, Seed, seed_relevance
+from lrp_compiler.rules import Relevance
+
+
+@dataclass
+class Entry:
+    """One node's books, in relevance summed over the batch."""
+
+    node: str
+    op: str
+    module: str
+    rule: str
+    relevance_in: float
+    relevance_out: float
+    absorbed: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: in − out − absorbed."""
+        return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
+
+
+@dataclass
+class Audit:
+    """The books of one run: `seed = Σ inputs + Σ absorbed + error`.
+
+    Args:
+        entries: one for each node that relevance passed, from the output back to the inputs.
+        seed: relevance put on the output, summed over the batch.
+        inputs: relevance that arrived, by input name, summed over the batch.
+        magnitude: Σ|R| over the explained inputs: the yardstick for the error.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    seed: float = 0.0
+    inputs: dict[str, float] = field(default_factory=dict)
+    magnitude: float = 0.0
+
+    @property
+    def absorbed(self) -> dict[str, float]:
+        """What left the flow, by cause: bias, constant, stabiliser, softmax, …."""
+        causes: defaultdict[str, float] = defaultdict(float)
+        for entry in self.entries:
+            for cause, share in entry.absorbed.items():
+                causes[cause] += share
+        return dict(causes)
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: seed − Σ inputs − Σ absorbed."""
+        return self.seed - sum(self.inputs.values()) - sum(self.absorbed.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The books as plain data."""
+        return {
+            "seed": self.seed,
+            "inputs": self.inputs,
+            "absorbed": self.absorbed,
+            "error": self.error,
+            "magnitude": self.magnitude,
+            "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
+        }
+
+    def table(self, limit: int | None = None) -> Any:
+        """The books as a rich table, the nodes that absorb most first; `limit` rows."""
+        from rich.table import Table
+
+        table = Table(title=f"seed {self.seed:.6g} = inputs + absorbed, error {self.error:.2e}", title_justify="left")
+        for column in ("node", "module", "op", "rule"):
+            table.add_column(column, overflow="fold")
+        for column in ("in", "out", "absorbed", "error"):
+            table.add_column(column, justify="right")
+        ordered = sorted(self.entries, key=lambda entry: -sum(map(abs, entry.absorbed.values())))
+        for entry in ordered[:limit]:
+            taken = ", ".join(f"{cause} {share:.4g}" for cause, share in entry.absorbed.items() if share)
+            table.add_row(
+                entry.node,
+                entry.module,
+                entry.op.removeprefix("aten."),
+                entry.rule,
+                f"{entry.relevance_in:.5g}",
+                f"{entry.relevance_out:.5g}",
+                taken or "–",
+                f"{entry.error:.1e}",
+            )
+        table.add_section()
+        for name, share in self.inputs.items():
+            table.add_row(f"input {name}", "", "", "", f"{share:.5g}", "", "", "")
+        for cause, share in self.absorbed.items():
+            table.add_row(f"absorbed by {cause}", "", "", "", "", "", f"{share:.5g}", "")
+        return table
+
+
+def audit(
+    forward: fx.GraphModule, inputs: Sequence[Tensor], seed: Seed, given: Tensor | None, names: dict[str, str]
+) -> Audit:
+    """Run the rules eagerly on the forward graph and keep the books, sums in float64.
+
+    Args:
+        forward: the assigned forward graph.
+        inputs: one tensor for each placeholder.
+        seed: which class is explained, and how much is put on it.
+        given: the seed's run-time input, where it needs one.
+        names: placeholder name → public input name.
+    """
+    with torch.no_grad():
+        values = _forward_values(forward, inputs)
+        explained = next(node for node in forward.graph.nodes if node.meta.get(EXPLAINED))
+        books = _Books(values)
+        start = seed_relevance(values[explained], seed, given)
+        arrived = propagate_relevance(
+            forward,
+            {explained: start},
+            values.__getitem__,
+            absorb=books.absorb,
+            observe=books.observe,
+            pass_on=books.pass_on,
+        )
+        result = Audit(books.close(), seed=books.sum(explained, start))
+        for node, relevance in arrived.items():
+            result.inputs[names.get(node.name, node.name)] = books.sum(node, relevance)
+            result.magnitude += float(_total(relevance, values[node]).abs().sum())
+    return result
+
+
+class _Books:
+    def __init__(self, values: dict[fx.Node, Any]) -> None:
+        self.values = values
+        self.seen: dict[fx.Node, float] = {}
+        self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
+        self.passed: defaultdict[fx.Node, float] = defaultdict(float)
+
+    def sum(self, node: fx.Node, relevance: Relevance) -> float:
+        return float(_total(relevance, self.values[node]).sum())
+
+    def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
+        shape = self.values[node].shape
+        share = share.double().expand(torch.broadcast_shapes(share.shape, shape))
+        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum())
+
+    def observe(self, node: fx.Node, relevance: Relevance) -> None:
+        self.seen[node] = self.sum(node, relevance)
+
+    def pass_on(self, node: fx.Node, operand: fx.Node, relevance: Relevance) -> None:
+        self.passed[node] += self.sum(operand, relevance)
+
+    def close(self) -> list[Entry]:
+        entries = []
+        for node, relevance_in in self.seen.items():
+            given = assignment(node)
+            if given is not None:
+                entries.append(
+                    Entry(
+                        node.name,
+                        str(node.target),
+                        module_path(node),
+                        given.rule,
+                        relevance_in,
+                        self.passed[node],
+                        self.absorbed[node],
+                    )
+                )
+        return entries
+
+
+def _total(relevance: Relevance, value: Tensor) -> Tensor:
+    if relevance.form == "total":
+        return relevance.tensor.double()
+    g, a = relevance.tensor.double(), value.double()
+    # A masked score is −∞ and gets g = 0: nothing, not NaN.
+    return torch.where(g == 0, torch.zeros_like(g), g * a)
+
+
+def _forward_values(forward: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
+    values: dict[fx.Node, Any] = {}
+
+    class Keep(fx.Interpreter):
+        def run_node(self, node: fx.Node) -> Any:
+            values[node] = super().run_node(node)
+            return values[node]
+
+    Keep(forward, garbage_collect_values=False).run(*inputs)
+    return values

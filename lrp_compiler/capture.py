@@ -1,0 +1,196 @@
+"""A model, an exported program or a `.pt2` file → one ExportedProgram with names for its inputs and outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+from lrp_compiler.errors import CaptureError, FormatError, InputError
+
+Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A captured model.
+
+    Args:
+        program: pure ATen, as torch.export gives it.
+        inputs: placeholder name → public name (nested inputs dotted), tensor inputs only, in order.
+        outputs: public names of the flat outputs, in order.
+    """
+
+    program: ExportedProgram
+    inputs: dict[str, str]
+    outputs: list[str]
+
+
+def capture(
+    model: Model,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Capture:
+    """Capture `model`; it is not modified, and neither are the example inputs (they are cloned).
+
+    Args:
+        model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file that holds one.
+        args: example inputs of a module.
+        kwargs: example inputs by name.
+        dynamic_shapes: as torch.export takes it.
+
+    Raises:
+        CaptureError: the module is in training mode, or torch.export cannot trace it.
+        FormatError: the file is no exported program.
+        InputError: a module came without example inputs, or a program with some.
+    """
+    if isinstance(model, torch.nn.Module):
+        program = _export(model, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    elif args or kwargs or dynamic_shapes is not None:
+        raise InputError("An exported program brings its own inputs and shapes: give args and dynamic_shapes to torch.export.")
+    else:
+        program = model if isinstance(model, ExportedProgram) else load_program(model)
+    _refuse_training(program)
+    return Capture(program, input_names(program), output_names(program))
+
+
+def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
+    """Load a `.pt2` file written by `torch.export.save`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: the file holds no exported program.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+    try:
+        with _quiet():
+            return torch.export.load(path)
+    except Exception as error:
+        raise FormatError(
+            f"{os.fspath(path)!r} is not a .pt2 file that torch.export.save wrote ({_first_line(error)})."
+        ) from error
+
+
+def _export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
+    if training:
+        raise CaptureError(f"The model is in training mode ({training[0]}): call model.eval() first.")
+    if not args and not kwargs:
+        raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
+    cloned_args, cloned_kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(model, cloned_args, cloned_kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        raise CaptureError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    text, kind = str(error), type(error).__name__
+    if "data-dependent" in text or "DataDependent" in kind or "bool()" in text or "is_nonzero" in text:
+        where = _user_frame(text) or _user_frame(getattr(error, "msg", "") or "")
+        return (
+            "torch.export cannot trace the model: its control flow depends on the values of a tensor"
+            f"{f' ({where})' if where else ''}; use torch.where or torch.cond instead of a Python if."
+        )
+    if "dynamic" in text and ("specializ" in text or "Constraints violated" in text):
+        return (
+            f"dynamic_shapes does not fit the model: {_first_line(error)} (an example size of 1 fixes a dim; "
+            "use 2 or more.)"
+        )
+    return f"torch.export cannot trace the model: {kind}: {_first_line(error)}"
+
+
+def _user_frame(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    frames = [line for line in lines if line.startswith('File "') and "site-packages/torch/" not in line]
+    return frames[-1].split(", in ")[0].replace('File "', "").replace('", line ', ":") if frames else ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from dumping graphs onto the terminal when an export fails; the error says what matters."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+TRAINING_BATCH_NORMS = {"_native_batch_norm_legit_functional", "native_batch_norm"}
+
+
+def _refuse_training(program: ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        name = getattr(node.target, "_opname", "")
+        trains = (name == "dropout" and len(node.args) > 2 and node.args[2] is True and node.args[1]) or (
+            name == "batch_norm" and len(node.args) > 5 and node.args[5] is True
+        )
+        if trains or name in TRAINING_BATCH_NORMS:
+            raise CaptureError(
+                f"The program was exported in training mode ({name} at {node.name}): call model.eval() before torch.export."
+            )
+
+
+def input_names(program: ExportedProgram) -> dict[str, str]:
+    """Placeholder name → public name of every tensor input, in order; nested inputs have dotted names."""
+    specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    paths = _leaf_paths(program.call_spec.in_spec, len(specs))
+    signature = program.module_call_graph[0].signature
+    arguments = list(signature.forward_arg_names or []) if signature is not None else []
+    names = {}
+    for spec, path in zip(specs, paths, strict=True):
+        if not isinstance(spec, TensorArgument):
+            continue
+        in_kwargs, position, *rest = path
+        if in_kwargs == 1:
+            root = str(position)
+        else:
+            root = arguments[int(position)] if int(position) < len(arguments) else spec.name
+        names[spec.name] = ".".join([root, *map(str, rest)])
+    return names
+
+
+def output_names(program: ExportedProgram) -> list[str]:
+    """Public names of the flat outputs: keys of a dict or ModelOutput, `output` for a single tensor, `output.0`, …."""
+    count = sum(spec.kind == OutputKind.USER_OUTPUT for spec in program.graph_signature.output_specs)
+    paths = _leaf_paths(program.call_spec.out_spec, count)
+    if len(paths) == 1 and not paths[0]:
+        return ["output"]
+    return [".".join(["output", *map(str, path)] if isinstance(path[0], int) else map(str, path)) for path in paths]
+
+
+def _leaf_paths(spec: Any, count: int) -> list[list[Any]]:
+    tree = pytree.tree_unflatten([object() for _ in range(count)], spec)
+    leaves, _ = pytree.tree_flatten_with_path(tree)
+    return [[_key(step) for step in path] for path, _ in leaves]
+
+
+def _key(step: Any) -> Any:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(step, attribute):
+            return getattr(step, attribute)
+    return str(step)

@@ -1,0 +1,272 @@
+"""The explainer: the model's output and the relevance of its inputs, as one plain tensor program."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+import lrp_compiler
+from lrp_compiler.audit import Audit, audit
+from lrp_compiler.capture import Capture
+from lrp_compiler.errors import FormatError
+from lrp_compiler.files import atomic_path
+from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
+from lrp_compiler.onnx_export import export_onnx
+from lrp_compiler.passes import Compiled, Seed
+from lrp_compiler.passes.persist import annotate_for_file, restore_forward
+from lrp_compiler.retrace import retrace
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.shapes import tensor_specs
+from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What an explainer returns.
+
+    Args:
+        output: the model's own output, in its own structure (flat name → tensor where that class is not at hand).
+        relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`).
+    """
+
+    output: Any
+    relevance: dict[str, Tensor]
+
+
+class Explainer:
+    """A compiled model: call it like the model, and get its output and the relevance of its inputs.
+
+    Made by `lrp.compile` or `lrp.load`.
+
+    Attributes:
+        module: the joint graph (`GraphModule`): model inputs, seed inputs → flat outputs, relevance of each input.
+        forward: the forward graph, every node annotated with its rule.
+        metadata: plain data that goes into every file: composite, target, seed, inputs, outputs, versions.
+    """
+
+    def __init__(self, module: fx.GraphModule, forward: fx.GraphModule, metadata: dict[str, Any]) -> None:
+        self.module = module
+        self.forward = forward
+        self.metadata = metadata
+        self._program: torch.export.ExportedProgram | None = None
+
+    @classmethod
+    def of(cls, captured: Capture, compiled: Compiled, composite: Composite, seed: Seed) -> Explainer:
+        """The explainer of what the passes made."""
+        placeholders = compiled.joint.graph.find_nodes(op="placeholder")
+        outputs = compiled.joint.graph.output_node().args[0]
+        names = list(captured.inputs.values())
+        relevance_of = [captured.inputs[name] for name in compiled.relevance_inputs]
+        own = len(captured.outputs)
+        specs = tensor_specs(placeholders, [*names, *seed.inputs])
+        symbols = specs.symbols
+        metadata = {
+            "schema": SCHEMA,
+            "composite": composite.to_dict(),
+            "target": seed.target,
+            "seed": seed.mode,
+            "classes": _static(compiled.explained.meta["val"].shape[-1]),
+            "inputs": [spec.to_dict() for spec in specs.tensors[: len(names)]],
+            "seed_inputs": [spec.to_dict() for spec in specs.tensors[len(names) :]],
+            "outputs": [spec.to_dict() for spec in tensor_specs(outputs[:own], captured.outputs, symbols).tensors],
+            "relevance": [
+                {**spec.to_dict(), "input": name}
+                for name, spec in zip(
+                    relevance_of,
+                    tensor_specs(outputs[own:], [f"relevance.{name}" for name in relevance_of], symbols).tensors,
+                    strict=True,
+                )
+            ],
+            "output_structure": _dump_structure(captured.program.call_spec.out_spec),
+            "input_structure": _dump_structure(captured.program.call_spec.in_spec),
+            "versions": {
+                "lrp_compiler": lrp_compiler.__version__,
+                "torch": torch.__version__.split("+")[0],
+                "python": platform.python_version(),
+            },
+        }
+        annotate_for_file(compiled.forward, compiled.joint, compiled.explained)
+        return cls(compiled.joint, compiled.forward, metadata)
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        """The model's inputs: name, shape (symbolic dims by name) and dtype."""
+        return [TensorSpec.from_dict(entry) for entry in self.metadata["inputs"]]
+
+    def __call__(
+        self, *args: Any, target: Any = None, seed: Tensor | None = None, check_nan: bool = False, **kwargs: Any
+    ) -> Explanation:
+        """Run the model and explain it.
+
+        Args:
+            args: the model's inputs.
+            kwargs: the model's inputs by name.
+            target: int64 `[batch]` (a single int counts for every row): with `target="index"` only.
+            seed: relevance put on the explained logits, `[batch, classes]`: with `seed="tensor"` only.
+            check_nan: refuse inputs that hold a NaN.
+
+        Raises:
+            InputError: inputs, target or seed that do not fit; one sentence says what.
+        """
+        tensors = self._bind(args, kwargs, target, seed, check_nan)
+        with torch.no_grad():
+            results = self.module(*tensors)
+        own = len(self.metadata["outputs"])
+        names = [entry["input"] for entry in self.metadata["relevance"]]
+        return Explanation(self._structured(results[:own]), dict(zip(names, results[own:], strict=True)))
+
+    def audit(self, *args: Any, target: Any = None, seed: Tensor | None = None, **kwargs: Any) -> Audit:
+        """The books of one run: what flowed in, out and away at every node (see `Audit`).
+
+        Takes the inputs of `__call__`. The rules are run eagerly on the forward graph, with the same weights.
+        """
+        tensors = self._bind(args, kwargs, target, seed, check_nan=False)
+        names = {
+            node.name: entry["name"]
+            for node, entry in zip(
+                self.forward.graph.find_nodes(op="placeholder"), self.metadata["inputs"], strict=True
+            )
+        }
+        given = tensors[len(names) :]
+        return audit(
+            self.forward, tensors[: len(names)], self._seed, given[0] if given else None, names
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the explainer as a `.pt2` file (torch.export's format) that `lrp.load` and torch.export.load read.
+
+        Sample inputs are zeros, no code is pickled, and the file appears whole or not at all.
+        """
+        with atomic_path(path) as temporary:
+            torch.export.save(self.program, temporary, extra_files={METADATA_KEY: json.dumps(self.metadata)})
+
+    def to_onnx(self, path: str | os.PathLike[str], *, opset: int = 20) -> None:
+        """Write the explainer as an ONNX file of default-domain ops that onnxruntime runs without torch.
+
+        Graph inputs are the model's own, plus `target` or `seed` where the explainer takes one; outputs are the model's
+        own, plus `relevance.<input>`. The file appears whole or not at all.
+
+        Args:
+            path: where to; above 2 GB the weights are put beside it.
+            opset: 18 or higher.
+        """
+        export_onnx(self.program, self.metadata, path, opset=opset)
+
+    @property
+    def program(self) -> torch.export.ExportedProgram:
+        """The joint graph as an ExportedProgram; traced when first asked for."""
+        if self._program is None:
+            self._program = retrace(self.module)
+        return self._program
+
+    def to(self, device: torch.device | str) -> Explainer:
+        """Move the explainer's weights; returns itself."""
+        from lrp_compiler.retrace import move
+
+        self.module, self.forward = move(self.module, device), move(self.forward, device)
+        self._program = None
+        return self
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(str(spec) for spec in self.inputs)
+        explained = ", ".join(entry["input"] for entry in self.metadata["relevance"])
+        return (
+            f"Explainer(({inputs}) → relevance of {explained}; composite {self.metadata['composite']['name']!r}, "
+            f"target {self.metadata['target']!r})"
+        )
+
+    @property
+    def _seed(self) -> Seed:
+        return Seed(self.metadata["target"], self.metadata["seed"])
+
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any, seed: Tensor | None, check_nan: bool
+    ) -> list[Tensor]:
+        specs = self.inputs
+        flat_args, flat_kwargs = _flatten_nested(args, kwargs, specs)
+        bound = bind(specs, flat_args, flat_kwargs)
+        bound = {name: torch.as_tensor(value) for name, value in bound.items()}
+        has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
+        sizes = check(specs, bound, has_nan=has_nan)
+        tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in specs]
+        expected = [TensorSpec.from_dict(entry) for entry in self.metadata["seed_inputs"]]
+        wanted = {spec.name for spec in expected}
+        check_choice("target", target is not None, "target" in wanted, self.metadata["target"])
+        check_choice("seed", seed is not None, "seed" in wanted, self.metadata["seed"])
+        for spec in expected:
+            value = torch.as_tensor(target if spec.name == "target" else seed, device=tensors[0].device)
+            if spec.name == "target":
+                value = _for_every_row(value, spec, sizes)
+            check([spec], {spec.name: value}, sizes=sizes)
+            if spec.name == "target":
+                check_classes(value, self.metadata["classes"])
+            tensors.append(value.to(getattr(torch, spec.dtype)))
+        return tensors
+
+    def _structured(self, flat: tuple[Any, ...]) -> Any:
+        structure = self.metadata["output_structure"]
+        try:
+            return pytree.tree_unflatten(flat, pytree.treespec_loads(structure))
+        except Exception:
+            # The class of the output (a ModelOutput, say) is not known in this process: names serve as well.
+            return {entry["name"]: value for entry, value in zip(self.metadata["outputs"], flat, strict=True)}
+
+
+def load(path: str | os.PathLike[str]) -> Explainer:
+    """Load an explainer that `Explainer.save` wrote. No code in the file is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: the file is no explainer.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+    extra = {METADATA_KEY: ""}
+    try:
+        program = torch.export.load(path, extra_files=extra)
+    except Exception as error:
+        raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
+    metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
+    joint, forward = restore_forward(program, len(metadata["inputs"]), len(metadata["outputs"]))
+    explainer = Explainer(joint, forward, metadata)
+    explainer._program = program
+    return explainer
+
+
+def _flatten_nested(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], specs: list[TensorSpec]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Lists, tuples and dicts among the inputs become dotted names; plain values that were baked in are left out."""
+    if all("." not in spec.name for spec in specs):
+        return list(args), {name: value for name, value in kwargs.items() if value is not None}
+    roots = list(dict.fromkeys(spec.name.split(".")[0] for spec in specs))
+    flat = {}
+    for root, value in [*zip(roots, args, strict=False), *kwargs.items()]:
+        leaves, _ = pytree.tree_flatten_with_path(value)
+        for path, leaf in leaves:
+            flat[".".join([root, *(str(getattr(step, "key", getattr(step, "idx", step))) for step in path)])] = leaf
+    return [], flat
+
+
+def _for_every_row(target: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
+    (batch,) = spec.shape
+    return target.expand(sizes[batch] if isinstance(batch, str) else batch) if target.dim() == 0 else target
+
+
+def _static(size: Any) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _dump_structure(spec: Any) -> str | None:
+    try:
+        return pytree.treespec_dumps(spec)
+    except Exception:
+        return None

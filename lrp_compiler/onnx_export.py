@@ -1,0 +1,96 @@
+"""The joint graph as an ONNX file: default-domain ops only, names and metadata of the artefact's contract."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import warnings
+from typing import Any
+
+import torch
+
+import lrp_compiler
+from lrp_compiler.errors import LrpError
+from lrp_compiler.files import atomic_path
+from lrp_compiler.metadata import METADATA_KEY
+
+EXTERNAL_DATA_BYTES = 2_000_000_000
+"""Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
+
+
+def export_onnx(
+    program: torch.export.ExportedProgram, metadata: dict[str, Any], path: str | os.PathLike[str], *, opset: int
+) -> None:
+    """Write `program` to `path`, whole or not at all.
+
+    Raises:
+        LrpError: the opset is below 18, or the exporter has no translation for an op.
+    """
+    if opset < 18:
+        raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
+    inputs = [entry["name"] for entry in [*metadata["inputs"], *metadata["seed_inputs"]]]
+    outputs = [entry["name"] for entry in [*metadata["outputs"], *metadata["relevance"]]]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            onnx_program = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=inputs,
+                output_names=outputs,
+                optimize=True,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise LrpError(f"The explainer cannot be written as ONNX: {reason.strip()}") from error
+    model = onnx_program.model  # type: ignore[union-attr]
+    _strip(model.graph)
+    for function in list(model.functions.values()):
+        _strip(function)
+    _name_dims(model.graph, metadata)
+    model.graph.name = "explainer"
+    model.producer_name = "lrp_compiler"
+    model.producer_version = lrp_compiler.__version__
+    model.model_version = metadata["schema"]
+    model.metadata_props.clear()
+    model.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    with atomic_path(path) as temporary:
+        onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)  # type: ignore[union-attr]
+
+
+def _strip(graph: Any) -> None:
+    """Exporter notes go: they hold absolute source paths."""
+    graph.metadata_props.clear()
+    for value in graph.inputs:
+        value.metadata_props.clear()
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+
+
+def _name_dims(graph: Any, metadata: dict[str, Any]) -> None:
+    """Symbolic dims get the names of the metadata, wherever they occur."""
+    import onnx_ir
+
+    names: dict[str, str] = {}
+    entries = [*metadata["inputs"], *metadata["seed_inputs"]]
+    for value, entry in zip(graph.inputs, entries, strict=True):
+        for dim, wanted in zip(value.shape, entry["shape"], strict=True):
+            if isinstance(dim, onnx_ir.SymbolicDim) and isinstance(wanted, str):
+                names[str(dim.value)] = wanted
+    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is None or value.shape.frozen:
+            continue
+        for position, dim in enumerate(value.shape):
+            if isinstance(dim, onnx_ir.SymbolicDim) and str(dim.value) in names:
+                value.shape[position] = names[str(dim.value)]
+
+

@@ -1,0 +1,51 @@
+"""Progress on a terminal: a bar over rows, a spinner over stages. rich is imported only when something is shown."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def row_bar(rows: int, wanted: bool) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more rows are done; it moves a bar on stderr if one is `wanted`."""
+    if not wanted:
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("explaining", BarColumn(), MofNCompleteColumn(), "rows", TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("explaining", total=rows)
+        yield lambda done: bar.advance(task, done)
+
+
+@contextmanager
+def stages(first: str) -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that is told the name of each stage when it starts; None where stderr is no terminal.
+
+    Each stage has a line with a spinner and its time; the last one ends with the block.
+
+    Args:
+        first: the stage that starts with the block.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as lines:
+
+        def finish() -> None:
+            for task in lines.task_ids:
+                lines.update(task, total=1, completed=1)
+
+        def start(stage: str) -> None:
+            finish()
+            lines.add_task(stage, total=None)
+
+        start(first)
+        yield start
+        finish()

@@ -1,0 +1,297 @@
+"""Run an explainer's ONNX file with numpy and onnxruntime alone; torch is never imported.
+
+    from lrp_compiler.runtime import OnnxExplainer
+
+    with OnnxExplainer("m.lrp.onnx") as explainer:
+        explanation = explainer(x)
+    explanation.relevance["x"]                              # shaped like x
+
+The file needs no wrapper; plain onnxruntime does the same, without the checks:
+
+    session = onnxruntime.InferenceSession("m.lrp.onnx")
+    output, relevance = session.run(["output", "relevance.x"], {"x": x})
+
+Graph inputs are the model's own, plus `target` (int64 `[batch]`) or `seed` (float `[batch, classes]`) if the explainer
+was compiled to take one; graph outputs are the model's own, plus `relevance.<input>`. The rest is in the file's
+metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata` says what it holds.
+"""
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+from lrp_compiler.errors import FormatError, InputError, LrpError
+from lrp_compiler.metadata import METADATA_KEY, read_metadata
+from lrp_compiler.progress import row_bar
+from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
+
+# onnxruntime's exceptions share no base class of their own.
+_ONNXRUNTIME_ERRORS = tuple(
+    value
+    for value in vars(onnxruntime_pybind11_state).values()
+    if isinstance(value, type) and issubclass(value, Exception)
+)
+# What an explainer can take at run time, in onnxruntime's words.
+_DTYPES = {
+    "tensor(int64)": "int64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What an explainer returns."""
+
+    output: np.ndarray | dict[str, np.ndarray]
+    """The model's output; name → array if it has several."""
+    relevance: dict[str, np.ndarray]
+    """Input name → relevance, shaped like that input."""
+
+
+class OnnxExplainer:
+    """An explainer in an ONNX file.
+
+    Thread-safe: several threads may call one explainer at the same time.
+
+    Args:
+        path_or_bytes: the file, or its content. A file with external data must be given as a path.
+        providers: onnxruntime's execution providers, in order of preference; the CPU by default.
+        session_options: onnxruntime's options (threads, memory, profiling), passed through.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: it is not an explainer, or damaged, or written by a newer lrp_compiler.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        *,
+        providers: Sequence[Any] | None = None,
+        session_options: onnxruntime.SessionOptions | None = None,
+    ) -> None:
+        """Open the file and read what it says about itself."""
+        label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
+        self._session: onnxruntime.InferenceSession | None = _open(path_or_bytes, label, providers, session_options)
+        self._metadata = read_metadata(_metadata_text(self._session), label)
+        self._inputs, self._outputs = (
+            tuple(map(TensorSpec.from_dict, self._metadata[key])) for key in ("inputs", "outputs")
+        )
+        self._relevance = {entry["input"]: TensorSpec.from_dict(entry) for entry in self._metadata["relevance"]}
+        self._extras = _runtime_inputs(self._session, self._inputs, label)
+        _check_names(self._session, [*self._outputs, *self._relevance.values()], label)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The model's inputs, in the order in which a call takes them; without `target` and `seed`."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The model's outputs; without relevance."""
+        return self._outputs
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of what the compiler wrote into the file.
+
+        `schema`, `composite`, `target` and `seed` (the modes it was compiled for), `classes` (int or None),
+        `inputs`, `outputs` and `relevance` (name, shape, dtype each), `versions`.
+        """
+        return copy.deepcopy(self._metadata)
+
+    def __call__(
+        self,
+        *arrays: Any,
+        target: Any = None,
+        seed: Any = None,
+        check_nan: bool = False,
+        batch_size: int | None = None,
+        progress: bool = False,
+        **named_arrays: Any,
+    ) -> Explanation:
+        """Predict and explain.
+
+        Args:
+            arrays: the model's inputs by position: numpy arrays, or nested lists. A dtype that widens without loss
+                is cast (int32 → int64, float16 → float32); narrowing (float64 → float32) is refused.
+            target: the class to explain, if the explainer was compiled with `target="index"`: integers of shape
+                `[batch]`, or one integer for all rows.
+            seed: the relevance of the output, if it was compiled with `seed="tensor"`: float `[batch, classes]`.
+            check_nan: refuse NaN in the inputs.
+            batch_size: run at most so many rows at a time, cutting every tensor along its dimension `batch`.
+            progress: show a progress bar over the rows, on stderr; needs rich.
+            named_arrays: the model's inputs by name. (One called like an argument above goes by position.)
+
+        Returns:
+            The model's output and the relevance of its inputs.
+
+        Raises:
+            InputError: an input, the target or the seed does not fit what the explainer takes.
+            LrpError: onnxruntime failed on these inputs, or the explainer is closed.
+        """
+        session = self._session
+        if session is None:
+            raise LrpError("this explainer is closed")
+        bound = bind(self._inputs, arrays, named_arrays)
+        feeds, sizes = self._feeds(bound, {"target": target, "seed": seed}, _has_nan if check_nan else None)
+        specs = [*self._outputs, *self._relevance.values()]
+        rows = sizes.get("batch", 1)
+        axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
+        step = batch_size or rows
+        pieces = []
+        with row_bar(rows, progress) as advance:
+            for start in range(0, rows, step):
+                pieces.append(_run(session, specs, _cut(feeds, axes, slice(start, start + step))))
+                advance(min(step, rows - start))
+        return self._explanation(_join(pieces, axes))
+
+    def close(self) -> None:
+        """Release the session and its memory; calls after it raise `LrpError`."""
+        self._session = None
+
+    def __enter__(self) -> "OnnxExplainer":
+        """The explainer itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the explainer."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """What goes in, what comes out, and the modes it was compiled for."""
+        takes = ", ".join(map(str, [*self._inputs, *self._extras.values()]))
+        gives = ", ".join(map(str, [*self._outputs, *self._relevance.values()]))
+        modes = f"target={self._metadata['target']!r}, seed={self._metadata['seed']!r}"
+        return f"OnnxExplainer({takes} -> {gives}; {modes}{', closed' if self._session is None else ''})"
+
+    def _feeds(
+        self, bound: Mapping[str, Any], extras: Mapping[str, Any], has_nan: Callable[[Any], bool] | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
+        for name, value in extras.items():
+            check_choice(name, value is not None, name in self._extras, self._metadata[name])
+        arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._inputs}
+        sizes = check(self._inputs, arrays, has_nan=has_nan)
+        for name, spec in self._extras.items():
+            array = _to_array(spec, extras[name])
+            if name == "target" and array.ndim == 0:
+                array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
+            sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
+            arrays[name] = array
+        if "target" in self._extras:
+            check_classes(arrays["target"], self._metadata["classes"])
+        specs = [*self._inputs, *self._extras.values()]
+        return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
+
+    def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
+        """Name → the axis along which that tensor is cut; a tensor without a batch is not listed."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a positive integer, not {batch_size!r}")
+        if "batch" not in sizes:
+            raise InputError("batch_size cannot be used: this explainer was compiled for a fixed batch")
+        # A result without a batch may depend on every row, and one with two relates rows to each other.
+        whole = [spec for spec in results if spec.shape.count("batch") != 1]
+        if whole:
+            raise InputError(f"batch_size cannot be used: {whole[0]} is not made row by row")
+        specs = [*self._inputs, *self._extras.values(), *results]
+        return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
+
+    def _explanation(self, arrays: Mapping[str, np.ndarray]) -> Explanation:
+        output = {spec.name: arrays[spec.name] for spec in self._outputs}
+        relevance = {name: arrays[spec.name] for name, spec in self._relevance.items()}
+        return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance)
+
+
+def _open(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    label: str,
+    providers: Sequence[Any] | None,
+    session_options: onnxruntime.SessionOptions | None,
+) -> onnxruntime.InferenceSession:
+    if not isinstance(path_or_bytes, bytes) and not os.path.exists(path_or_bytes):
+        raise FileNotFoundError(f"there is no file {label}")
+    if session_options is None:
+        session_options = onnxruntime.SessionOptions()
+        # Fatal only: what onnxruntime would log about a failing run is in the exception as well.
+        session_options.log_severity_level = 4
+    source = path_or_bytes if isinstance(path_or_bytes, bytes) else label
+    try:
+        return onnxruntime.InferenceSession(source, session_options, providers or ["CPUExecutionProvider"])
+    except _ONNXRUNTIME_ERRORS as error:
+        raise FormatError(f"{label} is not a sound ONNX file: {_first_line(error)}") from error
+
+
+def _metadata_text(session: onnxruntime.InferenceSession) -> str | None:
+    return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+
+
+def _runtime_inputs(
+    session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], label: str
+) -> dict[str, TensorSpec]:
+    """The graph's inputs beyond the model's own: `target` and `seed`, as the graph declares them."""
+    graph = {value.name: value for value in session.get_inputs()}
+    missing = [spec.name for spec in inputs if spec.name not in graph]
+    extra = [name for name in graph if name not in [spec.name for spec in inputs]]
+    if missing or not set(extra) <= {"target", "seed"}:
+        raise FormatError(f"the graph of {label} does not take the inputs that its metadata lists")
+    return {name: TensorSpec(name, tuple(graph[name].shape), _DTYPES.get(graph[name].type, "?")) for name in extra}
+
+
+def _check_names(session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], label: str) -> None:
+    if not {spec.name for spec in specs} <= {value.name for value in session.get_outputs()}:
+        raise FormatError(f"the graph of {label} does not give the outputs that its metadata lists")
+
+
+def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
+    """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own."""
+    try:
+        array = np.asarray(value)
+        whole_numbers = array.dtype.kind == "i" and spec.dtype != "bool"
+        fits = whole_numbers or array.dtype.kind == spec.dtype[0] or array.size == 0
+        if fits and not hasattr(value, "dtype"):
+            array = np.asarray(value, dtype=spec.dtype)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise InputError(f"input {spec.name!r} cannot be read as an array: {_first_line(error)}") from error
+    return array
+
+
+def _has_nan(array: np.ndarray) -> bool:
+    return bool(np.isnan(array).any())
+
+
+def _cut(feeds: Mapping[str, np.ndarray], axes: Mapping[str, int], rows: slice) -> dict[str, np.ndarray]:
+    return {
+        name: array[(slice(None),) * axes[name] + (rows,)] if name in axes else array for name, array in feeds.items()
+    }
+
+
+def _run(
+    session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    names = [spec.name for spec in specs]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except _ONNXRUNTIME_ERRORS as error:
+        raise LrpError(f"onnxruntime failed on these inputs: {_first_line(error)}") from error
+
+
+def _join(pieces: Sequence[Mapping[str, np.ndarray]], axes: Mapping[str, int]) -> Mapping[str, np.ndarray]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces], axis=axes[name]) for name in pieces[0]}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,60 @@
+"""Names for symbolic dims: `batch`, `sequence`, `height`, `width`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.validate import TensorSpec, dtype_name
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Specs of several tensors, and the name given to every symbolic size among them."""
+
+    tensors: list[TensorSpec]
+    symbols: dict[Any, str]
+
+
+def tensor_specs(nodes: Sequence[Any], names: Sequence[str], symbols: dict[Any, str] | None = None) -> Specs:
+    """Describe the nodes' values.
+
+    Args:
+        nodes: graph nodes that hold tensors (anything else among them is left out).
+        names: their public names.
+        symbols: names of symbolic sizes that are known already; an unknown size gets a name by its place.
+    """
+    known = dict(symbols or {})
+    tensors = []
+    for node, name in zip(nodes, names, strict=True):
+        value = node.meta.get("val") if isinstance(node, fx.Node) else None
+        if isinstance(value, Tensor):
+            shape = tuple(_dim(size, dim, value, name, known) for dim, size in enumerate(value.shape))
+            tensors.append(TensorSpec(name, shape, dtype_name(value)))
+    return Specs(tensors, known)
+
+
+def _dim(size: int | torch.SymInt, dim: int, value: Tensor, name: str, known: dict[Any, str]) -> int | str:
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    if expression.is_Integer:
+        return int(expression)
+    if expression not in known:
+        label = str(expression) if known and not expression.is_Symbol else _label(dim, value, name)
+        known[expression] = label if label not in known.values() else f"{name}_dim_{dim}"
+    return known[expression]
+
+
+def _label(dim: int, value: Tensor, name: str) -> str:
+    if dim == 0:
+        return "batch"
+    if dim == 1 and not value.is_floating_point():
+        return "sequence"
+    if value.dim() == 4 and dim in (2, 3):
+        return ("height", "width")[dim - 2]
+    return f"{name}_dim_{dim}"

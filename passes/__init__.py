@@ -1,0 +1,6 @@
+"""Graph → graph, one pass a file; `pipeline.py` writes out their order."""
+
+from .pipeline import Compiled, Dump, compile_graphs
+from .seed_relevance import Seed
+
+__all__ = ["Compiled", "Dump", "Seed", "compile_graphs"]

@@ -1,0 +1,71 @@
+"""Which operands carry relevance.
+
+    x (float input) ─ linear ─ relu ─┐                    every node on the left is active;
+    mask (bool) ─ where(mask, 0, −∞) ┴ add                the mask's chain is a constant of the add
+
+Relevance flows to an operand when its value depends on an explained input through float operations. Integer values
+carry it only while they are moved about (views, slices, gathers) and end up as the index of an embedding, or are
+pixels (uint8) on their way to float. A frozen factor of a normalisation carries none (see `freeze_statistics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import fx
+
+from lrp_compiler.rules import OPERATORS, bind
+
+from .assignment import KEY, Assignment
+from .graph_tools import is_tensor
+
+CASTS = {torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype}
+INDEX_OPERANDS = {torch.ops.aten.embedding.default: ("indices",)}
+"""Integer operands whose relevance is that of what they looked up."""
+
+
+def mark_active(module: fx.GraphModule, inputs: Collection[str], frozen: Collection[tuple[fx.Node, fx.Node]] = ()) -> set[fx.Node]:
+    """Annotate every node that relevance can reach with its active operands; return those nodes.
+
+    Args:
+        module: the forward graph.
+        inputs: names of the inputs that are explained (`meta["input"]` of their placeholders).
+        frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
+    """
+    active: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        node.meta.pop(KEY, None)
+        if node.op == "placeholder" and node.meta["input"] in inputs:
+            active.add(node)
+        if node.op != "call_function":
+            continue
+        arguments = bind(node.target, node.args, node.kwargs)
+        operands = tuple(
+            name
+            for name, value in arguments.items()
+            if isinstance(value, fx.Node) and value in active and (node, value) not in frozen and _carries(node, name, value)
+        )
+        if operands:
+            active.add(node)
+            node.meta[KEY] = Assignment(node.target, arguments, operands)
+    return active
+
+
+def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
+    if not is_tensor(value) or not is_tensor(node):
+        return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
+    source, result = value.meta["val"].dtype, node.meta["val"].dtype
+    if name in INDEX_OPERANDS.get(node.target, ()):
+        return True
+    if source.is_floating_point:
+        return bool(result.is_floating_point)
+    if node.target in CASTS:
+        return bool(result.is_floating_point) and source == torch.uint8
+    # Integers keep what they carry while they are moved about, not when they are calculated with.
+    moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
+    return moved and source == result and name in ("self", "input") | _members(name)
+
+
+def _members(name: str) -> set[str]:
+    return {name} if name.startswith("tensors.") else set()

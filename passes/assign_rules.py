@@ -1,0 +1,57 @@
+"""The decision: which rule, with which options, at which node.
+
+The composite is a table; this pass looks every active node up in it and writes the answer down in the node's
+Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import fx
+
+from lrp_compiler.errors import CompositeError, UnsupportedNode, UnsupportedOpError
+from lrp_compiler.rules import find, rules_of
+from lrp_compiler.rules.composite import Composite
+
+from .assignment import assignment
+from .graph_tools import module_path, source_line
+
+
+def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collection[fx.Node]) -> None:
+    """Complete the Assignment of every active node that relevance can reach (`needed`).
+
+    Raises:
+        UnsupportedOpError: nodes whose op has no rule; it lists every one.
+        CompositeError: the composite gives an operation a rule that its family does not have.
+    """
+    uncovered = []
+    for node in module.graph.nodes:
+        given = assignment(node)
+        if given is None or node not in needed:
+            continue
+        operator = find(given.op(node))
+        if operator is None:
+            uncovered.append(UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node)))
+            continue
+        entry = composite.entry(operator.kind)
+        given.kind = operator.kind
+        given.rule = entry.rule if entry else operator.rule
+        given.options = dict(entry.options) if entry else {}
+        if given.rule not in rules_of(operator.family):
+            raise CompositeError(
+                f"composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}; "
+                f"it takes one of {', '.join(rules_of(operator.family))}."
+            )
+    if uncovered:
+        raise UnsupportedOpError(uncovered)
+
+
+def reachable(module: fx.GraphModule, explained: fx.Node) -> set[fx.Node]:
+    """The active nodes that relevance put on `explained` can reach."""
+    reached = {explained}
+    for node in reversed(module.graph.nodes):
+        given = assignment(node)
+        if node in reached and given is not None:
+            reached.update(given.arguments[name] for name in given.active)
+    return reached

@@ -1,0 +1,105 @@
+"""One spelling for everything: no-ops go, reshapes and batch norms get a single form.
+
+    clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
+    view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
+    getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.passes.infra.pass_base import PassResult
+
+from .graph_tools import call, is_tensor
+
+aten = torch.ops.aten
+
+COPIES = {
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+}
+PERHAPS_NOTHING = {
+    aten.slice.Tensor,
+    aten.expand.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.permute.default,
+    aten.constant_pad_nd.default,
+    aten.pad.default,
+}
+CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+RESHAPES = {aten.view.default, aten._unsafe_view.default}
+NEUTRAL = {aten.mul.Tensor: 1, aten.mul.Scalar: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.sub.Tensor: 0}
+BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+
+
+def canonicalise(module: fx.GraphModule) -> PassResult:
+    """Rewrite the forward graph in place."""
+    changed = False
+    for node in list(module.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in CHECKS:
+            module.graph.erase_node(node)
+        elif _changes_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        elif node.target in RESHAPES:
+            node.target = aten.reshape.default
+        elif node.target is operator.getitem and getattr(node.args[0], "target", None) is BATCH_NORM:
+            _rewrite_batch_norm(module.graph, node)
+        else:
+            continue
+        changed = True
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return PassResult(module, changed)
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    source = node.args[0] if node.args else None
+    if not is_tensor(source) or not is_tensor(node):
+        return False
+    if node.target in COPIES:
+        return True
+    if node.target in NEUTRAL:
+        factor: Any = node.args[1]
+        plain = isinstance(factor, (int, float)) and factor == NEUTRAL[node.target]
+        return plain and not node.kwargs and _alike(node, source)
+    if node.target is aten.permute.default and list(node.args[1]) != list(range(len(node.args[1]))):
+        return False
+    if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
+        return False
+    return node.target in PERHAPS_NOTHING and _alike(node, source)
+
+
+def _alike(node: fx.Node, source: fx.Node) -> bool:
+    a, b = node.meta["val"], source.meta["val"]
+    same_shape = len(a.shape) == len(b.shape) and all(
+        statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True)
+    )
+    return same_shape and a.dtype == b.dtype
+
+
+def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
+    """The first result of the native op is the normalised tensor; the saved statistics are unused when evaluating."""
+    norm = node.args[0]
+    x, weight, bias, mean, variance, momentum, epsilon = norm.args
+    with graph.inserting_before(node):
+        plain = call(
+            graph, aten.batch_norm.default, x, weight, bias, mean, variance, False, momentum, epsilon, False, like=norm
+        )
+    plain.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(plain)
+    graph.erase_node(node)

@@ -1,0 +1,188 @@
+"""The walk that emits relevance: from the seed back to the inputs, one rule a node.
+
+`propagate_relevance` is the whole of LRP in one loop. It runs on whatever tensors `fetch` hands it: real ones (the
+audit, the tests) or symbolic ones. `emit_relevance` traces it on symbolic ones: each forward value that a rule asks for
+becomes a placeholder of the relevance graph, and each node of the graph remembers in `meta["custom"]["lrp"]` which
+forward node it explains, by which rule.
+
+    forward:  z = linear(x, W, b); a = relu(z)        relevance(a, W):  g = one_hot; g·sign(a); matmul(·, W)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lrp_compiler.rules import Relevance, propagate, total, unit
+
+from .assignment import assignment
+from .graph_tools import is_tensor, module_path
+from .seed_relevance import Seed, seed_relevance
+
+Fetch = Callable[[fx.Node], Tensor]
+Absorb = Callable[[fx.Node, str, Tensor], None]
+Observe = Callable[[fx.Node, Relevance], None]
+PassOn = Callable[[fx.Node, fx.Node, Relevance], None]
+Asked = Callable[[fx.Node, fx.Node], None]
+
+
+class Accumulator:
+    """Relevance of the tensors that the walk has reached, summed over their consumers.
+
+    Like forms are added as they are; unlike ones meet in total form, the only one that every relevance has.
+    """
+
+    def __init__(self, fetch: Fetch, asked: Asked) -> None:
+        self._fetch = fetch
+        self._asked = asked
+        self._parts: defaultdict[fx.Node, dict[str, Tensor]] = defaultdict(dict)
+
+    def add(self, node: fx.Node, relevance: Relevance) -> None:
+        """Add what one consumer passes on."""
+        parts = self._parts[node]
+        known = parts.get(relevance.form)
+        parts[relevance.form] = relevance.tensor if known is None else known + relevance.tensor
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node in self._parts
+
+    def take(self, node: fx.Node) -> Relevance:
+        """All relevance of the node's value."""
+        parts = self._parts.pop(node)
+        if len(parts) == 1:
+            ((form, tensor),) = parts.items()
+            return unit(tensor) if form == "unit" else total(tensor)
+        self._asked(node, node)
+        return total(parts["total"] + parts["unit"] * self._fetch(node))
+
+
+def propagate_relevance(
+    forward: fx.GraphModule,
+    seeds: Mapping[fx.Node, Relevance],
+    fetch: Fetch,
+    *,
+    asked: Asked = lambda origin, value: None,
+    absorb: Absorb | None = None,
+    observe: Observe | None = None,
+    pass_on: PassOn | None = None,
+) -> dict[fx.Node, Relevance]:
+    """Relevance of the forward graph's inputs, in reverse order of the nodes.
+
+    Args:
+        forward: the assigned forward graph.
+        seeds: relevance put on nodes from outside.
+        fetch: node → its forward value.
+        asked: told (origin, value) whenever a rule asks for a forward value: a promise.
+        absorb: told (node, cause, share) what leaves the flow, when the books are kept.
+        observe: told the relevance of every node that the walk reaches.
+        pass_on: told (node, operand, share) what a rule hands to each operand.
+
+    Returns:
+        Relevance by placeholder.
+    """
+    reached = Accumulator(fetch, asked)
+    for node, relevance in seeds.items():
+        reached.add(node, relevance)
+    arrived: dict[fx.Node, Relevance] = {}
+    for node in reversed(forward.graph.nodes):
+        if node not in reached:
+            continue
+        given = assignment(node)
+        rule = given.rule if given else "input"
+        with traceback.annotate({"lrp": {"explains": node.name, "module": module_path(node), "rule": rule}}):
+            relevance = reached.take(node)
+            if observe is not None:
+                observe(node, relevance)
+            if given is None:
+                arrived[node] = relevance
+                continue
+            keep = None if absorb is None else (lambda cause, share, node=node: absorb(node, cause, share))
+            op = given.op(node, fetch, keep)
+            for name, share in propagate(op, relevance, given.rule, **given.options).items():
+                reached.add(given.arguments[name], share)
+                if pass_on is not None:
+                    pass_on(node, given.arguments[name], share)
+            for value in op.asked:
+                asked(node, value)
+    return arrived
+
+
+def emit_relevance(
+    forward: fx.GraphModule, explained: fx.Node, seed: Seed
+) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
+    """Trace the walk into the relevance graph.
+
+    Args:
+        forward: the assigned forward graph.
+        explained: its `[batch, classes]` value that is explained.
+        seed: what is put on it.
+
+    Returns:
+        The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
+        are the promised values, named as in the forward graph and marked by `meta["promise"]`, then the seed's own
+        run-time inputs; its output is a dict from input name to relevance in total form, shaped like that input
+        (shaped like the looked-up indices for an index input).
+    """
+    nodes = [node for node in forward.graph.nodes if is_tensor(node)]
+    values = [node.meta["val"] for node in nodes]
+    extra = [_seed_placeholder(seed, explained.meta["val"])] if seed.inputs else []
+    promises: dict[tuple[fx.Node, fx.Node], None] = {}
+
+    def relevance(*tensors: Tensor) -> dict[str, Tensor]:
+        handed = dict(zip(nodes, tensors, strict=False))
+
+        def fetch(node: Any) -> Tensor:
+            return handed[node]
+
+        def asked(origin: fx.Node, value: fx.Node) -> None:
+            promises[origin, value] = None
+
+        with traceback.annotate({"lrp": {"explains": explained.name, "module": "", "rule": "seed"}}):
+            start = seed_relevance(fetch(explained), seed, tensors[len(nodes)] if extra else None)
+        if seed.target == "argmax" and seed.mode != "tensor":
+            asked(explained, explained)
+        arrived = propagate_relevance(forward, {explained: start}, fetch, asked=asked)
+        result = {}
+        for node in forward.graph.nodes:
+            if node in arrived:
+                with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
+                    result[node.meta["input"]] = _as_total(arrived[node], node, fetch, asked)
+        return result
+
+    with torch.no_grad(), traceback.preserve_node_meta():
+        traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
+    _name_placeholders(traced, nodes, seed)
+    return traced, list(promises)
+
+
+def _as_total(relevance: Relevance, node: fx.Node, fetch: Fetch, asked: Asked) -> Tensor:
+    if relevance.form == "total":
+        return relevance.tensor
+    asked(node, node)
+    return relevance.tensor * fetch(node)
+
+
+def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:
+    with explained.fake_mode:  # type: ignore[attr-defined]
+        if seed.mode == "tensor":
+            return torch.empty_like(explained)
+        return torch.empty(explained.shape[:1], dtype=torch.int64, device=explained.device)
+
+
+def _name_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> None:
+    """Give each placeholder the name of the forward value it stands for, and drop those nobody asked for."""
+    placeholders = traced.graph.find_nodes(op="placeholder")
+    for placeholder, node in zip(placeholders, [*nodes, *seed.inputs], strict=True):
+        if isinstance(node, str):
+            placeholder.meta["seed"] = node
+        elif placeholder.users:
+            placeholder.meta["promise"] = node.name
+        else:
+            traced.graph.erase_node(placeholder)
+    traced.recompile()

@@ -1,0 +1,71 @@
+"""Small helpers that every pass may use."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+Overload = torch._ops.OpOverload
+
+
+def is_tensor(node: Any) -> bool:
+    """Whether the argument is a node whose value is a tensor."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the module that the node was traced in, "" for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def source_line(node: fx.Node) -> str:
+    """`file:line: code` of the innermost frame that the node was traced from, "" where it is not known."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").strip().splitlines()]
+    frames = [index for index, line in enumerate(lines) if line.startswith('File "')]
+    if not frames:
+        return ""
+    place = lines[frames[-1]].split(", in ")[0].replace('File "', "").replace('", line ', ":")
+    code = lines[frames[-1] + 1] if frames[-1] + 1 < len(lines) else ""
+    return f"{place}: {code}" if code else place
+
+
+def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, **kwargs: Any) -> fx.Node:
+    """Insert a call at the graph's insertion point, with `meta["val"]` worked out and provenance taken from `like`."""
+    node = graph.call_function(target, args, kwargs)
+    if like is not None:
+        for key in ("nn_module_stack", "stack_trace"):
+            if key in like.meta:
+                node.meta[key] = like.meta[key]
+    value_of = lambda item: item.meta["val"] if isinstance(item, fx.Node) else item  # noqa: E731
+    node.meta["val"] = target(*fx.map_arg(args, value_of), **fx.map_arg(kwargs, value_of))
+    return node
+
+
+def add_constant(module: fx.GraphModule, name: str, tensor: torch.Tensor, fake_like: torch.Tensor) -> fx.Node:
+    """Register a tensor on the module and insert the `get_attr` that reads it; `fake_like` lends its fake mode."""
+    flat = name.replace(".", "_")
+    unique, number = flat, 0
+    while hasattr(module, unique):
+        number += 1
+        unique = f"{flat}_{number}"
+    module.register_buffer(unique, tensor)
+    node = module.graph.get_attr(unique)
+    node.meta["val"] = fake_like.fake_mode.from_tensor(tensor)  # type: ignore[attr-defined]
+    return node
+
+
+def attribute(module: torch.nn.Module, path: str) -> Any:
+    """The attribute at a dotted path."""
+    return operator.attrgetter(path)(module)
+
+
+def constant_of(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
+    """The tensor that a `get_attr` node reads, else `None`."""
+    if isinstance(node, fx.Node) and node.op == "get_attr":
+        value = attribute(module, str(node.target))
+        return value if isinstance(value, torch.Tensor) else None
+    return None

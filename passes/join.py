@@ -1,0 +1,90 @@
+"""Promises resolved: the relevance graph spliced behind the forward graph.
+
+    forward(x) → z, a        relevance(a, W) → R_x        →        joint(x) → z, R_x
+
+Every promise is `kept` for now: the relevance graph reads the forward graph's own value. Symbolic sizes that the
+relevance graph reads off promised values are taken from where the forward graph already has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from .graph_tools import attribute, is_tensor, module_path
+
+aten = torch.ops.aten
+
+
+def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
+    """One graph: the model's inputs (then the seed's) → flat outputs of the model, then the relevance of each input."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    by_name: dict[str, fx.Node] = {}
+    sizes = _SizeTable(graph)
+    for node in forward.graph.nodes:
+        if node.op == "output":
+            continue
+        copies[node] = by_name[node.name] = graph.node_copy(node, lambda original: copies[original])
+        copies[node].meta["custom"] = {"lrp": {"phase": "forward", "name": node.name, "module": module_path(node)}}
+        sizes.remember(copies[node])
+    last_placeholder = graph.find_nodes(op="placeholder")[-1]
+    root = torch.nn.Module()
+    for node in forward.graph.find_nodes(op="get_attr"):
+        root.register_buffer(str(node.target), attribute(forward, str(node.target)))
+    for node in relevance.graph.nodes:
+        if node.op == "placeholder" and "promise" in node.meta:
+            copies[node] = by_name[node.meta["promise"]]
+        elif node.op == "placeholder":
+            with graph.inserting_after(last_placeholder):
+                copies[node] = last_placeholder = graph.placeholder(node.meta["seed"])
+            copies[node].meta.update(node.meta)
+        elif node.op == "output":
+            flat = forward.graph.output_node().args[0]
+            outputs = [copies[item] if isinstance(item, fx.Node) else item for item in flat]
+            graph.output((*outputs, *(copies[item] for item in _relevances(node).values())))
+        elif node.op == "get_attr":
+            root.register_buffer(f"relevance_{node.target}", attribute(relevance, str(node.target)))
+            copies[node] = graph.get_attr(f"relevance_{node.target}")
+            copies[node].meta.update(node.meta)
+        elif (known := sizes.find(node)) is not None:
+            copies[node] = known
+        else:
+            copies[node] = graph.node_copy(node, lambda original: copies[original])
+            custom = dict((node.meta.get("custom") or {}).get("lrp", {}))
+            copies[node].meta["custom"] = {"lrp": {"phase": "relevance", **custom}}
+            sizes.remember(copies[node])
+    joint = fx.GraphModule(root, graph)
+    joint.graph.lint()
+    return joint
+
+
+def _relevances(output: fx.Node) -> Mapping[str, fx.Node]:
+    return output.args[0]  # type: ignore[return-value]
+
+
+def relevance_names(relevance: fx.GraphModule) -> list[str]:
+    """Names of the inputs whose relevance the graph returns, in order."""
+    return list(_relevances(relevance.graph.output_node()))
+
+
+class _SizeTable:
+    """Where each symbolic size can be read: the first node of the graph that has it."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        self._known: dict[Any, fx.Node] = {}
+
+    def remember(self, node: fx.Node) -> None:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt):
+            self._known.setdefault(value.node.expr, node)
+
+    def find(self, node: fx.Node) -> fx.Node | None:
+        value = node.meta.get("val")
+        if is_tensor(node) or not isinstance(value, torch.SymInt):
+            return None
+        return self._known.get(value.node.expr)

@@ -1,0 +1,114 @@
+"""The forward graph and its assignments, carried by the joint graph through a file.
+
+Only plain data survives: every forward node of the joint graph holds in `meta["custom"]["lrp"]` its name and, where
+relevance passes it, its Assignment with operands by name. From these the forward graph is built again after loading.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from lrp_compiler.rules import bind
+from lrp_compiler.rules.registry import FUNCTION
+
+from .assignment import KEY, Assignment, assignment
+from .graph_tools import attribute
+from .seed_relevance import EXPLAINED
+from .unlift import unlift
+
+
+def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained: fx.Node) -> None:
+    """Write the forward graph's assignments onto the joint graph's nodes."""
+    by_name = {node.name: node for node in forward.graph.nodes}
+    for node in joint.graph.nodes:
+        note = (node.meta.get("custom") or {}).get("lrp")
+        if not note or note.get("phase") != "forward":
+            continue
+        original = by_name[note["name"]]
+        given = assignment(original)
+        if original is explained:
+            note["explained"] = True
+        if given is not None and given.rule:
+            note["assignment"] = {
+                "function": given.target == FUNCTION,
+                "operands": {name: given.arguments[name].name for name in given.active},
+                "slope": given.arguments.get("slope") if given.target == FUNCTION else None,
+                "nonnegative": list(given.nonnegative),
+                "kind": given.kind,
+                "rule": given.rule,
+                "options": dict(given.options),
+            }
+
+
+def restore_forward(program: Any, inputs: int, outputs: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The joint graph of a loaded program, and the forward graph with its assignments.
+
+    Args:
+        program: the ExportedProgram that was saved.
+        inputs: how many of the placeholders are the model's own.
+        outputs: how many of the outputs are the model's own.
+    """
+    joint = unlift(program)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    by_name: dict[str, fx.Node] = {}
+    root = torch.nn.Module()
+    # What the forward outputs and annotated nodes need is the forward graph; nodes that re-export put in between
+    # (symbolic sizes) carry no note and come along as dependencies.
+    needed = _needed(joint, outputs)
+    placeholders = joint.graph.find_nodes(op="placeholder")[:inputs]
+    for node in joint.graph.nodes:
+        if node.op == "output" or (node not in needed and node not in placeholders):
+            continue
+        copies[node] = graph.node_copy(node, lambda original: copies[original])
+        if node.op == "get_attr":
+            root.register_buffer(str(node.target), attribute(joint, str(node.target)))
+        note = _note(node)
+        by_name[note.get("name", node.name)] = copies[node]
+    flat = joint.graph.output_node().args[0][:outputs]
+    graph.output(tuple(copies[item] if isinstance(item, fx.Node) else item for item in flat))
+    forward = fx.GraphModule(root, graph)
+    for node in forward.graph.nodes:
+        note = _note(node)
+        if note.get("explained"):
+            node.meta[EXPLAINED] = True
+        if "assignment" in note:
+            node.meta[KEY] = _assignment(node, note["assignment"], by_name)
+    return joint, forward
+
+
+def _note(node: fx.Node) -> dict[str, Any]:
+    return dict((node.meta.get("custom") or {}).get("lrp") or {})
+
+
+def _needed(joint: fx.GraphModule, outputs: int) -> set[fx.Node]:
+    queue = [item for item in joint.graph.output_node().args[0][:outputs] if isinstance(item, fx.Node)]
+    queue += [node for node in joint.graph.nodes if _note(node).get("phase") == "forward"]
+    needed = set(queue)
+    while queue:
+        fresh = [operand for operand in queue.pop().all_input_nodes if operand not in needed]
+        needed.update(fresh)
+        queue.extend(fresh)
+    return needed
+
+
+def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]) -> Assignment:
+    operands = {name: by_name[value] for name, value in note["operands"].items()}
+    if note["function"]:
+        target: Any = FUNCTION
+        arguments: dict[str, Any] = {"slope": note["slope"]}
+    else:
+        target = node.target
+        arguments = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    return Assignment(
+        target,
+        {**arguments, **operands},
+        tuple(operands),
+        tuple(note["nonnegative"]),
+        note["kind"],
+        note["rule"],
+        note["options"],
+    )

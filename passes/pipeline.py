@@ -1,0 +1,151 @@
+"""The order of the passes, written out once: capture's program in, the explainer's graphs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from lrp_compiler.errors import InputError
+from lrp_compiler.rules.composite import Composite
+
+from .activity import mark_active
+from .assign_rules import assign_rules, reachable
+from .assignment import assignment
+from .canonicalise import canonicalise
+from .decompositions import DECOMPOSITIONS
+from .emit_relevance import emit_relevance
+from .fold_batch_norm import fold_batch_norm
+from .freeze_statistics import statistics
+from .fuse_functions import fuse_functions
+from .join import join, relevance_names
+from .seed_relevance import Seed, select_explained
+from .signs import nonnegative_values
+from .simplify import simplify
+from .unlift import unlift
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Compiled:
+    """What the passes make of a program.
+
+    Args:
+        forward: the assigned forward graph; returns the model's flat outputs.
+        explained: its `[batch, classes]` node that is explained.
+        relevance: the relevance graph: promised values (and the seed's inputs) → relevance by input name.
+        joint: both in one: model inputs, seed inputs → flat outputs, relevance of each input.
+        relevance_inputs: names of the inputs whose relevance the joint graph returns, in order.
+        promises: (who asked, which value) pairs, by node of the forward graph.
+    """
+
+    forward: fx.GraphModule
+    explained: fx.Node
+    relevance: fx.GraphModule
+    joint: fx.GraphModule
+    relevance_inputs: list[str]
+    promises: list[tuple[fx.Node, fx.Node]]
+
+
+class Dump:
+    """Writes each graph into a folder as readable code, numbered in the order of the passes."""
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self._folder = Path(folder) if folder else None
+        self._count = 0
+
+    def __call__(self, name: str, module: fx.GraphModule) -> None:
+        """Write one graph; nothing without a folder."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._count += 1
+        text = module.print_readable(print_output=False)
+        (self._folder / f"{self._count:02d}_{name}.py").write_text(text, encoding="utf-8")
+
+
+def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress) -> fx.GraphModule:
+    """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded."""
+    progress("decompose")
+    forward = unlift(program.run_decompositions(DECOMPOSITIONS))
+    dump("unlift", forward)
+    progress("canonicalise")
+    for rewrite in (canonicalise, fold_batch_norm):
+        forward = rewrite(forward).graph_module
+        dump(rewrite.__name__, forward)
+    return forward
+
+
+def explainable_inputs(forward: fx.GraphModule) -> list[str]:
+    """Inputs that may carry relevance: floats, pixels and indices; booleans never do."""
+    return [
+        node.meta["input"]
+        for node in forward.graph.find_nodes(op="placeholder")
+        if node.meta["val"].dtype is not torch.bool
+    ]
+
+
+def analyse(forward: fx.GraphModule, inputs: Sequence[str]) -> None:
+    """Annotate the forward graph: where relevance flows, which factors are frozen, which regions are one function."""
+    mark_active(forward, inputs, statistics(forward))
+    fuse_functions(forward)
+    nonnegative = nonnegative_values(forward)
+    for node in forward.graph.nodes:
+        given = assignment(node)
+        if given is not None:
+            given.nonnegative = tuple(name for name in given.active if given.arguments[name] in nonnegative)
+
+
+def compile_graphs(
+    program: ExportedProgram,
+    composite: Composite,
+    seed: Seed,
+    *,
+    output: int,
+    output_name: str,
+    wrt: Sequence[str] | None = None,
+    dump: Dump | None = None,
+    progress: Progress = lambda stage: None,
+) -> Compiled:
+    """All passes, in order.
+
+    Args:
+        program: the captured model.
+        composite: which rule where.
+        seed: which class is explained, and how much is put on it.
+        output: position of the explained output among the flat outputs.
+        output_name: its name, for messages.
+        wrt: names of the placeholders to explain; default: all that carry relevance.
+        dump: where to write the graph after each pass.
+        progress: told the name of each stage when it starts.
+
+    Raises:
+        UnsupportedOpError: ops without a rule, all of them at once.
+        InputError: the explained output depends on none of the inputs.
+    """
+    dump = dump or Dump(None)
+    forward = forward_graph(program, dump, progress)
+    explained = select_explained(forward, output, output_name)
+    seed.check(explained.meta["val"].shape[-1])
+    progress("assign rules")
+    analyse(forward, explainable_inputs(forward) if wrt is None else wrt)
+    assign_rules(forward, composite, reachable(forward, explained))
+    dump("assign_rules", forward)
+    progress("emit relevance")
+    relevance, promises = emit_relevance(forward, explained, seed)
+    names = relevance_names(relevance)
+    if not names:
+        raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
+    dump("emit_relevance", relevance)
+    progress("resolve promises")
+    joint = join(forward, relevance)
+    dump("join", joint)
+    progress("simplify")
+    joint = simplify(joint).graph_module
+    dump("simplify", joint)
+    return Compiled(forward, explained, relevance, joint, names, promises)

@@ -1,0 +1,95 @@
+"""Which values are ≥ 0 whatever the input: after ReLU, sigmoid, softmax, exp, squares, and what keeps the sign.
+
+Where an operand is known to be ≥ 0, |x| = x and x⁻ = 0: the signed rules fold to fewer maps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+NONNEGATIVE = {
+    aten.relu.default,
+    aten.relu6.default,
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.softplus.default,
+    aten.softmax.int,
+    aten._softmax.default,
+    aten._safe_softmax.default,
+    aten.exp.default,
+    aten.abs.default,
+    aten.square.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+}
+KEEP_SIGN = {
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.avg_pool3d.default,
+    aten.mean.dim,
+    aten.mean.default,
+    aten.sum.dim_IntList,
+    aten.sum.default,
+    aten.add.Tensor,
+    aten.mul.Tensor,
+    aten.cat.default,
+    aten.stack.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.expand.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.squeeze.default,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.gather.default,
+    aten.flip.default,
+    aten.roll.default,
+}
+"""≥ 0 if every float operand is."""
+
+
+def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes whose value is ≥ 0 for every input."""
+    known: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "call_function" and _is_nonnegative(node, known):
+            known.add(node)
+    return known
+
+
+def _is_nonnegative(node: fx.Node, known: set[fx.Node]) -> bool:
+    if node.target in NONNEGATIVE:
+        return True
+    if node.target is aten.hardtanh.default:
+        return len(node.args) > 1 and isinstance(node.args[1], (int, float)) and node.args[1] >= 0
+    if node.target in (aten.clamp.default, aten.clamp_min.default):
+        return len(node.args) > 1 and isinstance(node.args[1], (int, float)) and node.args[1] >= 0
+    if node.target is aten.pow.Tensor_Scalar:
+        return isinstance(node.args[1], (int, float)) and node.args[1] % 2 == 0
+    if node.target in (aten.constant_pad_nd.default, aten.pad.default):
+        value = node.args[-1] if isinstance(node.args[-1], (int, float)) else 0
+        return node.args[0] in known and value >= 0
+    if node.target in KEEP_SIGN:
+        floats = [operand for operand in node.all_input_nodes if _is_float(operand)]
+        plain = [arg for arg in node.args[:2] if isinstance(arg, (int, float))]
+        numbers = plain if node.target in (aten.add.Tensor, aten.mul.Tensor) else []
+        scaled = node.kwargs.get("alpha", 1)
+        return all(operand in known for operand in floats) and all(number >= 0 for number in [*numbers, scaled])
+    return False
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()

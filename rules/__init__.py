@@ -1,0 +1,49 @@
+"""The mathematics of LRP: one operator family a file, each rule next to its formula.
+
+Read `relevance.py` (the two forms), `op.py` (what a rule sees), `registry.py` (how rules and operators meet), then any
+family. Nothing here knows about graphs: every rule runs on real tensors as it stands (`Op.eager`).
+"""
+
+from . import (
+    arithmetic,
+    convolution,
+    elementwise,
+    embedding,
+    linear,
+    linear_map,
+    normalization,
+    pooling,
+    product,
+    selection,
+    softmax,
+)
+from .op import Op, bind
+from .registry import OPERATORS, RULES, Flow, Operator, find, propagate, rule, rules_of
+from .relevance import Relevance, total, unit
+
+__all__ = [
+    "OPERATORS",
+    "RULES",
+    "Flow",
+    "Op",
+    "Operator",
+    "Relevance",
+    "arithmetic",
+    "bind",
+    "convolution",
+    "elementwise",
+    "embedding",
+    "find",
+    "linear",
+    "linear_map",
+    "normalization",
+    "pooling",
+    "product",
+    "propagate",
+    "rule",
+    "rules_of",
+    "selection",
+    "softmax",
+    "total",
+    "unit",
+]

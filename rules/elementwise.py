@@ -1,0 +1,192 @@
+"""Elementwise functions of one activation: the identity rule, `R_x = R`.
+
+An operator of this family gives the quotient `f(x)/x` that the unit form is multiplied by, or `None` where f(0) ≠ 0:
+then no finite quotient exists near 0 and relevance goes on in total form. Where a closed form of the quotient is
+known (`gelu(x)/x = Φ(x)`) it is used: no division, and f'(0) at x = 0 comes by itself.
+
+Source: Achtibat et al., "AttnLRP", arXiv 2402.05602 (identity rule); products with a constant give all to the
+activation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .op import Op
+from .registry import FUNCTION, Flow, family_rule, operator
+from .relevance import Relevance, sum_to_shape, total
+
+aten = torch.ops.aten
+
+Quotient = Callable[[], Tensor | float] | None
+
+
+@family_rule("elementwise", "identity")
+def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
+    """`R_x = R`; in unit form `g_x = g ⊙ f(x)/x`."""
+    (operand,) = op.active
+    shape = op.shape(operand)
+    if relevance.form == "unit" and quotient is not None:
+        factor = quotient()
+        carried = relevance.map(lambda g: g if isinstance(factor, (int, float)) and factor == 1 else g * factor)
+    else:
+        carried = total(op.total(relevance))
+    dtype = op.dtype(operand)
+    return {operand: carried.map(lambda tensor: sum_to_shape(tensor.to(dtype) if dtype.is_floating_point else tensor, shape))}
+
+
+@family_rule("elementwise", "zero")
+def zero(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
+    """Nothing goes on."""
+    op.absorb("zero", lambda: op.total(relevance))
+    return {}
+
+
+def safe_quotient(y: Tensor, x: Tensor, slope_at_zero: float) -> Tensor:
+    """`f(x)/x` for f(0) = 0, with f'(0) at x = 0. No `where`: its scalar branches are slow in onnxruntime."""
+    at_zero = (x == 0).to(x.dtype)
+    if slope_at_zero == 0:
+        return y / (x + at_zero)
+    return (y + slope_at_zero * at_zero) / (x + at_zero)
+
+
+def elementwise(*targets: Any, kind: str = "activation", when: Any = None) -> Any:
+    """Register the quotient of elementwise ops."""
+    return operator(*targets, kind=kind, family="elementwise", rule="identity", when=when)
+
+
+@elementwise(aten.relu.default)
+def relu(op: Op) -> Quotient:
+    """1 where x > 0; the result is ≥ 0, so its signum says it."""
+    return lambda: op.output.sign()
+
+
+@elementwise(aten.hardtanh.default, aten.relu6.default, aten.clamp.default, when=lambda op: _spans_zero(op))
+def clamp(op: Op) -> Quotient:
+    """Clamps with min ≤ 0 ≤ max are activations: relevance is not lost on the plateau."""
+    return lambda: safe_quotient(op.output, op.tensor("self"), 1.0)
+
+
+def _spans_zero(op: Op) -> bool:
+    low = op.arguments.get("min_val", op.arguments.get("min", 0))
+    high = op.arguments.get("max_val", op.arguments.get("max", 6))
+    return (low is None or low <= 0) and (high is None or high >= 0)
+
+
+@elementwise(aten.gelu.default)
+def gelu(op: Op) -> Quotient:
+    """Φ(x), or its tanh approximation."""
+
+    def quotient() -> Tensor:
+        x = op.tensor("self")
+        if op.option("approximate") == "tanh":
+            return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+        return 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
+
+    return quotient
+
+
+@elementwise(aten.silu.default)
+def silu(op: Op) -> Quotient:
+    """σ(x)."""
+    return lambda: torch.sigmoid(op.tensor("self"))
+
+
+@elementwise(aten.hardswish.default)
+def hardswish(op: Op) -> Quotient:
+    """relu6(x + 3)/6."""
+    return lambda: (op.tensor("self") + 3).clamp(0, 6) / 6
+
+
+@elementwise(aten.mish.default)
+def mish(op: Op) -> Quotient:
+    """tanh(softplus(x))."""
+    return lambda: torch.tanh(torch.nn.functional.softplus(op.tensor("self")))
+
+
+@elementwise(aten.tanh.default, aten.sin.default, aten.atan.default, aten.asinh.default, aten.erf.default)
+def odd(op: Op) -> Quotient:
+    """f(x)/x for odd functions, with their slope at 0."""
+    slope = 2 / math.sqrt(math.pi) if op.target is aten.erf.default else 1.0
+    return lambda: safe_quotient(op.output, op.tensor("self"), slope)
+
+
+@elementwise(aten.leaky_relu.default)
+def leaky_relu(op: Op) -> Quotient:
+    """1 where x > 0, else the negative slope."""
+    slope = op.option("negative_slope")
+    return lambda: (op.tensor("self") > 0).to(op.dtype("self")) * (1 - slope) + slope
+
+
+@elementwise(aten.elu.default)
+def elu(op: Op) -> Quotient:
+    """elu(x)/x with slope scale·alpha·input_scale at 0."""
+    slope = op.option("alpha") * op.option("scale") * op.option("input_scale")
+    return lambda: safe_quotient(op.output, op.tensor("self"), slope)
+
+
+@elementwise(aten.sigmoid.default, aten.exp.default, aten.cos.default, aten.softplus.default, aten.hardsigmoid.default)
+@elementwise(aten.log.default, aten.rsqrt.default, aten.reciprocal.default, aten.sqrt.default, aten.log1p.default)
+def without_zero(op: Op) -> Quotient:
+    """f(0) ≠ 0, or an infinite slope there: total form."""
+    return None
+
+
+@elementwise(aten.abs.default)
+def absolute(op: Op) -> Quotient:
+    """sgn x."""
+    return lambda: op.tensor("self").sign()
+
+
+@elementwise(aten.pow.Tensor_Scalar)
+def power(op: Op) -> Quotient:
+    """x^(n−1) for n ≥ 1; below that total form."""
+    exponent = op.option("exponent")
+    return (lambda: op.tensor("self") ** (exponent - 1)) if exponent >= 1 else None
+
+
+@elementwise(aten.neg.default, kind="scale")
+def negate(op: Op) -> Quotient:
+    """−1."""
+    return lambda: -1.0
+
+
+@elementwise(aten._to_copy.default, aten.to.dtype, aten.clone.default, aten.alias.default, kind="scale")
+@elementwise(aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default, kind="scale")
+def same(op: Op) -> Quotient:
+    """1: the same values."""
+    return lambda: 1.0
+
+
+@elementwise(aten.mul.Tensor, aten.mul.Scalar, kind="scale", when=lambda op: len(op.active) == 1)
+def scale(op: Op) -> Quotient:
+    """The constant factor."""
+    return lambda: op.factor("other" if op.is_active("self") else "self")
+
+
+@elementwise(aten.div.Tensor, aten.div.Scalar, kind="scale", when=lambda op: op.active == ("self",))
+def divide_by(op: Op) -> Quotient:
+    """One over the divisor, which is constant or frozen."""
+
+    def quotient() -> Tensor | float:
+        return 1 / op.factor("other")
+
+    return quotient
+
+
+@elementwise(aten.div.Tensor, when=lambda op: op.active == ("other",))
+def divide_constant(op: Op) -> Quotient:
+    """c / x: no value at 0, total form."""
+    return None
+
+
+@elementwise(FUNCTION)
+def function(op: Op) -> Quotient:
+    """A region of elementwise ops taken as one function f; `slope` is f'(0), or `None` where f(0) ≠ 0."""
+    slope = op.option("slope")
+    return None if slope is None else (lambda: safe_quotient(op.output, op.tensor("self"), slope))

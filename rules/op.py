@@ -1,0 +1,171 @@
+"""What a rule sees of the operation that it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .relevance import TOTAL_STABILISER, Relevance, divide
+
+Share = Callable[[], Tensor]
+
+
+def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a call by schema name, defaults filled in; lists of tensors as `name.0`, `name.1`, …
+
+    The plain list stays under its own name, so that `options` and operands are found the same way. A target without
+    a schema (a Python function) has its arguments numbered.
+    """
+    bound = dict(kwargs)
+    if not isinstance(target, torch._ops.OpOverload):
+        return {**bound, **{str(index): value for index, value in enumerate(args)}}
+    parameters = target._schema.arguments
+    bound.update({parameter.name: value for parameter, value in zip(parameters, args, strict=False)})
+    for parameter in parameters:
+        if parameter.name not in bound:
+            bound[parameter.name] = parameter.default_value if parameter.has_default_value() else None
+    for name, value in list(bound.items()):
+        if isinstance(value, (list, tuple)):
+            bound.update({f"{name}.{index}": item for index, item in enumerate(value)})
+    return bound
+
+
+class Op:
+    """One operation of the forward graph: its target, its operands and its result, fetched when asked for.
+
+    A rule reads forward values through `tensor(name)` and `output`; each first reading is written down in
+    `asked`, because that is what makes a promise. Shapes, dtypes and options cost nothing and are not written down.
+
+    Names are those of the op's ATen schema (`input`, `weight`, `self`, `other`, …); the members of a list of
+    tensors are called `tensors.0`, `tensors.1`, ….
+
+    Args:
+        target: the ATen overload.
+        arguments: handles and plain values by schema name (see `bind`). A handle is whatever `fetch` understands.
+        result: the handle of the op's own result.
+        fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
+        active: names of the operands that carry relevance.
+        nonnegative: names of the operands that are known to be ≥ 0.
+        absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
+    """
+
+    def __init__(
+        self,
+        target: torch._ops.OpOverload | str,
+        arguments: Mapping[str, Any],
+        result: Any,
+        *,
+        fetch: Callable[[Any], Tensor],
+        active: Iterable[str],
+        nonnegative: Iterable[str] = (),
+        absorb: Callable[[str, Tensor], None] | None = None,
+    ) -> None:
+        self.target = target
+        self.arguments = arguments
+        self.active = tuple(active)
+        self.asked: list[Any] = []
+        self._nonnegative = frozenset(nonnegative)
+        self._result = result
+        self._fetch = fetch
+        self._absorb = absorb
+
+    @classmethod
+    def eager(
+        cls, target: torch._ops.OpOverload, *args: Any, active: Iterable[str] | None = None, **kwargs: Any
+    ) -> Op:
+        """The op run on real tensors: how a rule is tried out by hand.
+
+        `active` defaults to the first tensor operand.
+        """
+        arguments = bind(target, args, kwargs)
+        tensors = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+        return cls(
+            target,
+            arguments,
+            target(*args, **kwargs),
+            fetch=lambda tensor: cast(Tensor, tensor),
+            active=tensors[:1] if active is None else active,
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether the operand was given (an optional bias may be `None`)."""
+        return self.arguments.get(name) is not None
+
+    def option(self, name: str) -> Any:
+        """A plain argument (stride, dim, …), its schema default where it was not given."""
+        return self.arguments[name]
+
+    def tensor(self, name: str) -> Tensor:
+        """The forward value of an operand: asking makes a promise."""
+        return self._ask(self.arguments[name])
+
+    def factor(self, name: str) -> Tensor | float:
+        """An operand that may be a tensor or a plain number."""
+        value = self.arguments[name]
+        return value if isinstance(value, (int, float)) else self._ask(value)
+
+    @property
+    def output(self) -> Tensor:
+        """The forward result: asking makes a promise."""
+        return self._ask(self._result)
+
+    def shape(self, name: str) -> torch.Size:
+        """Shape of an operand; dims may be symbolic."""
+        return self._fetch(self.arguments[name]).shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Dtype of an operand."""
+        return self._fetch(self.arguments[name]).dtype
+
+    def rank(self, name: str) -> int:
+        """Number of dims of an operand."""
+        return len(self.shape(name))
+
+    @property
+    def output_shape(self) -> torch.Size:
+        """Shape of the result; dims may be symbolic."""
+        return self._fetch(self._result).shape
+
+    def is_active(self, name: str) -> bool:
+        """Whether relevance flows to this operand."""
+        return name in self.active
+
+    def is_nonnegative(self, name: str) -> bool:
+        """Whether the operand is known to be ≥ 0 for every input."""
+        return name in self._nonnegative
+
+    def total(self, relevance: Relevance) -> Tensor:
+        """`R` of the op's result."""
+        return relevance.tensor if relevance.form == "total" else relevance.tensor * self.output
+
+    def quotient(self, relevance: Relevance, epsilon: float, z: Callable[[], Tensor] | None = None) -> Tensor:
+        """`R / s(z)` for the relevance R of the op's result; its share for the stabiliser is absorbed.
+
+        In unit form and with `z` the result itself (the default) this is `g ⊙ |z|/(|z| + ε)`, and just `g` in the
+        limit `epsilon=0`: then no forward value is needed and nothing is divided.
+        """
+        if relevance.form == "unit" and z is None:
+            if not epsilon:
+                return relevance.tensor
+            magnitude = self.output.abs()
+            q = relevance.tensor * (magnitude / (magnitude + epsilon))
+            self.absorb("stabiliser", lambda: relevance.tensor * self.output * epsilon / (magnitude + epsilon))
+            return q
+        epsilon = epsilon or TOTAL_STABILISER
+        denominator = self.output if z is None else z()
+        total = self.total(relevance)
+        self.absorb("stabiliser", lambda: total * epsilon / (denominator.abs() + epsilon))
+        return divide(total, denominator, epsilon)
+
+    def absorb(self, cause: str, share: Share) -> None:
+        """Book relevance that leaves the flow here: `share()` is summed under `cause` when an audit is kept."""
+        if self._absorb is not None:
+            self._absorb(cause, share())
+
+    def _ask(self, handle: Any) -> Tensor:
+        if not any(handle is known for known in self.asked):
+            self.asked.append(handle)
+        return self._fetch(handle)

@@ -1,0 +1,73 @@
+"""Products of two activations: elementwise and matrix products.
+
+Source: the uniform rule of Achtibat et al., "AttnLRP", arXiv 2402.05602.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .linear import transpose_left, transpose_right
+from .op import Op
+from .registry import Flow, family_rule, operator
+from .relevance import Relevance, sum_to_shape, unit
+
+aten = torch.ops.aten
+
+
+def both(op: Op) -> bool:
+    """Both operands carry relevance."""
+    return len(op.active) == 2
+
+
+@operator(aten.mul.Tensor, kind="product", family="product", rule="uniform", when=both)
+def multiply(op: Op) -> dict[str, str]:
+    """Each operand's factor is the other one."""
+    return {"self": "other", "other": "self"}
+
+
+@family_rule("product", "uniform")
+def uniform(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
+    """Half to each: `R_a = R_b = R/2`; in unit form `g_a = g ⊙ b / 2`."""
+
+    def share(name: str, factor: str) -> Relevance:
+        halved = relevance.map(lambda r: 0.5 * (r * op.tensor(factor) if relevance.form == "unit" else r))
+        return halved.map(lambda r: sum_to_shape(r, op.shape(name)))
+
+    return {name: share(name, factor) for name, factor in factors.items()}
+
+
+@operator(aten.div.Tensor, kind="product", family="quotient", rule="frozen-divisor", when=both)
+def quotient(op: Op) -> None:
+    """a / b."""
+
+
+@family_rule("quotient", "frozen-divisor")
+def frozen_divisor(op: Op, description: None, relevance: Relevance) -> Flow:
+    """The divisor is held fixed: all to the dividend, `g_a = g / b`."""
+    share = relevance.map(lambda r: r / op.tensor("other") if relevance.form == "unit" else r)
+    return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self")))}
+
+
+@operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=both)
+def matmul(op: Op) -> tuple[str, str]:
+    """O = A B, leading dims broadcast."""
+    return "self", "other"
+
+
+@operator(aten.bmm.default, aten.mm.default, kind="matmul", family="matrix product", rule="uniform", when=both)
+def bmm(op: Op) -> tuple[str, str]:
+    """O = A B."""
+    return "self", "mat2"
+
+
+@family_rule("matrix product", "uniform")
+def uniform_matmul(op: Op, operands: tuple[str, str], relevance: Relevance, epsilon: float = 0.0) -> Flow:
+    """Half to each: `R_A = A ⊙ q Bᵀ`, `R_B = B ⊙ Aᵀ q` with `q = R / (2 s(O))`; in the limit ε → 0, `q = g/2`."""
+    left, right = operands
+    q: Tensor = 0.5 * op.quotient(relevance, epsilon)
+    return {
+        left: unit(transpose_left(q, op.tensor(right), op.shape(left))),
+        right: unit(transpose_right(q, op.tensor(left), op.shape(right))),
+    }

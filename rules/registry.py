@@ -1,0 +1,148 @@
+"""Where operators and rules meet: R rules and M operators cost R + M.
+
+An *operator* describes one ATen op in the terms of its kind: a linear map, a quotient f(x)/x, the transpose of a
+selection. A *rule* says what relevance becomes, for every operator of the kinds that it fits. A composite chooses
+which rule applies where; each operator brings the one that is taken when no composite says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from .op import Op
+from .relevance import Relevance
+
+Flow = Mapping[str, Relevance]
+"""What a rule returns: relevance by operand name."""
+
+Describe = Callable[[Op], Any]
+DescribeT = TypeVar("DescribeT", bound=Describe)
+Rule = Callable[..., Flow]
+RuleT = TypeVar("RuleT", bound=Rule)
+UserRule = Callable[[Op, Relevance], "Flow | Relevance"]
+UserRuleT = TypeVar("UserRuleT", bound=UserRule)
+Overload = torch._ops.OpOverload
+
+FUNCTION = "lrp::function"
+"""Stands where an overload does for a whole region of elementwise ops that is one function of one activation."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How the rules see one ATen op.
+
+    Args:
+        kind: what composites address ("convolution", "linear", "activation", …).
+        family: which rules fit ("linear map", "elementwise", "selection", …).
+        describe: op → the family's description of it.
+        rule: name of the rule that applies by default.
+        when: whether this operator fits the call at hand (which operands are active); `None`: always.
+    """
+
+    kind: str
+    family: str
+    describe: Describe
+    rule: str
+    when: Callable[[Op], bool] | None = None
+
+
+OPERATORS: dict[Overload | str, list[Operator]] = {}
+RULES: dict[tuple[str, str], Rule] = {}
+"""(family, rule name) → rule."""
+
+
+def operator(
+    *targets: Overload | str, kind: str, family: str, rule: str, when: Callable[[Op], bool] | None = None
+) -> Callable[[DescribeT], DescribeT]:
+    """Register the decorated function as the description of `targets`.
+
+    Raises:
+        TypeError: a packet (`aten.add`) was given instead of an overload (`aten.add.Tensor`).
+        ValueError: one of the targets has an operator for the same case already.
+    """
+
+    def register(describe: DescribeT) -> DescribeT:
+        for target in targets:
+            _add(target, Operator(kind, family, describe, rule, when))
+        return describe
+
+    return register
+
+
+def family_rule(family: str, name: str) -> Callable[[RuleT], RuleT]:
+    """Register the decorated function as rule `name` of a family: `(op, description, relevance, **options) → Flow`.
+
+    Raises:
+        ValueError: the family has a rule of that name already.
+    """
+
+    def register(function: RuleT) -> RuleT:
+        if (family, name) in RULES:
+            raise ValueError(f"the {family} family has a rule {name!r} already")
+        RULES[family, name] = function
+        return function
+
+    return register
+
+
+def rule(*targets: Overload) -> Callable[[UserRuleT], UserRuleT]:
+    """Register the decorated function `(op, relevance) → relevance` as the rule of one op, or of several.
+
+    It returns the relevance of the op's operands by name, or a single `Relevance` for an op with one active operand.
+
+    Raises:
+        TypeError: a packet (`torch.ops.mylib.myop`) was given instead of an overload (`torch.ops.mylib.myop.default`).
+        ValueError: one of the ops has a rule already.
+    """
+
+    def register(function: UserRuleT) -> UserRuleT:
+        for target in targets:
+            _add(target, Operator("user", "user", lambda op: function, "user"))
+        return function
+
+    return register
+
+
+@family_rule("user", "user")
+def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
+    """Whatever the function registered with `rule` says."""
+    flow = function(op, relevance)
+    return {op.active[0]: flow} if isinstance(flow, Relevance) else flow
+
+
+def find(op: Op) -> Operator | None:
+    """The operator of this call, or `None` where there is none."""
+    return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when is None or entry.when(op)), None)
+
+
+def rules_of(family: str) -> list[str]:
+    """Names of the rules that fit a family."""
+    return sorted(name for owner, name in RULES if owner == family)
+
+
+def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: Any) -> Flow:
+    """Relevance of the op's operands, by name: apply `rule` (default: the operator's own) to the op.
+
+    Raises:
+        LookupError: the op has no operator, or its family no such rule.
+    """
+    entry = find(op)
+    if entry is None:
+        raise LookupError(f"no rule for {op.target}")
+    name = rule or entry.rule
+    if (entry.family, name) not in RULES:
+        raise LookupError(f"{op.target} is of kind {entry.kind!r}: it takes {rules_of(entry.family)}, not {name!r}")
+    return RULES[entry.family, name](op, entry.describe(op), relevance, **options)
+
+
+def _add(target: Overload | str, entry: Operator) -> None:
+    if not isinstance(target, Overload | str):
+        raise TypeError(f"{target} is not an op overload: write for example {target}.default")
+    entries = OPERATORS.setdefault(target, [])
+    if any(known.when is entry.when or known.when is None for known in entries):
+        raise ValueError(f"{target} has a rule already")
+    entries.append(entry)

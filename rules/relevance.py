@@ -1,0 +1,82 @@
+"""Relevance of a tensor, in one of its two forms, and the few tensor helpers that rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+Form = Literal["total", "unit"]
+
+TOTAL_STABILISER = 1e-6
+"""ε used where a rule in its limit ε → 0 must still divide, because relevance reached it in total form."""
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance of a tensor `a`: its total `R`, or the unit form `g` with `R = a ⊙ g`.
+
+    `tensor` has the shape and dtype of `a`.
+    """
+
+    tensor: Tensor
+    form: Form
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Relevance:
+        """The same form of what `function` makes of the tensor."""
+        return Relevance(function(self.tensor), self.form)
+
+
+def total(tensor: Tensor) -> Relevance:
+    """Relevance given as `R`."""
+    return Relevance(tensor, "total")
+
+
+def unit(tensor: Tensor) -> Relevance:
+    """Relevance given as `g`, with `R = a ⊙ g`."""
+    return Relevance(tensor, "unit")
+
+
+def sign(z: Tensor) -> Tensor:
+    """`sgn z` with `sgn 0 = +1`, in z's dtype.
+
+    Written without `where`, whose scalar branches are slow in onnxruntime on CPU.
+    """
+    return (z >= 0).to(z.dtype) * 2 - 1
+
+
+def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
+    """`numerator / s(z)` with the signed stabiliser `s(z) = z + ε·sgn z`."""
+    return numerator * sign(z) / (z.abs() + epsilon)
+
+
+def sum_to_shape(tensor: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:
+    """Transpose of broadcasting: sum `tensor` over the dims along which `shape` was broadcast to it."""
+    lead = tensor.dim() - len(shape)
+    if lead:
+        tensor = tensor.sum(dim=tuple(range(lead)))
+    stretched = [
+        dim
+        for dim, size in enumerate(shape)
+        if statically_known_true(size == 1) and not statically_known_true(tensor.shape[dim] == 1)
+    ]
+    return tensor.sum(dim=stretched, keepdim=True) if stretched else tensor
+
+
+def normalise_dims(dims: int | Sequence[int] | None, rank: int) -> list[int]:
+    """Non-negative dims; `None` or an empty list means all of them."""
+    if dims is None or (not isinstance(dims, int) and not len(dims)):
+        return list(range(rank))
+    return [dim % rank if rank else 0 for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+def as_int(size: int | torch.SymInt) -> int | None:
+    """The size if it is known at compile time, else `None`."""
+    if isinstance(size, int):
+        return size
+    known = size.node.maybe_as_int()
+    return None if known is None else int(known)
