@@ -28,10 +28,10 @@ from torch import nn
 
 import lrp_compiler as lrp
 from lrp_compiler.files import atomic_path
-from lrp_compiler.runtime import Explanation, OnnxExplainer
+from lrp_compiler.runtime import OnnxExplainer
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "demo"
-TIMED_RUNS = 11
+TIMED_RUNS = 9
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Model:
         self.forward_file = FOLDER / f"{self.title}.forward.onnx"
         # Two rows: with one, torch.export would take the batch size for a constant.
         self.sample = {name: tensor[:2] for name, tensor in self.inputs.items()}
-        self.arrays = {name: tensor.numpy() for name, tensor in self.inputs.items()}
+        self.arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self.inputs.items()}
 
 
 # ── the models ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -100,40 +100,40 @@ def compile_model(model: Model) -> lrp.Explainer:
     return explainer
 
 
-def explain(model: Model, explainer: lrp.Explainer) -> tuple[Explanation, list[dict[str, float]]]:
-    """All rows at once in onnxruntime, and from torch's audit, row by row, what was absorbed."""
+def explain(model: Model, explainer: lrp.Explainer) -> tuple[np.ndarray, dict[str, np.ndarray], list[dict[str, float]]]:
+    """Outputs and relevance of all rows, run in onnxruntime; what each row absorbed, from torch's audit."""
     explanation = OnnxExplainer(model.explainer_file)(**model.arrays)
-    rows = range(len(explanation.output))
+    outputs = np.asarray(explanation.output)
+    rows = range(len(outputs))
     audits = [explainer.audit(**{name: tensor[row : row + 1] for name, tensor in model.inputs.items()}) for row in rows]
-    return explanation, [dict(audit.absorbed) for audit in audits]
+    return outputs, explanation.relevance, [audit.absorbed for audit in audits]
 
 
 def photo_cases(model: Model, explainer: lrp.Explainer) -> list[Case]:
-    explanation, absorbed = explain(model, explainer)
+    outputs, relevance, absorbed = explain(model, explainer)
     labels = pretrained.imagenet_labels()
     cases = []
     for row, (name, image) in enumerate(pretrained.photos()):
-        logits = explanation.output[row]
+        logits = outputs[row]
         probability = np.exp(logits - logits.max())
         best = int(logits.argmax())
         answer = f"{labels[best]} ({probability[best] / probability.sum():.0%})"
-        relevance = explanation.relevance["x"][row].sum(axis=0)
         details = {"image": pretrained.crop(image)}
-        cases.append(Case(name, answer, float(logits[best]), relevance, absorbed[row], details))
+        cases.append(Case(name, answer, float(logits[best]), relevance["x"][row].sum(axis=0), absorbed[row], details))
     return cases
 
 
 def message_cases(model: Model, explainer: lrp.Explainer, tokenizer: Any) -> list[Case]:
-    explanation, absorbed = explain(model, explainer)
+    outputs, relevance, absorbed = explain(model, explainer)
     cases = []
     for row, message in enumerate(pretrained.MESSAGES):
-        similarities, relevance = explanation.output[row], explanation.relevance["input_ids"][row]
+        similarities, words = outputs[row], relevance["input_ids"][row]
         best = int(similarities.argmax())
         tokens = tokenizer.convert_ids_to_tokens(model.inputs["input_ids"][row])
         details = {"tokens": tokens, "similarities": similarities.tolist(), "best": best}
-        name = f"{message}\n→ " + ", ".join(tokens[index] for index in np.argsort(-relevance)[:3])
+        name = f"{message}\n→ " + ", ".join(tokens[index] for index in np.argsort(-words)[:3])
         value = float(similarities[best])
-        cases.append(Case(name, pretrained.REQUESTS[best], value, relevance, absorbed[row], details))
+        cases.append(Case(name, pretrained.REQUESTS[best], value, words, absorbed[row], details))
     return cases
 
 
@@ -152,6 +152,7 @@ def median_times(model: Model) -> tuple[float, float]:
             opset_version=20,
             verbose=False,
         )
+    assert program is not None  # it is, where dynamo=True
     with atomic_path(model.forward_file) as path:
         program.save(path, external_data=False)
     feed = {name: array[:1] for name, array in model.arrays.items()}
@@ -175,13 +176,16 @@ def median_times(model: Model) -> tuple[float, float]:
 
 def balance_table(title: str, columns: Sequence[str], cases: Sequence[Case]) -> Table:
     """Where each value went; `columns` name the case, the answer, the value and the input."""
-    causes = sorted({cause for case in cases for cause in case.absorbed})
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for index, column in enumerate([*columns, *(f"lost to\n{cause}" for cause in causes), "error"]):
+    # A share that would read 0.0000 everywhere gets no column; the error counts it all the same.
+    causes = sorted({cause for case in cases for cause, share in case.absorbed.items() if not abs(share) < 5e-5})
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_lines=any("\n" in case.name for case in cases)
+    )
+    for index, column in enumerate([*columns, *(f"absorbed\nby {cause}" for cause in causes), "error"]):
         table.add_column(column, justify="right" if index > 1 else "left", max_width=48)
     for case in cases:
         shares = [case.value, case.relevance.sum(), *(case.absorbed.get(cause, 0.0) for cause in causes)]
-        table.add_row(case.name, case.answer, *(f"{share:.3f}" for share in shares), f"{case.error:+.0e}")
+        table.add_row(case.name, case.answer, *(f"{share:.4f}" for share in shares), f"{case.error:+.0e}")
     return table
 
 
@@ -214,7 +218,7 @@ def write_heatmaps(cases: Sequence[Case], file: Path) -> None:
         below.imshow(image.mean(axis=2), cmap="gray", vmin=-300, vmax=330)
         below.imshow(scaled, cmap="seismic", vmin=-1.6, vmax=1.6, alpha=np.abs(scaled) ** 0.5)
         absorbed = sum(case.absorbed.values())
-        below.set_title(f"pixels {case.relevance.sum():+.2f}, lost {absorbed:+.2f}", fontsize=10)
+        below.set_title(f"pixels {case.relevance.sum():.2g}, absorbed {absorbed:.4g}", fontsize=10)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.supxlabel("red speaks for the prediction, blue against it; colours are scaled for each photo", fontsize=10)
@@ -270,11 +274,11 @@ def message_section(case: Case) -> str:
         attributes = ' class="best"' * (index == case.details["best"])
         request = html.escape(pretrained.REQUESTS[index])
         rows.append(f"<tr{attributes}><td>{request}</td><td>{similarity:.3f}</td></tr>")
-    absorbed = "".join(f", lost to {html.escape(cause)} {share:+.3f}" for cause, share in case.absorbed.items())
+    absorbed = ", ".join(f"{html.escape(cause)} {share:+.3f}" for cause, share in sorted(case.absorbed.items()))
     return (
         f"<section><p>Closest request: <b>{html.escape(case.answer)}</b></p>"
         f'<div class="tokens">{"".join(spans)}</div>'
-        f"<p>similarity {case.value:.3f} = words {case.relevance.sum():+.3f}{absorbed}</p>"
+        f"<p>similarity {case.value:.3f} = words {case.relevance.sum():+.3f}; absorbed by {absorbed}</p>"
         f"<table>{''.join(rows)}</table></section>"
     )
 
@@ -307,8 +311,8 @@ def main() -> None:
         # A pipe has no width, and the 80 columns that rich falls back to would break the tables.
         console = Console(width=140)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    line = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*line, console=console, disable=not console.is_terminal) as progress:
         with step(progress, "Load EfficientNet-Lite0 and the sentence model MiniLM"):
             images, (texts, tokenizer) = image_model(), text_model()
         with step(progress, "Compile EfficientNet-Lite0 and write its explainer"):
@@ -324,9 +328,14 @@ def main() -> None:
         with step(progress, "Time the explainers against the plain models"):
             times = [median_times(model) for model in (images, texts)]
     console.print(balance_table("Which pixels decided?", ("photo", "prediction", "logit", "pixels"), photos))
+    console.print(
+        "Batch norms fold into strong biases, which z⁺ gives most of a logit; heatmaps show where the rest lands.\n"
+    )
     columns = ("message → strongest words", "closest request", "similarity", "words")
     console.print(balance_table("Which words decided?", columns, messages))
-    console.print("Nothing goes missing: the value explained = its input's share + what was lost on the way + error.\n")
+    console.print(
+        "Nothing goes missing: value = share of the input + what biases and the like absorbed + rounding error.\n"
+    )
     console.print(cost_table((images, texts), times))
     console.print("Written:")
     for file in (FOLDER / "heatmaps.png", FOLDER / "tokens.html", images.explainer_file, texts.explainer_file):

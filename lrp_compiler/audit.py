@@ -15,6 +15,7 @@ from lrp_compiler.passes.emit_relevance import propagate_relevance
 from lrp_compiler.passes.graph_tools import module_path
 from lrp_compiler.passes.seed_relevance import EXPLAINED, Seed, seed_relevance
 from lrp_compiler.rules import Relevance
+from lrp_compiler.rules.relevance import times
 
 
 @dataclass
@@ -181,9 +182,7 @@ class _Books:
 def _total(relevance: Relevance, value: Tensor) -> Tensor:
     if relevance.form == "total":
         return relevance.tensor.double()
-    g, a = relevance.tensor.double(), value.double()
-    # A masked score is −∞ and gets g = 0: nothing, not NaN.
-    return torch.where(g == 0, torch.zeros_like(g), g * a)
+    return times(relevance.tensor.double(), value.double())
 
 
 def _forward_values(forward: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:

@@ -57,7 +57,9 @@ def capture(
     if isinstance(model, torch.nn.Module):
         program = _export(model, tuple(args), dict(kwargs or {}), dynamic_shapes)
     elif args or kwargs or dynamic_shapes is not None:
-        raise InputError("An exported program brings its own inputs and shapes: give args and dynamic_shapes to torch.export.")
+        raise InputError(
+            "An exported program brings its own inputs and shapes: args and dynamic_shapes belong to torch.export."
+        )
     else:
         program = model if isinstance(model, ExportedProgram) else load_program(model)
     _refuse_training(program)
@@ -151,7 +153,7 @@ def _refuse_training(program: ExportedProgram) -> None:
         )
         if trains or name in TRAINING_BATCH_NORMS:
             raise CaptureError(
-                f"The program was exported in training mode ({name} at {node.name}): call model.eval() before torch.export."
+                f"The program was exported in training mode ({name} at {node.name}): call model.eval() before the export."
             )
 
 

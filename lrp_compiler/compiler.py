@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from lrp_compiler.capture import Capture, Model, capture
 from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.explainer import Explainer
@@ -56,18 +58,22 @@ def compile(
     rules = resolve_composite(composite)
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
+    start = _seed(target, seed)
+    clash = set(start.inputs) & set(captured.inputs.values())
+    if clash:
+        raise InputError(f"The model has an input {clash.pop()!r} itself: rename it, or fix target and seed.")
     output = choose_output(captured)
     compiled = compile_graphs(
         captured.program,
         rules,
-        _seed(target, seed),
+        start,
         output=output,
         output_name=captured.outputs[output],
         wrt=None if wrt is None else _placeholders(captured, wrt),
         dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
         progress=report,
     )
-    return Explainer.of(captured, compiled, rules, _seed(target, seed))
+    return Explainer.of(captured, compiled, rules, start)
 
 
 def resolve_composite(composite: str | Composite) -> Composite:
@@ -89,15 +95,11 @@ def choose_output(captured: Capture) -> int:
     Raises:
         InputError: there is no float output.
     """
-    from torch.export.graph_signature import OutputKind
-
-    program = captured.program
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    values = {node.name: node.meta.get("val") for node in captured.program.graph.nodes}
     floats = []
-    flat = [spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
-    for index, arg in enumerate(flat):
-        value = values.get(getattr(arg, "name", None))
-        if hasattr(value, "is_floating_point") and value.is_floating_point():
+    for index, name in enumerate(captured.program.graph_signature.user_outputs):
+        value = values.get(str(name))
+        if isinstance(value, Tensor) and value.is_floating_point():
             floats.append(index)
     if not floats:
         raise InputError("The model returns no float tensor: there is nothing to explain.")

@@ -21,6 +21,7 @@ from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx
 from lrp_compiler.passes import Compiled, Seed
+from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.retrace import retrace
 from lrp_compiler.rules.composite import Composite
@@ -62,7 +63,7 @@ class Explainer:
     def of(cls, captured: Capture, compiled: Compiled, composite: Composite, seed: Seed) -> Explainer:
         """The explainer of what the passes made."""
         placeholders = compiled.joint.graph.find_nodes(op="placeholder")
-        outputs = compiled.joint.graph.output_node().args[0]
+        flat = outputs(compiled.joint)
         names = list(captured.inputs.values())
         relevance_of = [captured.inputs[name] for name in compiled.relevance_inputs]
         own = len(captured.outputs)
@@ -76,12 +77,12 @@ class Explainer:
             "classes": _static(compiled.explained.meta["val"].shape[-1]),
             "inputs": [spec.to_dict() for spec in specs.tensors[: len(names)]],
             "seed_inputs": [spec.to_dict() for spec in specs.tensors[len(names) :]],
-            "outputs": [spec.to_dict() for spec in tensor_specs(outputs[:own], captured.outputs, symbols).tensors],
+            "outputs": [spec.to_dict() for spec in tensor_specs(flat[:own], captured.outputs, symbols).tensors],
             "relevance": [
                 {**spec.to_dict(), "input": name}
                 for name, spec in zip(
                     relevance_of,
-                    tensor_specs(outputs[own:], [f"relevance.{name}" for name in relevance_of], symbols).tensors,
+                    tensor_specs(flat[own:], [f"relevance.{name}" for name in relevance_of], symbols).tensors,
                     strict=True,
                 )
             ],
@@ -136,9 +137,7 @@ class Explainer:
             )
         }
         given = tensors[len(names) :]
-        return audit(
-            self.forward, tensors[: len(names)], self._seed, given[0] if given else None, names
-        )
+        return audit(self.forward, tensors[: len(names)], self._seed, given[0] if given else None, names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the explainer as a `.pt2` file (torch.export's format) that `lrp.load` and torch.export.load read.

@@ -24,27 +24,27 @@ def read_metadata(text: str | None, label: str) -> dict[str, Any]:
 
     Returns:
         `schema`, `composite`, `target`, `seed`, `classes`, `inputs`, `outputs`, `relevance`, `versions`, and whatever
-        else a later version of the same schema added.
+        else a later release of the same schema added.
 
     Raises:
         FormatError: no metadata, broken JSON, a part that is missing, or a schema newer than `SCHEMA`.
     """
     if text is None:
-        raise FormatError(f"{label} is an ONNX file, but not one that lrp_compiler wrote: it has no explainer metadata")
-    damaged = f"the explainer metadata of {label} is damaged"
+        raise FormatError(f"{label} was not written by lrp_compiler: it has no explainer metadata.")
+    damaged = f"The explainer metadata of {label} is damaged"
     try:
         metadata = json.loads(text)
     except json.JSONDecodeError as error:
-        raise FormatError(f"{damaged}: {error}") from error
+        raise FormatError(f"{damaged}: {error}.") from error
     schema = metadata.get("schema") if isinstance(metadata, dict) else None
     if not isinstance(schema, int) or schema < 1:
-        raise FormatError(f"{damaged}: it names no schema")
+        raise FormatError(f"{damaged}: it names no schema.")
     if schema > SCHEMA:
-        raise FormatError(f"{label} was written by a newer lrp_compiler (schema {schema}; this one reads {SCHEMA})")
+        raise FormatError(f"{label} was written by a newer lrp_compiler (schema {schema}; this one reads {SCHEMA}).")
     wrong = [key for key, kind in _SECTIONS.items() if not isinstance(metadata.get(key), kind)]
     wrong += [key for key in _VALUES if key not in metadata]
     if wrong:
-        raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind")
+        raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
     if not all(isinstance(entry, dict) and "input" in entry for entry in metadata["relevance"]):
-        raise FormatError(f"{damaged}: a relevance does not name its input")
+        raise FormatError(f"{damaged}: a relevance does not name its input.")
     return metadata

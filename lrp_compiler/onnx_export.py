@@ -92,5 +92,3 @@ def _name_dims(graph: Any, metadata: dict[str, Any]) -> None:
         for position, dim in enumerate(value.shape):
             if isinstance(dim, onnx_ir.SymbolicDim) and str(dim.value) in names:
                 value.shape[position] = names[str(dim.value)]
-
-

@@ -23,14 +23,34 @@ def retrace(module: fx.GraphModule) -> torch.export.ExportedProgram:
         shape = {}
         for position, (size, label) in enumerate(zip(value.shape, spec.shape, strict=True)):
             if isinstance(label, str):
-                plain = size.node.expr.is_Symbol
-                shape[position] = dims.setdefault(label, Dim(label)) if plain and label.isidentifier() else Dim.AUTO
+                shape[position] = dims.setdefault(label, _dim(size, label))
         shapes.append(shape)
     with torch.no_grad():
         samples = tuple(
-            torch.zeros([_hint(size) for size in value.shape], dtype=value.dtype, device=value.device) for value in values
+            torch.zeros([_hint(size) for size in value.shape], dtype=value.dtype, device=value.device)
+            for value in values
         )
-        return torch.export.export(module, samples, dynamic_shapes=(tuple(shapes),) if False else tuple(shapes))
+        return torch.export.export(module, samples, dynamic_shapes=tuple(shapes))
+
+
+def _dim(size: torch.SymInt, label: str) -> Any:
+    """A dim of that name in the range that the capture found, or an automatic one where the size is derived."""
+    symbol, shape_env = size.node.expr, size.node.shape_env
+    if not symbol.is_Symbol or not label.isidentifier():
+        return Dim.AUTO
+    known = shape_env.var_to_range.get(symbol)
+    bounds = {}
+    if known is not None:
+        bounds = {
+            key: int(value)
+            for key, value in (("min", known.lower), ("max", known.upper))
+            if value.is_Integer and abs(int(value)) < MANY
+        }
+    return Dim(label, **bounds)
+
+
+MANY = 1 << 31
+"""A bound from here on is none."""
 
 
 def _hint(size: int | torch.SymInt) -> int:

@@ -25,34 +25,27 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state
 
-from lrp_compiler.errors import FormatError, InputError, LrpError
+from lrp_compiler.errors import InputError, LrpError
 from lrp_compiler.metadata import METADATA_KEY, read_metadata
+from lrp_compiler.onnx_session import (
+    ONNXRUNTIME_ERRORS,
+    check_names,
+    first_line,
+    format_errors,
+    open_session,
+    runtime_inputs,
+)
 from lrp_compiler.progress import row_bar
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
-
-# onnxruntime's exceptions share no base class of their own.
-_ONNXRUNTIME_ERRORS = tuple(
-    value
-    for value in vars(onnxruntime_pybind11_state).values()
-    if isinstance(value, type) and issubclass(value, Exception)
-)
-# What an explainer can take at run time, in onnxruntime's words.
-_DTYPES = {
-    "tensor(int64)": "int64",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-}
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """What an explainer returns."""
 
-    output: np.ndarray | dict[str, np.ndarray]
-    """The model's output; name → array if it has several."""
+    output: Any
+    """The model's output, a numpy array; dict name → array if it has several."""
     relevance: dict[str, np.ndarray]
     """Input name → relevance, shaped like that input."""
 
@@ -81,14 +74,17 @@ class OnnxExplainer:
     ) -> None:
         """Open the file and read what it says about itself."""
         label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
-        self._session: onnxruntime.InferenceSession | None = _open(path_or_bytes, label, providers, session_options)
-        self._metadata = read_metadata(_metadata_text(self._session), label)
-        self._inputs, self._outputs = (
-            tuple(map(TensorSpec.from_dict, self._metadata[key])) for key in ("inputs", "outputs")
-        )
-        self._relevance = {entry["input"]: TensorSpec.from_dict(entry) for entry in self._metadata["relevance"]}
-        self._extras = _runtime_inputs(self._session, self._inputs, label)
-        _check_names(self._session, [*self._outputs, *self._relevance.values()], label)
+        with format_errors(label):
+            self._session: onnxruntime.InferenceSession | None = open_session(
+                path_or_bytes, label, providers, session_options
+            )
+            self._metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
+            self._inputs, self._outputs = (
+                tuple(map(TensorSpec.from_dict, self._metadata[key])) for key in ("inputs", "outputs")
+            )
+            self._relevance = {entry["input"]: TensorSpec.from_dict(entry) for entry in self._metadata["relevance"]}
+            self._extras = runtime_inputs(self._session, self._inputs, label)
+            check_names(self._session, [*self._outputs, *self._relevance.values()], label)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -141,7 +137,7 @@ class OnnxExplainer:
         """
         session = self._session
         if session is None:
-            raise LrpError("this explainer is closed")
+            raise LrpError("This explainer is closed.")
         bound = bind(self._inputs, arrays, named_arrays)
         feeds, sizes = self._feeds(bound, {"target": target, "seed": seed}, _has_nan if check_nan else None)
         specs = [*self._outputs, *self._relevance.values()]
@@ -198,13 +194,13 @@ class OnnxExplainer:
     def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
         """Name → the axis along which that tensor is cut; a tensor without a batch is not listed."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a positive integer, not {batch_size!r}")
+            raise InputError(f"The batch_size must be a positive integer, not {batch_size!r}.")
         if "batch" not in sizes:
-            raise InputError("batch_size cannot be used: this explainer was compiled for a fixed batch")
+            raise InputError("A batch_size cannot be used: this explainer was compiled for a fixed batch.")
         # A result without a batch may depend on every row, and one with two relates rows to each other.
         whole = [spec for spec in results if spec.shape.count("batch") != 1]
         if whole:
-            raise InputError(f"batch_size cannot be used: {whole[0]} is not made row by row")
+            raise InputError(f"A batch_size cannot be used: the result {whole[0]} is not made row by row.")
         specs = [*self._inputs, *self._extras.values(), *results]
         return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
 
@@ -212,46 +208,6 @@ class OnnxExplainer:
         output = {spec.name: arrays[spec.name] for spec in self._outputs}
         relevance = {name: arrays[spec.name] for name, spec in self._relevance.items()}
         return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance)
-
-
-def _open(
-    path_or_bytes: str | os.PathLike[str] | bytes,
-    label: str,
-    providers: Sequence[Any] | None,
-    session_options: onnxruntime.SessionOptions | None,
-) -> onnxruntime.InferenceSession:
-    if not isinstance(path_or_bytes, bytes) and not os.path.exists(path_or_bytes):
-        raise FileNotFoundError(f"there is no file {label}")
-    if session_options is None:
-        session_options = onnxruntime.SessionOptions()
-        # Fatal only: what onnxruntime would log about a failing run is in the exception as well.
-        session_options.log_severity_level = 4
-    source = path_or_bytes if isinstance(path_or_bytes, bytes) else label
-    try:
-        return onnxruntime.InferenceSession(source, session_options, providers or ["CPUExecutionProvider"])
-    except _ONNXRUNTIME_ERRORS as error:
-        raise FormatError(f"{label} is not a sound ONNX file: {_first_line(error)}") from error
-
-
-def _metadata_text(session: onnxruntime.InferenceSession) -> str | None:
-    return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-
-
-def _runtime_inputs(
-    session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], label: str
-) -> dict[str, TensorSpec]:
-    """The graph's inputs beyond the model's own: `target` and `seed`, as the graph declares them."""
-    graph = {value.name: value for value in session.get_inputs()}
-    missing = [spec.name for spec in inputs if spec.name not in graph]
-    extra = [name for name in graph if name not in [spec.name for spec in inputs]]
-    if missing or not set(extra) <= {"target", "seed"}:
-        raise FormatError(f"the graph of {label} does not take the inputs that its metadata lists")
-    return {name: TensorSpec(name, tuple(graph[name].shape), _DTYPES.get(graph[name].type, "?")) for name in extra}
-
-
-def _check_names(session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], label: str) -> None:
-    if not {spec.name for spec in specs} <= {value.name for value in session.get_outputs()}:
-        raise FormatError(f"the graph of {label} does not give the outputs that its metadata lists")
 
 
 def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
@@ -263,7 +219,7 @@ def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
         if fits and not hasattr(value, "dtype"):
             array = np.asarray(value, dtype=spec.dtype)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InputError(f"input {spec.name!r} cannot be read as an array: {_first_line(error)}") from error
+        raise InputError(f"Input {spec.name!r} cannot be read as an array: {first_line(error)}") from error
     return array
 
 
@@ -283,15 +239,11 @@ def _run(
     names = [spec.name for spec in specs]
     try:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-    except _ONNXRUNTIME_ERRORS as error:
-        raise LrpError(f"onnxruntime failed on these inputs: {_first_line(error)}") from error
+    except ONNXRUNTIME_ERRORS as error:
+        raise LrpError(f"The explainer failed on these inputs in onnxruntime: {first_line(error)}") from error
 
 
 def _join(pieces: Sequence[Mapping[str, np.ndarray]], axes: Mapping[str, int]) -> Mapping[str, np.ndarray]:
     if len(pieces) == 1:
         return pieces[0]
     return {name: np.concatenate([piece[name] for piece in pieces], axis=axes[name]) for name in pieces[0]}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -49,11 +49,11 @@ class TensorSpec:
         try:
             name, shape, dtype = entry["name"], tuple(entry["shape"]), entry["dtype"]
         except (KeyError, TypeError) as error:
-            raise FormatError(f"the explainer's metadata describes a tensor incompletely: {entry!r}") from error
+            raise FormatError(f"The explainer's metadata describes a tensor incompletely: {entry!r}.") from error
         # bool is an int to Python, never to a shape.
         sound = all(isinstance(dim, int | str) and not isinstance(dim, bool) for dim in shape)
         if not (sound and isinstance(name, str) and isinstance(dtype, str)):
-            raise FormatError(f"the explainer's metadata describes a tensor wrongly: {entry!r}")
+            raise FormatError(f"The explainer's metadata describes a tensor wrongly: {entry!r}.")
         return cls(name, shape, dtype)
 
 
@@ -81,19 +81,19 @@ def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, 
     Raises:
         InputError: too many values, an unknown name, one given twice, or a missing one (None counts as missing).
     """
-    takes = f"this explainer takes {_listing([spec.name for spec in specs])}"
+    takes = f"This explainer takes {_listing([spec.name for spec in specs])}"
     if len(args) > len(specs):
-        raise InputError(f"{takes}, but {len(args)} were given by position")
+        raise InputError(f"{takes}, but {len(args)} were given by position.")
     bound = dict(zip((spec.name for spec in specs), args, strict=False))
     for name, value in kwargs.items():
         if name in bound:
-            raise InputError(f"input {name!r} is given twice, by position and by name")
+            raise InputError(f"Input {name!r} is given twice, by position and by name.")
         if all(name != spec.name for spec in specs):
-            raise InputError(f"unknown input {name!r}: {takes}")
+            raise InputError(f"{takes}: {name!r} is none of them.")
         bound[name] = value
     missing = [spec.name for spec in specs if bound.get(spec.name) is None]
     if missing:
-        raise InputError(f"{takes}, but {' and '.join(map(repr, missing))} {_is(missing)} missing")
+        raise InputError(f"{takes}, but {' and '.join(map(repr, missing))} {_is(missing)} missing.")
     return {spec.name: bound[spec.name] for spec in specs}
 
 
@@ -124,7 +124,7 @@ def check(
         _check_dtype(spec, dtype_name(array))
         _check_shape(spec, tuple(array.shape), found)
         if has_nan is not None and is_floating(spec.dtype) and has_nan(array):
-            raise InputError(f"input {spec.name!r} holds NaN")
+            raise InputError(f"Input {spec.name!r} holds NaN.")
     return found
 
 
@@ -142,11 +142,11 @@ def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
     """
     runtime_mode, kind = {"target": ("index", "one class index for each row"), "seed": ("tensor", "a relevance")}[name]
     if wanted and not given:
-        raise InputError(f"{name} is missing: this explainer was compiled with {name}={mode!r} and needs {kind}")
+        raise InputError(f"The {name} is missing: this explainer was compiled with {name}={mode!r} and needs {kind}.")
     if given and not wanted:
         raise InputError(
-            f"{name} was given, but this explainer was compiled with {name}={mode!r}; "
-            f"compile with {name}={runtime_mode!r} to choose it at run time"
+            f"A {name} was given, but this explainer was compiled with {name}={mode!r}; "
+            f"compile with {name}={runtime_mode!r} to choose it at run time."
         )
 
 
@@ -163,7 +163,7 @@ def check_classes(target: Any, classes: int | None) -> None:
     for index in (int(target.min()), int(target.max())):
         if index < 0 or (classes is not None and index >= classes):
             known = "indices start at 0" if classes is None else f"the model has {classes} classes, 0 to {classes - 1}"
-            raise InputError(f"target {index} is out of range: {known}")
+            raise InputError(f"Target {index} is out of range: {known}.")
 
 
 def _check_dtype(spec: TensorSpec, given: str) -> None:
@@ -171,25 +171,25 @@ def _check_dtype(spec: TensorSpec, given: str) -> None:
         return
     narrows = spec.dtype in _WIDENS.get(given, ())
     reason = "; narrowing can lose digits, so convert it yourself" if narrows else ""
-    raise InputError(f"input {spec.name!r} has dtype {given}, but {spec.dtype} is wanted{reason}")
+    raise InputError(f"Input {spec.name!r} has dtype {given}, but {spec.dtype} is wanted{reason}.")
 
 
 def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    given = f"input {spec.name!r} has shape {_brackets(shape)}, but {_brackets(spec.shape)} is wanted"
+    given = f"Input {spec.name!r} has shape {_brackets(shape)}, but {_brackets(spec.shape)} is wanted"
     if len(shape) != len(spec.shape):
         only_batch_missing = spec.shape[:1] == ("batch",) and len(shape) == len(spec.shape) - 1
-        raise InputError(given + (": the batch dimension is missing" if only_batch_missing else ""))
+        raise InputError(given + (": the batch dimension is missing." if only_batch_missing else "."))
     for position, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
         if isinstance(wanted, str):
             if size == 0:
-                raise InputError(f"input {spec.name!r} is empty: dimension {wanted!r} has size 0")
+                raise InputError(f"Input {spec.name!r} is empty: dimension {wanted!r} has size 0.")
             expected = sizes.setdefault(wanted, size)
             if size != expected:
                 raise InputError(
-                    f"input {spec.name!r} has size {size} in dimension {wanted!r}, an input before it {expected}"
+                    f"Input {spec.name!r} has size {size} in dimension {wanted!r}, an input before it {expected}."
                 )
         elif size != wanted:
-            raise InputError(f"{given}: dimension {position} must be {wanted}, not {size}")
+            raise InputError(f"{given}: dimension {position} must be {wanted}, not {size}.")
 
 
 def _brackets(shape: Sequence[object]) -> str:

@@ -11,21 +11,23 @@ pixels (uint8) on their way to float. A frozen factor of a normalisation carries
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
-from torch import fx
-
 from lrp_compiler.rules import OPERATORS, bind
+from torch import fx
 
 from .assignment import KEY, Assignment
 from .graph_tools import is_tensor
 
 CASTS = {torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype}
-INDEX_OPERANDS = {torch.ops.aten.embedding.default: ("indices",)}
+INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {torch.ops.aten.embedding.default: ("indices",)}
 """Integer operands whose relevance is that of what they looked up."""
 
 
-def mark_active(module: fx.GraphModule, inputs: Collection[str], frozen: Collection[tuple[fx.Node, fx.Node]] = ()) -> set[fx.Node]:
+def mark_active(
+    module: fx.GraphModule, inputs: Collection[str], frozen: Collection[tuple[fx.Node, fx.Node]] = ()
+) -> set[fx.Node]:
     """Annotate every node that relevance can reach with its active operands; return those nodes.
 
     Args:
@@ -44,7 +46,10 @@ def mark_active(module: fx.GraphModule, inputs: Collection[str], frozen: Collect
         operands = tuple(
             name
             for name, value in arguments.items()
-            if isinstance(value, fx.Node) and value in active and (node, value) not in frozen and _carries(node, name, value)
+            if isinstance(value, fx.Node)
+            and value in active
+            and (node, value) not in frozen
+            and _carries(node, name, value)
         )
         if operands:
             active.add(node)
@@ -64,8 +69,4 @@ def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
         return bool(result.is_floating_point) and source == torch.uint8
     # Integers keep what they carry while they are moved about, not when they are calculated with.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
-    return moved and source == result and name in ("self", "input") | _members(name)
-
-
-def _members(name: str) -> set[str]:
-    return {name} if name.startswith("tensors.") else set()
+    return moved and source == result and (name in ("self", "input") or name.startswith("tensors."))

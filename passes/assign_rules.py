@@ -7,12 +7,13 @@ Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: a
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import getitem
 
+from lrp_compiler.rules import find, rules_of
+from lrp_compiler.rules.composite import Composite
 from torch import fx
 
 from lrp_compiler.errors import CompositeError, UnsupportedNode, UnsupportedOpError
-from lrp_compiler.rules import find, rules_of
-from lrp_compiler.rules.composite import Composite
 
 from .assignment import assignment
 from .graph_tools import module_path, source_line
@@ -25,26 +26,37 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
         UnsupportedOpError: nodes whose op has no rule; it lists every one.
         CompositeError: the composite gives an operation a rule that its family does not have.
     """
-    uncovered = []
+    missing = uncovered(module, needed)
+    if missing:
+        raise UnsupportedOpError(missing)
     for node in module.graph.nodes:
         given = assignment(node)
         if given is None or node not in needed:
             continue
         operator = find(given.op(node))
-        if operator is None:
-            uncovered.append(UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node)))
-            continue
+        assert operator is not None
         entry = composite.entry(operator.kind)
         given.kind = operator.kind
         given.rule = entry.rule if entry else operator.rule
         given.options = dict(entry.options) if entry else {}
         if given.rule not in rules_of(operator.family):
             raise CompositeError(
-                f"composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}; "
+                f"Composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}: "
                 f"it takes one of {', '.join(rules_of(operator.family))}."
             )
-    if uncovered:
-        raise UnsupportedOpError(uncovered)
+
+
+def uncovered(module: fx.GraphModule, needed: Collection[fx.Node]) -> list[UnsupportedNode]:
+    """The active nodes among `needed` whose op no rule speaks for."""
+    missing = []
+    for node in module.graph.nodes:
+        given = assignment(node)
+        # A result picked out of an op with several is reported with that op.
+        if given is None or node not in needed or node.target is getitem:
+            continue
+        if find(given.op(node)) is None:
+            missing.append(UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node)))
+    return missing
 
 
 def reachable(module: fx.GraphModule, explained: fx.Node) -> set[fx.Node]:

@@ -1,21 +1,20 @@
 """One spelling for everything: no-ops go, reshapes and batch norms get a single form.
 
-    clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
-    view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
-    getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
+clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
+view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
+getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.passes.infra.pass_base import PassResult
 
-from .graph_tools import call, is_tensor
+from .graph_tools import arguments, call, is_tensor
 
 aten = torch.ops.aten
 
@@ -68,18 +67,18 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
 
 
 def _changes_nothing(node: fx.Node) -> bool:
-    source = node.args[0] if node.args else None
+    source, *rest = arguments(node) or (None,)
     if not is_tensor(source) or not is_tensor(node):
         return False
     if node.target in COPIES:
         return True
     if node.target in NEUTRAL:
-        factor: Any = node.args[1]
+        factor = rest[0]
         plain = isinstance(factor, (int, float)) and factor == NEUTRAL[node.target]
         return plain and not node.kwargs and _alike(node, source)
-    if node.target is aten.permute.default and list(node.args[1]) != list(range(len(node.args[1]))):
+    if node.target is aten.permute.default and list(rest[0]) != list(range(len(rest[0]))):
         return False
-    if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
+    if node.target is aten.slice.Tensor and len(rest) > 3 and rest[3] != 1:
         return False
     return node.target in PERHAPS_NOTHING and _alike(node, source)
 
@@ -94,7 +93,7 @@ def _alike(node: fx.Node, source: fx.Node) -> bool:
 
 def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
     """The first result of the native op is the normalised tensor; the saved statistics are unused when evaluating."""
-    norm = node.args[0]
+    norm = arguments(node)[0]
     x, weight, bias, mean, variance, momentum, epsilon = norm.args
     with graph.inserting_before(node):
         plain = call(

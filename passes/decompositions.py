@@ -58,7 +58,9 @@ def _repeat_heads(tensor: Tensor, groups: int) -> Tensor:
 def split(tensor: Tensor, split_size: int, dim: int = 0) -> list[Tensor]:
     """Slices of `split_size`, the last one perhaps shorter."""
     size = int(tensor.shape[dim])
-    return [aten.slice.Tensor(tensor, dim, start, min(start + split_size, size)) for start in range(0, size, split_size)]
+    return [
+        aten.slice.Tensor(tensor, dim, start, min(start + split_size, size)) for start in range(0, size, split_size)
+    ]
 
 
 def split_with_sizes(tensor: Tensor, split_sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
@@ -143,6 +145,11 @@ def rms_norm(
     return normalised if weight is None else normalised * weight
 
 
+def type_as(tensor: Tensor, other: Tensor) -> Tensor:
+    """A cast: the other tensor lends its dtype only."""
+    return tensor.to(other.dtype)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.split.Tensor: split,
@@ -158,4 +165,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.conv2d.padding: convolution_same(functional.conv2d),
     aten.conv3d.padding: convolution_same(functional.conv3d),
     aten.rms_norm.default: rms_norm,
+    aten.type_as.default: type_as,
 }

@@ -10,16 +10,18 @@ forward node it explains, by which rule.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from lrp_compiler.rules import Relevance, propagate, total, unit
 from torch import Tensor, fx
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lrp_compiler.rules import Relevance, propagate, total, unit
+from lrp_compiler.errors import CompositeError
 
 from .assignment import assignment
 from .graph_tools import is_tensor, module_path
@@ -85,6 +87,9 @@ def propagate_relevance(
 
     Returns:
         Relevance by placeholder.
+
+    Raises:
+        CompositeError: a rule does not fit an operation.
     """
     reached = Accumulator(fetch, asked)
     for node, relevance in seeds.items():
@@ -104,7 +109,11 @@ def propagate_relevance(
                 continue
             keep = None if absorb is None else (lambda cause, share, node=node: absorb(node, cause, share))
             op = given.op(node, fetch, keep)
-            for name, share in propagate(op, relevance, given.rule, **given.options).items():
+            try:
+                flow = propagate(op, relevance, given.rule, **given.options)
+            except LookupError as error:
+                raise CompositeError(f"{error} ({node.name} in {module_path(node) or 'the model itself'}).") from error
+            for name, share in flow.items():
                 reached.add(given.arguments[name], share)
                 if pass_on is not None:
                     pass_on(node, given.arguments[name], share)
@@ -155,7 +164,10 @@ def emit_relevance(
                     result[node.meta["input"]] = _as_total(arrived[node], node, fetch, asked)
         return result
 
-    with torch.no_grad(), traceback.preserve_node_meta():
+    # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
+    shape_env = explained.meta["val"].fake_mode.shape_env
+    unguarded = contextlib.nullcontext() if shape_env is None else shape_env.suppress_guards()
+    with torch.no_grad(), traceback.preserve_node_meta(), unguarded:
         traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
     _name_placeholders(traced, nodes, seed)
     return traced, list(promises)
@@ -178,11 +190,10 @@ def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:
 def _name_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> None:
     """Give each placeholder the name of the forward value it stands for, and drop those nobody asked for."""
     placeholders = traced.graph.find_nodes(op="placeholder")
-    for placeholder, node in zip(placeholders, [*nodes, *seed.inputs], strict=True):
-        if isinstance(node, str):
-            placeholder.meta["seed"] = node
-        elif placeholder.users:
-            placeholder.meta["promise"] = node.name
-        else:
+    for placeholder, name in zip(placeholders[len(nodes) :], seed.inputs, strict=True):
+        placeholder.meta["seed"] = name
+    for placeholder, node in zip(placeholders, nodes, strict=False):
+        placeholder.meta["promise"] = node.name
+        if not placeholder.users:
             traced.graph.erase_node(placeholder)
     traced.recompile()

@@ -41,9 +41,8 @@ def fold_batch_norm(module: fx.GraphModule) -> PassResult:
         weight = constant_of(module, source.args[1])
         bias_node = source.args[2] if len(source.args) > 2 else None
         bias = None if bias_node is None else constant_of(module, bias_node)
-        known = [weight, statistics[2], statistics[3]]
-        given = [(norm.args[1], statistics[0]), (norm.args[2], statistics[1]), (bias_node, bias)]
-        if any(item is None for item in known) or any(node is not None and item is None for node, item in given):
+        given = [(source.args[1], weight), (bias_node, bias), *zip(norm.args[1:5], statistics, strict=True)]
+        if weight is None or any(node is not None and tensor is None for node, tensor in given):
             continue
         folded_weight, folded_bias = _fold(weight, bias, statistics, norm.args[7], OUTPUT_CHANNEL[source.target])
         fake = source.args[0].meta["val"]
@@ -64,6 +63,8 @@ def _fold(
     weight: Tensor, bias: Tensor | None, statistics: list[Tensor | None], epsilon: float, channel: int
 ) -> tuple[Tensor, Tensor]:
     gamma, beta, mean, variance = (None if item is None else item.double() for item in statistics)
+    assert mean is not None
+    assert variance is not None
     scale = torch.rsqrt(variance + epsilon)
     scale = scale if gamma is None else scale * gamma
     shift = -mean if bias is None else bias.double() - mean

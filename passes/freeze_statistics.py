@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from .graph_tools import is_tensor
+from .graph_tools import arguments, is_tensor
 
 aten = torch.ops.aten
 
@@ -64,7 +64,11 @@ def statistics(module: fx.GraphModule) -> set[tuple[fx.Node, fx.Node]]:
     """The (product, factor) pairs in which the factor is a statistic of the other operand."""
     found = set()
     for node in module.graph.nodes:
-        if node.op != "call_function" or node.target not in PRODUCTS or not all(is_tensor(arg) for arg in node.args[:2]):
+        if (
+            node.op != "call_function"
+            or node.target not in PRODUCTS
+            or not all(is_tensor(arg) for arg in node.args[:2])
+        ):
             continue
         left, right = node.args[:2]
         candidates = [(left, right)] if node.target is aten.div.Tensor else [(left, right), (right, left)]
@@ -100,7 +104,7 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool]:
         node = queue.pop()
         if node.op == "call_function" and node.target in REDUCTIONS:
             rooted |= node.target in ROOTED
-            sources |= _ancestry(node.args[0])
+            sources |= _ancestry(arguments(node)[0])
             continue
         if node.op != "call_function" or node.target not in STEPS:
             continue

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-
 from lrp_compiler.rules.registry import FUNCTION, OPERATORS
+from torch import Tensor, fx
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute
@@ -71,8 +70,8 @@ def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | No
     region, queue = {end}, [end]
     while queue:
         given = alone[queue.pop()]
-        for name in given.active if given else ():
-            operand = given.arguments[name]
+        operands = [given.arguments[name] for name in given.active] if given else []
+        for operand in operands:
             if operand is not root and operand not in region:
                 region.add(operand)
                 queue.append(operand)
@@ -108,7 +107,7 @@ def _slope_at_zero(module: fx.GraphModule, end: fx.Node, root: fx.Node, region: 
             y = evaluate(end, x)
         except LookupError:
             return None
-        if abs(float(y)) > 1e-12:
+        if abs(float(y.detach())) > 1e-12:
             return None
         (slope,) = torch.autograd.grad(y, x, allow_unused=True)
     return 0.0 if slope is None or not torch.isfinite(slope) else float(slope)

@@ -16,6 +16,17 @@ def is_tensor(node: Any) -> bool:
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
 
 
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """Positional arguments of a node."""
+    return node.args
+
+
+def outputs(module: fx.GraphModule) -> list[Any]:
+    """What the graph returns: a flat list of nodes and plain values."""
+    flat: Any = module.graph.output_node().args[0]
+    return list(flat)
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -40,8 +51,8 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
         for key in ("nn_module_stack", "stack_trace"):
             if key in like.meta:
                 node.meta[key] = like.meta[key]
-    value_of = lambda item: item.meta["val"] if isinstance(item, fx.Node) else item  # noqa: E731
-    node.meta["val"] = target(*fx.map_arg(args, value_of), **fx.map_arg(kwargs, value_of))
+    values: Any = fx.map_arg((args, kwargs), lambda item: item.meta["val"])
+    node.meta["val"] = target(*values[0], **values[1])
     return node
 
 
@@ -54,7 +65,7 @@ def add_constant(module: fx.GraphModule, name: str, tensor: torch.Tensor, fake_l
         unique = f"{flat}_{number}"
     module.register_buffer(unique, tensor)
     node = module.graph.get_attr(unique)
-    node.meta["val"] = fake_like.fake_mode.from_tensor(tensor)  # type: ignore[attr-defined]
+    node.meta["val"] = fake_like.fake_mode.from_tensor(tensor, static_shapes=True)  # type: ignore[attr-defined]
     return node
 
 

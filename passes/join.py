@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph_tools import attribute, is_tensor, module_path
+from .graph_tools import attribute, is_tensor, module_path, outputs
 
 aten = torch.ops.aten
 
@@ -43,9 +43,8 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
                 copies[node] = last_placeholder = graph.placeholder(node.meta["seed"])
             copies[node].meta.update(node.meta)
         elif node.op == "output":
-            flat = forward.graph.output_node().args[0]
-            outputs = [copies[item] if isinstance(item, fx.Node) else item for item in flat]
-            graph.output((*outputs, *(copies[item] for item in _relevances(node).values())))
+            own = [copies[item] if isinstance(item, fx.Node) else item for item in outputs(forward)]
+            graph.output((*own, *(copies[item] for item in _relevances(node).values())))
         elif node.op == "get_attr":
             root.register_buffer(f"relevance_{node.target}", attribute(relevance, str(node.target)))
             copies[node] = graph.get_attr(f"relevance_{node.target}")

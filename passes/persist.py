@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import fx
-
 from lrp_compiler.rules import bind
 from lrp_compiler.rules.registry import FUNCTION
+from torch import fx
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute
+from .graph_tools import outputs as graph_outputs
 from .seed_relevance import EXPLAINED
 from .unlift import unlift
 
@@ -68,7 +68,7 @@ def restore_forward(program: Any, inputs: int, outputs: int) -> tuple[fx.GraphMo
             root.register_buffer(str(node.target), attribute(joint, str(node.target)))
         note = _note(node)
         by_name[note.get("name", node.name)] = copies[node]
-    flat = joint.graph.output_node().args[0][:outputs]
+    flat = graph_outputs(joint)[:outputs]
     graph.output(tuple(copies[item] if isinstance(item, fx.Node) else item for item in flat))
     forward = fx.GraphModule(root, graph)
     for node in forward.graph.nodes:
@@ -85,7 +85,7 @@ def _note(node: fx.Node) -> dict[str, Any]:
 
 
 def _needed(joint: fx.GraphModule, outputs: int) -> set[fx.Node]:
-    queue = [item for item in joint.graph.output_node().args[0][:outputs] if isinstance(item, fx.Node)]
+    queue = [item for item in graph_outputs(joint)[:outputs] if isinstance(item, fx.Node)]
     queue += [node for node in joint.graph.nodes if _note(node).get("phase") == "forward"]
     needed = set(queue)
     while queue:
@@ -102,7 +102,7 @@ def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]
         arguments: dict[str, Any] = {"slope": note["slope"]}
     else:
         target = node.target
-        arguments = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        arguments = bind(node.target, node.args, node.kwargs)
     return Assignment(
         target,
         {**arguments, **operands},

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lrp_compiler.rules.composite import Composite
 from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.errors import InputError
-from lrp_compiler.rules.composite import Composite
 
 from .activity import mark_active
 from .assign_rules import assign_rules, reachable
 from .assignment import assignment
-from .canonicalise import canonicalise
 from .decompositions import DECOMPOSITIONS
 from .emit_relevance import emit_relevance
 from .fold_batch_norm import fold_batch_norm
@@ -55,7 +55,7 @@ class Compiled:
 class Dump:
     """Writes each graph into a folder as readable code, numbered in the order of the passes."""
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         self._folder = Path(folder) if folder else None
         self._count = 0
 
@@ -75,7 +75,7 @@ def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress) -> f
     forward = unlift(program.run_decompositions(DECOMPOSITIONS))
     dump("unlift", forward)
     progress("canonicalise")
-    for rewrite in (canonicalise, fold_batch_norm):
+    for rewrite in (simplify, fold_batch_norm):
         forward = rewrite(forward).graph_module
         dump(rewrite.__name__, forward)
     return forward

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from lrp_compiler.rules import Relevance, total, unit
 from torch import Tensor, fx
 
 from lrp_compiler.errors import InputError
-from lrp_compiler.rules import Relevance, total, unit
 
-from .graph_tools import call, is_tensor
+from .graph_tools import call, outputs
 
 aten = torch.ops.aten
 
@@ -47,7 +47,6 @@ class Seed:
             return ("seed",)
         return ("target",) if self.target == "index" else ()
 
-
     def check(self, classes: int | torch.SymInt) -> None:
         """Compare a fixed class number with the number of classes.
 
@@ -55,7 +54,9 @@ class Seed:
             InputError: there is no such class.
         """
         if isinstance(self.target, int) and isinstance(classes, int) and not 0 <= self.target < classes:
-            raise InputError(f"Target {self.target} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
+            raise InputError(
+                f"Target {self.target} is out of range: the model has {classes} classes, 0 to {classes - 1}."
+            )
 
 
 def select_explained(module: fx.GraphModule, output: int, name: str) -> fx.Node:
@@ -70,20 +71,19 @@ def select_explained(module: fx.GraphModule, output: int, name: str) -> fx.Node:
         InputError: the output has no batch dim, or more dims than a class and a position take.
     """
     final = module.graph.output_node()
-    node = final.args[0][output]
+    node: fx.Node = outputs(module)[output]
     rank = node.meta["val"].dim()
     if rank not in (1, 2, 3):
         raise InputError(
             f"Output {name!r} has shape {list(node.meta['val'].shape)}: a target is a class of a [batch, classes] or "
             "[batch, sequence, classes] output; wrap the model so that it returns one."
         )
+    explained = node
     with module.graph.inserting_before(final):
         if rank == 1:
             explained = call(module.graph, aten.unsqueeze.default, node, -1)
         elif rank == 3:
             explained = call(module.graph, aten.select.int, node, 1, -1)
-        else:
-            explained = call(module.graph, aten.alias.default, node)
     explained.meta[EXPLAINED] = True
     return explained
 
@@ -109,12 +109,6 @@ def seed_relevance(z: Tensor, seed: Seed, given: Tensor | None) -> Relevance:
         assert given is not None
         chosen = classes == given.unsqueeze(-1)
     else:
-        chosen = (classes == int(seed.target)).expand(z.shape)
+        chosen = (classes == int(seed.target)).expand(*z.shape)
     one_hot = chosen.to(z.dtype)
     return total(one_hot) if seed.mode == "one" else unit(one_hot)
-
-
-def tensor_outputs(module: fx.GraphModule) -> list[int]:
-    """Positions of the flat outputs that are float tensors."""
-    flat = module.graph.output_node().args[0]
-    return [index for index, node in enumerate(flat) if is_tensor(node) and node.meta["val"].is_floating_point()]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from .graph_tools import arguments
+
 aten = torch.ops.aten
 
 NONNEGATIVE = {
@@ -57,7 +59,12 @@ KEEP_SIGN = {
     aten.flip.default,
     aten.roll.default,
 }
-"""≥ 0 if every float operand is."""
+"""≥ 0 if every float operand is, and every factor."""
+SCALED = {aten.add.Tensor, aten.mul.Tensor}
+"""Of these, those with factors that are plain numbers."""
+CLAMPS = {aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
+"""≥ 0 if their lower bound is."""
+PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
 def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:
@@ -70,23 +77,21 @@ def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:
 
 
 def _is_nonnegative(node: fx.Node, known: set[fx.Node]) -> bool:
+    args = arguments(node)
     if node.target in NONNEGATIVE:
         return True
-    if node.target is aten.hardtanh.default:
-        return len(node.args) > 1 and isinstance(node.args[1], (int, float)) and node.args[1] >= 0
-    if node.target in (aten.clamp.default, aten.clamp_min.default):
-        return len(node.args) > 1 and isinstance(node.args[1], (int, float)) and node.args[1] >= 0
+    if node.target in CLAMPS:
+        return len(args) > 1 and isinstance(args[1], (int, float)) and args[1] >= 0
     if node.target is aten.pow.Tensor_Scalar:
-        return isinstance(node.args[1], (int, float)) and node.args[1] % 2 == 0
-    if node.target in (aten.constant_pad_nd.default, aten.pad.default):
-        value = node.args[-1] if isinstance(node.args[-1], (int, float)) else 0
-        return node.args[0] in known and value >= 0
+        return isinstance(args[1], (int, float)) and args[1] % 2 == 0
+    if node.target in PADS:
+        filled = args[-1] if isinstance(args[-1], (int, float)) else 0
+        return args[0] in known and filled >= 0
     if node.target in KEEP_SIGN:
         floats = [operand for operand in node.all_input_nodes if _is_float(operand)]
-        plain = [arg for arg in node.args[:2] if isinstance(arg, (int, float))]
-        numbers = plain if node.target in (aten.add.Tensor, aten.mul.Tensor) else []
-        scaled = node.kwargs.get("alpha", 1)
-        return all(operand in known for operand in floats) and all(number >= 0 for number in [*numbers, scaled])
+        factors = (*args[:2], node.kwargs.get("alpha")) if node.target in SCALED else ()
+        numbers = [factor for factor in factors if isinstance(factor, (int, float))]
+        return all(operand in known for operand in floats) and all(number >= 0 for number in numbers)
     return False
 
 

@@ -1,6 +1,6 @@
 """Clean-up of the joint graph: no-ops, values computed twice, values nobody reads.
 
-    a = mul(x, y); b = mul(x, y); add(to(a, same dtype), b); c = neg(a)        →        a = mul(x, y); add(a, a)
+a = mul(x, y); b = mul(x, y); add(to(a, same dtype), b); c = neg(a)        →        a = mul(x, y); add(a, a)
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
+from lrp_compiler.errors import CaptureError
+
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
     """Copy the program's nodes into a fresh graph.
@@ -21,14 +23,14 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     The result takes the program's tensor inputs in order and returns the flat tuple of its user outputs.
 
     Raises:
-        ValueError: the program updates buffers or inputs when it runs, so it is not a pure function.
+        CaptureError: the program updates buffers or inputs when it runs, holds something else than tensors, or
+            branches over tensors.
     """
     signature = program.graph_signature
-    mutated = [
-        spec.target for spec in signature.output_specs if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
-    ]
+    changes = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+    mutated = [str(spec.target) for spec in signature.output_specs if spec.kind in changes]
     if mutated:
-        raise ValueError(f"the model changes {', '.join(map(str, mutated))} when it runs; an explainer is a pure function")
+        raise CaptureError(f"The model changes {', '.join(mutated)} when it runs, but an explainer is a pure function.")
     root = torch.nn.Module()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -55,11 +57,11 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
         elif node.op == "get_attr":
             value = getattr(program.graph_module, str(node.target))
             if not isinstance(value, torch.Tensor):
-                raise ValueError(f"the model has control flow over tensors ({node.target}); unroll it or remove it")
+                raise CaptureError(f"The model has control flow over tensors ({node.target}): unroll it or remove it.")
             root.register_buffer(str(node.target), value.detach())
             copies[node] = graph.get_attr(str(node.target))
             copies[node].meta.update(node.meta)
-            copies[node].meta.setdefault("val", fake_mode.from_tensor(value))
+            copies[node].meta.setdefault("val", fake_mode.from_tensor(value, static_shapes=True))
         elif node.op == "output":
             flat = [
                 copies[arg] if isinstance(arg, fx.Node) else arg
@@ -79,7 +81,7 @@ def _value(program: ExportedProgram, spec: Any) -> torch.Tensor:
         return program.state_dict[spec.target].detach()
     value = program.constants[spec.target]
     if not isinstance(value, torch.Tensor):
-        raise ValueError(f"the model holds {spec.target}, which is not a tensor")
+        raise CaptureError(f"The model holds {spec.target}, which is not a tensor.")
     return value.detach()
 
 
@@ -88,4 +90,4 @@ def _fake_mode(program: ExportedProgram) -> Any:
         value = node.meta.get("val")
         if isinstance(value, torch._subclasses.FakeTensor):
             return value.fake_mode
-    raise ValueError("the model has no tensor in it")
+    raise CaptureError("The model has no tensor in it.")

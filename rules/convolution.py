@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .linear import bias_of, only
+from .linear import only
 from .linear_map import LinearMap, Term
 from .op import Op
 from .registry import operator
@@ -81,7 +81,8 @@ def convolution_map(op: Op, **options: Any) -> LinearMap:
         weight=lambda: op.tensor("weight"),
         fan_in=fan_in,
     )
-    return LinearMap((term,), bias_of(op))
+    bias = {"bias": lambda: op.tensor("bias").view(-1, *[1] * len(size))} if op.has("bias") else {}
+    return LinearMap((term,), bias)
 
 
 @operator(

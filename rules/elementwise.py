@@ -37,7 +37,8 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     else:
         carried = total(op.total(relevance))
     dtype = op.dtype(operand)
-    return {operand: carried.map(lambda tensor: sum_to_shape(tensor.to(dtype) if dtype.is_floating_point else tensor, shape))}
+    # Pixels (uint8) that are cast to float keep their relevance in float.
+    return {operand: carried.map(lambda r: sum_to_shape(r.to(dtype) if dtype.is_floating_point else r, shape))}
 
 
 @family_rule("elementwise", "zero")

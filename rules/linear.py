@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -107,14 +108,11 @@ def matmul(op: Op) -> LinearMap:
 def addmm(op: Op) -> LinearMap:
     """`Y = β b + α A B` with A or B constant."""
     alpha, beta = op.option("alpha"), op.option("beta")
-    terms = tuple(
-        Term(
-            term.operand,
-            apply=lambda x, weight, term=term: alpha * term.apply(x, weight) if alpha != 1 else term.apply(x, weight),
-            transpose=lambda q, weight, term=term: term.transpose(q * alpha if alpha != 1 else q, weight),
-            weight=term.weight,
-            fan_in=term.fan_in,
-        )
-        for term in matmul_terms(op, "mat1", "mat2")
-    )
+
+    def scaled(term: Term) -> Term:
+        if alpha == 1:
+            return term
+        return replace(term, weight=lambda: term.weight() * alpha)
+
+    terms = tuple(scaled(term) for term in matmul_terms(op, "mat1", "mat2"))
     return LinearMap(terms, {"bias": lambda: op.tensor("self") * beta if beta != 1 else op.tensor("self")})

@@ -13,18 +13,22 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from typing import cast
+from functools import partial, reduce
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .op import Op
 from .registry import Flow, family_rule
-from .relevance import Relevance, divide, total, unit
+from .relevance import Relevance, divide, times, total, unit
 
-Weight = Tensor | float | None
-"""A term's weights; `None` where they are implied and ≥ 0 (sums, means, pools): then W = |W| = W⁺."""
+Weight = Any
+"""A term's weights: a tensor, a plain number, or `None` where they are implied and ≥ 0 (sums, means, pools): then
+W = |W| = W⁺."""
+
+Constants = Mapping[str, Callable[[], Tensor]]
+"""Cause ("bias", "constant") → what is added that carries no relevance."""
 
 DIRECT_FAN_IN = 32
 """Up to this many products per output the signed rules are computed from W⁺ and W⁻ one by one: the half-sums over W
@@ -62,7 +66,7 @@ class LinearMap:
     """
 
     terms: tuple[Term, ...]
-    constants: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+    constants: Constants = field(default_factory=dict)
 
     @property
     def fan_in(self) -> int:
@@ -93,7 +97,7 @@ def epsilon(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e
     else:
         q = op.quotient(relevance, epsilon)
         for cause, constant in linear.constants.items():
-            op.absorb(cause, lambda constant=constant: q * constant())
+            op.absorb(cause, partial(lambda b: times(*torch.broadcast_tensors(q, b())), constant))
     return {term.operand: unit(term.transpose(q, term.weight())) for term in linear.terms}
 
 
@@ -127,16 +131,20 @@ def alpha_beta(
     R = op.total(relevance)
     q: dict[int, Tensor] = {}
     for sign, share in ((+1, alpha), (-1, -beta)):
-        if not share:
-            continue
-        z = parts.contributions(sign)
-        q[sign] = parts.drop_noise(divide(share * R, z, epsilon), z)
-        lost = epsilon / (z.abs() + epsilon)
-        op.absorb("stabiliser", lambda share=share, lost=lost, z=z: share * R * lost * (z != 0))
-        op.absorb("empty", lambda share=share, z=z: share * R * (z == 0))
-        for cause, constant in constants.items():
-            op.absorb(cause, lambda sign=sign, constant=constant: q[sign] * clamp_sign(constant(), sign))
+        if share:
+            z = parts.contributions(sign)
+            q[sign] = parts.drop_noise(divide(share * R, z, epsilon), z)
+            _book(op, share * R, z, epsilon, q[sign], constants, sign)
     return parts.flow(q)
+
+
+def _book(op: Op, R: Tensor, z: Tensor, epsilon: float, q: Tensor, constants: Constants, sign: int) -> None:
+    """Absorbed by the contributions of one sign: the stabiliser's share, empty parts, constants of that sign."""
+    lost = R * epsilon / (z.abs() + epsilon)
+    op.absorb("stabiliser", lambda: lost * (z != 0))
+    op.absorb("empty", lambda: lost * (z == 0))
+    for cause, constant in constants.items():
+        op.absorb(cause, partial(lambda b: q * clamp_sign(b(), sign), constant))
 
 
 @family_rule("linear map", "pass")
@@ -156,7 +164,7 @@ def zero(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
 class _Direct:
     """Contributions of one sign, map by map: a positive one is W⁺x⁺ or W⁻x⁻, a negative one W⁻x⁺ or W⁺x⁻."""
 
-    def __init__(self, op: Op, linear: LinearMap, constants: Mapping[str, Callable[[], Tensor]]) -> None:
+    def __init__(self, op: Op, linear: LinearMap, constants: Constants) -> None:
         self.linear = linear
         self.constants = constants
         self.nonnegative = {term.operand: op.is_nonnegative(term.operand) for term in linear.terms}
@@ -200,7 +208,7 @@ class _Direct:
 class _HalfSums:
     """The same from the two maps W and |W|: with `z = Wx + b` and `A = |W||x| + |b|` they are `½(z ± A)`."""
 
-    def __init__(self, op: Op, linear: LinearMap, constants: Mapping[str, Callable[[], Tensor]]) -> None:
+    def __init__(self, op: Op, linear: LinearMap, constants: Constants) -> None:
         self.op = op
         self.linear = linear
         for term in linear.terms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from .selection import Selection, selection
 
 aten = torch.ops.aten
 
+DIMS: dict[Any, int] = {
+    aten.max_pool1d.default: 1,
+    aten.max_pool2d.default: 2,
+    aten.max_pool3d.default: 3,
+    aten.avg_pool1d.default: 1,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+}
+"""Spatial dims."""
 MAX_POOLS: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {
     1: functional.max_pool1d_with_indices,
     2: functional.max_pool2d_with_indices,
@@ -31,7 +41,7 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
 @selection(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, kind="max pool")
 def max_pool(op: Op) -> Selection:
     """Each window's largest element, the first one of equals."""
-    dims = {aten.max_pool1d.default: 1, aten.max_pool2d.default: 2, aten.max_pool3d.default: 3}[op.target]
+    dims = DIMS[op.target]
 
     def transposed(r: Tensor) -> Tensor:
         x = op.tensor("self")
@@ -58,7 +68,7 @@ def average_pool(op: Op) -> LinearMap:
     Windows that reach over the border have their own divisor (`count_include_pad=False`, `ceil_mode`): it is what the
     pool makes of ones.
     """
-    dims = {aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2, aten.avg_pool3d.default: 3}[op.target]
+    dims = DIMS[op.target]
     kernel, padding = per_dim(op.option("kernel_size"), dims), per_dim(op.option("padding"), dims)
     stride = per_dim(op.option("stride") or kernel, dims)
     ceil, include = op.option("ceil_mode"), op.option("count_include_pad")

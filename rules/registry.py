@@ -50,7 +50,8 @@ class Operator:
     when: Callable[[Op], bool] | None = None
 
 
-OPERATORS: dict[Overload | str, list[Operator]] = {}
+OPERATORS: dict[Any, list[Operator]] = {}
+"""ATen overload (or `FUNCTION`) → its operators."""
 RULES: dict[tuple[str, str], Rule] = {}
 """(family, rule name) → rule."""
 

@@ -54,6 +54,14 @@ def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
     return numerator * sign(z) / (z.abs() + epsilon)
 
 
+def times(share: Tensor, value: Tensor) -> Tensor:
+    """`share ⊙ value` with 0 · ∞ = 0: a masked score of −∞ that got no share gives nothing, not NaN.
+
+    For the books only; in unit form no rule multiplies by a masked score.
+    """
+    return torch.where(share == 0, torch.zeros_like(share), share * value)
+
+
 def sum_to_shape(tensor: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:
     """Transpose of broadcasting: sum `tensor` over the dims along which `shape` was broadcast to it."""
     lead = tensor.dim() - len(shape)

@@ -8,6 +8,7 @@ family gives the transpose for each tensor operand; what lands on an operand tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from .op import Op
 from .registry import Flow, family_rule, operator
-from .relevance import Relevance, normalise_dims, statically_known_true, sum_to_shape
+from .relevance import Relevance, normalise_dims, statically_known_true, sum_to_shape, times
 
 aten = torch.ops.aten
 
@@ -30,16 +31,15 @@ def route(op: Op, selection: Selection, relevance: Relevance) -> Flow:
     """Relevance goes to the element that the value came from."""
     for name in selection:
         if not op.is_active(name) and op.has(name):
-            op.absorb("constant", lambda name=name: _constant_share(op, name, selection[name](relevance.tensor), relevance))
+            op.absorb("constant", partial(_constant_share, op, name, selection[name], relevance))
     return {name: relevance.map(selection[name]) for name in op.active}
 
 
-def _constant_share(op: Op, name: str, routed: Tensor, relevance: Relevance) -> Tensor:
+def _constant_share(op: Op, name: str, transpose: Transpose, relevance: Relevance) -> Tensor:
+    routed = transpose(relevance.tensor)
     if relevance.form == "total":
         return routed
-    value = torch.as_tensor(op.factor(name), dtype=routed.dtype)
-    # A constant of −∞ (a mask) with g = 0 gives nothing, not NaN.
-    return torch.where(routed == 0, torch.zeros_like(routed), routed * value)
+    return times(routed, torch.as_tensor(op.factor(name), dtype=routed.dtype))
 
 
 def selection(*targets: Any, kind: str = "selection", when: Any = None) -> Any:
@@ -167,7 +167,7 @@ def cat(op: Op) -> Selection:
         if op.shape(name) == (0,):  # torch skips empty tensors of rank 1
             continue
         end = start + op.shape(name)[dim]
-        selections[name] = lambda r, start=start, end=end: slice_along(r, dim, start, end)
+        selections[name] = partial(slice_along, dim=dim, start=start, end=end)
         start = end
     return selections
 
@@ -176,7 +176,7 @@ def cat(op: Op) -> Selection:
 def stack(op: Op) -> Selection:
     """Several tensors along a new dim."""
     return {
-        f"tensors.{index}": lambda r, index=index: r.select(op.option("dim"), index)
+        f"tensors.{index}": partial(Tensor.select, dim=op.option("dim"), index=index)
         for index in range(len(op.option("tensors")))
     }
 
@@ -193,7 +193,9 @@ def roll(op: Op) -> Selection:
     return {"self": lambda r: r.roll([-shift for shift in op.option("shifts")], op.option("dims"))}
 
 
-@selection(aten.constant_pad_nd.default, aten.pad.default, when=lambda op: op.option("mode") == "constant" if "mode" in op.arguments else True)
+@selection(
+    aten.constant_pad_nd.default, aten.pad.default, when=lambda op: op.arguments.get("mode", "constant") == "constant"
+)
 def pad(op: Op) -> Selection:
     """A constant border; negative amounts crop. The border's relevance is absorbed."""
     amounts = op.option("pad")

@@ -1,0 +1,54 @@
+# Each command makes its own environment in .venv where there is none.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-all lint types clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## explain photos and a sentence; results in build/demo
+	$(BIN)/python benchmarks/demo.py
+
+test: $(VENV)/.test  ## the tests, without those marked heavy
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.test  ## all tests
+	$(BIN)/python -m pytest -m ""
+
+lint: $(VENV)/.dev  ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# The type checker sees the package as it installs: passes/ and rules/ live inside lrp_compiler there.
+types: $(VENV)/.dev  ## static types
+	rm -rf build/types
+	$(PIP) --no-deps --target build/types .
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lrp_compiler
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: the constraint picks the build without CUDA, whatever other packages would ask for.
+$(VENV)/.library: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); this takes a few minutes the first time."
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.library
+	$(PIP) --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.library
+	$(PIP) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.library
+	$(PIP) --editable ".[dev,test]"
+	@touch $@

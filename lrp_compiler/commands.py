@@ -1,0 +1,183 @@
+"""What each command of the command line does, once its arguments are parsed."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrp_compiler.errors import InputError
+from lrp_compiler.files import atomic_path, check_destination
+from lrp_compiler.progress import stages
+
+
+def compile_command(arguments: argparse.Namespace) -> None:
+    """`compile`: a `.pt2` program in, its explainer out."""
+    _must_exist(arguments.model)
+    check_destination(arguments.output)
+    with stages("load torch") as progress:
+        import lrp_compiler as lrp
+
+        explainer = lrp.compile(
+            arguments.model,
+            composite=arguments.composite,
+            target=arguments.target,
+            seed=arguments.seed,
+            progress=progress,
+        )
+        if progress is not None:
+            progress("write")
+        if arguments.output.suffix == ".onnx":
+            explainer.to_onnx(arguments.output, opset=arguments.opset)
+        else:
+            explainer.save(arguments.output)
+    _report(arguments, {"path": str(arguments.output)}, f"wrote {arguments.output}")
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """`run`: predict and explain, from arrays to one `.npz`."""
+    args, kwargs = _load_inputs(arguments.input)
+    for name in ("target", "seed"):
+        value = getattr(arguments, name)
+        if value is not None:
+            kwargs[name] = value if isinstance(value, int) else _load_array(value)
+    explain = _explain_in_torch if arguments.explainer.suffix == ".pt2" else _explain_in_onnxruntime
+    with atomic_path(arguments.output) as temporary:
+        arrays = explain(arguments, args, kwargs)
+        # Through an open file, because savez appends .npz to a name that ends otherwise.
+        with open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    result = {name: _described(name, array) for name, array in arrays.items()}
+    lines = [
+        f"{name}: {entry['dtype']}{entry['shape']}" + (f", sum {entry['sum']}" if "sum" in entry else "")
+        for name, entry in result.items()
+    ]
+    _report(
+        arguments, {"path": str(arguments.output), "arrays": result}, "\n".join([*lines, f"wrote {arguments.output}"])
+    )
+
+
+def coverage_command(arguments: argparse.Namespace) -> None:
+    """`coverage`: which nodes of a model have a rule."""
+    _must_exist(arguments.model)
+    with stages("capture"):
+        import lrp_compiler as lrp
+
+        coverage = lrp.coverage(arguments.model)
+    _report_table(arguments, coverage)
+
+
+def audit_command(arguments: argparse.Namespace) -> None:
+    """`audit`: where the relevance of one explanation goes, node by node."""
+    _must_exist(arguments.explainer)
+    args, kwargs = _load_inputs(arguments.input)
+    if arguments.target is not None:
+        kwargs["target"] = arguments.target if isinstance(arguments.target, int) else _load_array(arguments.target)
+    with stages("audit"):
+        import lrp_compiler as lrp
+
+        audit = lrp.load(arguments.explainer).audit(*map(_tensor, args), **_tensors(kwargs))
+    _report_table(arguments, audit)
+
+
+def _explain_in_onnxruntime(
+    arguments: argparse.Namespace, args: list[np.ndarray], kwargs: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    from lrp_compiler.runtime import OnnxExplainer
+
+    bar = arguments.batch_size is not None and sys.stderr.isatty()
+    options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": bar}
+    with OnnxExplainer(arguments.explainer) as explainer:
+        explanation = explainer(*args, **kwargs, check_nan=arguments.check_nan, **options)
+    return _named("output", explanation.output) | _named("relevance", explanation.relevance)
+
+
+def _explain_in_torch(
+    arguments: argparse.Namespace, args: list[np.ndarray], kwargs: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    _must_exist(arguments.explainer)
+    if arguments.batch_size is not None:
+        raise InputError("Only explainers in .onnx files take --batch-size.")
+    with stages("explain"):
+        import lrp_compiler as lrp
+
+        explainer = lrp.load(arguments.explainer)
+        explanation = explainer(*map(_tensor, args), check_nan=arguments.check_nan, **_tensors(kwargs))
+    return _named("output", explanation.output) | _named("relevance", explanation.relevance)
+
+
+def _named(prefix: str, value: Any) -> dict[str, np.ndarray]:
+    """Flatten arrays and tensors in dicts and sequences to dotted names."""
+    if isinstance(value, dict):
+        return {name: array for key, part in value.items() for name, array in _named(f"{prefix}.{key}", part).items()}
+    if isinstance(value, list | tuple):
+        return _named(prefix, dict(enumerate(value)))
+    return {prefix: value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()}
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _tensors(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: _tensor(value) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}
+
+
+def _load_inputs(entries: Sequence[str]) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Arrays by position and by name, from `x.npy` and `name=x.npy`."""
+    args: list[np.ndarray] = []
+    kwargs: dict[str, Any] = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not equals or Path(entry).exists():
+            args.append(_load_array(entry))
+        elif name in kwargs:
+            raise InputError(f"Input {name!r} is given twice.")
+        else:
+            kwargs[name] = _load_array(path)
+    return args, kwargs
+
+
+def _load_array(path: str) -> np.ndarray:
+    _must_exist(Path(path))
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is not a file that numpy.save wrote from numbers.") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} holds several arrays; give each one as its own .npy file.")
+    return array
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+
+
+def _described(name: str, array: np.ndarray) -> dict[str, Any]:
+    entry: dict[str, Any] = {"shape": list(array.shape), "dtype": array.dtype.name}
+    if name.startswith("relevance."):
+        total = float(array.sum(dtype=np.float64))
+        # JSON has no NaN.
+        entry["sum"] = total if math.isfinite(total) else None
+    return entry
+
+
+def _report(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    print(json.dumps(result, indent=2) if arguments.json else text)
+
+
+def _report_table(arguments: argparse.Namespace, result: Any) -> None:
+    if arguments.json:
+        print(json.dumps(result.to_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    # A pipe has no width; 80 columns would cut the names of nodes.
+    Console(width=None if sys.stdout.isatty() else 200).print(result.table())

@@ -1,0 +1,121 @@
+"""The command line with the compiler: a `.pt2` program in, its explainer, its relevance, its coverage and audit out."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lrp_compiler as lrp
+from lrp_compiler.cli import main
+
+
+class Cumulative(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cumprod(x, 1)
+
+
+def export(model: nn.Module, path: str) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch")}}
+    torch.export.save(torch.export.export(model.eval(), (torch.randn(2, 4),), dynamic_shapes=shapes), path)
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def call(line: str) -> int:
+    return main(line.split())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    export(Classifier(), "model.pt2")
+    np.save("x.npy", np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_compile_and_run_give_what_the_library_gives(
+    kind: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compiled = f"compile model.pt2 -o m.lrp.{kind} --composite epsilon-plus --target index"
+    assert call(compiled) == 0
+    assert call(f"run m.lrp.{kind} --input x.npy --target 2 --check-nan -o r.npz") == 0
+    expected = lrp.compile("model.pt2", composite="epsilon-plus", target="index")(
+        torch.from_numpy(np.load("x.npy")), target=torch.tensor([2, 2, 2])
+    )
+    with np.load("r.npz") as arrays:
+        assert sorted(arrays) == ["output", "relevance.x"]
+        np.testing.assert_allclose(arrays["output"], expected.output.numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(arrays["relevance.x"], expected.relevance["x"].numpy(), rtol=1e-5, atol=1e-6)
+    captured = capfd.readouterr()
+    assert captured.out.startswith(f"wrote m.lrp.{kind}\n")
+    assert captured.err == ""
+
+
+def test_compile_takes_a_class_and_a_seed(folder: Path) -> None:
+    assert call("compile model.pt2 -o m.lrp.onnx --target 1 --seed one --opset 18 --json") == 0
+    assert call("run m.lrp.onnx --input x.npy -o r.npz") == 0
+    expected = lrp.compile("model.pt2", target=1, seed="one")(torch.from_numpy(np.load("x.npy")))
+    with np.load("r.npz") as arrays:
+        np.testing.assert_allclose(arrays["relevance.x"], expected.relevance["x"].numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("compile absent.pt2 -o m.lrp.onnx", "There is no file absent.pt2."),
+        ("compile text.pt2 -o m.lrp.onnx", "text.pt2"),
+        ("compile model.pt2 -o m.lrp.onnx --composite magic", "magic"),
+        ("compile model.pt2 -o m.lrp.onnx --target 7", "7"),
+        ("compile model.pt2 -o m.lrp.onnx --opset 9", "9"),
+        ("compile model.pt2 -o absent/m.lrp.onnx", "there is no folder absent."),
+        ("compile cumulative.pt2 -o m.lrp.onnx", "aten.cumprod.default"),
+        ("run text.pt2 --input x.npy -o r.npz", "text.pt2"),
+        ("run model.pt2 --input x.npy -o r.npz", "model.pt2"),
+        ("audit absent.lrp.pt2 --input x.npy", "There is no file absent.lrp.pt2."),
+        ("coverage absent.pt2", "There is no file absent.pt2."),
+        ("coverage text.pt2", "text.pt2"),
+    ],
+)
+def test_a_failure_is_a_sentence_and_leaves_no_file(
+    arguments: str, sentence: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("text.pt2").write_text("not a program")
+    export(Cumulative(), "cumulative.pt2")
+    capfd.readouterr()
+    before = sorted(os.listdir())
+    assert call(arguments) == 1
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lrp-compiler: error: ")
+    assert sentence in captured.err
+    assert "Traceback" not in captured.err
+    assert sorted(os.listdir()) == before
+
+
+def test_coverage_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("coverage model.pt2") == 0
+    assert "aten.linear.default" in capsys.readouterr().out
+    assert call("coverage model.pt2 --json") == 0
+    assert "aten.linear.default" in json.dumps(json.loads(capsys.readouterr().out))
+
+
+def test_audit_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compile model.pt2 -o m.lrp.pt2 --target index") == 0
+    capsys.readouterr()
+    assert call("audit m.lrp.pt2 --input x.npy --target 1") == 0
+    assert "linear" in capsys.readouterr().out
+    assert call("audit m.lrp.pt2 --input x.npy --target 1 --json") == 0
+    assert json.loads(capsys.readouterr().out)
