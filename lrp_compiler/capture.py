@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from lrp_compiler.errors import CaptureError, FormatError, InputError
+from lrp_compiler.quiet import quiet
 
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
@@ -76,7 +74,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     try:
-        with _quiet():
+        with quiet(output=True):
             return torch.export.load(path)
     except Exception as error:
         raise FormatError(
@@ -94,7 +92,7 @@ def _export(
         raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
     cloned_args, cloned_kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(output=True), torch.no_grad():
             return torch.export.export(model, cloned_args, cloned_kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise CaptureError(_explain(error)) from error
@@ -127,21 +125,6 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch from dumping graphs onto the terminal when an export fails; the error says what matters."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo", "torch._export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 TRAINING_BATCH_NORMS = {"_native_batch_norm_legit_functional", "native_batch_norm"}
 
 
@@ -153,7 +136,7 @@ def _refuse_training(program: ExportedProgram) -> None:
         )
         if trains or name in TRAINING_BATCH_NORMS:
             raise CaptureError(
-                f"The program was exported in training mode ({name} at {node.name}): call model.eval() before the export."
+                f"The program was exported in training mode ({name} at {node.name}): call model.eval() first."
             )
 
 

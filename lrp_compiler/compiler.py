@@ -12,6 +12,7 @@ from lrp_compiler.capture import Capture, Model, capture
 from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Dump, Seed, compile_graphs
+from lrp_compiler.quiet import quiet
 from lrp_compiler.rules.composite import COMPOSITES, Composite
 
 
@@ -63,16 +64,17 @@ def compile(
     if clash:
         raise InputError(f"The model has an input {clash.pop()!r} itself: rename it, or fix target and seed.")
     output = choose_output(captured)
-    compiled = compile_graphs(
-        captured.program,
-        rules,
-        start,
-        output=output,
-        output_name=captured.outputs[output],
-        wrt=None if wrt is None else _placeholders(captured, wrt),
-        dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
-        progress=report,
-    )
+    with quiet():
+        compiled = compile_graphs(
+            captured.program,
+            rules,
+            start,
+            output=output,
+            output_name=captured.outputs[output],
+            wrt=None if wrt is None else _placeholders(captured, wrt),
+            dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
+            progress=report,
+        )
     return Explainer.of(captured, compiled, rules, start)
 
 

@@ -14,6 +14,7 @@ from lrp_compiler.passes.assign_rules import reachable, uncovered
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.pipeline import Dump, analyse, explainable_inputs, forward_graph
 from lrp_compiler.passes.seed_relevance import select_explained
+from lrp_compiler.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def coverage(
         InputError: example inputs that do not fit, or nothing to explain.
     """
     captured = capture(model, args, kwargs, dynamic_shapes)
-    forward = forward_graph(captured.program, Dump(None), lambda stage: None)
+    with quiet():
+        forward = forward_graph(captured.program, Dump(None), lambda stage: None)
     output = choose_output(captured)
     explained = select_explained(forward, output, captured.outputs[output])
     analyse(forward, explainable_inputs(forward))

@@ -23,7 +23,8 @@ from lrp_compiler.onnx_export import export_onnx
 from lrp_compiler.passes import Compiled, Seed
 from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
-from lrp_compiler.retrace import retrace
+from lrp_compiler.quiet import quiet
+from lrp_compiler.retrace import move, retrace
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.shapes import tensor_specs
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
@@ -168,8 +169,6 @@ class Explainer:
 
     def to(self, device: torch.device | str) -> Explainer:
         """Move the explainer's weights; returns itself."""
-        from lrp_compiler.retrace import move
-
         self.module, self.forward = move(self.module, device), move(self.forward, device)
         self._program = None
         return self
@@ -230,7 +229,8 @@ def load(path: str | os.PathLike[str]) -> Explainer:
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     extra = {METADATA_KEY: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        with quiet(output=True):
+            program = torch.export.load(path, extra_files=extra)
     except Exception as error:
         raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
     metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.export import Dim
 
+from lrp_compiler.quiet import quiet
 from lrp_compiler.shapes import tensor_specs
 
 
@@ -25,7 +26,7 @@ def retrace(module: fx.GraphModule) -> torch.export.ExportedProgram:
             if isinstance(label, str):
                 shape[position] = dims.setdefault(label, _dim(size, label))
         shapes.append(shape)
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         samples = tuple(
             torch.zeros([_hint(size) for size in value.shape], dtype=value.dtype, device=value.device)
             for value in values

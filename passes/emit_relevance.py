@@ -134,8 +134,8 @@ def emit_relevance(
 
     Returns:
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
-        are the promised values, named as in the forward graph and marked by `meta["promise"]`, then the seed's own
-        run-time inputs; its output is a dict from input name to relevance in total form, shaped like that input
+        are the promised values (`meta["promise"]` names the forward node), then the seed's own run-time inputs
+        (`meta["seed"]`); its output is a dict from input name to relevance in total form, shaped like that input
         (shaped like the looked-up indices for an index input).
     """
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
@@ -169,7 +169,7 @@ def emit_relevance(
     unguarded = contextlib.nullcontext() if shape_env is None else shape_env.suppress_guards()
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded:
         traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
-    _name_placeholders(traced, nodes, seed)
+    _label_placeholders(traced, nodes, seed)
     return traced, list(promises)
 
 
@@ -187,8 +187,8 @@ def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:
         return torch.empty(explained.shape[:1], dtype=torch.int64, device=explained.device)
 
 
-def _name_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> None:
-    """Give each placeholder the name of the forward value it stands for, and drop those nobody asked for."""
+def _label_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> None:
+    """Note on each placeholder which forward value it stands for, and drop those nobody asked for."""
     placeholders = traced.graph.find_nodes(op="placeholder")
     for placeholder, name in zip(placeholders[len(nodes) :], seed.inputs, strict=True):
         placeholder.meta["seed"] = name

@@ -26,6 +26,7 @@ from .join import join, relevance_names
 from .seed_relevance import Seed, select_explained
 from .signs import nonnegative_values
 from .simplify import simplify
+from .text import graph_text
 from .unlift import unlift
 
 Progress = Callable[[str], None]
@@ -53,7 +54,7 @@ class Compiled:
 
 
 class Dump:
-    """Writes each graph into a folder as readable code, numbered in the order of the passes."""
+    """Writes each graph into a folder as text, numbered in the order of the passes."""
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         self._folder = Path(folder) if folder else None
@@ -65,8 +66,7 @@ class Dump:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count += 1
-        text = module.print_readable(print_output=False)
-        (self._folder / f"{self._count:02d}_{name}.py").write_text(text, encoding="utf-8")
+        (self._folder / f"{self._count:02d}_{name}.txt").write_text(graph_text(module), encoding="utf-8")
 
 
 def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress) -> fx.GraphModule:

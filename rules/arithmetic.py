@@ -41,19 +41,39 @@ def addition(op: Op, factors: dict[str, float]) -> LinearMap:
     return LinearMap(terms, {"constant": constant} if len(terms) < len(factors) else {})
 
 
-@operator(aten.add.Tensor, aten.add.Scalar, kind="addition", family="linear map", rule="epsilon")
+def sum_of_two(*targets: Any) -> Any:
+    """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
+
+    def register(describe: Any) -> Any:
+        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=both)(describe)
+        return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one)(describe)
+
+    return register
+
+
+def both(op: Op) -> bool:
+    """Two operands carry relevance."""
+    return len(op.active) == 2
+
+
+def one(op: Op) -> bool:
+    """One operand carries relevance, the other is a constant."""
+    return len(op.active) == 1
+
+
+@sum_of_two(aten.add.Tensor, aten.add.Scalar)
 def add(op: Op) -> LinearMap:
     """`self + alpha · other`."""
     return addition(op, {"self": 1, "other": op.option("alpha")})
 
 
-@operator(aten.sub.Tensor, aten.sub.Scalar, kind="addition", family="linear map", rule="epsilon")
+@sum_of_two(aten.sub.Tensor, aten.sub.Scalar)
 def sub(op: Op) -> LinearMap:
     """`self − alpha · other`."""
     return addition(op, {"self": 1, "other": -op.option("alpha")})
 
 
-@operator(aten.rsub.Tensor, aten.rsub.Scalar, kind="addition", family="linear map", rule="epsilon")
+@sum_of_two(aten.rsub.Tensor, aten.rsub.Scalar)
 def rsub(op: Op) -> LinearMap:
     """`other − alpha · self`."""
     return addition(op, {"self": -op.option("alpha"), "other": 1})

@@ -51,6 +51,10 @@ class Composite:
         return cls(data["name"], tuple(Entry(e["kind"], e["rule"], e["options"]) for e in data["entries"]))
 
 
+LIMIT_FOR_SHIFTS = Entry("shift", "epsilon", {"epsilon": 0.0})
+"""A constant added to an activation takes its share without a stabiliser: the constant may be a mask of −∞."""
+
+
 def epsilon(epsilon: float = 1e-6) -> Composite:
     """ε rule on every linear map; batch norms that could not be folded pass; max pools: winner takes all."""
     return _zennit("epsilon", epsilon, convolution=("epsilon", {"epsilon": epsilon}))
@@ -69,7 +73,8 @@ def attnlrp(epsilon: float = 0.0) -> Composite:
     """
     kinds = ("convolution", "linear", "addition", "average", "sum", "normalization", "batch norm", "matmul")
     rules = {"matmul": "uniform"}
-    return Composite("attnlrp", tuple(Entry(kind, rules.get(kind, "epsilon"), {"epsilon": epsilon}) for kind in kinds))
+    entries = tuple(Entry(kind, rules.get(kind, "epsilon"), {"epsilon": epsilon}) for kind in kinds)
+    return Composite("attnlrp", (*entries, LIMIT_FOR_SHIFTS))
 
 
 def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]]) -> Composite:
@@ -85,6 +90,7 @@ def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]]) 
             Entry("batch norm", "pass"),
             # Zennit has no rule for normalisations of activations; the limit keeps them free of a division.
             Entry("normalization", "epsilon", {"epsilon": 0.0}),
+            LIMIT_FOR_SHIFTS,
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .relevance import TOTAL_STABILISER, Relevance, divide, times
+from .relevance import TOTAL_STABILISER, Relevance, divide
 
 Share = Callable[[], Tensor]
 
@@ -142,16 +142,15 @@ class Op:
     def quotient(self, relevance: Relevance, epsilon: float, z: Callable[[], Tensor] | None = None) -> Tensor:
         """`R / s(z)` for the relevance R of the op's result; its share for the stabiliser is absorbed.
 
-        In unit form and with `z` the result itself (the default) this is `g ⊙ (1 − ε/(|z| + ε))`, which is `g ⊙ z/s(z)`
-        for a masked score of −∞ too, and just `g` in the limit `epsilon=0`: then no forward value is needed and nothing
-        is divided.
+        In unit form and with `z` the result itself (the default) this is `g ⊙ |z|/(|z| + ε)`, and just `g` in the
+        limit `epsilon=0`: then no forward value is needed and nothing is divided.
         """
         if relevance.form == "unit" and z is None:
             if not epsilon:
                 return relevance.tensor
-            lost = epsilon / (self.output.abs() + epsilon)
-            self.absorb("stabiliser", lambda: times(relevance.tensor * lost, self.output))
-            return relevance.tensor * (1 - lost)
+            size = self.output.abs()
+            self.absorb("stabiliser", lambda: relevance.tensor * self.output * (epsilon / (size + epsilon)))
+            return relevance.tensor * (size / (size + epsilon))
         epsilon = epsilon or TOTAL_STABILISER
         denominator = self.output if z is None else z()
         total = self.total(relevance)

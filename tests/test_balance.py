@@ -1,0 +1,196 @@
+"""Relevance is accounted for: what is put on the logit arrives at the inputs or is absorbed by a stated cause."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from support.small import small
+from support.zoo import SEVEN, Example, zero_biases
+from torch import Tensor
+
+import lrp_compiler as lrp
+
+COMPOSITES = ["epsilon", "epsilon-plus", "attnlrp"]
+FLOAT32_ROUNDING = 1e-4
+
+Explain = Callable[..., lrp.Explainer]
+
+
+def sums(relevance: Tensor) -> Tensor:
+    return relevance.double().flatten(1).sum(1)
+
+
+def compiled(example: Example, composite: str, target: str = "index") -> lrp.Explainer:
+    return lrp.compile(
+        example.model,
+        example.args,
+        example.kwargs,
+        composite=composite,
+        target=target,
+        dynamic_shapes=example.dynamic_shapes,
+    )
+
+
+def without_biases(example: Example) -> Example:
+    model = zero_biases(copy.deepcopy(example.model))
+    return Example(model, example.args, example.kwargs, example.dynamic_shapes, example.fresh)
+
+
+# z⁺ passes nothing on where a neuron has no positive contribution. Narrow random networks have many such neurons: after
+# a linear bottleneck or at the end of a residual branch, where no ReLU hides them. That share is booked as "empty".
+ALL_ARRIVES = [
+    ("vgg16", "epsilon"),
+    ("vgg16", "epsilon-plus"),
+    ("resnet50", "epsilon"),
+    ("efficientnet_lite0", "epsilon"),
+]
+SOME_IS_EMPTY = [("resnet50", "epsilon-plus"), ("efficientnet_lite0", "epsilon-plus")]
+
+
+@pytest.mark.parametrize(("name", "composite"), ALL_ARRIVES)
+def test_without_biases_the_inputs_get_the_whole_logit(name: str, composite: str) -> None:
+    example = without_biases(small(name))
+    explainer = compiled(example, composite, target="argmax")
+    (x,), _ = example.fresh(batch=3, seed=5)
+
+    explanation = explainer(x)
+
+    with torch.no_grad():
+        logits = example.model(x).amax(-1).double()
+    torch.testing.assert_close(sums(explanation.relevance["x"]), logits, rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize(("name", "composite"), SOME_IS_EMPTY)
+def test_without_biases_inputs_and_empty_parts_get_the_whole_logit(name: str, composite: str) -> None:
+    example = without_biases(small(name))
+    explainer = compiled(example, composite, target="argmax")
+    (x,), _ = example.fresh(batch=1, seed=5)
+
+    relevance, absorbed = explainer(x).relevance["x"], explainer.audit(x).absorbed
+
+    with torch.no_grad():
+        logit = example.model(x).amax(-1).double()
+    torch.testing.assert_close(sums(relevance) + absorbed["empty"], logit, rtol=2e-4, atol=0)
+    assert all(share == 0 for cause, share in absorbed.items() if cause not in ("empty", "stabiliser"))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_audit_accounts_for_the_logit(name: str, composite: str, explain: Explain) -> None:
+    example, explainer = small(name), explain(name, composite)
+    args, kwargs = example.fresh(batch=3, seed=5)
+    target = torch.tensor([1, 4, 2])
+
+    explanation = explainer(*args, target=target, **kwargs)
+    audit = explainer.audit(*args, target=target, **kwargs)
+
+    with torch.no_grad():
+        logits = example.model(*args, **kwargs)
+    logits = logits if isinstance(logits, Tensor) else logits.logits
+    logits = logits[:, -1] if logits.dim() == 3 else logits
+    explained = float(logits.gather(1, target.unsqueeze(1)).double().sum())
+    magnitude = sum(float(r.double().abs().sum()) for r in explanation.relevance.values())
+    assert audit.seed == pytest.approx(explained, rel=1e-4)
+    assert abs(audit.seed - sum(audit.inputs.values()) - sum(audit.absorbed.values())) <= 1e-4 * magnitude
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_audit_balances_at_every_node(name: str, composite: str, explain: Explain) -> None:
+    example, explainer = small(name), explain(name, composite)
+    args, kwargs = example.fresh(batch=3, seed=5)
+
+    entries = explainer.audit(*args, target=torch.tensor([1, 4, 2]), **kwargs).entries
+
+    # A node's own terms can cancel, so rounding is measured against everything that passed the network's nodes.
+    scale = max(abs(entry.relevance_in) + sum(map(abs, entry.absorbed.values())) for entry in entries)
+    wrong = [
+        (entry.node, entry.op, entry.relevance_in, entry.relevance_out, entry.absorbed)
+        for entry in entries
+        if abs(entry.relevance_in - entry.relevance_out - sum(entry.absorbed.values())) > FLOAT32_ROUNDING * scale
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_audit_reports_what_the_explainer_returns(name: str, composite: str, explain: Explain) -> None:
+    example, explainer = small(name), explain(name, composite)
+    args, kwargs = example.fresh(batch=3, seed=5)
+    target = torch.tensor([1, 4, 2])
+
+    relevance = explainer(*args, target=target, **kwargs).relevance
+    audit = explainer.audit(*args, target=target, **kwargs)
+
+    assert audit.inputs.keys() == relevance.keys()
+    for name_of_input, tensor in relevance.items():
+        size = float(tensor.double().abs().sum())
+        assert audit.inputs[name_of_input] == pytest.approx(float(tensor.double().sum()), abs=FLOAT32_ROUNDING * size)
+
+
+# One small network for each cause, so that a share that is booked wrongly has nowhere to hide. Inputs and weights are
+# chosen so that the closed form of what is absorbed is short: R of the result is the result itself.
+
+
+class Padded(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (0, 2), value=3.0).sum(1, keepdim=True)
+
+
+class Masked(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.masked_fill(torch.tensor([True, False, False]), 5.0).sum(1, keepdim=True)
+
+
+class Concatenated(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = torch.nn.Parameter(torch.tensor([[2.0, 4.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.token.expand(x.shape[0], -1), x], 1).sum(1, keepdim=True)
+
+
+class Chosen(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(torch.tensor([True, False, True]), x, torch.tensor(7.0)).sum(1, keepdim=True)
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.tensor([1.0])).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "absorbed_per_row"),
+    [(Padded(), 6.0), (Masked(), 5.0), (Concatenated(), 6.0), (Chosen(), 7.0), (Shifted(), 3.0)],
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
+)
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_what_a_constant_absorbs_is_its_share_of_the_sum(
+    model: torch.nn.Module, absorbed_per_row: float, composite: str
+) -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 5.0, 0.5]])
+    explainer = lrp.compile(model.eval(), (x,), composite=composite, target=0)
+
+    audit = explainer.audit(x)
+
+    assert sum(audit.absorbed.values()) == pytest.approx(2 * absorbed_per_row, rel=1e-5)
+    assert audit.error == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_audit_accounts_for_the_logit_at_full_depth(name: str, composite: str) -> None:
+    example = SEVEN[name].build(width=8)
+    explainer = compiled(example, composite)
+    args, kwargs = example.fresh(batch=3, seed=5)
+    target = torch.tensor([1, 4, 2])
+
+    explanation = explainer(*args, target=target, **kwargs)
+    audit = explainer.audit(*args, target=target, **kwargs)
+
+    magnitude = sum(float(r.double().abs().sum()) for r in explanation.relevance.values())
+    assert abs(audit.error) <= 1e-4 * magnitude

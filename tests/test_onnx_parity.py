@@ -1,0 +1,226 @@
+"""The ONNX file computes what the explainer computes, on inputs and sizes that the compiler never saw.
+
+The yardstick is float64. Two float32 programs may differ by much more than rounding, and rightly so: relevance is
+discontinuous where rounding flips the winner of a max pool or the sign of a ReLU's input, and it is badly conditioned
+where an ε rule divides by a small sum. So no fixed tolerance tells right from wrong. Instead every row's error against
+float64 is measured for both runtimes, and the median over at least nine rows (single flips are outliers) of
+onnxruntime's may be at most three times that of torch in float32.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from support.small import small
+from support.zoo import SEVEN, Example
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+
+Explain = Callable[..., lrp.Explainer]
+IMAGES = ("vgg16", "resnet50", "efficientnet_lite0", "vit_b_16")
+TESTS = Path(__file__).resolve().parent
+
+# Each network with the composite that it is mostly explained with.
+COMPOSITE = {name: "attnlrp" for name in SEVEN} | dict.fromkeys(("vgg16", "resnet50", "efficientnet_lite0"), "epsilon-plus")
+# Batches of 1 and 3, and for text two lengths that are not the example's: ten rows.
+SIZES = [(1, 7), (3, 9), (3, 7), (3, 17)]
+
+
+@pytest.fixture(scope="module")
+def onnx_file(explain: Explain, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`onnx_file(name)`: the small architecture's explainer as a file, written once."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    def write(name: str) -> Path:
+        path = folder / f"{name}.lrp.onnx"
+        if not path.exists():
+            explain(name, COMPOSITE[name]).to_onnx(path)
+        return path
+
+    return write
+
+
+def row_errors(result: np.ndarray, exact: Tensor) -> np.ndarray:
+    """Largest difference of each row, as a share of the row's largest value."""
+    difference = (torch.as_tensor(result).double() - exact).flatten(1).abs().amax(1)
+    return (difference / exact.flatten(1).abs().amax(1)).numpy()
+
+
+def logits_of(output: object) -> Tensor:
+    return output if isinstance(output, Tensor) else output["logits"]  # type: ignore[index]
+
+
+def compare(example: Example, single: lrp.Explainer, double: lrp.Explainer, path: Path) -> dict[str, tuple[float, float]]:
+    """Median row error of (onnxruntime, torch in float32) for logits and relevance."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    errors: dict[str, tuple[list, list]] = {"logits": ([], []), "relevance": ([], [])}
+    for seed, (batch, length) in enumerate(SIZES, start=20):
+        args, kwargs = example.fresh(batch=batch, length=length, seed=seed)
+        target = torch.arange(batch) + 2
+        exactly = [tensor.double() if tensor.is_floating_point() else tensor for tensor in args]
+        exact = double(*exactly, target=target, **kwargs)
+        ours = single(*args, target=target, **kwargs)
+        (name,) = exact.relevance
+        names = [spec.name for spec in single.inputs]
+        feeds = dict(zip(names, [*args, *kwargs.values()], strict=True)) | {"target": target}
+        logits_name = "logits" if "logits" in [value.name for value in session.get_outputs()] else "output"
+        logits, relevance = session.run(
+            [logits_name, f"relevance.{name}"], {key: value.numpy() for key, value in feeds.items()}
+        )
+        for kind, run, torch_run, reference in (
+            ("logits", logits, logits_of(ours.output), logits_of(exact.output)),
+            ("relevance", relevance, ours.relevance[name], exact.relevance[name]),
+        ):
+            assert run.shape == tuple(reference.shape)
+            errors[kind][0].extend(row_errors(run, reference))
+            errors[kind][1].extend(row_errors(torch_run.numpy(), reference))
+    assert len(errors["relevance"][0]) >= 9
+    return {kind: (float(np.median(ort)), float(np.median(own))) for kind, (ort, own) in errors.items()}
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_onnxruntime_is_as_close_to_float64_as_torch(
+    name: str, explain: Explain, onnx_file: Callable[[str], Path]
+) -> None:
+    composite = COMPOSITE[name]
+    single, double = explain(name, composite), explain(name, composite, torch.float64)
+
+    medians = compare(small(name), single, double, onnx_file(name))
+
+    for kind, (onnxruntime_error, torch_error) in medians.items():
+        assert onnxruntime_error <= 3 * torch_error, kind
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", SEVEN)
+def test_onnxruntime_is_as_close_to_float64_as_torch_at_full_depth(name: str, tmp_path: Path) -> None:
+    example = SEVEN[name].build(width=8)
+    explainers = []
+    for dtype in (torch.float32, torch.float64):
+        typed = SEVEN[name].build(width=8, dtype=dtype)
+        explainers.append(
+            lrp.compile(
+                typed.model,
+                typed.args,
+                typed.kwargs,
+                composite=COMPOSITE[name],
+                target="index",
+                dynamic_shapes=typed.dynamic_shapes,
+            )
+        )
+    explainers[0].to_onnx(tmp_path / "m.lrp.onnx")
+
+    medians = compare(example, *explainers, tmp_path / "m.lrp.onnx")
+
+    for kind, (onnxruntime_error, torch_error) in medians.items():
+        assert onnxruntime_error <= 3 * torch_error, kind
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_file_is_plain_onnx(name: str, onnx_file: Callable[[str], Path]) -> None:
+    path = onnx_file(name)
+
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+    assert {node.domain for node in nodes_of(model)} == {""}
+    assert not model.functions
+
+
+def nodes_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Every node, those of subgraphs included."""
+    found, queue = [], [model.graph]
+    while queue:
+        for node in queue.pop().node:
+            found.append(node)
+            queue.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+    return found
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_inputs_outputs_and_dims_are_named(name: str, onnx_file: Callable[[str], Path]) -> None:
+    graph = onnx.load(onnx_file(name)).graph
+
+    dims = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+
+    if name in IMAGES:
+        size = 224 if name == "vgg16" else 64
+        image = ["batch", 3, size, size]
+        assert dims == {"x": image, "target": ["batch"], "output": ["batch", 10], "relevance.x": image}
+        assert [value.name for value in graph.input] == ["x", "target"]
+    else:
+        tokens = ["batch", "sequence"]
+        logits = ["batch", 10] if name == "bert" else [*tokens, 199]
+        assert dims == {"input_ids": tokens, "target": ["batch"], "logits": logits, "relevance.input_ids": tokens}
+        assert [value.name for value in graph.input] == ["input_ids", "target"]
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_file_holds_no_source_text(name: str, onnx_file: Callable[[str], Path]) -> None:
+    content = onnx_file(name).read_bytes()
+
+    traces = [b"site-packages", b"def forward", b"stack_trace", b'File "', str(TESTS.parent).encode(), b"/lib/python"]
+    assert [trace for trace in traces if trace in content] == []
+
+
+class Net(nn.Module):
+    """Small, but with an op of every family that a set or a dict might reorder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+        self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.convolution(x).relu(), 2)
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        pattern = torch.softmax(self.query(tokens) @ self.key(tokens).transpose(1, 2), -1)
+        return self.head((tokens + pattern @ nn.functional.gelu(tokens)).mean(1))
+
+
+def export_net(path: Path) -> None:
+    x = torch.zeros(2, 3, 8, 8)
+    lrp.compile(Net().eval(), (x,), composite="attnlrp", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}).to_onnx(path)
+
+
+def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:
+    for stem in ("first", "second"):
+        export_net(tmp_path / f"{stem}.onnx")
+
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+
+
+def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
+    script = "import pathlib, sys, test_onnx_parity; test_onnx_parity.export_net(pathlib.Path(sys.argv[1]))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / f"{hash_seed}.onnx")],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(TESTS)},
+            stderr=subprocess.PIPE,
+        )
+        for hash_seed in ("1", "2")
+    ]
+
+    for process in processes:
+        _, messages = process.communicate(timeout=120)
+        assert process.returncode == 0, messages.decode()
+
+    assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
