@@ -169,8 +169,7 @@ def emit_relevance(
     unguarded = contextlib.nullcontext() if shape_env is None else shape_env.suppress_guards()
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded:
         traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
-    _label_placeholders(traced, nodes, seed)
-    return traced, list(promises)
+    return _with_named_placeholders(traced, nodes, seed), list(promises)
 
 
 def _as_total(relevance: Relevance, node: fx.Node, fetch: Fetch, asked: Asked) -> Tensor:
@@ -187,13 +186,17 @@ def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:
         return torch.empty(explained.shape[:1], dtype=torch.int64, device=explained.device)
 
 
-def _label_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> None:
-    """Note on each placeholder which forward value it stands for, and drop those nobody asked for."""
-    placeholders = traced.graph.find_nodes(op="placeholder")
-    for placeholder, name in zip(placeholders[len(nodes) :], seed.inputs, strict=True):
-        placeholder.meta["seed"] = name
-    for placeholder, node in zip(placeholders, nodes, strict=False):
-        placeholder.meta["promise"] = node.name
-        if not placeholder.users:
-            traced.graph.erase_node(placeholder)
-    traced.recompile()
+def _with_named_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> fx.GraphModule:
+    """The traced graph with placeholders named after the forward values they stand for; unasked ones are left out."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    labels = [*(("promise", node.name) for node in nodes), *(("seed", name) for name in seed.inputs)]
+    for placeholder, (key, name) in zip(traced.graph.find_nodes(op="placeholder"), labels, strict=True):
+        if placeholder.users or key == "seed":
+            copies[placeholder] = graph.placeholder(name)
+            copies[placeholder].meta.update(placeholder.meta)
+            copies[placeholder].meta[key] = name
+    for node in traced.graph.nodes:
+        if node.op != "placeholder":
+            copies[node] = graph.node_copy(node, lambda original: copies[original])
+    return fx.GraphModule(traced, graph)
