@@ -107,10 +107,9 @@ def _explain(error: Exception) -> str:
             f"{f' ({where})' if where else ''}; use torch.where or torch.cond instead of a Python if."
         )
     if "dynamic" in text and ("specializ" in text or "Constraints violated" in text):
-        return (
-            f"dynamic_shapes does not fit the model: {_first_line(error)} (an example size of 1 fixes a dim; "
-            "use 2 or more.)"
-        )
+        reasons = [line.strip(" -") for line in text.splitlines() if line.lstrip().startswith("- ")]
+        reason = reasons[0].rstrip(".") if reasons else _first_line(error)
+        return f"dynamic_shapes does not fit the model (an example size of 1 fixes a dim: use 2 or more): {reason}."
     return f"torch.export cannot trace the model: {kind}: {_first_line(error)}"
 
 

@@ -23,6 +23,7 @@ from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .join import join, relevance_names
+from .lower_transposes import lower_transposes
 from .seed_relevance import Seed, select_explained
 from .signs import nonnegative_values
 from .simplify import simplify
@@ -146,6 +147,7 @@ def compile_graphs(
     joint = join(forward, relevance)
     dump("join", joint)
     progress("simplify")
-    joint = simplify(joint).graph_module
-    dump("simplify", joint)
+    for rewrite in (simplify, lower_transposes):
+        joint = rewrite(joint).graph_module
+        dump(rewrite.__name__, joint)
     return Compiled(forward, explained, relevance, joint, names, promises)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .op import Op
 from .registry import Flow, family_rule
-from .relevance import Relevance, divide, times, total, unit
+from .relevance import Relevance, times, total, unit
 
 Weight = Any
 """A term's weights: a tensor, a plain number, or `None` where they are implied and ≥ 0 (sums, means, pools): then
@@ -133,7 +133,8 @@ def alpha_beta(
     for sign, share in ((+1, alpha), (-1, -beta)):
         if share:
             z = parts.contributions(sign)
-            q[sign] = parts.drop_noise(divide(share * R, z, epsilon), z)
+            # Contributions of one sign add up to that sign, so the stabiliser's signum is known.
+            q[sign] = parts.drop_noise(share * R / (z + sign * epsilon), z)
             _book(op, share * R, z, epsilon, q[sign], constants, sign)
     return parts.flow(q)
 

@@ -1,0 +1,236 @@
+"""A saved explainer is the explainer; a file that is none is refused; a save that fails leaves nothing behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support.small import small
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler.errors import FormatError
+
+Explain = Callable[..., lrp.Explainer]
+
+
+class Net(nn.Module):
+    """A convolution with batch norm, written-out attention and a function region: what has to survive a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.layer_norm, self.head = nn.LayerNorm(4), nn.Linear(4, 5)
+        with torch.no_grad():
+            for tensor in (*self.parameters(), self.norm.running_mean):
+                tensor.copy_(torch.randn(tensor.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.norm(self.convolution(x)).relu()
+        tokens = self.layer_norm(x.flatten(2).transpose(1, 2))
+        tokens = tokens + torch.softmax(tokens @ tokens.transpose(1, 2), -1) @ (tokens * torch.sigmoid(tokens))
+        return {"features": tokens, "logits": self.head(tokens.mean(1))}
+
+
+def images(batch: int, seed: int = 0) -> Tensor:
+    return torch.randn(batch, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def compiled(composite: str = "attnlrp") -> lrp.Explainer:
+    batch = torch.export.Dim("batch")
+    return lrp.compile(
+        Net().eval(), (images(2),), composite=composite, target="index", dynamic_shapes={"x": {0: batch}}
+    )
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "attnlrp"])
+def test_a_loaded_explainer_gives_the_same_bits(composite: str, tmp_path: Path) -> None:
+    explainer = compiled(composite)
+    explainer.save(tmp_path / "m.lrp.pt2")
+    x, target = images(5, seed=7), torch.tensor([0, 1, 2, 3, 4])
+
+    before = explainer(x, target=target)
+    after = lrp.load(tmp_path / "m.lrp.pt2")(x, target=target)
+
+    assert torch.equal(after.relevance["x"], before.relevance["x"])
+    assert after.output.keys() == before.output.keys()
+    assert all(torch.equal(after.output[name], before.output[name]) for name in before.output)
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "attnlrp"])
+def test_the_audit_works_after_loading(composite: str, tmp_path: Path) -> None:
+    explainer = compiled(composite)
+    explainer.save(tmp_path / "m.lrp.pt2")
+    x, target = images(3, seed=7), torch.tensor([0, 1, 2])
+
+    before = explainer.audit(x, target=target)
+    after = lrp.load(tmp_path / "m.lrp.pt2").audit(x, target=target)
+
+    assert after.inputs == pytest.approx(before.inputs)
+    assert after.absorbed == pytest.approx(before.absorbed, abs=1e-6)
+    assert [(entry.node, entry.rule) for entry in after.entries] == [(entry.node, entry.rule) for entry in before.entries]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "bert", "llama"])
+def test_real_architectures_survive_a_file(name: str, explain: Explain, tmp_path: Path) -> None:
+    explainer = explain(name, "epsilon-plus" if name == "resnet50" else "attnlrp")
+    explainer.save(tmp_path / "m.lrp.pt2")
+    args, kwargs = small(name).fresh(batch=4, length=9, seed=31)
+    target = torch.tensor([3, 1, 4, 1])
+
+    loaded = lrp.load(tmp_path / "m.lrp.pt2")
+    before, after = explainer(*args, target=target, **kwargs), loaded(*args, target=target, **kwargs)
+
+    (key,) = before.relevance
+    assert torch.equal(after.relevance[key], before.relevance[key])
+    assert loaded.audit(*args, target=target, **kwargs).inputs[key] == pytest.approx(
+        float(after.relevance[key].double().sum()), abs=1e-4 * float(after.relevance[key].abs().sum())
+    )
+
+
+def test_a_loaded_explainer_can_be_saved_and_exported_again(tmp_path: Path) -> None:
+    explainer = compiled()
+    explainer.save(tmp_path / "first.lrp.pt2")
+    explainer.to_onnx(tmp_path / "first.onnx")
+
+    loaded = lrp.load(tmp_path / "first.lrp.pt2")
+    loaded.save(tmp_path / "second.lrp.pt2")
+    loaded.to_onnx(tmp_path / "second.onnx")
+
+    x, target = images(3, seed=7), torch.tensor([0, 1, 2])
+    again = lrp.load(tmp_path / "second.lrp.pt2")
+    assert torch.equal(again(x, target=target).relevance["x"], explainer(x, target=target).relevance["x"])
+    assert (tmp_path / "second.onnx").exists()
+
+
+def test_the_file_holds_zeros_for_sample_inputs(tmp_path: Path) -> None:
+    compiled().save(tmp_path / "m.lrp.pt2")
+
+    args, kwargs = torch.export.load(tmp_path / "m.lrp.pt2").example_inputs
+
+    assert len(args) == 2
+    assert not kwargs
+    assert all(not tensor.any() for tensor in args)
+
+
+def test_the_metadata_survives_a_file(tmp_path: Path) -> None:
+    explainer = compiled()
+    explainer.save(tmp_path / "m.lrp.pt2")
+
+    assert lrp.load(tmp_path / "m.lrp.pt2").metadata == explainer.metadata
+
+
+# ---- Files that are no explainer ------------------------------------------------------------------------------------
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this is no explainer" * 50)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def truncated(path: Path) -> None:
+    compiled().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def another_program(path: Path) -> None:
+    torch.export.save(torch.export.export(nn.Linear(3, 2).eval(), (torch.randn(2, 3),)), path)
+
+
+def state_dict(path: Path) -> None:
+    torch.save({"weight": torch.randn(3)}, path)
+
+
+@pytest.mark.parametrize("write", [garbage, empty, truncated, another_program, state_dict])
+def test_a_file_that_is_no_explainer_is_refused(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "m.lrp.pt2"
+    write(path)
+
+    with pytest.raises(FormatError) as raised:
+        lrp.load(path)
+
+    message = str(raised.value)
+    assert "m.lrp.pt2" in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.lrp.pt2"
+    compiled().save(path)
+    content = bytearray(path.read_bytes())
+    # The directory at the end of the archive stays whole: what is inside no longer fits its checksums.
+    for position in range(len(content) // 4, len(content) // 2):
+        content[position] ^= 0xFF
+    path.write_bytes(content)
+
+    with pytest.raises(FormatError):
+        lrp.load(path)
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.lrp\.pt2"):
+        lrp.load(tmp_path / "nothing.lrp.pt2")
+
+
+# ---- Saves that fail ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("existing", [None, b"the old file"])
+def test_a_save_that_fails_changes_nothing(
+    existing: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.lrp.pt2"
+    if existing is not None:
+        path.write_bytes(existing)
+    explainer = compiled()
+
+    def fail_half_way(program: object, file: Path, **options: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch.export, "save", fail_half_way)
+    with pytest.raises(OSError, match="no space left"):
+        explainer.save(path)
+
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if existing is None else [existing])
+
+
+@pytest.mark.parametrize("existing", [None, b"the old file"])
+def test_an_onnx_export_that_fails_changes_nothing(
+    existing: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.lrp.onnx"
+    if existing is not None:
+        path.write_bytes(existing)
+    explainer = compiled()
+
+    def fail_half_way(program: object, file: str, **options: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", fail_half_way)
+    with pytest.raises(OSError, match="no space left"):
+        explainer.to_onnx(path)
+
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if existing is None else [existing])
+
+
+def test_saving_replaces_an_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.lrp.pt2"
+    path.write_bytes(b"the old file")
+
+    compiled().save(path)
+
+    assert lrp.load(path).metadata["target"] == "index"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.lrp.pt2"]
+
+
+def test_saving_into_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        compiled().save(tmp_path / "none" / "m.lrp.pt2")
