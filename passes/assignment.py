@@ -43,6 +43,7 @@ class Assignment:
         node: fx.Node,
         fetch: Callable[[Any], Tensor] = lambda handle: handle.meta["val"],
         absorb: Callable[[str, Tensor], None] | None = None,
+        asked: Callable[[Any], None] | None = None,
     ) -> Op:
         """The rule's view of the node; by default it sees the symbolic values of the capture."""
         return Op(
@@ -53,6 +54,7 @@ class Assignment:
             active=self.active,
             nonnegative=self.nonnegative,
             absorb=absorb,
+            asked=asked,
         )
 
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from lrp_compiler.rules import Relevance, propagate, total, unit
+from lrp_compiler.rules import Relevance, propagate, total
 from torch import Tensor, fx
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -43,13 +44,14 @@ class Accumulator:
     def __init__(self, fetch: Fetch, asked: Asked) -> None:
         self._fetch = fetch
         self._asked = asked
-        self._parts: defaultdict[fx.Node, dict[str, Tensor]] = defaultdict(dict)
+        self._parts: defaultdict[fx.Node, dict[str, Relevance]] = defaultdict(dict)
 
     def add(self, node: fx.Node, relevance: Relevance) -> None:
         """Add what one consumer passes on."""
         parts = self._parts[node]
         known = parts.get(relevance.form)
-        parts[relevance.form] = relevance.tensor if known is None else known + relevance.tensor
+        together = relevance if known is None else Relevance(known.tensor + relevance.tensor, relevance.form)
+        parts[relevance.form] = together
 
     def __contains__(self, node: fx.Node) -> bool:
         return node in self._parts
@@ -58,10 +60,17 @@ class Accumulator:
         """All relevance of the node's value."""
         parts = self._parts.pop(node)
         if len(parts) == 1:
-            ((form, tensor),) = parts.items()
-            return unit(tensor) if form == "unit" else total(tensor)
+            return next(iter(parts.values()))
+        return total(parts["total"].tensor + self.total(node, parts["unit"]))
+
+    def total(self, node: fx.Node, relevance: Relevance) -> Tensor:
+        """`R` of the node's value."""
+        if relevance.form == "total":
+            return relevance.tensor
+        if relevance.as_total is not None:
+            return relevance.as_total()
         self._asked(node, node)
-        return total(parts["total"] + parts["unit"] * self._fetch(node))
+        return relevance.tensor * self._fetch(node)
 
 
 def propagate_relevance(
@@ -108,7 +117,7 @@ def propagate_relevance(
                 arrived[node] = relevance
                 continue
             keep = None if absorb is None else (lambda cause, share, node=node: absorb(node, cause, share))
-            op = given.op(node, fetch, keep)
+            op = given.op(node, fetch, keep, partial(asked, node))
             try:
                 flow = propagate(op, relevance, given.rule, **given.options)
             except LookupError as error:
@@ -117,8 +126,6 @@ def propagate_relevance(
                 reached.add(given.arguments[name], share)
                 if pass_on is not None:
                     pass_on(node, given.arguments[name], share)
-            for value in op.asked:
-                asked(node, value)
     return arrived
 
 
@@ -161,7 +168,7 @@ def emit_relevance(
         for node in forward.graph.nodes:
             if node in arrived:
                 with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
-                    result[node.meta["input"]] = _as_total(arrived[node], node, fetch, asked)
+                    result[node.meta["input"]] = Accumulator(fetch, asked).total(node, arrived[node])
         return result
 
     # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
@@ -170,13 +177,6 @@ def emit_relevance(
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded:
         traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
-
-
-def _as_total(relevance: Relevance, node: fx.Node, fetch: Fetch, asked: Asked) -> Tensor:
-    if relevance.form == "total":
-        return relevance.tensor
-    asked(node, node)
-    return relevance.tensor * fetch(node)
 
 
 def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .op import Op
 from .registry import FUNCTION, Flow, family_rule, operator
-from .relevance import Relevance, sum_to_shape, total
+from .relevance import Relevance, sum_to_shape, total, unit
 
 aten = torch.ops.aten
 
@@ -30,13 +30,13 @@ Quotient = Callable[[], Tensor | float] | None
 def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """`R_x = R`; in unit form `g_x = g ⊙ f(x)/x`."""
     (operand,) = op.active
-    shape = op.shape(operand)
+    shape, dtype = op.shape(operand), op.dtype(operand)
     if relevance.form == "unit" and quotient is not None:
         factor = quotient()
-        carried = relevance.map(lambda g: g if isinstance(factor, (int, float)) and factor == 1 else g * factor)
+        g = relevance.tensor if isinstance(factor, (int, float)) and factor == 1 else relevance.tensor * factor
+        carried = unit(g, lambda: op.total(relevance))
     else:
         carried = total(op.total(relevance))
-    dtype = op.dtype(operand)
     # Pixels (uint8) that are cast to float keep their relevance in float.
     return {operand: carried.map(lambda r: sum_to_shape(r.to(dtype) if dtype.is_floating_point else r, shape))}
 

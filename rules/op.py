@@ -36,8 +36,8 @@ def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[st
 class Op:
     """One operation of the forward graph: its target, its operands and its result, fetched when asked for.
 
-    A rule reads forward values through `tensor(name)` and `output`; each first reading is written down in
-    `asked`, because that is what makes a promise. Shapes, dtypes and options cost nothing and are not written down.
+    A rule reads forward values through `tensor(name)` and `output`; whoever keeps the promises is told (`asked`), because
+    reading is what makes one. Shapes, dtypes and options cost nothing and are not told.
 
     Names are those of the op's ATen schema (`input`, `weight`, `self`, `other`, …); the members of a list of
     tensors are called `tensors.0`, `tensors.1`, ….
@@ -50,6 +50,7 @@ class Op:
         active: names of the operands that carry relevance.
         nonnegative: names of the operands that are known to be ≥ 0.
         absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
+        asked: told the handle of every forward value that is read.
     """
 
     def __init__(
@@ -62,15 +63,16 @@ class Op:
         active: Iterable[str],
         nonnegative: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
+        asked: Callable[[Any], None] | None = None,
     ) -> None:
         self.target = target
         self.arguments = arguments
         self.active = tuple(active)
-        self.asked: list[Any] = []
         self._nonnegative = frozenset(nonnegative)
         self._result = result
         self._fetch = fetch
         self._absorb = absorb
+        self._asked = asked
 
     @classmethod
     def eager(cls, target: torch._ops.OpOverload, *args: Any, active: Iterable[str] | None = None, **kwargs: Any) -> Op:
@@ -137,7 +139,9 @@ class Op:
 
     def total(self, relevance: Relevance) -> Tensor:
         """`R` of the op's result."""
-        return relevance.tensor if relevance.form == "total" else relevance.tensor * self.output
+        if relevance.form == "total":
+            return relevance.tensor
+        return relevance.tensor * self.output if relevance.as_total is None else relevance.as_total()
 
     def quotient(self, relevance: Relevance, epsilon: float, z: Callable[[], Tensor] | None = None) -> Tensor:
         """`R / s(z)` for the relevance R of the op's result; its share for the stabiliser is absorbed.
@@ -163,6 +167,6 @@ class Op:
             self._absorb(cause, share())
 
     def _ask(self, handle: Any) -> Tensor:
-        if not any(handle is known for known in self.asked):
-            self.asked.append(handle)
+        if self._asked is not None:
+            self._asked(handle)
         return self._fetch(handle)

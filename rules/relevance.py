@@ -20,15 +20,18 @@ TOTAL_STABILISER = 1e-6
 class Relevance:
     """Relevance of a tensor `a`: its total `R`, or the unit form `g` with `R = a ⊙ g`.
 
-    `tensor` has the shape and dtype of `a`.
+    `tensor` has the shape and dtype of `a`. A rule that keeps `R` while it changes `g` may hand both on: `as_total` gives
+    `R` without the value of `a`, and whoever needs the total form takes it from there.
     """
 
     tensor: Tensor
     form: Form
+    as_total: Callable[[], Tensor] | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Relevance:
-        """The same form of what `function` makes of the tensor."""
-        return Relevance(function(self.tensor), self.form)
+        """The same form of what the linear map `function` makes of the tensor."""
+        as_total = self.as_total
+        return Relevance(function(self.tensor), self.form, None if as_total is None else lambda: function(as_total()))
 
 
 def total(tensor: Tensor) -> Relevance:
@@ -36,9 +39,9 @@ def total(tensor: Tensor) -> Relevance:
     return Relevance(tensor, "total")
 
 
-def unit(tensor: Tensor) -> Relevance:
+def unit(tensor: Tensor, as_total: Callable[[], Tensor] | None = None) -> Relevance:
     """Relevance given as `g`, with `R = a ⊙ g`."""
-    return Relevance(tensor, "unit")
+    return Relevance(tensor, "unit", as_total)
 
 
 def sign(z: Tensor) -> Tensor:
