@@ -23,7 +23,7 @@ CONVOLUTIONS: dict[Any, Any] = {
     aten.conv_transpose2d.input: aten.conv2d.default,
     aten.conv_transpose3d.input: aten.conv3d.default,
 }
-DEFAULTS = (None, 1, 0, 0, 1, 1)
+DEFAULTS: list[Any] = [None, 1, 0, 0, 1, 1]
 """bias, stride, padding, output_padding, groups, dilation of a transposed convolution."""
 
 
@@ -34,7 +34,7 @@ def lower_transposes(module: fx.GraphModule) -> PassResult:
         if node.op != "call_function" or node.target not in CONVOLUTIONS or node.kwargs:
             continue
         q, weight, *options = arguments(node)
-        bias, stride, padding, output_padding, groups, dilation = (*options, *DEFAULTS[len(options) :])
+        bias, stride, padding, output_padding, groups, dilation = [*options, *DEFAULTS[len(options) :]]
         shape = weight.meta["val"].shape
         dims = len(shape) - 2
         stride, padding, output_padding, dilation = (

@@ -15,6 +15,7 @@ from . import (
     pooling,
     product,
     selection,
+    signed,
     softmax,
 )
 from .op import Op, bind
@@ -43,6 +44,7 @@ __all__ = [
     "rule",
     "rules_of",
     "selection",
+    "signed",
     "softmax",
     "total",
     "unit",

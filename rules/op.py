@@ -36,8 +36,8 @@ def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[st
 class Op:
     """One operation of the forward graph: its target, its operands and its result, fetched when asked for.
 
-    A rule reads forward values through `tensor(name)` and `output`; whoever keeps the promises is told (`asked`), because
-    reading is what makes one. Shapes, dtypes and options cost nothing and are not told.
+    A rule reads forward values through `tensor(name)` and `output`. Reading one makes a promise, so whoever keeps those
+    is told (`asked`). Shapes, dtypes and options cost nothing and are not told.
 
     Names are those of the op's ATen schema (`input`, `weight`, `self`, `other`, …); the members of a list of
     tensors are called `tensors.0`, `tensors.1`, ….

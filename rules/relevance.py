@@ -20,8 +20,8 @@ TOTAL_STABILISER = 1e-6
 class Relevance:
     """Relevance of a tensor `a`: its total `R`, or the unit form `g` with `R = a ⊙ g`.
 
-    `tensor` has the shape and dtype of `a`. A rule that keeps `R` while it changes `g` may hand both on: `as_total` gives
-    `R` without the value of `a`, and whoever needs the total form takes it from there.
+    `tensor` has the shape and dtype of `a`. A rule that keeps `R` while it changes `g` may hand both on: `as_total`
+    gives `R` without the value of `a`, and whoever needs the total form takes it from there.
     """
 
     tensor: Tensor

@@ -13,7 +13,7 @@ from lrp_compiler.errors import CaptureError, CompositeError, InputError, LrpErr
 
 
 def sentence(raised: pytest.ExceptionInfo[LrpError]) -> str:
-    """The message, once it was seen to be a single sentence: one line, a capital at the start, a full stop at the end."""
+    """The message, once it was seen to be a single sentence on a line of its own."""
     message = str(raised.value)
     assert "\n" not in message, message
     assert message.endswith("."), message
@@ -31,7 +31,7 @@ def explainer(**options: Any) -> lrp.Explainer:
     return lrp.compile(net(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},), **options)
 
 
-# ---- Operations without a rule --------------------------------------------------------------------------------------
+# ---- Operations without a rule ----
 
 
 class Mixer(nn.Module):
@@ -118,7 +118,7 @@ def test_an_operation_off_the_path_of_relevance_needs_no_rule() -> None:
     assert lrp.compile(Model().eval(), (x,), target=0)(x).relevance["x"].shape == (2, 3)
 
 
-# ---- Models ---------------------------------------------------------------------------------------------------------
+# ---- Models ----
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
@@ -255,7 +255,7 @@ def test_a_model_that_changes_its_buffers_is_refused() -> None:
     assert "calls" in sentence(raised)
 
 
-# ---- Options --------------------------------------------------------------------------------------------------------
+# ---- Options ----
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_rule_with_an_option_that_it_does_not_have_is_refused() -> None:
     assert "gamma" in sentence(raised)
 
 
-# ---- Calls ----------------------------------------------------------------------------------------------------------
+# ---- Calls ----
 
 X = torch.randn(2, 4)
 WITH_NAN = torch.tensor([[1.0, 2.0, float("nan"), 4.0]])

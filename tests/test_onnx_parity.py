@@ -29,7 +29,7 @@ IMAGES = ("vgg16", "resnet50", "efficientnet_lite0", "vit_b_16")
 TESTS = Path(__file__).resolve().parent
 
 # Each network with the composite that it is mostly explained with.
-COMPOSITE = {name: "attnlrp" for name in SEVEN} | dict.fromkeys(("vgg16", "resnet50", "efficientnet_lite0"), "epsilon-plus")
+COMPOSITE = dict.fromkeys(SEVEN, "attnlrp") | dict.fromkeys(("vgg16", "resnet50", "efficientnet_lite0"), "epsilon-plus")
 # Batches of 1 and 3, and for text two lengths that are not the example's: ten rows.
 SIZES = [(1, 7), (3, 9), (3, 7), (3, 17)]
 
@@ -58,7 +58,9 @@ def logits_of(output: object) -> Tensor:
     return output if isinstance(output, Tensor) else output["logits"]  # type: ignore[index]
 
 
-def compare(example: Example, single: lrp.Explainer, double: lrp.Explainer, path: Path) -> dict[str, tuple[float, float]]:
+def compare(
+    example: Example, single: lrp.Explainer, double: lrp.Explainer, path: Path
+) -> dict[str, tuple[float, float]]:
     """Median row error of (onnxruntime, torch in float32) for logits and relevance."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     errors: dict[str, tuple[list, list]] = {"logits": ([], []), "relevance": ([], [])}
@@ -198,7 +200,9 @@ class Net(nn.Module):
 
 def export_net(path: Path) -> None:
     x = torch.zeros(2, 3, 8, 8)
-    lrp.compile(Net().eval(), (x,), composite="attnlrp", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}).to_onnx(path)
+    lrp.compile(Net().eval(), (x,), composite="attnlrp", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}).to_onnx(
+        path
+    )
 
 
 def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:

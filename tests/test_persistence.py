@@ -69,7 +69,9 @@ def test_the_audit_works_after_loading(composite: str, tmp_path: Path) -> None:
 
     assert after.inputs == pytest.approx(before.inputs)
     assert after.absorbed == pytest.approx(before.absorbed, abs=1e-6)
-    assert [(entry.node, entry.rule) for entry in after.entries] == [(entry.node, entry.rule) for entry in before.entries]
+    assert [(entry.node, entry.rule) for entry in after.entries] == [
+        (entry.node, entry.rule) for entry in before.entries
+    ]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "bert", "llama"])
@@ -121,7 +123,7 @@ def test_the_metadata_survives_a_file(tmp_path: Path) -> None:
     assert lrp.load(tmp_path / "m.lrp.pt2").metadata == explainer.metadata
 
 
-# ---- Files that are no explainer ------------------------------------------------------------------------------------
+# ---- Files that are no explainer ----
 
 
 def garbage(path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:
         lrp.load(tmp_path / "nothing.lrp.pt2")
 
 
-# ---- Saves that fail ------------------------------------------------------------------------------------------------
+# ---- Saves that fail ----
 
 
 @pytest.mark.parametrize("existing", [None, b"the old file"])

@@ -1,0 +1,97 @@
+"""One spelling for everything."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lrp_compiler.passes.canonicalise import canonicalise
+from torch import Tensor, nn
+from torch.testing import FileCheck
+
+X = torch.randn(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "no_op",
+    [
+        lambda x: x.clone(),
+        lambda x: x.contiguous(),
+        lambda x: x.detach(),
+        lambda x: x.to(torch.float32),
+        lambda x: x[:],
+        lambda x: x[:, 0:3],
+        lambda x: x * 1,
+        lambda x: x / 1,
+        lambda x: x + 0,
+        lambda x: x - 0,
+        lambda x: x.view(2, 3, 4),
+        lambda x: x.expand(2, 3, 4),
+        lambda x: x.permute(0, 1, 2),
+        lambda x: nn.functional.pad(x, (0, 0)),
+    ],
+)
+def test_what_changes_nothing_goes(no_op: Callable, graph_of: Callable, targets: Callable) -> None:
+    before = graph_of(lambda x: no_op(x.relu()).tanh(), X)
+
+    after = canonicalise(before).graph_module
+
+    assert targets(after) == ["relu", "tanh"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x * 2,
+        lambda x: x + 1,
+        lambda x: x[:, 1:],
+        lambda x: x[:, ::2],
+        lambda x: x.to(torch.float64),
+        lambda x: x.permute(1, 0, 2),
+        lambda x: x.flip(0),
+        lambda x: x.expand(5, 2, 3, 4),
+        lambda x: torch.add(x, torch.ones(1), alpha=0),
+        lambda x: x + torch.zeros(2, 1, 1, 1),
+    ],
+)
+def test_what_changes_something_stays(change: Callable, graph_of: Callable) -> None:
+    before = graph_of(lambda x: change(x.relu()), X)
+    (expected,) = before(X)
+
+    (result,) = canonicalise(before).graph_module(X)
+
+    assert result.dtype == expected.dtype
+    assert torch.equal(result, expected)
+
+
+def test_reshapes_get_one_name(graph_of: Callable) -> None:
+    before = graph_of(lambda x: x.view(6, 4).unflatten(0, (2, 3)).reshape(2, 12), X)
+    FileCheck().check("aten.view").run(before.code)
+
+    after = canonicalise(before).graph_module
+
+    FileCheck().check_not("aten.view").check("aten.reshape").run(after.code)
+
+
+def test_batch_norm_is_a_single_op_again(graph_of: Callable) -> None:
+    norm, x = nn.BatchNorm1d(3).double().eval(), torch.randn(2, 3, 4, dtype=torch.float64)
+    before = graph_of(norm, x)
+    FileCheck().check("_native_batch_norm_legit_no_training").check("getitem").run(before.code)
+
+    after = canonicalise(before).graph_module
+
+    FileCheck().check_not("getitem").check_count("aten.batch_norm", 1).run(after.code)
+    torch.testing.assert_close(after(x)[0], norm(x))
+
+
+def test_checks_of_the_exporter_go(graph_of: Callable) -> None:
+    def cast(x: Tensor) -> Tensor:
+        return x.to(torch.float64)
+
+    after = canonicalise(graph_of(cast, X)).graph_module
+
+    FileCheck().check_not("_assert_tensor_metadata").check("float64").run(after.code)
+
+
+def test_it_says_whether_it_changed_anything(graph_of: Callable) -> None:
+    assert canonicalise(graph_of(lambda x: x.clone().relu(), X)).modified
+    assert not canonicalise(graph_of(lambda x: x.relu(), X)).modified

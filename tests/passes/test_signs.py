@@ -1,0 +1,90 @@
+"""What is ≥ 0 whatever the input; claims are checked on random inputs."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lrp_compiler.passes.signs import nonnegative_values
+from lrp_compiler.passes.simplify import simplify
+from torch import Tensor
+from torch.nn import functional
+
+X = torch.randn(2, 4, 6)
+
+
+def known(function: Callable, graph_of: Callable) -> bool:
+    forward = simplify(graph_of(function, X)).graph_module
+    (result,) = forward.graph.output_node().args[0]
+    return result in nonnegative_values(forward)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.relu,
+        torch.sigmoid,
+        torch.exp,
+        torch.abs,
+        lambda x: torch.softmax(x, -1),
+        lambda x: x.pow(2),
+        lambda x: x.clamp(min=0),
+        lambda x: functional.hardtanh(x, 0.0, 6.0),
+        lambda x: functional.max_pool1d(x.relu(), 2),
+        lambda x: functional.avg_pool1d(x.relu(), 2),
+        lambda x: x.relu().mean(-1),
+        lambda x: x.relu() + x.abs(),
+        lambda x: x.relu() * 2,
+        lambda x: x.relu() + 1,
+        lambda x: torch.cat([x.relu(), x.exp()], 1),
+        lambda x: x.relu().reshape(8, 6).transpose(0, 1)[2],
+        lambda x: functional.pad(x.relu(), (1, 1)),
+        lambda x: functional.dropout(x.relu(), 0.5, training=False),
+    ],
+)
+def test_a_value_that_cannot_be_negative_is_known(function: Callable, graph_of: Callable) -> None:
+    assert known(function, graph_of)
+    assert function(10 * torch.randn(5, *X.shape).flatten(0, 1)[: X.shape[0]]).min() >= 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.tanh,
+        torch.neg,
+        lambda x: x.pow(3),
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp(min=-1),
+        lambda x: functional.hardtanh(x),
+        lambda x: functional.leaky_relu(x),
+        lambda x: functional.gelu(x),
+        lambda x: x.relu() - x.abs(),
+        lambda x: torch.add(x.relu(), x.abs(), alpha=-1),
+        lambda x: x.relu() * -2,
+        lambda x: x.relu() + -1,
+        lambda x: -2 + x.relu(),
+        lambda x: x.relu() * x,
+        lambda x: x.relu() * torch.tensor(-1.0),
+        lambda x: x.relu() + torch.tensor([-1.0]),
+        lambda x: torch.cat([x.relu(), x], 1),
+        lambda x: functional.pad(x.relu(), (1, 1), value=-1.0),
+        lambda x: torch.where(x > 0, x.relu(), x),
+        lambda x: x.relu().masked_fill(x > 0, -5.0),
+        lambda x: x.relu() @ torch.ones(6, 2),
+    ],
+)
+def test_a_value_that_may_be_negative_is_not_claimed(function: Callable, graph_of: Callable) -> None:
+    assert not known(function, graph_of)
+
+
+def test_the_claim_reaches_the_rules(graph_of: Callable) -> None:
+    from lrp_compiler.passes.assignment import assignment
+    from lrp_compiler.passes.pipeline import analyse
+
+    def function(x: Tensor) -> Tensor:
+        return functional.conv1d(x.relu(), torch.ones(1, 4, 3)) + functional.conv1d(x, torch.ones(1, 4, 3))
+
+    forward = simplify(graph_of(function, X)).graph_module
+    analyse(forward, [node.meta["input"] for node in forward.graph.find_nodes(op="placeholder")])
+
+    given = [assignment(node) for node in forward.graph.nodes if node.target is torch.ops.aten.conv1d.default]
+    assert [item.nonnegative for item in given] == [("input",), ()]

@@ -1,0 +1,200 @@
+"""The identity rule: R_x = R, and in unit form the quotient f(x)/x, with its limit at 0."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
+from lrp_compiler.rules.registry import FUNCTION
+from torch import Tensor
+
+aten = torch.ops.aten
+
+X = torch.tensor([-4.0, -2.5, -1.0, -0.3, 0.0, 1e-3, 0.7, 1.0, 2.0, 5.5, 7.0], dtype=torch.float64)
+OTHER = torch.linspace(-2, 3, len(X), dtype=torch.float64) + 0.1
+
+
+class Call(NamedTuple):
+    """How an elementwise op is called on x: `args` with x at the place of `...`."""
+
+    args: tuple[Any, ...] = (...,)
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple default that nobody changes
+
+    def of(self, target: Any, x: Tensor) -> Tensor:
+        return target(*(x if arg is ... else arg for arg in self.args), **self.kwargs)
+
+
+WITH_QUOTIENT: dict[Any, list[Call]] = {
+    aten.relu.default: [Call()],
+    aten.hardtanh.default: [Call(), Call((..., -2.0, 0.5)), Call((..., 0.0, 6.0))],
+    aten.relu6.default: [Call()],
+    aten.clamp.default: [Call((..., -1.0, 2.0)), Call((..., 0, None)), Call((..., None, 3))],
+    aten.gelu.default: [Call(), Call(kwargs={"approximate": "tanh"})],
+    aten.silu.default: [Call()],
+    aten.hardswish.default: [Call()],
+    aten.mish.default: [Call()],
+    aten.tanh.default: [Call()],
+    aten.sin.default: [Call()],
+    aten.atan.default: [Call()],
+    aten.asinh.default: [Call()],
+    aten.erf.default: [Call()],
+    aten.leaky_relu.default: [Call(), Call((..., 0.3))],
+    aten.elu.default: [Call(), Call((..., 1.5)), Call((..., 1.67, 1.05, 0.9))],
+    aten.abs.default: [Call()],
+    aten.pow.Tensor_Scalar: [Call((..., 2)), Call((..., 3)), Call((..., 1))],
+    aten.neg.default: [Call()],
+    aten._to_copy.default: [Call()],
+    aten.to.dtype: [Call((..., torch.float64))],
+    aten.clone.default: [Call()],
+    aten.alias.default: [Call()],
+    aten.detach.default: [Call()],
+    aten.contiguous.default: [Call()],
+    aten.lift_fresh_copy.default: [Call()],
+    aten.mul.Tensor: [Call((..., OTHER)), Call((..., 2.5)), Call((OTHER, ...))],
+    aten.mul.Scalar: [Call((..., -3.0))],
+    aten.div.Tensor: [Call((..., OTHER)), Call((..., 4.0))],
+    aten.div.Scalar: [Call((..., 4.0))],
+}
+POSITIVE = X.abs() + 0.1
+WITHOUT_QUOTIENT: dict[Any, list[Call]] = {
+    aten.sigmoid.default: [Call()],
+    aten.exp.default: [Call()],
+    aten.cos.default: [Call()],
+    aten.softplus.default: [Call()],
+    aten.hardsigmoid.default: [Call()],
+    aten.log.default: [Call()],
+    aten.rsqrt.default: [Call()],
+    aten.reciprocal.default: [Call()],
+    aten.sqrt.default: [Call()],
+    aten.log1p.default: [Call()],
+    aten.pow.Tensor_Scalar: [Call((..., -0.5)), Call((..., 0.5)), Call((..., -1))],
+    aten.div.Tensor: [Call((OTHER, ...))],
+}
+CASES = [(target, call) for target, calls in WITH_QUOTIENT.items() for call in calls]
+TOTAL_CASES = [(target, call) for target, calls in WITHOUT_QUOTIENT.items() for call in calls]
+
+
+def ident(value: Any) -> str:
+    if isinstance(value, Call):
+        return ",".join("x" if arg is ... else "c" if isinstance(arg, Tensor) else str(arg) for arg in value.args)
+    return str(value)
+
+
+def op_of(target: Any, call: Call, x: Tensor) -> Op:
+    args = tuple(x if arg is ... else arg for arg in call.args)
+    active = [name for name, value in bind(target, args, call.kwargs).items() if value is x]
+    return Op.eager(target, *args, active=active, **call.kwargs)
+
+
+def test_every_registered_elementwise_op_is_tried_here() -> None:
+    registered = {target for target, entries in OPERATORS.items() if any(e.family == "elementwise" for e in entries)}
+
+    assert registered - {FUNCTION} == WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys()
+
+
+@pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
+def test_the_unit_form_is_multiplied_by_f_of_x_over_x(target: Any, call: Call) -> None:
+    op = op_of(target, call, X)
+    away = X != 0
+
+    (relevance,) = propagate(op, unit(torch.ones_like(X))).values()
+
+    assert relevance.form == "unit"
+    quotient = relevance.tensor.expand_as(X)
+    torch.testing.assert_close(quotient[away], (call.of(target, X) / X)[away], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
+def test_at_zero_the_quotient_is_its_limit(target: Any, call: Call) -> None:
+    op = op_of(target, call, X)
+
+    (relevance,) = propagate(op, unit(torch.ones_like(X))).values()
+
+    # Beside a kink the limits from the left and from the right differ: whatever lies between them will do.
+    step = 1e-6
+    beside = [(call.of(target, torch.where(X == 0, h, X)) / h)[X == 0].item() for h in (-step, step)]
+    assert min(beside) - 1e-5 <= relevance.tensor.expand_as(X)[X == 0].item() <= max(beside) + 1e-5
+
+
+@pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
+def test_relevance_in_total_form_passes_unchanged(target: Any, call: Call) -> None:
+    R = torch.linspace(-1, 1, len(X), dtype=torch.float64)
+
+    (relevance,) = propagate(op_of(target, call, X), total(R)).values()
+
+    assert relevance.form == "total"
+    assert torch.equal(relevance.tensor, R)
+
+
+@pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
+def test_both_forms_say_the_same(target: Any, call: Call) -> None:
+    g = torch.linspace(-1, 1, len(X), dtype=torch.float64)
+    op = op_of(target, call, X)
+
+    (relevance,) = propagate(op, unit(g)).values()
+
+    torch.testing.assert_close(relevance.tensor * X, g * op.output, rtol=1e-9, atol=1e-11)
+    if relevance.as_total is not None:
+        torch.testing.assert_close(relevance.as_total(), g * op.output, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("target", "call"), TOTAL_CASES, ids=ident)
+def test_where_no_quotient_exists_the_total_form_goes_on(target: Any, call: Call) -> None:
+    g = torch.linspace(-1, 1, len(X), dtype=torch.float64)
+    op = op_of(target, call, POSITIVE)
+
+    (relevance,) = propagate(op, unit(g)).values()
+
+    assert relevance.form == "total"
+    torch.testing.assert_close(relevance.tensor, g * op.output)
+
+
+def test_broadcast_operands_get_the_sum() -> None:
+    row, matrix = X[:3].clone(), torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
+    g = torch.randn(2, 3, dtype=torch.float64)
+
+    flow = propagate(Op.eager(aten.mul.Tensor, row, matrix), unit(g))
+
+    torch.testing.assert_close(flow["self"].tensor, (g * matrix).sum(0))
+
+
+def test_a_cast_returns_relevance_in_the_operands_dtype() -> None:
+    x = torch.randn(4)
+    op = Op.eager(aten._to_copy.default, x, dtype=torch.float64)
+
+    flow = propagate(op, unit(torch.ones(4, dtype=torch.float64)))
+
+    assert flow["self"].tensor.dtype == torch.float32
+
+
+def test_the_rule_zero_passes_nothing_on() -> None:
+    assert propagate(Op.eager(aten.relu.default, X), unit(torch.ones_like(X)), "zero") == {}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (-3.0, -1.0)])
+def test_a_clamp_that_excludes_zero_is_no_activation(low: float, high: float) -> None:
+    operator = find(Op.eager(aten.clamp.default, X, low, high))
+
+    assert operator is None or operator.family != "elementwise"
+
+
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [(lambda x: x * torch.sigmoid(x), 0.5), (lambda x: torch.tanh(x) ** 2, 0.0), (lambda x: x.exp() - 1, 1.0)],
+)
+def test_a_region_taken_as_one_function_has_its_quotient(function: Any, slope: float) -> None:
+    op = Op(FUNCTION, {"self": X, "slope": slope}, function(X), fetch=lambda tensor: tensor, active=("self",))
+
+    flow = propagate(op, unit(torch.ones_like(X)))
+
+    expected = torch.where(X == 0, torch.full_like(X, slope), function(X) / X)
+    torch.testing.assert_close(flow["self"].tensor, expected)
+
+
+def test_a_region_with_a_value_at_zero_goes_on_in_total_form() -> None:
+    op = Op(FUNCTION, {"self": X, "slope": None}, X.cosh(), fetch=lambda tensor: tensor, active=("self",))
+
+    flow = propagate(op, unit(torch.ones_like(X)))
+
+    assert flow["self"].form == "total"
+    torch.testing.assert_close(flow["self"].tensor, X.cosh())
