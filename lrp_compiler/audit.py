@@ -150,9 +150,7 @@ class _Books:
         return float(_total(relevance, self.values[node]).sum())
 
     def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
-        shape = self.values[node].shape
-        share = share.double().expand(torch.broadcast_shapes(share.shape, shape))
-        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum())
+        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.double().sum())
 
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
         self.seen[node] = self.sum(node, relevance)

@@ -25,12 +25,20 @@ class Capture:
     Args:
         program: pure ATen, as torch.export gives it.
         inputs: placeholder name → public name (nested inputs dotted), tensor inputs only, in order.
+        constants: public name → value of the inputs that are plain values (None, True, 3): baked in.
         outputs: public names of the flat outputs, in order.
     """
 
     program: ExportedProgram
     inputs: dict[str, str]
+    constants: dict[str, Any]
     outputs: list[str]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Names of the model's arguments, in order."""
+        signature = self.program.module_call_graph[0].signature
+        return list(signature.forward_arg_names or []) if signature is not None else []
 
 
 def capture(
@@ -61,7 +69,8 @@ def capture(
     else:
         program = model if isinstance(model, ExportedProgram) else load_program(model)
     _refuse_training(program)
-    return Capture(program, input_names(program), output_names(program))
+    inputs, constants = input_names(program)
+    return Capture(program, inputs, constants, output_names(program))
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -139,23 +148,26 @@ def _refuse_training(program: ExportedProgram) -> None:
             )
 
 
-def input_names(program: ExportedProgram) -> dict[str, str]:
-    """Placeholder name → public name of every tensor input, in order; nested inputs have dotted names."""
+def input_names(program: ExportedProgram) -> tuple[dict[str, str], dict[str, Any]]:
+    """Tensor inputs, placeholder name → public name (nested ones dotted), and plain inputs, public name → value."""
     specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
     paths = _leaf_paths(program.call_spec.in_spec, len(specs))
     signature = program.module_call_graph[0].signature
     arguments = list(signature.forward_arg_names or []) if signature is not None else []
-    names = {}
+    names: dict[str, str] = {}
+    constants: dict[str, Any] = {}
     for spec, path in zip(specs, paths, strict=True):
-        if not isinstance(spec, TensorArgument):
-            continue
         in_kwargs, position, *rest = path
         if in_kwargs == 1:
             root = str(position)
         else:
             root = arguments[int(position)] if int(position) < len(arguments) else spec.name
-        names[spec.name] = ".".join([root, *map(str, rest)])
-    return names
+        name = ".".join([root, *map(str, rest)])
+        if isinstance(spec, TensorArgument):
+            names[spec.name] = name
+        else:
+            constants[name] = getattr(spec, "value", None)
+    return names, constants
 
 
 def output_names(program: ExportedProgram) -> list[str]:

@@ -60,9 +60,9 @@ def compile(
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
     start = _seed(target, seed)
-    clash = set(start.inputs) & set(captured.inputs.values())
+    clash = [name for name in start.inputs if name in captured.inputs.values()]
     if clash:
-        raise InputError(f"The model has an input {clash.pop()!r} itself: rename it, or fix target and seed.")
+        raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target and seed.")
     output = choose_output(captured)
     with quiet():
         compiled = compile_graphs(

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 import lrp_compiler
 from lrp_compiler.audit import Audit, audit
 from lrp_compiler.capture import Capture
-from lrp_compiler.errors import FormatError
+from lrp_compiler.errors import FormatError, InputError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx
@@ -87,8 +87,10 @@ class Explainer:
                     strict=True,
                 )
             ],
+            "arguments": captured.arguments,
+            "constants": captured.constants,
+            "explained": compiled.output,
             "output_structure": _dump_structure(captured.program.call_spec.out_spec),
-            "input_structure": _dump_structure(captured.program.call_spec.in_spec),
             "versions": {
                 "lrp_compiler": lrp_compiler.__version__,
                 "torch": torch.__version__.split("+")[0],
@@ -189,8 +191,7 @@ class Explainer:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any, seed: Tensor | None, check_nan: bool
     ) -> list[Tensor]:
         specs = self.inputs
-        flat_args, flat_kwargs = _flatten_nested(args, kwargs, specs)
-        bound = bind(specs, flat_args, flat_kwargs)
+        bound = bind(specs, *self._flatten(args, kwargs))
         bound = {name: torch.as_tensor(value) for name, value in bound.items()}
         has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
         sizes = check(specs, bound, has_nan=has_nan)
@@ -209,6 +210,27 @@ class Explainer:
             tensors.append(value.to(getattr(torch, spec.dtype)))
         return tensors
 
+    def _flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The call's tensors: nested ones get dotted names, plain values are compared with what was baked in."""
+        arguments, constants = self.metadata["arguments"], self.metadata["constants"]
+        if len(args) > len(arguments):
+            return list(args), dict(kwargs)
+        flat = {}
+        for root, value in [*zip(arguments, args, strict=False), *kwargs.items()]:
+            if not isinstance(value, PLAIN):
+                flat[root] = value
+                continue
+            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+                steps = (str(getattr(step, "key", getattr(step, "idx", step))) for step in path)
+                name = ".".join([root, *steps])
+                if name not in constants:
+                    flat[name] = leaf
+                elif leaf != constants[name]:
+                    raise InputError(
+                        f"Input {name!r} was {constants[name]!r} when the explainer was compiled, and cannot change."
+                    )
+        return [], flat
+
     def _structured(self, flat: tuple[Any, ...]) -> Any:
         structure = self.metadata["output_structure"]
         try:
@@ -216,6 +238,10 @@ class Explainer:
         except Exception:
             # The class of the output (a ModelOutput, say) is not known in this process: names serve as well.
             return {entry["name"]: value for entry, value in zip(self.metadata["outputs"], flat, strict=True)}
+
+
+PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
+"""Inputs that are no tensors themselves but may hold some, or were baked in."""
 
 
 def load(path: str | os.PathLike[str]) -> Explainer:
@@ -234,25 +260,10 @@ def load(path: str | os.PathLike[str]) -> Explainer:
     except Exception as error:
         raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
     metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
-    joint, forward = restore_forward(program, len(metadata["inputs"]), len(metadata["outputs"]))
+    joint, forward = restore_forward(program, len(metadata["inputs"]), len(metadata["outputs"]), metadata["explained"])
     explainer = Explainer(joint, forward, metadata)
     explainer._program = program
     return explainer
-
-
-def _flatten_nested(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], specs: list[TensorSpec]
-) -> tuple[list[Any], dict[str, Any]]:
-    """Lists, tuples and dicts among the inputs become dotted names; plain values that were baked in are left out."""
-    if all("." not in spec.name for spec in specs):
-        return list(args), {name: value for name, value in kwargs.items() if value is not None}
-    roots = list(dict.fromkeys(spec.name.split(".")[0] for spec in specs))
-    flat = {}
-    for root, value in [*zip(roots, args, strict=False), *kwargs.items()]:
-        leaves, _ = pytree.tree_flatten_with_path(value)
-        for path, leaf in leaves:
-            flat[".".join([root, *(str(getattr(step, "key", getattr(step, "idx", step))) for step in path)])] = leaf
-    return [], flat
 
 
 def _for_every_row(target: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:

@@ -35,9 +35,13 @@ def retrace(module: fx.GraphModule) -> torch.export.ExportedProgram:
 
 
 def _dim(size: torch.SymInt, label: str) -> Any:
-    """A dim of that name in the range that the capture found, or an automatic one where the size is derived."""
+    """A dim of that name in the range that the capture found.
+
+    Sizes of images are left to torch: what a strided convolution's transpose cuts off depends on their remainder, which
+    holds for every size but is not something that torch can prove.
+    """
     symbol, shape_env = size.node.expr, size.node.shape_env
-    if not symbol.is_Symbol or not label.isidentifier():
+    if not symbol.is_Symbol or label not in ("batch", "sequence"):
         return Dim.AUTO
     known = shape_env.var_to_range.get(symbol)
     bounds = {}

@@ -21,7 +21,10 @@ from .assignment import KEY, Assignment
 from .graph_tools import is_tensor
 
 CASTS = {torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype}
-INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {torch.ops.aten.embedding.default: ("indices",)}
+INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {
+    torch.ops.aten.embedding.default: ("indices",),
+    torch.ops.aten.index.Tensor: ("indices.0",),
+}
 """Integer operands whose relevance is that of what they looked up."""
 
 
@@ -62,11 +65,12 @@ def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
         return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
     source, result = value.meta["val"].dtype, node.meta["val"].dtype
     if name in INDEX_OPERANDS.get(node.target, ()):
-        return True
+        return bool(result.is_floating_point)
     if source.is_floating_point:
         return bool(result.is_floating_point)
-    if node.target in CASTS:
-        return bool(result.is_floating_point) and source == torch.uint8
+    if result.is_floating_point:
+        return source == torch.uint8
     # Integers keep what they carry while they are moved about, not when they are calculated with.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
-    return moved and source == result and (name in ("self", "input") or name.startswith("tensors."))
+    indices = name.startswith(("ind", "mask", "condition"))
+    return result is not torch.bool and (node.target in CASTS or (moved and not indices))

@@ -51,11 +51,13 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
             continue
         if node.target in CHECKS:
             module.graph.erase_node(node)
-        elif _changes_nothing(node):
+        elif _changes_nothing(node) and not _names_an_input(node):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
         elif node.target in RESHAPES:
             node.target = aten.reshape.default
+        elif node.target is aten.conv3d.default and _has_no_bias(node):
+            _rewrite_conv3d(node)
         elif node.target is operator.getitem and getattr(node.args[0], "target", None) is BATCH_NORM:
             _rewrite_batch_norm(module.graph, node)
         else:
@@ -64,6 +66,26 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
     module.graph.eliminate_dead_code()
     module.recompile()
     return PassResult(module, changed)
+
+
+def _names_an_input(node: fx.Node) -> bool:
+    """Whether the node is what makes an output of an input that is returned as it came."""
+    source = node.args[0]
+    returned = any(user.op == "output" for user in node.users)
+    return returned and isinstance(source, fx.Node) and source.op != "call_function"
+
+
+def _has_no_bias(node: fx.Node) -> bool:
+    return len(node.args) < 3 or node.args[2] is None
+
+
+def _rewrite_conv3d(node: fx.Node) -> None:
+    """The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly."""
+    x, weight, _, *options = (*arguments(node), None)[: max(len(node.args), 3)]
+    stride, padding, dilation, groups = [*options, *[1, 0, 1, 1][len(options) :]]
+    per_dim = [[value] * 3 if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
+    node.target = aten.convolution.default
+    node.args = (x, weight, None, *per_dim, False, [0, 0, 0], groups)
 
 
 def _changes_nothing(node: fx.Node) -> bool:

@@ -102,12 +102,13 @@ def adaptive_average(dims: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
 
 
 def _averaging_matrix(size: int, want: int, like: Tensor) -> Tensor:
-    """`[size, want]`: column j averages positions ⌊j·size/want⌋ … ⌈(j+1)·size/want⌉."""
-    matrix = torch.zeros(size, want, dtype=torch.float64)
-    for column in range(want):
-        start, end = column * size // want, -(-(column + 1) * size // want)
-        matrix[start:end, column] = 1 / (end - start)
-    return matrix.to(dtype=like.dtype, device=like.device)
+    """`[size, want]`: column j averages positions ⌊j·size/want⌋ … ⌈(j+1)·size/want⌉, as torch's adaptive pools do."""
+    columns = torch.arange(want, device=like.device)
+    start = columns * size // want
+    end = ((columns + 1) * size + want - 1) // want
+    rows = torch.arange(size, device=like.device).unsqueeze(-1)
+    inside = (rows >= start) & (rows < end)
+    return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 
 def convolution_same(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lrp_compiler.rules import Relevance, propagate, total
+from lrp_compiler.rules import Relevance, RuleError, propagate, total
 from torch import Tensor, fx
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -114,19 +114,30 @@ def propagate_relevance(
             if observe is not None:
                 observe(node, relevance)
             if given is None:
-                arrived[node] = relevance
+                if node.op == "placeholder":
+                    arrived[node] = relevance
                 continue
             keep = None if absorb is None else (lambda cause, share, node=node: absorb(node, cause, share))
             op = given.op(node, fetch, keep, partial(asked, node))
             try:
                 flow = propagate(op, relevance, given.rule, **given.options)
-            except LookupError as error:
+            except RuleError as error:
                 raise CompositeError(f"{error} ({node.name} in {module_path(node) or 'the model itself'}).") from error
             for name, share in flow.items():
+                if share is None:
+                    continue
+                share = _in_dtype_of(fetch(given.arguments[name]), share)
                 reached.add(given.arguments[name], share)
                 if pass_on is not None:
                     pass_on(node, given.arguments[name], share)
     return arrived
+
+
+def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
+    """A share in its tensor's own precision: ops that promote hand relevance back in the wider one."""
+    if not value.is_floating_point() or share.tensor.dtype == value.dtype:
+        return share
+    return share.map(lambda tensor: tensor.to(value.dtype))
 
 
 def emit_relevance(
@@ -172,9 +183,9 @@ def emit_relevance(
         return result
 
     # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
-    shape_env = explained.meta["val"].fake_mode.shape_env
-    unguarded = contextlib.nullcontext() if shape_env is None else shape_env.suppress_guards()
-    with torch.no_grad(), traceback.preserve_node_meta(), unguarded:
+    fake_mode = explained.meta["val"].fake_mode
+    unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
+    with torch.no_grad(), traceback.preserve_node_meta(), unguarded, fake_mode:
         traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
 

@@ -4,9 +4,9 @@
     x ────────────────────────────────────┴ mul          the rsqrt is a frozen factor of x
 
 In `mul(x, f)` or `div(x, f)`, f is a statistic of x when it is broadcast along dims that a reduction took away, was
-computed from what x was computed from, and a root or reciprocal root was taken on the way (a division takes a root or a
-norm). Its relevance rule is then that of a constant factor: without that the product rule would send half of the
-relevance into the variance.
+computed from what x was computed from, and shrinks x as x grows: a product takes a reciprocal root, a division a root
+or a norm (`x · √mean x²` is no normalisation). Its relevance rule is then that of a constant factor: without that the
+product rule would send half of the relevance into the variance.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ def statistics(module: fx.GraphModule) -> set[tuple[fx.Node, fx.Node]]:
 def _is_statistic(node: fx.Node, value: fx.Node, factor: fx.Node) -> bool:
     if not _is_broadcast(factor, node):
         return False
-    sources, rooted = _reduced_sources(factor)
-    return rooted and bool(sources & _ancestry(value))
+    sources, rooted, inverted = _reduced_sources(factor)
+    divides = node.target is aten.div.Tensor
+    return rooted and inverted != divides and bool(sources & _ancestry(value))
 
 
 def _is_broadcast(factor: fx.Node, node: fx.Node) -> bool:
@@ -95,10 +96,10 @@ def _is_broadcast(factor: fx.Node, node: fx.Node) -> bool:
     )
 
 
-def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool]:
-    """What the reductions that lead to `factor` were computed from, and whether a root was taken on the way."""
+def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
+    """What the reductions that lead to `factor` were computed from; whether a root, and a reciprocal, was taken."""
     sources: set[fx.Node] = set()
-    rooted = False
+    rooted = inverted = False
     queue, seen = [factor], {factor}
     while queue and len(seen) <= REACH:
         node = queue.pop()
@@ -109,10 +110,25 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool]:
         if node.op != "call_function" or node.target not in STEPS:
             continue
         rooted |= _takes_root(node)
+        inverted ^= _inverts(node)
         fresh = [operand for operand in node.all_input_nodes if operand not in seen]
         seen.update(fresh)
         queue.extend(fresh)
-    return sources, rooted
+    return sources, rooted, inverted
+
+
+def _inverts(node: fx.Node) -> bool:
+    if node.target in (aten.rsqrt.default, aten.reciprocal.default):
+        return True
+    if node.target is aten.pow.Tensor_Scalar:
+        return float(arguments(node)[1]) < 0
+    # A plain number or a constant divided by the statistic.
+    return node.target is aten.div.Tensor and not _varies(arguments(node)[0]) and _varies(arguments(node)[1])
+
+
+def _varies(value: object) -> bool:
+    """Whether the value is computed from an input, not a number or a weight."""
+    return isinstance(value, fx.Node) and value.op == "call_function"
 
 
 def _takes_root(node: fx.Node) -> bool:

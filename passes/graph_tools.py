@@ -17,7 +17,7 @@ def is_tensor(node: Any) -> bool:
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
-    """Positional arguments of a node."""
+    """Positional arguments of a node, loosely typed."""
     return node.args
 
 
@@ -56,15 +56,20 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
     return node
 
 
-def add_constant(module: fx.GraphModule, name: str, tensor: torch.Tensor, fake_like: torch.Tensor) -> fx.Node:
-    """Register a tensor on the module and insert the `get_attr` that reads it; `fake_like` lends its fake mode."""
+def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:
+    """Register a tensor under a flat name of its own (`layer.1.weight` is not `layer_1.weight`), and return that."""
     flat = name.replace(".", "_")
     unique, number = flat, 0
     while hasattr(module, unique):
         number += 1
         unique = f"{flat}_{number}"
     module.register_buffer(unique, tensor)
-    node = module.graph.get_attr(unique)
+    return unique
+
+
+def add_constant(module: fx.GraphModule, name: str, tensor: torch.Tensor, fake_like: torch.Tensor) -> fx.Node:
+    """Register a tensor on the module and insert the `get_attr` that reads it; `fake_like` lends its fake mode."""
+    node = module.graph.get_attr(keep_tensor(module, name, tensor))
     node.meta["val"] = fake_like.fake_mode.from_tensor(tensor, static_shapes=True)  # type: ignore[attr-defined]
     return node
 

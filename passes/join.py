@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph_tools import attribute, is_tensor, module_path, outputs
+from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path, outputs
 
 aten = torch.ops.aten
 
@@ -44,10 +44,9 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
             copies[node].meta.update(node.meta)
         elif node.op == "output":
             own = [copies[item] if isinstance(item, fx.Node) else item for item in outputs(forward)]
-            graph.output((*own, *(copies[item] for item in _relevances(node).values())))
+            graph.output((*map(_own_value, own), *(copies[item] for item in _relevances(node).values())))
         elif node.op == "get_attr":
-            root.register_buffer(f"relevance_{node.target}", attribute(relevance, str(node.target)))
-            copies[node] = graph.get_attr(f"relevance_{node.target}")
+            copies[node] = graph.get_attr(keep_tensor(root, str(node.target), attribute(relevance, str(node.target))))
             copies[node].meta.update(node.meta)
         elif (known := sizes.find(node)) is not None:
             copies[node] = known
@@ -59,6 +58,13 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
     joint = fx.GraphModule(root, graph)
     joint.graph.lint()
     return joint
+
+
+def _own_value(item: Any) -> Any:
+    """An input that is returned as it came gets a copy: a file cannot give one value two names."""
+    if not isinstance(item, fx.Node) or item.op == "call_function":
+        return item
+    return call(item.graph, aten.clone.default, item, like=item)
 
 
 def _relevances(output: fx.Node) -> Mapping[str, fx.Node]:

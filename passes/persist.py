@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lrp_compiler.rules import bind
+from lrp_compiler.rules import bind, find
 from lrp_compiler.rules.registry import FUNCTION
 from torch import fx
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute
 from .graph_tools import outputs as graph_outputs
-from .seed_relevance import EXPLAINED
+from .seed_relevance import EXPLAINED, select_explained
 from .unlift import unlift
 
 
@@ -43,13 +43,14 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
             }
 
 
-def restore_forward(program: Any, inputs: int, outputs: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The joint graph of a loaded program, and the forward graph with its assignments.
 
     Args:
         program: the ExportedProgram that was saved.
         inputs: how many of the placeholders are the model's own.
         outputs: how many of the outputs are the model's own.
+        explained: which of these is explained.
     """
     joint = unlift(program)
     graph = fx.Graph()
@@ -77,6 +78,15 @@ def restore_forward(program: Any, inputs: int, outputs: int) -> tuple[fx.GraphMo
             node.meta[EXPLAINED] = True
         if "assignment" in note:
             node.meta[KEY] = _assignment(node, note["assignment"], by_name)
+    if not any(node.meta.get(EXPLAINED) for node in forward.graph.nodes):
+        # Nothing read the explained value when the program ran (the class was fixed), so its selection was dead code.
+        selected = select_explained(forward, explained, "")
+        if selected.op == "call_function" and KEY not in selected.meta:
+            given = Assignment.of(selected, ("self",))
+            operator = find(given.op(selected))
+            assert operator is not None
+            given.kind, given.rule = operator.kind, operator.rule
+            selected.meta[KEY] = given
     return joint, forward
 
 

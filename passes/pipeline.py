@@ -39,7 +39,8 @@ class Compiled:
 
     Args:
         forward: the assigned forward graph; returns the model's flat outputs.
-        explained: its `[batch, classes]` node that is explained.
+        output: which of the flat outputs is explained.
+        explained: its `[batch, classes]` node.
         relevance: the relevance graph: promised values (and the seed's inputs) → relevance by input name.
         joint: both in one: model inputs, seed inputs → flat outputs, relevance of each input.
         relevance_inputs: names of the inputs whose relevance the joint graph returns, in order.
@@ -47,6 +48,7 @@ class Compiled:
     """
 
     forward: fx.GraphModule
+    output: int
     explained: fx.Node
     relevance: fx.GraphModule
     joint: fx.GraphModule
@@ -135,6 +137,8 @@ def compile_graphs(
     seed.check(explained.meta["val"].shape[-1])
     progress("assign rules")
     analyse(forward, explainable_inputs(forward) if wrt is None else wrt)
+    if assignment(explained) is None and explained.op != "placeholder":
+        raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
     assign_rules(forward, composite, reachable(forward, explained))
     dump("assign_rules", forward)
     progress("emit relevance")
@@ -150,4 +154,4 @@ def compile_graphs(
     for rewrite in (simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
-    return Compiled(forward, explained, relevance, joint, names, promises)
+    return Compiled(forward, output, explained, relevance, joint, names, promises)

@@ -81,17 +81,19 @@ def _is_nonnegative(node: fx.Node, known: set[fx.Node]) -> bool:
     if node.target in NONNEGATIVE:
         return True
     if node.target in CLAMPS:
-        return len(args) > 1 and isinstance(args[1], (int, float)) and args[1] >= 0
+        low, high = (*args[1:3], None, None)[:2]
+        sound = isinstance(low, (int, float)) and low >= 0
+        return sound and (high is None or (isinstance(high, (int, float)) and high >= 0))
     if node.target is aten.pow.Tensor_Scalar:
         return isinstance(args[1], (int, float)) and args[1] % 2 == 0
     if node.target in PADS:
         filled = args[-1] if isinstance(args[-1], (int, float)) else 0
         return args[0] in known and filled >= 0
     if node.target in KEEP_SIGN:
-        floats = [operand for operand in node.all_input_nodes if _is_float(operand)]
-        factors = (*args[:2], node.kwargs.get("alpha")) if node.target in SCALED else ()
-        numbers = [factor for factor in factors if isinstance(factor, (int, float))]
-        return all(operand in known for operand in floats) and all(number >= 0 for number in numbers)
+        if node.target in SCALED:
+            factors = [*args[:2], node.kwargs.get("alpha", 1)]
+            return all(factor >= 0 if isinstance(factor, (int, float)) else factor in known for factor in factors)
+        return all(operand in known for operand in node.all_input_nodes if _is_float(operand))
     return False
 
 

@@ -16,6 +16,8 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.errors import CaptureError
 
+from .graph_tools import keep_tensor
+
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
     """Copy the program's nodes into a fresh graph.
@@ -48,18 +50,14 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
                 continue
             if not node.users:
                 continue
-            tensor = _value(program, spec)
-            name = str(spec.target).replace(".", "_")
-            root.register_buffer(name, tensor)
-            copies[node] = graph.get_attr(name)
+            copies[node] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
             copies[node].meta.update(node.meta)
             copies[node].meta["parameter"] = str(spec.target)
         elif node.op == "get_attr":
             value = getattr(program.graph_module, str(node.target))
             if not isinstance(value, torch.Tensor):
                 raise CaptureError(f"The model has control flow over tensors ({node.target}): unroll it or remove it.")
-            root.register_buffer(str(node.target), value.detach())
-            copies[node] = graph.get_attr(str(node.target))
+            copies[node] = graph.get_attr(keep_tensor(root, str(node.target), value.detach()))
             copies[node].meta.update(node.meta)
             copies[node].meta.setdefault("val", fake_mode.from_tensor(value, static_shapes=True))
         elif node.op == "output":

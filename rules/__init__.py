@@ -19,7 +19,7 @@ from . import (
     softmax,
 )
 from .op import Op, bind
-from .registry import OPERATORS, RULES, Flow, Operator, find, propagate, rule, rules_of
+from .registry import OPERATORS, RULES, Flow, Operator, RuleError, find, propagate, rule, rules_of
 from .relevance import Relevance, total, unit
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Op",
     "Operator",
     "Relevance",
+    "RuleError",
     "arithmetic",
     "bind",
     "convolution",

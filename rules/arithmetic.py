@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .linear_map import LinearMap, Term, Weight
-from .op import Op
+from .op import Op, one_active, two_active
 from .registry import operator
 from .relevance import normalise_dims, sum_to_shape
 
@@ -45,20 +45,10 @@ def sum_of_two(*targets: Any) -> Any:
     """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
 
     def register(describe: Any) -> Any:
-        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=both)(describe)
-        return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one)(describe)
+        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active)(describe)
+        return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one_active)(describe)
 
     return register
-
-
-def both(op: Op) -> bool:
-    """Two operands carry relevance."""
-    return len(op.active) == 2
-
-
-def one(op: Op) -> bool:
-    """One operand carries relevance, the other is a constant."""
-    return len(op.active) == 1
 
 
 @sum_of_two(aten.add.Tensor, aten.add.Scalar)

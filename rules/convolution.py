@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .linear import only
 from .linear_map import LinearMap, Term
-from .op import Op
+from .op import Op, only
 from .registry import operator
 from .relevance import as_int
 
@@ -99,3 +98,15 @@ def convolution(op: Op) -> LinearMap:
     dims = op.rank("weight") - 2
     options = {name: per_dim(op.option(name), dims) for name in ("stride", "padding", "dilation")}
     return convolution_map(op, groups=op.option("groups"), **options)
+
+
+@operator(
+    aten.convolution.default,
+    kind="convolution",
+    family="linear map",
+    rule="epsilon",
+    when=lambda op: op.active == ("input",) and not op.option("transposed"),
+)
+def plain_convolution(op: Op) -> LinearMap:
+    """Convolution of any number of spatial dims, as fully decomposed programs have it."""
+    return convolution(op)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .op import Op
+from .op import Op, one_active, only
 from .registry import FUNCTION, Flow, family_rule, operator
 from .relevance import Relevance, sum_to_shape, total, unit
 
@@ -45,7 +45,7 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
 def zero(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """Nothing goes on."""
     op.absorb("zero", lambda: op.total(relevance))
-    return {}
+    return dict.fromkeys(op.active)
 
 
 def safe_quotient(y: Tensor, x: Tensor, slope_at_zero: float) -> Tensor:
@@ -164,13 +164,13 @@ def same(op: Op) -> Quotient:
     return lambda: 1.0
 
 
-@elementwise(aten.mul.Tensor, aten.mul.Scalar, kind="scale", when=lambda op: len(op.active) == 1)
+@elementwise(aten.mul.Tensor, aten.mul.Scalar, kind="scale", when=one_active)
 def scale(op: Op) -> Quotient:
     """The constant factor."""
     return lambda: op.factor("other" if op.is_active("self") else "self")
 
 
-@elementwise(aten.div.Tensor, aten.div.Scalar, kind="scale", when=lambda op: op.active == ("self",))
+@elementwise(aten.div.Tensor, aten.div.Scalar, kind="scale", when=only("self"))
 def divide_by(op: Op) -> Quotient:
     """One over the divisor, which is constant or frozen."""
 
@@ -180,7 +180,7 @@ def divide_by(op: Op) -> Quotient:
     return quotient
 
 
-@elementwise(aten.div.Tensor, when=lambda op: op.active == ("other",))
+@elementwise(aten.div.Tensor, when=only("other"))
 def divide_constant(op: Op) -> Quotient:
     """c / x: no value at 0, total form."""
     return None

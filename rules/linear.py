@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .linear_map import LinearMap, Term, Weight
-from .op import Op
+from .op import Op, only
 from .registry import operator
 from .relevance import sum_to_shape
 
 aten = torch.ops.aten
-
-
-@cache
-def only(*names: str) -> Callable[[Op], bool]:
-    """Condition of an operator: exactly these operands carry relevance."""
-    return lambda op: set(op.active) == set(names)
 
 
 def bias_of(op: Op, name: str = "bias") -> dict[str, Any]:

@@ -101,7 +101,7 @@ def pass_through(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
 def zero(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
     """Nothing goes on."""
     op.absorb("zero", lambda: op.total(relevance))
-    return {}
+    return dict.fromkeys(op.active)
 
 
 def without_constants(op: Op, linear: LinearMap) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .linear_map import LinearMap, Term, Weight
-from .op import Op
+from .op import Op, only
 from .registry import operator
 
 aten = torch.ops.aten
 
 
-@operator(aten.layer_norm.default, kind="normalization", family="linear map", rule="epsilon")
+@operator(aten.layer_norm.default, kind="normalization", family="linear map", rule="epsilon", when=only("input"))
 def layer_norm(op: Op) -> LinearMap:
     """`(x − mean x) · r ⊙ w + b` over the last dims, with r = 1/√(var x + ε) held fixed."""
     dims = list(range(-len(op.option("normalized_shape")), 0))
@@ -37,7 +37,7 @@ def layer_norm(op: Op) -> LinearMap:
     return LinearMap((Term("input", apply, transpose, splits=False),), constants)
 
 
-@operator(aten.batch_norm.default, kind="batch norm", family="linear map", rule="epsilon")
+@operator(aten.batch_norm.default, kind="batch norm", family="linear map", rule="epsilon", when=only("input"))
 def batch_norm(op: Op) -> LinearMap:
     """Eval-mode batch norm, an affine map per channel: `x ⊙ w·r + (b − w·r·μ)`, r = 1/√(σ² + ε)."""
     shape = [1, -1] + [1] * (op.rank("input") - 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -103,9 +104,12 @@ class Op:
         return self._ask(self.arguments[name])
 
     def factor(self, name: str) -> Tensor | float:
-        """An operand that may be a tensor or a plain number."""
+        """An operand that may be a tensor or a plain number; an integer tensor in the result's dtype."""
         value = self.arguments[name]
-        return value if isinstance(value, (int, float)) else self._ask(value)
+        if isinstance(value, (int, float)):
+            return value
+        tensor = self._ask(value)
+        return tensor if tensor.is_floating_point() else tensor.to(self._fetch(self._result).dtype)
 
     @property
     def output(self) -> Tensor:
@@ -123,11 +127,6 @@ class Op:
     def rank(self, name: str) -> int:
         """Number of dims of an operand."""
         return len(self.shape(name))
-
-    @property
-    def output_shape(self) -> torch.Size:
-        """Shape of the result; dims may be symbolic."""
-        return self._fetch(self._result).shape
 
     def is_active(self, name: str) -> bool:
         """Whether relevance flows to this operand."""
@@ -170,3 +169,19 @@ class Op:
         if self._asked is not None:
             self._asked(handle)
         return self._fetch(handle)
+
+
+@cache
+def only(*names: str) -> Callable[[Op], bool]:
+    """Condition of an operator: exactly these operands carry relevance."""
+    return lambda op: set(op.active) == set(names)
+
+
+def one_active(op: Op) -> bool:
+    """Condition of an operator: one operand carries relevance, whichever it is."""
+    return len(op.active) == 1
+
+
+def two_active(op: Op) -> bool:
+    """Condition of an operator: two operands carry relevance."""
+    return len(op.active) == 2

@@ -9,19 +9,14 @@ import torch
 from torch import Tensor
 
 from .linear import transpose_left, transpose_right
-from .op import Op
+from .op import Op, two_active
 from .registry import Flow, family_rule, operator
 from .relevance import Relevance, sum_to_shape, unit
 
 aten = torch.ops.aten
 
 
-def both(op: Op) -> bool:
-    """Both operands carry relevance."""
-    return len(op.active) == 2
-
-
-@operator(aten.mul.Tensor, kind="product", family="product", rule="uniform", when=both)
+@operator(aten.mul.Tensor, kind="product", family="product", rule="uniform", when=two_active)
 def multiply(op: Op) -> dict[str, str]:
     """Each operand's factor is the other one."""
     return {"self": "other", "other": "self"}
@@ -38,7 +33,7 @@ def uniform(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
     return {name: share(name, factor) for name, factor in factors.items()}
 
 
-@operator(aten.div.Tensor, kind="product", family="quotient", rule="frozen-divisor", when=both)
+@operator(aten.div.Tensor, kind="product", family="quotient", rule="frozen-divisor", when=two_active)
 def quotient(op: Op) -> None:
     """a / b."""
 
@@ -47,16 +42,16 @@ def quotient(op: Op) -> None:
 def frozen_divisor(op: Op, description: None, relevance: Relevance) -> Flow:
     """The divisor is held fixed: all to the dividend, `g_a = g / b`."""
     share = relevance.map(lambda r: r / op.tensor("other") if relevance.form == "unit" else r)
-    return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self")))}
+    return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self"))), "other": None}
 
 
-@operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=both)
+@operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=two_active)
 def matmul(op: Op) -> tuple[str, str]:
     """O = A B, leading dims broadcast."""
     return "self", "other"
 
 
-@operator(aten.bmm.default, aten.mm.default, kind="matmul", family="matrix product", rule="uniform", when=both)
+@operator(aten.bmm.default, aten.mm.default, kind="matmul", family="matrix product", rule="uniform", when=two_active)
 def bmm(op: Op) -> tuple[str, str]:
     """O = A B."""
     return "self", "mat2"

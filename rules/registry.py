@@ -16,8 +16,13 @@ import torch
 from .op import Op
 from .relevance import Relevance
 
-Flow = Mapping[str, Relevance]
-"""What a rule returns: relevance by operand name."""
+Flow = Mapping[str, Relevance | None]
+"""What a rule returns: relevance by operand name; `None` for an active operand that gets nothing on purpose."""
+
+
+class RuleError(LookupError):
+    """A rule that does not fit an operation, or that forgot one of its operands."""
+
 
 Describe = Callable[[Op], Any]
 DescribeT = TypeVar("DescribeT", bound=Describe)
@@ -129,15 +134,20 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
     """Relevance of the op's operands, by name: apply `rule` (default: the operator's own) to the op.
 
     Raises:
-        LookupError: the op has no operator, or its family no such rule.
+        RuleError: the op has no operator, its family no such rule, or the rule says nothing of an active operand.
     """
     entry = find(op)
     if entry is None:
-        raise LookupError(f"no rule for {op.target}")
+        raise RuleError(f"There is no rule for {op.target}")
     name = rule or entry.rule
     if (entry.family, name) not in RULES:
-        raise LookupError(f"{op.target} is of kind {entry.kind!r}: it takes {rules_of(entry.family)}, not {name!r}")
-    return RULES[entry.family, name](op, entry.describe(op), relevance, **options)
+        raise RuleError(f"{op.target} is of kind {entry.kind!r}: it takes {rules_of(entry.family)}, not {name!r}")
+    flow = RULES[entry.family, name](op, entry.describe(op), relevance, **options)
+    if set(flow) != set(op.active):
+        raise RuleError(
+            f"The rule {name!r} of {op.target} speaks of {sorted(flow)}, but {sorted(op.active)} are active"
+        )
+    return flow
 
 
 def _add(target: Overload | str, entry: Operator) -> None:

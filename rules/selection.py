@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .op import Op
+from .op import Op, only
 from .registry import Flow, family_rule, operator
 from .relevance import Relevance, normalise_dims, statically_known_true, sum_to_shape, times
 
@@ -23,16 +23,26 @@ aten = torch.ops.aten
 
 Transpose = Callable[[Tensor], Tensor]
 Selection = Mapping[str, Transpose]
-"""By operand name: the transpose that brings relevance of the result back to that operand."""
+"""By operand name: the transpose that brings relevance of the result back to that operand. Under `FILLED`, where an op
+puts in values of its own (a border, a mask's value): relevance of the result → the part of it that lies there."""
+
+FILLED = "filled"
 
 
 @family_rule("selection", "route")
 def route(op: Op, selection: Selection, relevance: Relevance) -> Flow:
-    """Relevance goes to the element that the value came from."""
+    """Relevance goes to the element that the value came from; what lies on values put in is absorbed."""
     for name in selection:
-        if not op.is_active(name) and op.has(name):
+        if name == FILLED:
+            op.absorb("constant", partial(_filled_share, op, selection[FILLED], relevance))
+        elif not op.is_active(name) and op.has(name):
             op.absorb("constant", partial(_constant_share, op, name, selection[name], relevance))
     return {name: relevance.map(selection[name]) for name in op.active}
+
+
+def _filled_share(op: Op, part: Transpose, relevance: Relevance) -> Tensor:
+    share = part(relevance.tensor)
+    return share if relevance.form == "total" else times(share, op.output)
 
 
 def _constant_share(op: Op, name: str, transpose: Transpose, relevance: Relevance) -> Tensor:
@@ -203,10 +213,13 @@ def pad(op: Op) -> Selection:
     def transposed(r: Tensor) -> Tensor:
         return functional.pad(r, [-amount for amount in amounts])
 
-    return {"self": transposed}
+    def border(r: Tensor) -> Tensor:
+        return r * functional.pad(r.new_zeros(op.shape("self")), amounts, value=1.0)
+
+    return {"self": transposed, FILLED: border}
 
 
-@selection(aten.index.Tensor)
+@selection(aten.index.Tensor, when=only("self"))
 def index(op: Op) -> Selection:
     """Advanced indexing: every value's relevance is added where it came from."""
 
@@ -215,12 +228,13 @@ def index(op: Op) -> Selection:
             None if item is None else op.tensor(f"indices.{position}")
             for position, item in enumerate(op.option("indices"))
         ]
-        return torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device).index_put(indices, r, accumulate=True)
+        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
+        return aten.index_put.default(zeros, indices, r, True)
 
     return {"self": transposed}
 
 
-@selection(aten.index_select.default)
+@selection(aten.index_select.default, when=only("self"))
 def index_select(op: Op) -> Selection:
     """Rows by number."""
 
@@ -231,7 +245,7 @@ def index_select(op: Op) -> Selection:
     return {"self": transposed}
 
 
-@selection(aten.gather.default)
+@selection(aten.gather.default, when=only("self"))
 def gather(op: Op) -> Selection:
     """One element for each index."""
 
@@ -255,7 +269,10 @@ def where(op: Op) -> Selection:
     }
 
 
-@selection(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+@selection(aten.masked_fill.Scalar, aten.masked_fill.Tensor, when=only("self"))
 def masked_fill(op: Op) -> Selection:
     """A constant where the mask says so; the rest is kept."""
-    return {"self": lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self"))}
+    return {
+        "self": lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self")),
+        FILLED: lambda r: r * op.tensor("mask").to(r.dtype),
+    }

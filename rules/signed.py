@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .linear_map import Constants, LinearMap, Term, Weight, add_up, without_constants
 from .op import Op
-from .registry import Flow, family_rule
+from .registry import Flow, RuleError, family_rule
 from .relevance import Relevance, total, unit
 
 DIRECT_FAN_IN = 32
@@ -101,11 +101,11 @@ def gamma(
     flow = {}
     for term in linear.terms:
         share = term.transpose(own, term.weight())
-        stressed = extra[term.operand]
-        if stressed.form == "unit":
-            flow[term.operand] = unit(share + gamma * stressed.tensor)
+        more = extra[term.operand]
+        if more.form == "unit":
+            flow[term.operand] = unit(share + gamma * more.tensor)
         else:
-            flow[term.operand] = total(op.tensor(term.operand) * share + gamma * stressed.tensor)
+            flow[term.operand] = total(op.tensor(term.operand) * share + gamma * more.tensor)
     return flow
 
 
@@ -140,7 +140,7 @@ class Parts(Protocol):
     def drop_noise(self, share: Tensor, z: Tensor) -> Tensor:
         """`share`, with 0 where the contributions `z` of one sign are nothing but rounding."""
 
-    def flow(self, q: Mapping[int, Tensor]) -> Flow:
+    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
         """By operand, for q by sign: `x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
 
 
@@ -148,11 +148,11 @@ def split_by_sign(op: Op, linear: LinearMap, constants: Constants) -> Parts:
     """The cheaper way to the contributions that is exact enough in the map's dtype.
 
     Raises:
-        LookupError: the map has no weights that could be split.
+        RuleError: the map has no weights that could be split.
     """
     for term in linear.terms:
         if not term.splits:
-            raise LookupError(f"{op.target} has no weights to split by sign: give it the rule 'epsilon'")
+            raise RuleError(f"{op.target} has no weights to split by sign: give it the rule 'epsilon'")
     direct = linear.fan_in <= DIRECT_FAN_IN or all(op.is_nonnegative(term.operand) for term in linear.terms)
     return (Direct if direct else HalfSums)(op, linear, constants)
 
@@ -189,7 +189,7 @@ class Direct:
         """Nothing to drop: an empty part is exactly 0 here, and so is what it passes on."""
         return share
 
-    def flow(self, q: Mapping[int, Tensor]) -> Flow:
+    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
         """Relevance of the operands."""
         flow = {}
         for term in self.linear.terms:
@@ -225,7 +225,7 @@ class HalfSums:
         """Where z and A cancel to within 8 roundings of A there is no such part."""
         return share * (z.abs() > 4 * torch.finfo(z.dtype).eps * self.size)
 
-    def flow(self, q: Mapping[int, Tensor]) -> Flow:
+    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
         """Relevance of the operands: `½(x ⊙ Wᵀ(q₊ + q₋) + |x| ⊙ |W|ᵀ(q₊ − q₋))`."""
         both = add_up(list(q.values()))
         sizes = add_up([sign * part for sign, part in q.items()])

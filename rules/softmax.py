@@ -46,4 +46,4 @@ def taylor(op: Op, dim: int, relevance: Relevance) -> Flow:
 def zero(op: Op, dim: int, relevance: Relevance) -> Flow:
     """The attention pattern takes nothing (CP-LRP: Ali et al., ICML 2022, arXiv 2202.07304)."""
     op.absorb("softmax", lambda: op.total(relevance))
-    return {}
+    return dict.fromkeys(op.active)

@@ -19,13 +19,5 @@ def test_relevance_of_tokens_equals_lxts(name: str, attention: str) -> None:
 
     error = (explanation.relevance["input_ids"] - reference.relevance).abs().max()
     assert error <= 1e-6 * reference.relevance.abs().max()
-
-
-@pytest.mark.parametrize("name", ["bert", "llama", "gemma3"])
-def test_logits_are_those_of_the_reference(name: str) -> None:
-    reference = attnlrp(name, "eager")
-    explainer = lrp.compile(reference.model, (reference.input_ids,), composite="attnlrp", target="index")
-
-    output = explainer(reference.input_ids, target=reference.target).output
-
-    torch.testing.assert_close(output["logits"], reference.logits, rtol=1e-9, atol=1e-9)
+    if attention == "eager":  # with sdpa the softmax's precision differs from the reference's
+        torch.testing.assert_close(explanation.output["logits"], reference.logits, rtol=1e-9, atol=1e-9)

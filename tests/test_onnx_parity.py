@@ -18,9 +18,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exported_net import export_net
 from support.small import small
 from support.zoo import SEVEN, Example
-from torch import Tensor, nn
+from torch import Tensor
 
 import lrp_compiler as lrp
 
@@ -177,34 +178,6 @@ def test_the_file_holds_no_source_text(name: str, onnx_file: Callable[[str], Pat
     assert [trace for trace in traces if trace in content] == []
 
 
-class Net(nn.Module):
-    """Small, but with an op of every family that a set or a dict might reorder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.LayerNorm(8)
-        self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
-        self.head = nn.Linear(8, 5)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(self.convolution(x).relu(), 2)
-        tokens = self.norm(x.flatten(2).transpose(1, 2))
-        pattern = torch.softmax(self.query(tokens) @ self.key(tokens).transpose(1, 2), -1)
-        return self.head((tokens + pattern @ nn.functional.gelu(tokens)).mean(1))
-
-
-def export_net(path: Path) -> None:
-    x = torch.zeros(2, 3, 8, 8)
-    lrp.compile(Net().eval(), (x,), composite="attnlrp", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}).to_onnx(
-        path
-    )
-
-
 def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:
     for stem in ("first", "second"):
         export_net(tmp_path / f"{stem}.onnx")
@@ -213,7 +186,7 @@ def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:
 
 
 def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
-    script = "import pathlib, sys, test_onnx_parity; test_onnx_parity.export_net(pathlib.Path(sys.argv[1]))"
+    script = "import sys, exported_net; exported_net.export_net(sys.argv[1])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path / f"{hash_seed}.onnx")],

@@ -1,6 +1,7 @@
 """A saved explainer is the explainer; a file that is none is refused; a save that fails leaves nothing behind."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def images(batch: int, seed: int = 0) -> Tensor:
     return torch.randn(batch, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
 
 
+@cache
 def compiled(composite: str = "attnlrp") -> lrp.Explainer:
     batch = torch.export.Dim("batch")
     return lrp.compile(
@@ -74,7 +76,7 @@ def test_the_audit_works_after_loading(composite: str, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["resnet50", "bert", "llama"])
+@pytest.mark.parametrize("name", ["resnet50", "llama"])
 def test_real_architectures_survive_a_file(name: str, explain: Explain, tmp_path: Path) -> None:
     explainer = explain(name, "epsilon-plus" if name == "resnet50" else "attnlrp")
     explainer.save(tmp_path / "m.lrp.pt2")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from .life import calibrate
 from .zoo import SEVEN, Example, images
 
-BLOCKS = 2
+# A second block of a stage differs from its first in a convolutional network, in a transformer it does not.
+CONVOLUTIONAL = ("vgg16", "resnet50", "efficientnet_lite0")
 # By the published width. In EfficientNet's narrowest stage only one channel would be left, which z⁺ mostly finds empty.
 WIDTHS = {"efficientnet_lite0": 8}
-CONVOLUTIONAL = ("vgg16", "resnet50", "efficientnet_lite0")
 
 
 @cache
@@ -27,10 +27,11 @@ def small(name: str, dtype: torch.dtype = torch.float32) -> Example:
         return _cast(small(name), dtype)
     example = SEVEN[name].build(width=WIDTHS.get(name, 16))
     blocks = list(_repeated(name, example.model))
+    kept = 2 if name in CONVOLUTIONAL else 1
     for owner, attribute in blocks:
-        setattr(owner, attribute, getattr(owner, attribute)[:BLOCKS].eval())
+        setattr(owner, attribute, getattr(owner, attribute)[:kept].eval())
     if config := getattr(example.model, "config", None):
-        config.num_hidden_layers = BLOCKS
+        config.num_hidden_layers = kept
     if blocks and name in CONVOLUTIONAL:
         # Statistics belong to the depth at which they were taken.
         calibrate(example.model, images(8, example.args[0].shape[-1], 1000, torch.float64), seed=0)
