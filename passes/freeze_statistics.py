@@ -22,7 +22,9 @@ aten = torch.ops.aten
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
 REDUCTIONS = {
     aten.mean.dim,
+    aten.mean.default,
     aten.sum.dim_IntList,
+    aten.sum.default,
     aten.var.dim,
     aten.var.correction,
     aten.std.dim,
