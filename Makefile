@@ -13,10 +13,10 @@ demo: $(VENV)/.demo  ## explain photos and a sentence; results in build/demo
 	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-all: $(VENV)/.test  ## all tests
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest --numprocesses 2 -m ""
 
 lint: $(VENV)/.dev  ## formatting and lint
 	$(BIN)/ruff format --check .

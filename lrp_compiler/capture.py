@@ -133,15 +133,16 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+TRAINING_FLAG = {"dropout": 2, "native_dropout": 2, "batch_norm": 5}
+"""Position of the argument that says whether the op trains."""
 TRAINING_BATCH_NORMS = {"_native_batch_norm_legit_functional", "native_batch_norm"}
 
 
 def _refuse_training(program: ExportedProgram) -> None:
     for node in program.graph.nodes:
         name = getattr(node.target, "_opname", "")
-        trains = (name == "dropout" and len(node.args) > 2 and node.args[2] is True and node.args[1]) or (
-            name == "batch_norm" and len(node.args) > 5 and node.args[5] is True
-        )
+        flag = TRAINING_FLAG.get(name)
+        trains = flag is not None and len(node.args) > flag and node.args[flag] is True
         if trains or name in TRAINING_BATCH_NORMS:
             raise CaptureError(
                 f"The program was exported in training mode ({name} at {node.name}): call model.eval() first."

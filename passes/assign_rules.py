@@ -6,10 +6,11 @@ Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from inspect import signature
 from operator import getitem
 
-from lrp_compiler.rules import find, rules_of
+from lrp_compiler.rules import RULES, find, rules_of
 from lrp_compiler.rules.composite import Composite
 from torch import fx
 
@@ -44,6 +45,19 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
                 f"Composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}: "
                 f"it takes one of {', '.join(rules_of(operator.family))}."
             )
+        _check_options(composite, operator.family, given.rule, given.options)
+
+
+def _check_options(composite: Composite, family: str, rule: str, options: Mapping[str, object]) -> None:
+    parameters = list(signature(RULES[family, rule]).parameters)[RULE_ARGUMENTS:]
+    unknown = [name for name in options if name not in parameters]
+    if unknown:
+        takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
+        raise CompositeError(f"Composite {composite.name!r} gives the rule {rule!r} an option {unknown[0]!r}: {takes}.")
+
+
+RULE_ARGUMENTS = 3
+"""What every rule of a family takes before its options: op, description, relevance."""
 
 
 def uncovered(module: fx.GraphModule, needed: Collection[fx.Node]) -> list[UnsupportedNode]:

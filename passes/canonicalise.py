@@ -8,6 +8,7 @@ getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -81,8 +82,10 @@ def _has_no_bias(node: fx.Node) -> bool:
 
 def _rewrite_conv3d(node: fx.Node) -> None:
     """The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly."""
-    x, weight, _, *options = (*arguments(node), None)[: max(len(node.args), 3)]
-    stride, padding, dilation, groups = [*options, *[1, 0, 1, 1][len(options) :]]
+    x, weight, *rest = arguments(node)
+    options = rest[1:]
+    defaults: list[Any] = [1, 0, 1, 1]
+    stride, padding, dilation, groups = [*options, *defaults[len(options) :]]
     per_dim = [[value] * 3 if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
     node.target = aten.convolution.default
     node.args = (x, weight, None, *per_dim, False, [0, 0, 0], groups)

@@ -29,6 +29,9 @@ def outputs(module: fx.GraphModule) -> list[Any]:
 
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
+    note = (node.meta.get("custom") or {}).get("lrp") or {}
+    if "module" in note:
+        return str(note["module"])
     stack = node.meta.get("nn_module_stack") or {}
     return str(list(stack.values())[-1][0]) if stack else ""
 

@@ -19,6 +19,8 @@ from .graph_tools import outputs as graph_outputs
 from .seed_relevance import EXPLAINED, select_explained
 from .unlift import unlift
 
+aten = torch.ops.aten
+
 
 def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained: fx.Node) -> None:
     """Write the forward graph's assignments onto the joint graph's nodes."""
@@ -61,10 +63,22 @@ def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> 
     # (symbolic sizes) carry no note and come along as dependencies.
     needed = _needed(joint, outputs)
     placeholders = joint.graph.find_nodes(op="placeholder")[:inputs]
+    sizes = _sizes_of(placeholders)
     for node in joint.graph.nodes:
+        if node.op == "placeholder" and node not in placeholders:
+            continue
         if node.op == "output" or (node not in needed and node not in placeholders):
             continue
-        copies[node] = graph.node_copy(node, lambda original: copies[original])
+        if node.target is aten.sym_size.int and node.meta["val"].node.expr in sizes:
+            # Re-export may have read the batch size off the seed's input, which the forward graph does not take.
+            source, dim = sizes[node.meta["val"].node.expr]
+            copies[node] = graph.call_function(aten.sym_size.int, (copies[source], dim))
+            copies[node].meta.update(node.meta)
+        else:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+            name = str(_note(node).get("name", node.name))
+            copies[node] = graph.create_node(node.op, node.target, args, kwargs, name=name)
+            copies[node].meta.update(node.meta)
         if node.op == "get_attr":
             root.register_buffer(str(node.target), attribute(joint, str(node.target)))
         note = _note(node)
@@ -88,6 +102,16 @@ def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> 
             given.kind, given.rule = operator.kind, operator.rule
             selected.meta[KEY] = given
     return joint, forward
+
+
+def _sizes_of(placeholders: list[fx.Node]) -> dict[Any, tuple[fx.Node, int]]:
+    """Symbolic size → the model input and dim where it can be read."""
+    sizes: dict[Any, tuple[fx.Node, int]] = {}
+    for placeholder in placeholders:
+        for dim, size in enumerate(placeholder.meta["val"].shape):
+            if isinstance(size, torch.SymInt):
+                sizes.setdefault(size.node.expr, (placeholder, dim))
+    return sizes
 
 
 def _note(node: fx.Node) -> dict[str, Any]:

@@ -67,7 +67,13 @@ def relu(op: Op) -> Quotient:
     return lambda: op.output.sign()
 
 
-@elementwise(aten.hardtanh.default, aten.relu6.default, aten.clamp.default, when=lambda op: _spans_zero(op))
+@elementwise(
+    aten.hardtanh.default,
+    aten.relu6.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    when=lambda op: _spans_zero(op),
+)
 def clamp(op: Op) -> Quotient:
     """Clamps with min ≤ 0 ≤ max are activations: relevance is not lost on the plateau."""
     return lambda: safe_quotient(op.output, op.tensor("self"), 1.0)

@@ -128,6 +128,11 @@ class Op:
         """Number of dims of an operand."""
         return len(self.shape(name))
 
+    @property
+    def output_shape(self) -> torch.Size:
+        """Shape of the result; dims may be symbolic."""
+        return self._fetch(self._result).shape
+
     def is_active(self, name: str) -> bool:
         """Whether relevance flows to this operand."""
         return name in self.active

@@ -105,8 +105,8 @@ def transpose(op: Op) -> Selection:
 
 @selection(aten.t.default, aten.numpy_T.default)
 def t(op: Op) -> Selection:
-    """A matrix transposed."""
-    return {"self": lambda r: r.t()}
+    """Dims reversed."""
+    return {"self": lambda r: r.permute(list(reversed(range(r.dim()))))}
 
 
 @selection(aten.expand.default)

@@ -32,7 +32,7 @@ def test_every_assignment_comes_back(composite: str, target: str, dynamic: bool)
     shapes = {"tokens": {0: batch}, "scale": {0: batch}} if dynamic else None
     explainer = lrp.compile(Net().eval(), INPUTS, composite=composite, target=target, dynamic_shapes=shapes)
 
-    joint, forward = restore_forward(explainer.program, inputs=2, outputs=1)
+    joint, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0)
 
     assert len(forward.graph.find_nodes(op="placeholder")) == 2
     assert len(joint.graph.find_nodes(op="placeholder")) == (3 if target == "index" else 2)
@@ -52,6 +52,6 @@ def test_the_restored_forward_graph_computes_the_model() -> None:
     model = Net().eval()
     explainer = lrp.compile(model, INPUTS, composite="attnlrp")
 
-    _, forward = restore_forward(explainer.program, inputs=2, outputs=1)
+    _, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0)
 
     torch.testing.assert_close(forward(*INPUTS)[0], model(*INPUTS))

@@ -168,7 +168,7 @@ def test_a_cast_returns_relevance_in_the_operands_dtype() -> None:
 
 
 def test_the_rule_zero_passes_nothing_on() -> None:
-    assert propagate(Op.eager(aten.relu.default, X), unit(torch.ones_like(X)), "zero") == {}
+    assert propagate(Op.eager(aten.relu.default, X), unit(torch.ones_like(X)), "zero") == {"self": None}
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (-3.0, -1.0)])
