@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         "predict and explain",
         "lrp-compiler run model.lrp.onnx --input x.npy --target 3 -o relevance.npz\n"
-        "  lrp-compiler run bert.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz",
+        "  lrp-compiler run text.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz",
     )
     _add_explainer_arguments(command, "M.lrp.onnx|M.lrp.pt2")
     command.add_argument("--seed", metavar="FILE.npy", help="[batch, classes], if compiled with --seed tensor")

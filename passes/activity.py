@@ -14,8 +14,9 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from lrp_compiler.rules import OPERATORS, bind
 from torch import fx
+
+from lrp_compiler.rules import OPERATORS, bind
 
 from .assignment import KEY, Assignment
 from .graph_tools import is_tensor

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 from inspect import signature
 from operator import getitem
 
-from lrp_compiler.rules import RULES, find, rules_of
-from lrp_compiler.rules.composite import Composite
 from torch import fx
 
 from lrp_compiler.errors import CompositeError, UnsupportedNode, UnsupportedOpError
+from lrp_compiler.rules import RULES, find, rules_of
+from lrp_compiler.rules.composite import Composite
 
 from .assignment import assignment
 from .graph_tools import module_path, source_line

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrp_compiler.rules import Op, bind
 from torch import Tensor, fx
+
+from lrp_compiler.rules import Op, bind
 
 KEY = "lrp"
 """Where annotations live: `node.meta["lrp"]` holds the node's Assignment."""

@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from lrp_compiler.rules import Relevance, RuleError, propagate, total
 from torch import Tensor, fx
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrp_compiler.errors import CompositeError
+from lrp_compiler.rules import Relevance, RuleError, propagate, total
 
 from .assignment import assignment
 from .graph_tools import is_tensor, module_path

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lrp_compiler.rules.registry import FUNCTION, OPERATORS
 from torch import Tensor, fx
+
+from lrp_compiler.rules.registry import FUNCTION, OPERATORS
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
+
 from lrp_compiler.rules import bind, find
 from lrp_compiler.rules.registry import FUNCTION
-from torch import fx
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute

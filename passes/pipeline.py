@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lrp_compiler.rules.composite import Composite
 from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.errors import InputError
+from lrp_compiler.rules.composite import Composite
 
 from .activity import mark_active
 from .assign_rules import assign_rules, reachable

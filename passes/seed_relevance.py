@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from lrp_compiler.rules import Relevance, total, unit
 from torch import Tensor, fx
 
 from lrp_compiler.errors import InputError
+from lrp_compiler.rules import Relevance, total, unit
 
 from .graph_tools import call, outputs
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import fx, nn
+
 from lrp_compiler.passes.decompositions import DECOMPOSITIONS
 from lrp_compiler.passes.unlift import unlift
-from torch import fx, nn
 
 
 class Wrapped(nn.Module):

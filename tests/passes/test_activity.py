@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, fx
+
 from lrp_compiler.passes.activity import mark_active
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.simplify import simplify
-from torch import Tensor, fx
 
 X, TOKENS = torch.randn(2, 4), torch.tensor([[1, 2, 0], [2, 2, 1]])
 TABLE = torch.randn(3, 5)

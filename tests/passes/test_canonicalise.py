@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lrp_compiler.passes.canonicalise import canonicalise
 from torch import Tensor, nn
 from torch.testing import FileCheck
+
+from lrp_compiler.passes.canonicalise import canonicalise
 
 X = torch.randn(2, 3, 4)
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from lrp_compiler.passes.decompositions import DECOMPOSITIONS
 from torch import Tensor
+
+from lrp_compiler.passes.decompositions import DECOMPOSITIONS
 
 aten = torch.ops.aten
 

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, fx
+from torch.testing import FileCheck
+
 from lrp_compiler.passes.assign_rules import assign_rules, reachable
 from lrp_compiler.passes.emit_relevance import emit_relevance
 from lrp_compiler.passes.join import join, relevance_names
@@ -11,8 +14,6 @@ from lrp_compiler.passes.pipeline import analyse, explainable_inputs
 from lrp_compiler.passes.seed_relevance import Seed, select_explained
 from lrp_compiler.passes.simplify import simplify
 from lrp_compiler.rules.composite import COMPOSITES
-from torch import Tensor, fx
-from torch.testing import FileCheck
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 WEIGHT = torch.tensor([[1.0, 2.0, 0.5], [-1.0, 0.5, 1.0], [2.0, -1.0, 1.0], [0.0, 1.0, 1.0]])

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lrp_compiler.passes.canonicalise import canonicalise
-from lrp_compiler.passes.fold_batch_norm import fold_batch_norm
 from torch import nn
 from torch.testing import FileCheck
+
+from lrp_compiler.passes.canonicalise import canonicalise
+from lrp_compiler.passes.fold_batch_norm import fold_batch_norm
 
 
 def alive(model: nn.Module) -> nn.Module:

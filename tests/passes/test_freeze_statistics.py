@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from lrp_compiler.passes.freeze_statistics import statistics
 from lrp_compiler.passes.simplify import simplify
-from torch import Tensor, nn
 
 X = torch.randn(2, 3, 8)
 WEIGHT = nn.Parameter(torch.randn(8))

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
 from lrp_compiler.passes.activity import mark_active
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.fuse_functions import fuse_functions
 from lrp_compiler.passes.simplify import simplify
 from lrp_compiler.rules.registry import FUNCTION
-from torch import Tensor, fx
-from torch.nn import functional
 
 X = torch.randn(2, 3)
 

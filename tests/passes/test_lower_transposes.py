@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lrp_compiler.passes.lower_transposes import lower_transposes
 from torch import nn
 from torch.testing import FileCheck
+
+from lrp_compiler.passes.lower_transposes import lower_transposes
 
 STRIDE_1 = {
     "1d": (nn.ConvTranspose1d(2, 3, 3), (2, 2, 6)),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.persist import restore_forward
-from lrp_compiler.rules.registry import FUNCTION
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.persist import restore_forward
+from lrp_compiler.rules.registry import FUNCTION
 
 
 class Net(nn.Module):

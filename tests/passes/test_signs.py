@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lrp_compiler.passes.signs import nonnegative_values
-from lrp_compiler.passes.simplify import simplify
 from torch import Tensor
 from torch.nn import functional
+
+from lrp_compiler.passes.signs import nonnegative_values
+from lrp_compiler.passes.simplify import simplify
 
 X = torch.randn(2, 4, 6)
 

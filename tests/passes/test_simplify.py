@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+
 from lrp_compiler.passes.simplify import simplify
 
 X = torch.randn(2, 3)

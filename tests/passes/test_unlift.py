@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from lrp_compiler.passes.unlift import unlift
 from torch import Tensor, nn
 from torch.testing import FileCheck
+
+from lrp_compiler.passes.unlift import unlift
 
 X = torch.randn(2, 3)
 

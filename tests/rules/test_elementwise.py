@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
+
 from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
 from lrp_compiler.rules.registry import FUNCTION
-from torch import Tensor
 
 aten = torch.ops.aten
 

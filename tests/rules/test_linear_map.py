@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from lrp_compiler.rules import Op, bind, propagate, total, unit
 from torch import Tensor
+
+from lrp_compiler.rules import Op, bind, propagate, total, unit
 
 aten = torch.ops.aten
 

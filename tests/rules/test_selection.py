@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from lrp_compiler.rules import OPERATORS, Op, find, propagate, total, unit
 from torch import Tensor
+
+from lrp_compiler.rules import OPERATORS, Op, find, propagate, total, unit
 
 aten = torch.ops.aten
 
