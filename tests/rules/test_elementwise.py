@@ -30,6 +30,7 @@ WITH_QUOTIENT: dict[Any, list[Call]] = {
     aten.hardtanh.default: [Call(), Call((..., -2.0, 0.5)), Call((..., 0.0, 6.0))],
     aten.relu6.default: [Call()],
     aten.clamp.default: [Call((..., -1.0, 2.0)), Call((..., 0, None)), Call((..., None, 3))],
+    aten.clamp_min.default: [Call((..., -1.0)), Call((..., 0))],
     aten.gelu.default: [Call(), Call(kwargs={"approximate": "tanh"})],
     aten.silu.default: [Call()],
     aten.hardswish.default: [Call()],
