@@ -37,8 +37,7 @@ class Capture:
     @property
     def arguments(self) -> list[str]:
         """Names of the model's arguments, in order."""
-        signature = self.program.module_call_graph[0].signature
-        return list(signature.forward_arg_names or []) if signature is not None else []
+        return argument_names(self.program)
 
 
 def capture(
@@ -149,12 +148,17 @@ def _refuse_training(program: ExportedProgram) -> None:
             )
 
 
+def argument_names(program: ExportedProgram) -> list[str]:
+    """Names of the arguments of the model's forward, in order; none where the program does not know them."""
+    signature = program.module_call_graph[0].signature
+    return list(signature.forward_arg_names or []) if signature is not None else []
+
+
 def input_names(program: ExportedProgram) -> tuple[dict[str, str], dict[str, Any]]:
     """Tensor inputs, placeholder name → public name (nested ones dotted), and plain inputs, public name → value."""
     specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
     paths = _leaf_paths(program.call_spec.in_spec, len(specs))
-    signature = program.module_call_graph[0].signature
-    arguments = list(signature.forward_arg_names or []) if signature is not None else []
+    arguments = argument_names(program)
     names: dict[str, str] = {}
     constants: dict[str, Any] = {}
     for spec, path in zip(specs, paths, strict=True):

@@ -3,6 +3,7 @@
 clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
 view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
 getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
+conv3d(x, W)                                                       →  convolution(x, W, None, …)
 """
 
 from __future__ import annotations
