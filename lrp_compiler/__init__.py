@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lrp_compiler.compiler import compile
     from lrp_compiler.coverage_report import coverage
     from lrp_compiler.explainer import Explainer, load
+    from lrp_compiler.passes import Target
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
     from lrp_compiler.rules.composite import Composite, Entry
@@ -28,6 +29,7 @@ _HOMES = {
     "Explainer": "lrp_compiler.explainer",
     "Op": "lrp_compiler.rules",
     "Relevance": "lrp_compiler.rules",
+    "Target": "lrp_compiler.passes",
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.coverage_report",
@@ -43,6 +45,7 @@ __all__ = [
     "Explainer",
     "Op",
     "Relevance",
+    "Target",
     "compile",
     "composites",
     "coverage",

@@ -7,7 +7,7 @@ thousandth of a logit, the rounding of a float32 forward alone would be a tenth 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.emit_relevance import propagate_relevance
 from lrp_compiler.passes.graph_tools import module_path
-from lrp_compiler.passes.seed_relevance import EXPLAINED, Seed, seed_relevance
+from lrp_compiler.passes.seed_relevance import Seed, seed_relevance
+from lrp_compiler.passes.select_explained import EXPLAINED
 from lrp_compiler.rules import Relevance
 from lrp_compiler.rules.relevance import times
 
@@ -113,7 +114,7 @@ class Audit:
 
 
 def audit(
-    forward: fx.GraphModule, inputs: Sequence[Tensor], seed: Seed, given: Tensor | None, names: dict[str, str]
+    forward: fx.GraphModule, inputs: Sequence[Tensor], seed: Seed, given: Mapping[str, Tensor], names: dict[str, str]
 ) -> Audit:
     """Run the forward graph and the rules eagerly in float64 and keep the books.
 
@@ -123,7 +124,7 @@ def audit(
         forward: the assigned forward graph, in the model's own dtype; it stays as it is.
         inputs: one tensor for each placeholder.
         seed: which class is explained, and how much is put on it.
-        given: the seed's run-time input, where it needs one.
+        given: the run-time inputs that the seed needs, by name; of several targets the books hold the sums.
         names: placeholder name → public input name.
     """
     with torch.no_grad():
@@ -131,25 +132,29 @@ def audit(
         start = seed_relevance(_values(fx.Interpreter, forward, inputs)[explained], seed, given).map(Tensor.double)
         values = _values(_Float64, forward, inputs)
         books = _Books(values)
-        arrived = propagate_relevance(
-            forward,
-            {explained: start},
-            values.__getitem__,
-            absorb=books.absorb,
-            observe=books.observe,
-            pass_on=books.pass_on,
-        )
-        result = Audit(books.close(), seed=books.sum(explained, start))
-        for node, relevance in arrived.items():
-            result.inputs[names.get(node.name, node.name)] = books.sum(node, relevance)
-            result.magnitude += float(_total(relevance, values[node]).abs().sum())
+        rows = [start] if seed.target.targets is None else [Relevance(row, start.form) for row in start.tensor]
+        result = Audit([], seed=sum(books.sum(explained, row) for row in rows))
+        for row in rows:
+            arrived = propagate_relevance(
+                forward,
+                {explained: row},
+                values.__getitem__,
+                absorb=books.absorb,
+                observe=books.observe,
+                pass_on=books.pass_on,
+            )
+            for node, relevance in arrived.items():
+                name = names.get(node.name, node.name)
+                result.inputs[name] = result.inputs.get(name, 0.0) + books.sum(node, relevance)
+                result.magnitude += float(_total(relevance, values[node]).abs().sum())
+        result.entries = books.close()
     return result
 
 
 class _Books:
     def __init__(self, values: dict[fx.Node, Any]) -> None:
         self.values = values
-        self.seen: dict[fx.Node, float] = {}
+        self.seen: defaultdict[fx.Node, float] = defaultdict(float)
         self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
         self.passed: defaultdict[fx.Node, float] = defaultdict(float)
 
@@ -160,7 +165,7 @@ class _Books:
         self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum())
 
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
-        self.seen[node] = self.sum(node, relevance)
+        self.seen[node] += self.sum(node, relevance)
 
     def pass_on(self, node: fx.Node, operand: fx.Node, relevance: Relevance) -> None:
         self.passed[node] += self.sum(operand, relevance)

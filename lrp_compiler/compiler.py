@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from lrp_compiler.capture import Capture, Model, capture
 from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Dump, Seed, compile_graphs
+from lrp_compiler.passes.select_explained import POSITION
+from lrp_compiler.passes.target import Explained, Pick
 from lrp_compiler.quiet import quiet
 from lrp_compiler.rules.composite import COMPOSITES, Composite
 
@@ -22,8 +25,8 @@ def compile(
     kwargs: Mapping[str, Any] | None = None,
     *,
     composite: str | Composite = "epsilon",
-    target: str | int = "argmax",
-    seed: str = "value",
+    target: Explained | Pick | Sequence[Pick] = "argmax",
+    seed: str | None = None,
     wrt: Sequence[str] | None = None,
     dynamic_shapes: Any = None,
     dump: str | os.PathLike[str] | None = None,
@@ -38,12 +41,16 @@ def compile(
         model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file.
         args: example inputs of a module; cloned, never kept. A size of 1 cannot be made dynamic: use 2.
         kwargs: example inputs by name.
-        composite: which rule where: a name ("epsilon", "epsilon-plus", "attnlrp") or a `Composite`.
-        target: what is explained: "argmax" (each row's largest logit), a class number, or "index" (an int64 input
-            `target` of shape `[batch]` at run time).
+        composite: which rule where: a name ("epsilon-plus", "attnlrp", …), or a `Composite` (`lrp.composites`).
+        target: what is explained: "argmax" (each row's largest logit), a class number, "index" (an int64 input
+            `target` of shape `[batch]` at run time), a pair `(a, b)` (logit a minus logit b), or a list of class
+            numbers and pairs (all in one run; relevance has a leading dim `[targets]`). A `Target` also says which
+            output and which position. A function of the model's outputs that returns `[batch]` is traced with them.
         seed: relevance put on it: "value" (the logit itself), "one", or "tensor" (a run-time input `seed` of the
-            shape of the explained logits, `[batch, classes]`).
-        wrt: names of the inputs to explain; default: all that carry relevance.
+            shape of the explained logits, `[batch, classes]`). Default: the composite's, mostly "value".
+        wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
+            modules (`encoder.layer.3`: the values that leave them). Default: all inputs that carry relevance. Leaving
+            an input out does not change the relevance of the others.
         dynamic_shapes: as torch.export takes it.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
@@ -59,43 +66,50 @@ def compile(
     rules = resolve_composite(composite)
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
-    start = _seed(target, seed)
-    clash = [name for name in start.inputs if name in captured.inputs.values()]
+    function = target if callable(target) else None
+    start = _seed(0 if callable(target) else target, rules.seed if seed is None else seed)
+    taken = [*start.inputs, *([POSITION] if start.target.position == "index" else [])]
+    clash = [name for name in taken if name in captured.inputs.values()]
     if clash:
-        raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target and seed.")
-    output = choose_output(captured)
+        raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
+    output = choose_output(captured, start.target.output)
     with quiet():
         compiled = compile_graphs(
             captured.program,
             rules,
             start,
+            inputs=captured.inputs,
             output=output,
             output_name=captured.outputs[output],
-            wrt=None if wrt is None else _placeholders(captured, wrt),
+            function=function,
+            wrt=wrt,
             dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
             progress=report,
         )
-    return Explainer.of(captured, compiled, rules, start)
+    return Explainer.of(captured, compiled, rules, start, function is not None)
 
 
-def resolve_composite(composite: str | Composite) -> Composite:
-    """The composite of that name, or the one given.
+def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | None = None) -> Composite:
+    """The composite of that name, with these options, or the one given.
 
     Raises:
-        CompositeError: there is none of that name.
+        CompositeError: there is none of that name, or it takes other options.
     """
     if isinstance(composite, Composite):
         return composite
     if composite not in COMPOSITES:
         raise CompositeError(f"Unknown composite {composite!r}: choose one of {', '.join(sorted(COMPOSITES))}.")
-    return COMPOSITES[composite]()
+    try:
+        return COMPOSITES[composite](**(options or {}))
+    except TypeError as error:
+        raise CompositeError(f"The composite {composite!r} takes {signature(COMPOSITES[composite])}: {error}.") from error
 
 
-def choose_output(captured: Capture) -> int:
-    """Position of the output that is explained: `logits` if there is one, else the only or first float tensor.
+def choose_output(captured: Capture, wanted: str | int | None = None) -> int:
+    """Position of the output that is explained: the one wanted, else `logits`, else the only or first float tensor.
 
     Raises:
-        InputError: there is no float output.
+        InputError: there is no float output, or none of that name or number.
     """
     values = {node.name: node.meta.get("val") for node in captured.program.graph.nodes}
     floats = []
@@ -105,20 +119,16 @@ def choose_output(captured: Capture) -> int:
             floats.append(index)
     if not floats:
         raise InputError("The model returns no float tensor: there is nothing to explain.")
-    return next((index for index in floats if captured.outputs[index] == "logits"), floats[0])
+    if wanted is None:
+        return next((index for index in floats if captured.outputs[index] == "logits"), floats[0])
+    chosen = [index for index in floats if wanted in (index, captured.outputs[index])]
+    if not chosen:
+        names = ", ".join(f"{captured.outputs[index]!r} ({index})" for index in floats)
+        raise InputError(f"There is no float output {wanted!r}: the model returns {names}.")
+    return chosen[0]
 
 
-def _seed(target: str | int, seed: str) -> Seed:
-    if isinstance(target, bool) or not (isinstance(target, int) or target in ("argmax", "index")):
-        raise InputError(f"Unknown target {target!r}: choose 'argmax', 'index' or a class number.")
+def _seed(target: Any, seed: str) -> Seed:
     if seed not in ("value", "one", "tensor"):
         raise InputError(f"Unknown seed {seed!r}: choose 'value', 'one' or 'tensor'.")
     return Seed(target, seed)  # type: ignore[arg-type]
-
-
-def _placeholders(captured: Capture, wrt: Sequence[str]) -> list[str]:
-    by_public_name = {public: name for name, public in captured.inputs.items()}
-    unknown = [name for name in wrt if name not in by_public_name]
-    if unknown:
-        raise InputError(f"wrt names {unknown[0]!r}, but the inputs are {', '.join(by_public_name)}.")
-    return [by_public_name[name] for name in wrt]

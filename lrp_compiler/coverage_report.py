@@ -12,9 +12,12 @@ from lrp_compiler.compiler import choose_output
 from lrp_compiler.errors import UnsupportedNode
 from lrp_compiler.passes.assign_rules import reachable, uncovered
 from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.pipeline import Dump, analyse, explainable_inputs, forward_graph
-from lrp_compiler.passes.seed_relevance import select_explained
+from lrp_compiler.passes.select_explained import select_explained
+from lrp_compiler.passes.target import Target
 from lrp_compiler.quiet import quiet
+from lrp_compiler.rules.composite import Composite
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Coverage:
         return table
 
 
+SEQUENCE_RANK = 3
+"""An output with more dims than `[batch, sequence, classes]` is a map: all of it counts."""
+
+
 def coverage(
     model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
 ) -> Coverage:
@@ -80,8 +87,10 @@ def coverage(
     with quiet():
         forward = forward_graph(captured.program, Dump(None), lambda stage: None)
     output = choose_output(captured)
-    explained = select_explained(forward, output, captured.outputs[output])
-    analyse(forward, explainable_inputs(forward))
+    final: Any = outputs(forward)[output]
+    position = "sum" if final.meta["val"].dim() > SEQUENCE_RANK else None
+    explained = select_explained(forward, output, captured.outputs[output], Target(position=position))
+    analyse(forward, explainable_inputs(forward), Composite('coverage'))
     needed = reachable(forward, explained)
     path = [node for node in forward.graph.nodes if node in needed and assignment(node) is not None]
     calls = [node for node in forward.graph.nodes if node.op == "call_function"]

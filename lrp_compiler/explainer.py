@@ -20,14 +20,15 @@ from lrp_compiler.errors import FormatError, InputError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx
-from lrp_compiler.passes import Compiled, Seed
+from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
+from lrp_compiler.passes.select_explained import POSITION
 from lrp_compiler.quiet import quiet
 from lrp_compiler.retrace import move, retrace
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.shapes import tensor_specs
-from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
+from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +62,23 @@ class Explainer:
         self._program: torch.export.ExportedProgram | None = None
 
     @classmethod
-    def of(cls, captured: Capture, compiled: Compiled, composite: Composite, seed: Seed) -> Explainer:
-        """The explainer of what the passes made."""
+    def of(
+        cls, captured: Capture, compiled: Compiled, composite: Composite, seed: Seed, function: bool = False
+    ) -> Explainer:
+        """The explainer of what the passes made; `function`: a function of the outputs is explained."""
         placeholders = compiled.joint.graph.find_nodes(op="placeholder")
         flat = outputs(compiled.joint)
         names = list(captured.inputs.values())
-        relevance_of = [captured.inputs[name] for name in compiled.relevance_inputs]
         own = len(captured.outputs)
-        specs = tensor_specs(placeholders, [*names, *seed.inputs])
+        # What follows the model's own inputs was added for the target and the seed.
+        extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
+        specs = tensor_specs(placeholders, [*names, *extra])
         symbols = specs.symbols
         metadata = {
             "schema": SCHEMA,
             "composite": composite.to_dict(),
-            "target": seed.target,
+            "target": "function" if function else seed.target.label,
+            "explains": seed.target.to_dict(),
             "seed": seed.mode,
             "classes": _static(compiled.explained.meta["val"].shape[-1]),
             "inputs": [spec.to_dict() for spec in specs.tensors[: len(names)]],
@@ -82,8 +87,8 @@ class Explainer:
             "relevance": [
                 {**spec.to_dict(), "input": name}
                 for name, spec in zip(
-                    relevance_of,
-                    tensor_specs(flat[own:], [f"relevance.{name}" for name in relevance_of], symbols).tensors,
+                    compiled.names,
+                    tensor_specs(flat[own:], [f"relevance.{name}" for name in compiled.names], symbols).tensors,
                     strict=True,
                 )
             ],
@@ -106,41 +111,57 @@ class Explainer:
         return [TensorSpec.from_dict(entry) for entry in self.metadata["inputs"]]
 
     def __call__(
-        self, *args: Any, target: Any = None, seed: Tensor | None = None, check_nan: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        target: Any = None,
+        seed: Tensor | None = None,
+        position: Any = None,
+        check_nan: bool = False,
+        **kwargs: Any,
     ) -> Explanation:
         """Run the model and explain it.
 
         Args:
             args: the model's inputs.
             kwargs: the model's inputs by name.
-            target: int64 `[batch]` (a single int counts for every row): with `target="index"` only.
+            target: int64 `[batch]` (a single int counts for every row), or `[targets, batch]` for several at once:
+                with `target="index"` only.
             seed: relevance put on the explained logits, `[batch, classes]`: with `seed="tensor"` only.
+            position: int64 `[batch]` or a single int: with `lrp.Target(position="index")` only.
             check_nan: refuse inputs that hold a NaN.
 
         Raises:
-            InputError: inputs, target or seed that do not fit; one sentence says what.
+            InputError: inputs, target, position or seed that do not fit; one sentence says what.
         """
-        tensors = self._bind(args, kwargs, target, seed, check_nan)
+        if several_targets(target, self.metadata["seed_inputs"]):
+            rows = [
+                self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
+            ]
+            relevance = {name: torch.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance}
+            return Explanation(rows[0].output, relevance)
+        tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
         with torch.no_grad():
             results = self.module(*tensors)
         own = len(self.metadata["outputs"])
         names = [entry["input"] for entry in self.metadata["relevance"]]
         return Explanation(self._structured(results[:own]), dict(zip(names, results[own:], strict=True)))
 
-    def audit(self, *args: Any, target: Any = None, seed: Tensor | None = None, **kwargs: Any) -> Audit:
+    def audit(
+        self, *args: Any, target: Any = None, seed: Tensor | None = None, position: Any = None, **kwargs: Any
+    ) -> Audit:
         """The books of one run: what flowed in, out and away at every node (see `Audit`).
 
-        Takes the inputs of `__call__`. The rules are run eagerly on the forward graph, with the same weights.
+        Takes the inputs of `__call__`. The rules are run eagerly on the forward graph, with the same weights; all
+        inputs take part, whatever `wrt` names.
         """
-        tensors = self._bind(args, kwargs, target, seed, check_nan=False)
+        tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
+        placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {
-            node.name: entry["name"]
-            for node, entry in zip(
-                self.forward.graph.find_nodes(op="placeholder"), self.metadata["inputs"], strict=True
-            )
+            node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)
         }
-        given = tensors[len(names) :]
-        return audit(self.forward, tensors[: len(names)], self._seed, given[0] if given else None, names)
+        extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
+        given = dict(zip(extra, tensors[len(names) :], strict=True))
+        return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the explainer as a `.pt2` file (torch.export's format) that `lrp.load` and torch.export.load read.
@@ -185,10 +206,10 @@ class Explainer:
 
     @property
     def _seed(self) -> Seed:
-        return Seed(self.metadata["target"], self.metadata["seed"])
+        return Seed(Target.from_dict(self.metadata["explains"]), self.metadata["seed"])
 
     def _bind(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Any, seed: Tensor | None, check_nan: bool
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
     ) -> list[Tensor]:
         specs = self.inputs
         bound = bind(specs, *self._flatten(args, kwargs))
@@ -197,13 +218,12 @@ class Explainer:
         sizes = check(specs, bound, has_nan=has_nan)
         tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in specs]
         expected = [TensorSpec.from_dict(entry) for entry in self.metadata["seed_inputs"]]
-        wanted = {spec.name for spec in expected}
-        check_choice("target", target is not None, "target" in wanted, self.metadata["target"])
-        check_choice("seed", seed is not None, "seed" in wanted, self.metadata["seed"])
+        for name, given in extras.items():
+            check_choice(name, given is not None, name in [spec.name for spec in expected], self.metadata["target"])
         for spec in expected:
-            value = torch.as_tensor(target if spec.name == "target" else seed, device=tensors[0].device)
-            if spec.name == "target":
-                value = _for_every_row(value, spec, sizes)
+            value = torch.as_tensor(extras[spec.name], device=tensors[0].device)
+            if spec.name != "seed" and value.dim() == 0:
+                value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
             check([spec], {spec.name: value}, sizes=sizes)
             if spec.name == "target":
                 check_classes(value, self.metadata["classes"])
@@ -260,15 +280,12 @@ def load(path: str | os.PathLike[str]) -> Explainer:
     except Exception as error:
         raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
     metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
-    joint, forward = restore_forward(program, len(metadata["inputs"]), len(metadata["outputs"]), metadata["explained"])
+    target = Target.from_dict(metadata["explains"])
+    taken = len(metadata["inputs"]) + sum(entry["name"] == POSITION for entry in metadata["seed_inputs"])
+    joint, forward = restore_forward(program, taken, len(metadata["outputs"]), metadata["explained"], target)
     explainer = Explainer(joint, forward, metadata)
     explainer._program = program
     return explainer
-
-
-def _for_every_row(target: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
-    (batch,) = spec.shape
-    return target.expand(sizes[batch] if isinstance(batch, str) else batch) if target.dim() == 0 else target
 
 
 def _static(size: Any) -> int | None:

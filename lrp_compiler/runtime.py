@@ -11,8 +11,8 @@ The file needs no wrapper; plain onnxruntime does the same, without the checks:
     session = onnxruntime.InferenceSession("m.lrp.onnx")
     output, relevance = session.run(["output", "relevance.x"], {"x": x})
 
-Graph inputs are the model's own, plus `target` (int64 `[batch]`) or `seed` (float `[batch, classes]`) if the explainer
-was compiled to take one; graph outputs are the model's own, plus `relevance.<input>`. The rest is in the file's
+Graph inputs are the model's own, plus `target` (int64 `[batch]`), `position` (int64 `[batch]`) or `seed` (float
+`[batch, classes]`) if the explainer was compiled to take one; graph outputs are the model's own, plus `relevance.<input>`. The rest is in the file's
 metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata` says what it holds.
 """
 
@@ -37,7 +37,7 @@ from lrp_compiler.onnx_session import (
     runtime_inputs,
 )
 from lrp_compiler.progress import row_bar
-from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes
+from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class OnnxExplainer:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The model's inputs, in the order in which a call takes them; without `target` and `seed`."""
+        """The model's inputs, in the order in which a call takes them; without `target`, `position` and `seed`."""
         return self._inputs
 
     @property
@@ -110,6 +110,7 @@ class OnnxExplainer:
         *arrays: Any,
         target: Any = None,
         seed: Any = None,
+        position: Any = None,
         check_nan: bool = False,
         batch_size: int | None = None,
         progress: bool = False,
@@ -121,8 +122,11 @@ class OnnxExplainer:
             arrays: the model's inputs by position: numpy arrays, or nested lists. A dtype that widens without loss
                 is cast (int32 → int64, float16 → float32); narrowing (float64 → float32) is refused.
             target: the class to explain, if the explainer was compiled with `target="index"`: integers of shape
-                `[batch]`, or one integer for all rows.
+                `[batch]`, one integer for all rows, or `[targets, batch]` for several explanations: relevance then has
+                the targets in front.
             seed: the relevance of the output, if it was compiled with `seed="tensor"`: float `[batch, classes]`.
+            position: where in the sequence, if it was compiled with `Target(position="index")`: integers `[batch]`, or
+                one for all rows.
             check_nan: refuse NaN in the inputs.
             batch_size: run at most so many rows at a time, cutting every tensor along its dimension `batch`.
             progress: show a progress bar over the rows, on stderr; needs rich.
@@ -138,8 +142,17 @@ class OnnxExplainer:
         session = self._session
         if session is None:
             raise LrpError("This explainer is closed.")
+        if several_targets(target, [spec.to_dict() for spec in self._extras.values()]):
+            options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
+            options |= {"batch_size": batch_size, "progress": progress}
+            rows = [self(*arrays, target=row, **options, **named_arrays) for row in target]
+            return Explanation(
+                rows[0].output,
+                {name: np.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance},
+            )
         bound = bind(self._inputs, arrays, named_arrays)
-        feeds, sizes = self._feeds(bound, {"target": target, "seed": seed}, _has_nan if check_nan else None)
+        extras = {"target": target, "seed": seed, "position": position}
+        feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
         specs = [*self._outputs, *self._relevance.values()]
         rows = sizes.get("batch", 1)
         axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
@@ -177,12 +190,12 @@ class OnnxExplainer:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
         for name, value in extras.items():
-            check_choice(name, value is not None, name in self._extras, self._metadata[name])
+            check_choice(name, value is not None, name in self._extras, self._metadata["target"])
         arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._inputs}
         sizes = check(self._inputs, arrays, has_nan=has_nan)
         for name, spec in self._extras.items():
             array = _to_array(spec, extras[name])
-            if name == "target" and array.ndim == 0:
+            if name != "seed" and array.ndim == 0:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
             sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
             arrays[name] = array

@@ -129,10 +129,10 @@ def check(
 
 
 def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
-    """Refuse a run-time `target` or `seed` that is missing or not wanted.
+    """Refuse a run-time `target`, `position` or `seed` that is missing or not wanted.
 
     Args:
-        name: `target` or `seed`.
+        name: `target`, `position` or `seed`.
         given: whether the caller passed one.
         wanted: whether the explainer was compiled to take one.
         mode: what it was compiled for, such as `argmax`.
@@ -140,14 +140,32 @@ def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
     Raises:
         InputError: `given` and `wanted` differ.
     """
-    runtime_mode, kind = {"target": ("index", "one class index for each row"), "seed": ("tensor", "a relevance")}[name]
+    how, kind = {
+        "target": ("target='index'", "one class index for each row"),
+        "seed": ("seed='tensor'", "a relevance"),
+        "position": ("lrp.Target(position='index')", "one position for each row"),
+    }[name]
     if wanted and not given:
-        raise InputError(f"The {name} is missing: this explainer was compiled with {name}={mode!r} and needs {kind}.")
+        raise InputError(f"The {name} is missing: this explainer was compiled with {how} and needs {kind}.")
     if given and not wanted:
         raise InputError(
-            f"A {name} was given, but this explainer was compiled with {name}={mode!r}; "
-            f"compile with {name}={runtime_mode!r} to choose it at run time."
+            f"A {name} was given, but this explainer was compiled for {mode!r}; compile with {how} to choose it at "
+            "run time."
         )
+
+
+def several_targets(target: Any, seed_inputs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `target` is `[targets, batch]` for an explainer that takes one target at a time.
+
+    Args:
+        target: what the caller gave, or None.
+        seed_inputs: the run-time inputs beyond the model's own, as the metadata describes them.
+    """
+    one = any(entry["name"] == "target" and len(entry["shape"]) == 1 for entry in seed_inputs)
+    return one and len(getattr(target, "shape", ())) == RANK_OF_SEVERAL
+
+
+RANK_OF_SEVERAL = 2
 
 
 def check_classes(target: Any, classes: int | None) -> None:

@@ -2,5 +2,6 @@
 
 from .pipeline import Compiled, Dump, compile_graphs
 from .seed_relevance import Seed
+from .target import Target
 
-__all__ = ["Compiled", "Dump", "Seed", "compile_graphs"]
+__all__ = ["Compiled", "Dump", "Seed", "Target", "compile_graphs"]

@@ -6,6 +6,9 @@
 Relevance flows to an operand when its value depends on an explained input through float operations. Integer values
 carry it only while they are moved about (views, slices, gathers) and end up as the index of an embedding, or are
 pixels (uint8) on their way to float. A frozen factor of a normalisation carries none (see `freeze_statistics`).
+
+Parameters whose relevance is asked for don't change that. What is computed from them alone is active for itself; where
+it meets an active operand it is *wanted*: the rule of that op tells its share as well.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {
 
 
 def mark_active(
-    module: fx.GraphModule, inputs: Collection[str], frozen: Collection[tuple[fx.Node, fx.Node]] = ()
+    module: fx.GraphModule,
+    inputs: Collection[str],
+    frozen: Collection[tuple[fx.Node, fx.Node]] = (),
+    parameters: Collection[fx.Node] = (),
 ) -> set[fx.Node]:
     """Annotate every node that relevance can reach with its active operands; return those nodes.
 
@@ -38,8 +44,10 @@ def mark_active(
         module: the forward graph.
         inputs: names of the inputs that are explained (`meta["input"]` of their placeholders).
         frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
+        parameters: weights (`get_attr` nodes) whose own relevance is asked for.
     """
     active: set[fx.Node] = set()
+    own = set(parameters)
     for node in module.graph.nodes:
         node.meta.pop(KEY, None)
         if node.op == "placeholder" and node.meta["input"] in inputs:
@@ -47,17 +55,19 @@ def mark_active(
         if node.op != "call_function":
             continue
         arguments = bind(node.target, node.args, node.kwargs)
-        operands = tuple(
-            name
+        carried = {
+            name: value
             for name, value in arguments.items()
-            if isinstance(value, fx.Node)
-            and value in active
-            and (node, value) not in frozen
-            and _carries(node, name, value)
-        )
+            if isinstance(value, fx.Node) and (node, value) not in frozen and _carries(node, name, value)
+        }
+        operands = tuple(name for name, value in carried.items() if value in active)
+        wanted = tuple(name for name, value in carried.items() if value in own)
         if operands:
             active.add(node)
-            node.meta[KEY] = Assignment(node.target, arguments, operands)
+            node.meta[KEY] = Assignment(node.target, arguments, operands, wanted=wanted)
+        elif wanted:
+            own.add(node)
+            node.meta[KEY] = Assignment(node.target, arguments, wanted)
     return active
 
 

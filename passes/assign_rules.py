@@ -1,23 +1,29 @@
 """The decision: which rule, with which options, at which node.
 
-The composite is a table; this pass looks every active node up in it and writes the answer down in the node's
+    Entry("convolution", "z-box", …, position="first")        conv1 → z-box
+    Entry("convolution", "gamma", …)                   →      conv2, conv3 → gamma
+                                                              relu, fc: the operator's own rule
+
+The composite is a table; this pass compares every active node with it and writes the answer down in the node's
 Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: all of them are reported at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from inspect import signature
+from collections.abc import Collection, Iterable, Iterator
+from inspect import Parameter, signature
 from operator import getitem
 
 from torch import fx
 
 from lrp_compiler.errors import CompositeError, UnsupportedNode, UnsupportedOpError
-from lrp_compiler.rules import RULES, find, rules_of
-from lrp_compiler.rules.composite import Composite
+from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
+from lrp_compiler.rules.composite import ANY, Composite, Entry
 
-from .assignment import assignment
-from .graph_tools import module_path, source_line
+from .assignment import Assignment, assignment
+from .graph_tools import inside, module_path, module_types, source_line
+
+Site = tuple[fx.Node, Assignment, Operator]
 
 
 def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collection[fx.Node]) -> None:
@@ -25,35 +31,100 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
 
     Raises:
         UnsupportedOpError: nodes whose op has no rule; it lists every one.
-        CompositeError: the composite gives an operation a rule that its family does not have.
+        CompositeError: the composite gives an operation a rule or an option that does not fit, or has an entry that
+            matches nothing.
     """
     missing = uncovered(module, needed)
     if missing:
         raise UnsupportedOpError(missing)
-    for node in module.graph.nodes:
-        given = assignment(node)
-        if given is None or node not in needed:
-            continue
-        operator = find(given.op(node))
-        assert operator is not None
-        entry = composite.entry(operator.kind)
+    sites = list(_sites(module, needed))
+    chosen = _choose(composite, sites)
+    for node, given, operator in sites:
+        entry = chosen.get(node)
         given.kind = operator.kind
-        given.rule = entry.rule if entry else operator.rule
-        given.options = dict(entry.options) if entry else {}
+        if entry is None:
+            given.rule = operator.rule
+            continue
+        given.rule, given.options = str(entry.rule), dict(entry.options)
         if given.rule not in rules_of(operator.family):
             raise CompositeError(
                 f"Composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}: "
                 f"it takes one of {', '.join(rules_of(operator.family))}."
             )
-        _check_options(composite, operator.family, given.rule, given.options)
+        _check_options(composite, operator.family, given)
 
 
-def _check_options(composite: Composite, family: str, rule: str, options: Mapping[str, object]) -> None:
-    parameters = list(signature(RULES[family, rule]).parameters)[RULE_ARGUMENTS:]
-    unknown = [name for name in options if name not in parameters]
+def _sites(module: fx.GraphModule, needed: Collection[fx.Node]) -> Iterator[Site]:
+    for node in module.graph.nodes:
+        given = assignment(node)
+        if given is not None and node in needed:
+            operator = find(given.op(node))
+            assert operator is not None
+            yield node, given, operator
+
+
+def _choose(composite: Composite, sites: list[Site]) -> dict[fx.Node, Entry]:
+    chosen: dict[fx.Node, Entry] = {}
+    for entry in composite.entries:
+        if not isinstance(entry.rule, str):
+            continue  # a whole module's: `collapse_modules` has seen to it
+        matching = _in_position(entry, (node for node, _, operator in sites if _matches(entry, node, operator)))
+        if not matching and not entry.optional:
+            raise CompositeError(
+                f"Composite {composite.name!r}: nothing in this model matches {entry}; "
+                f"{_hint(entry, sites)}, or give it optional=True."
+            )
+        for node in matching:
+            chosen.setdefault(node, entry)
+    return chosen
+
+
+def _in_position(entry: Entry, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    matching = list(nodes)
+    if entry.position is None:
+        return matching
+    return matching[:1] if entry.position == "first" else matching[-1:]
+
+
+def _matches(entry: Entry, node: fx.Node, operator: Operator) -> bool:
+    if ANY in entry.kinds:
+        if (operator.family, entry.rule) not in RULES:
+            return False
+    elif operator.kind not in entry.kinds:
+        return False
+    if entry.path is not None and not inside(module_path(node), entry.path):
+        return False
+    if entry.module is not None and entry.module not in module_types(node):
+        return False
+    return entry.when is None or bool(entry.when(node))
+
+
+def _hint(entry: Entry, sites: list[Site]) -> str:
+    kinds = sorted({operator.kind for *_, operator in sites})
+    known = {entry.kind for entries in OPERATORS.values() for entry in entries}
+    strange = [kind for kind in entry.kinds if kind != ANY and kind not in known]
+    if strange or not set(entry.kinds) & {ANY, *kinds}:
+        return f"its kinds are {', '.join(kinds)}"
+    if entry.path is not None:
+        paths = sorted({module_path(node) for node, *_ in sites} - {""})
+        return f"its module paths are {', '.join(paths[:5])}{', …' if len(paths) > 5 else ''}"
+    if entry.module is not None:
+        types = sorted({name for node, *_ in sites for name in module_types(node)})
+        return f"its module types are {', '.join(types[:8])}{', …' if len(types) > 8 else ''}"
+    return "loosen its conditions"
+
+
+def _check_options(composite: Composite, family: str, given: Assignment) -> None:
+    parameters = list(signature(RULES[family, given.rule]).parameters.values())[RULE_ARGUMENTS:]
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [parameter.name for parameter in parameters]
+    unknown = [name for name in given.options if name not in names]
     if unknown:
-        takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
-        raise CompositeError(f"Composite {composite.name!r} gives the rule {rule!r} an option {unknown[0]!r}: {takes}.")
+        takes = f"it takes {', '.join(names)}" if names else "it takes none"
+        raise CompositeError(
+            f"Composite {composite.name!r} gives the rule {given.rule!r} an option {unknown[0]!r}: {takes}."
+        )
 
 
 RULE_ARGUMENTS = 3
@@ -79,5 +150,5 @@ def reachable(module: fx.GraphModule, explained: fx.Node) -> set[fx.Node]:
     for node in reversed(module.graph.nodes):
         given = assignment(node)
         if node in reached and given is not None:
-            reached.update(given.arguments[name] for name in given.active)
+            reached.update(given.arguments[name] for name in (*given.active, *given.wanted))
     return reached

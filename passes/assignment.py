@@ -23,6 +23,7 @@ class Assignment:
         arguments: its arguments by schema name; nodes are the handles.
         active: operands that relevance flows to.
         nonnegative: operands that are ≥ 0 whatever the input.
+        wanted: constant operands whose own relevance is asked for (weights, biases).
         kind, rule, options: the decision of the composite, once `assign_rules` has run.
     """
 
@@ -30,6 +31,7 @@ class Assignment:
     arguments: Mapping[str, Any]
     active: tuple[str, ...]
     nonnegative: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
     kind: str = ""
     rule: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class Assignment:
         fetch: Callable[[Any], Tensor] = lambda handle: handle.meta["val"],
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
+        wanted: tuple[str, ...] = (),
     ) -> Op:
         """The rule's view of the node; by default it sees the symbolic values of the capture."""
         return Op(
@@ -54,6 +57,7 @@ class Assignment:
             fetch=fetch,
             active=self.active,
             nonnegative=self.nonnegative,
+            **({"wanted": wanted} if wanted else {}),
             absorb=absorb,
             asked=asked,
         )

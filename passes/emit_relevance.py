@@ -23,10 +23,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrp_compiler.errors import CompositeError
 from lrp_compiler.rules import Relevance, RuleError, propagate, total
+from lrp_compiler.rules.relevance import Form
 
 from .assignment import assignment
 from .graph_tools import is_tensor, module_path
 from .seed_relevance import Seed, seed_relevance
+from .several_targets import over_targets
 
 Fetch = Callable[[fx.Node], Tensor]
 Absorb = Callable[[fx.Node, str, Tensor], None]
@@ -82,6 +84,7 @@ def propagate_relevance(
     absorb: Absorb | None = None,
     observe: Observe | None = None,
     pass_on: PassOn | None = None,
+    parameters: bool = False,
 ) -> dict[fx.Node, Relevance]:
     """Relevance of the forward graph's inputs, in reverse order of the nodes.
 
@@ -93,9 +96,11 @@ def propagate_relevance(
         absorb: told (node, cause, share) what leaves the flow, when the books are kept.
         observe: told the relevance of every node that the walk reaches.
         pass_on: told (node, operand, share) what a rule hands to each operand.
+        parameters: whether rules also tell the shares of the parameters that are asked for. What they get is no flow
+            of its own: a weight's is the same messages as its input's, a bias's is what it absorbs.
 
     Returns:
-        Relevance by placeholder.
+        Relevance by placeholder, and by weight where `parameters` says so.
 
     Raises:
         CompositeError: a rule does not fit an operation.
@@ -114,11 +119,11 @@ def propagate_relevance(
             if observe is not None:
                 observe(node, relevance)
             if given is None:
-                if node.op == "placeholder":
+                if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
                 continue
             keep = None if absorb is None else (lambda cause, share, node=node: absorb(node, cause, share))
-            op = given.op(node, fetch, keep, partial(asked, node))
+            op = given.op(node, fetch, keep, partial(asked, node), given.wanted if parameters else ())
             try:
                 flow = propagate(op, relevance, given.rule, **given.options)
             except RuleError as error:
@@ -141,7 +146,7 @@ def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
 
 
 def emit_relevance(
-    forward: fx.GraphModule, explained: fx.Node, seed: Seed
+    forward: fx.GraphModule, explained: fx.Node, seed: Seed, wanted: Mapping[fx.Node, str]
 ) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
     """Trace the walk into the relevance graph.
 
@@ -149,16 +154,17 @@ def emit_relevance(
         forward: the assigned forward graph.
         explained: its `[batch, classes]` value that is explained.
         seed: what is put on it.
+        wanted: values whose relevance is returned → the name that it gets.
 
     Returns:
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
         are the promised values (`meta["promise"]` names the forward node), then the seed's own run-time inputs
-        (`meta["seed"]`); its output is a dict from input name to relevance in total form, shaped like that input
-        (shaped like the looked-up indices for an index input).
+        (`meta["seed"]`); its output is a dict from name to relevance in total form, shaped like that value (like the
+        looked-up indices for an index input), with `[targets]` in front where there are several targets.
     """
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
     values = [node.meta["val"] for node in nodes]
-    extra = [_seed_placeholder(seed, explained.meta["val"])] if seed.inputs else []
+    extra = [seed.placeholder(explained.meta["val"])] if seed.inputs else []
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
@@ -171,30 +177,38 @@ def emit_relevance(
             promises[origin, value] = None
 
         with traceback.annotate({"lrp": {"explains": explained.name, "module": "", "rule": "seed"}}):
-            start = seed_relevance(fetch(explained), seed, tensors[len(nodes)] if extra else None)
-        if seed.target == "argmax" and seed.mode != "tensor":
+            given = dict(zip(seed.inputs, tensors[len(nodes) :], strict=True))
+            start = seed_relevance(fetch(explained), seed, given)
+        if seed.reads_value:
             asked(explained, explained)
-        arrived = propagate_relevance(forward, {explained: start}, fetch, asked=asked)
-        result = {}
-        for node in forward.graph.nodes:
-            if node in arrived:
-                with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
-                    result[node.meta["input"]] = Accumulator(fetch, asked).total(node, arrived[node])
-        return result
+        seen: dict[fx.Node, Relevance] = {}
+
+        def observe(node: fx.Node, relevance: Relevance) -> None:
+            if node in wanted:
+                seen[node] = relevance
+
+        def walk(start: Tensor, form: Form) -> dict[str, Tensor]:
+            propagate_relevance(
+                forward, {explained: Relevance(start, form)}, fetch, asked=asked, observe=observe, parameters=True
+            )
+            result = {}
+            for node, name in wanted.items():
+                if node in seen:
+                    with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
+                        result[name] = Accumulator(fetch, asked).total(node, seen[node])
+            return result
+
+        if seed.target.targets is None:
+            return walk(start.tensor, start.form)
+        return over_targets(partial(walk, form=start.form), start.tensor)
 
     # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
     fake_mode = explained.meta["val"].fake_mode
     unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded, fake_mode:
-        traced = make_fx(relevance, pre_dispatch=True)(*values, *extra)
+        # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it.
+        traced = make_fx(relevance, pre_dispatch=seed.target.targets is None)(*values, *extra)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
-
-
-def _seed_placeholder(seed: Seed, explained: Tensor) -> Tensor:
-    with explained.fake_mode:  # type: ignore[attr-defined]
-        if seed.mode == "tensor":
-            return torch.empty_like(explained)
-        return torch.empty(explained.shape[:1], dtype=torch.int64, device=explained.device)
 
 
 def _with_named_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> fx.GraphModule:

@@ -50,6 +50,10 @@ def fold_batch_norm(module: fx.GraphModule) -> PassResult:
             name = str(source.args[1].target)
             new_weight = add_constant(module, f"{name}_folded", folded_weight, fake)
             new_bias = add_constant(module, f"{name}_folded_bias", folded_bias, fake)
+        # A weight keeps its share of relevance when it is scaled, and the shift is the bias's.
+        for new, old in ((new_weight, source.args[1]), (new_bias, bias_node or norm.args[2])):
+            if old is not None and "parameter" in old.meta:
+                new.meta["parameter"] = old.meta["parameter"]
         source.args = (source.args[0], new_weight, new_bias, *source.args[3:])
         norm.replace_all_uses_with(source)
         module.graph.erase_node(norm)

@@ -48,10 +48,10 @@ def fuse_functions(module: fx.GraphModule) -> None:
 
 
 def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
-    if node.target in PAIRS:
+    if given.target in PAIRS:
         shape = node.meta["val"].shape
         return all(given.arguments[name].meta["val"].shape == shape for name in given.active)
-    return any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
+    return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
 
 
 def _meet(a: fx.Node, b: fx.Node, parents: dict[fx.Node, Any], depth: dict[fx.Node, int]) -> fx.Node | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from typing import Any
 
 import torch
@@ -34,6 +35,28 @@ def module_path(node: fx.Node) -> str:
         return str(note["module"])
     stack = node.meta.get("nn_module_stack") or {}
     return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def module_calls(node: fx.Node) -> dict[str, str]:
+    """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return {str(key).removeprefix("L__self__"): str(path) for key, (path, _) in stack.items()}
+
+
+def module_types(node: fx.Node) -> tuple[str, ...]:
+    """Class names of the modules that the node was traced in, the outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    # torch.export gives the class as a string, tracing as the class itself.
+    return tuple(getattr(kind, "__name__", str(kind)).rpartition(".")[2] for _, kind in stack.values())
+
+
+def inside(path: str, pattern: str) -> bool:
+    """Whether the module at `path` is one that the pattern names, or lies inside such a one.
+
+    `*` stands for anything between two dots, `**` for anything.
+    """
+    parts = (re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
+    return re.match(rf"{'.*'.join(parts)}(\.|$)", path) is not None
 
 
 def source_line(node: fx.Node) -> str:

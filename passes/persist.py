@@ -12,12 +12,13 @@ import torch
 from torch import fx
 
 from lrp_compiler.rules import bind, find
-from lrp_compiler.rules.registry import FUNCTION
+from lrp_compiler.rules.product import GATE
 
 from .assignment import KEY, Assignment, assignment
 from .graph_tools import attribute
 from .graph_tools import outputs as graph_outputs
-from .seed_relevance import EXPLAINED, select_explained
+from .select_explained import EXPLAINED, select_explained
+from .target import Target
 from .unlift import unlift
 
 aten = torch.ops.aten
@@ -36,9 +37,10 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
             note["explained"] = True
         if given is not None and given.rule:
             note["assignment"] = {
-                "function": given.target == FUNCTION,
+                "region": given.target if isinstance(given.target, str) else None,
                 "operands": {name: given.arguments[name].name for name in given.active},
-                "slope": given.arguments.get("slope") if given.target == FUNCTION else None,
+                # What the analysis added to the op's own arguments.
+                "notes": {key: given.arguments[key] for key in ("slope", GATE) if key in given.arguments},
                 "nonnegative": list(given.nonnegative),
                 "kind": given.kind,
                 "rule": given.rule,
@@ -46,7 +48,9 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
             }
 
 
-def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+def restore_forward(
+    program: Any, inputs: int, outputs: int, explained: int, target: Target
+) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The joint graph of a loaded program, and the forward graph with its assignments.
 
     Args:
@@ -54,6 +58,7 @@ def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> 
         inputs: how many of the placeholders are the model's own.
         outputs: how many of the outputs are the model's own.
         explained: which of these is explained.
+        target: where in it.
     """
     joint = unlift(program)
     graph = fx.Graph()
@@ -95,14 +100,22 @@ def restore_forward(program: Any, inputs: int, outputs: int, explained: int) -> 
             node.meta[KEY] = _assignment(node, note["assignment"], by_name)
     if not any(node.meta.get(EXPLAINED) for node in forward.graph.nodes):
         # Nothing read the explained value when the program ran (the class was fixed), so its selection was dead code.
-        selected = select_explained(forward, explained, "")
-        if selected.op == "call_function" and KEY not in selected.meta:
-            given = Assignment.of(selected, ("self",))
-            operator = find(given.op(selected))
-            assert operator is not None
-            given.kind, given.rule = operator.kind, operator.rule
-            selected.meta[KEY] = given
+        known = set(forward.graph.nodes)
+        select_explained(forward, explained, "", target)
+        for node in forward.graph.nodes:
+            if node not in known and node.op == "call_function":
+                _assign_default(node)
     return joint, forward
+
+
+def _assign_default(node: fx.Node) -> None:
+    """What selects the explained value passes relevance by the operators' own rules."""
+    given = Assignment.of(node, ("self",))
+    if "self" in given.arguments and assignment(given.arguments["self"]) is not None:
+        operator = find(given.op(node))
+        assert operator is not None
+        given.kind, given.rule = operator.kind, operator.rule
+        node.meta[KEY] = given
 
 
 def _sizes_of(placeholders: list[fx.Node]) -> dict[Any, tuple[fx.Node, int]]:
@@ -132,18 +145,18 @@ def _needed(joint: fx.GraphModule, outputs: int) -> set[fx.Node]:
 
 def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]) -> Assignment:
     operands = {name: by_name[value] for name, value in note["operands"].items()}
-    if note["function"]:
-        target: Any = FUNCTION
-        arguments: dict[str, Any] = {"slope": note["slope"]}
+    if note["region"]:
+        target: Any = note["region"]
+        arguments: dict[str, Any] = {}
     else:
         target = node.target
         arguments = bind(node.target, node.args, node.kwargs)
     return Assignment(
         target,
-        {**arguments, **operands},
+        {**arguments, **note["notes"], **operands},
         tuple(operands),
-        tuple(note["nonnegative"]),
-        note["kind"],
-        note["rule"],
-        note["options"],
+        nonnegative=tuple(note["nonnegative"]),
+        kind=note["kind"],
+        rule=note["rule"],
+        options=note["options"],
     )

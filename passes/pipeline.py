@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,18 +18,23 @@ from lrp_compiler.rules.composite import Composite
 from .activity import mark_active
 from .assign_rules import assign_rules, reachable
 from .assignment import assignment
+from .collapse_modules import collapse_modules
 from .decompositions import DECOMPOSITIONS
 from .emit_relevance import emit_relevance
+from .find_gates import find_gates
 from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .join import join, relevance_names
 from .lower_transposes import lower_transposes
-from .seed_relevance import Seed, select_explained
+from .seed_relevance import Seed
+from .select_explained import select_by_function, select_explained
 from .signs import nonnegative_values
 from .simplify import simplify
+from .split_bias import split_bias
 from .text import graph_text
 from .unlift import unlift
+from .wanted_values import parameters_of, wanted_values
 
 Progress = Callable[[str], None]
 
@@ -40,10 +46,10 @@ class Compiled:
     Args:
         forward: the assigned forward graph; returns the model's flat outputs.
         output: which of the flat outputs is explained.
-        explained: its `[batch, classes]` node.
-        relevance: the relevance graph: promised values (and the seed's inputs) → relevance by input name.
-        joint: both in one: model inputs, seed inputs → flat outputs, relevance of each input.
-        relevance_inputs: names of the inputs whose relevance the joint graph returns, in order.
+        explained: the `[batch, classes]` node that is explained.
+        relevance: the relevance graph: promised values (and the seed's inputs) → relevance by name.
+        joint: both in one: model inputs, seed inputs → flat outputs, relevance of each value asked for.
+        names: names of the values whose relevance the joint graph returns, in order.
         promises: (who asked, which value) pairs, by node of the forward graph.
     """
 
@@ -52,7 +58,7 @@ class Compiled:
     explained: fx.Node
     relevance: fx.GraphModule
     joint: fx.GraphModule
-    relevance_inputs: list[str]
+    names: list[str]
     promises: list[tuple[fx.Node, fx.Node]]
 
 
@@ -72,13 +78,18 @@ class Dump:
         (self._folder / f"{self._count:02d}_{name}.txt").write_text(graph_text(module), encoding="utf-8")
 
 
-def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress) -> fx.GraphModule:
-    """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded."""
+def forward_graph(
+    program: ExportedProgram, dump: Dump, progress: Progress, primitives: bool = False
+) -> fx.GraphModule:
+    """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
+
+    With `primitives` every op stays by itself: batch norms are not folded, biases become additions.
+    """
     progress("decompose")
     forward = unlift(program.run_decompositions(DECOMPOSITIONS))
     dump("unlift", forward)
     progress("canonicalise")
-    for rewrite in (simplify, fold_batch_norm):
+    for rewrite in (simplify, split_bias if primitives else fold_batch_norm):
         forward = rewrite(forward).graph_module
         dump(rewrite.__name__, forward)
     return forward
@@ -93,11 +104,24 @@ def explainable_inputs(forward: fx.GraphModule) -> list[str]:
     ]
 
 
-def analyse(forward: fx.GraphModule, inputs: Sequence[str]) -> None:
-    """Annotate the forward graph: where relevance flows, which factors are frozen, which regions are one function."""
-    mark_active(forward, inputs, statistics(forward))
-    fuse_functions(forward)
+def analyse(
+    forward: fx.GraphModule, inputs: Sequence[str], composite: Composite, wrt: Sequence[str] | None = None
+) -> None:
+    """Annotate the forward graph: where relevance flows, which factors are frozen, which regions are one function.
+
+    Args:
+        forward: the forward graph.
+        inputs: names of the placeholders that may carry relevance.
+        composite: says which modules are explained as a whole, and whether primitives stay by themselves.
+        wrt: the values whose relevance is asked for; parameters among them take part.
+    """
+    frozen = () if composite.primitives else statistics(forward)
+    mark_active(forward, inputs, frozen, parameters_of(forward, wrt))
+    collapse_modules(forward, composite)
+    if not composite.primitives:
+        fuse_functions(forward)
     nonnegative = nonnegative_values(forward)
+    find_gates(forward, nonnegative)
     for node in forward.graph.nodes:
         given = assignment(node)
         if given is not None:
@@ -109,8 +133,10 @@ def compile_graphs(
     composite: Composite,
     seed: Seed,
     *,
+    inputs: Mapping[str, str],
     output: int,
     output_name: str,
+    function: Callable[[Any], Any] | None = None,
     wrt: Sequence[str] | None = None,
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
@@ -120,29 +146,37 @@ def compile_graphs(
     Args:
         program: the captured model.
         composite: which rule where.
-        seed: which class is explained, and how much is put on it.
+        seed: what is explained, and how much is put on it.
+        inputs: placeholder name → public name.
         output: position of the explained output among the flat outputs.
         output_name: its name, for messages.
-        wrt: names of the placeholders to explain; default: all that carry relevance.
+        function: explains what it makes of the model's outputs instead, `[batch]`.
+        wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
 
     Raises:
         UnsupportedOpError: ops without a rule, all of them at once.
-        InputError: the explained output depends on none of the inputs.
+        InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
     dump = dump or Dump(None)
-    forward = forward_graph(program, dump, progress)
-    explained = select_explained(forward, output, output_name)
-    seed.check(explained.meta["val"].shape[-1])
+    forward = forward_graph(program, dump, progress, composite.primitives)
+    explainable = explainable_inputs(forward)
+    if function is None:
+        explained = select_explained(forward, output, output_name, seed.target)
+        seed.target.check(explained.meta["val"].shape[-1])
+    else:
+        explained = select_by_function(forward, function, program.call_spec.out_spec)
     progress("assign rules")
-    analyse(forward, explainable_inputs(forward) if wrt is None else wrt)
-    if assignment(explained) is None and explained.op != "placeholder":
+    analyse(forward, explainable, composite, wrt)
+    reached = reachable(forward, explained)
+    wanted = wanted_values(forward, wrt, inputs, reached)
+    if not wanted:
         raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
-    assign_rules(forward, composite, reachable(forward, explained))
+    assign_rules(forward, composite, reached)
     dump("assign_rules", forward)
     progress("emit relevance")
-    relevance, promises = emit_relevance(forward, explained, seed)
+    relevance, promises = emit_relevance(forward, explained, seed, wanted)
     names = relevance_names(relevance)
     if not names:
         raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Position = Literal["first", "last"]
+Bound = float | Sequence[float]
+ANY = "*"
+"""As an entry's kind: every operation that the rule fits."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a composite: a kind of operation and the rule that it gets.
+    """One line of a composite: which operations get which rule. Every condition that is given must hold.
 
     Args:
-        kind: the operator's kind: "convolution", "linear", "addition", "average", "softmax", ….
-        rule: name of the rule, one of those that fit the kind's family.
-        options: the rule's parameters.
+        kind: the operator's kind, or several: "convolution", "linear", "addition", "average", "softmax", …; `ANY`
+            ("*") for all that the rule fits.
+        rule: name of the rule, one of those that fit the kind's family; or a function `(op, relevance) → relevance`
+            that explains a whole module at once (with `path`): `op.active` are the values that enter it.
+        options: the rule's parameters; plain data.
+        path: pattern of a module path, as in "encoder.layers.*.attn" (`*` stays within a dot, `**` does not): the
+            module and everything inside it.
+        module: name of a module's class, as in "MultiheadAttention": such modules and everything inside them.
+        position: "first" or "last" of all that match the other conditions, in graph order.
+        when: predicate on the node of the forward graph.
+        optional: whether an entry that matches nothing is fine; else it is an error.
     """
 
-    kind: str
-    rule: str
+    kind: str | tuple[str, ...]
+    rule: str | Callable[..., Any]
     options: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
+    module: str | None = None
+    position: Position | None = None
+    when: Callable[[Any], bool] | None = None
+    optional: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds as a tuple."""
+        return (self.kind,) if isinstance(self.kind, str) else tuple(self.kind)
+
+    def conditions(self) -> dict[str, str]:
+        """What must hold, in words."""
+        given = {
+            "kind": " | ".join(self.kinds),
+            "path": self.path,
+            "module": self.module,
+            "position": self.position,
+            "when": _name(self.when),
+        }
+        return {key: value for key, value in given.items() if value}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain data; functions by their names."""
+        return {**self.conditions(), "kind": list(self.kinds), "rule": _name(self.rule), "options": dict(self.options)}
+
+    def __str__(self) -> str:
+        """The conditions and the rule, on one line."""
+        conditions = ", ".join(f"{key} {value!r}" for key, value in self.conditions().items())
+        return f"{conditions} → {_name(self.rule)}"
 
 
 @dataclass(frozen=True)
@@ -29,75 +72,219 @@ class Composite:
     Args:
         name: how it is reported.
         entries: the table.
+        seed: relevance put on the explained value when the caller says nothing: "value" or "one".
+        primitives: take every primitive op by itself: biases are additions, batch norms are not folded,
+            normalisations and activations that are written out are not recognised.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
-
-    def entry(self, kind: str) -> Entry | None:
-        """The entry for an operation of this kind, if there is one."""
-        return next((entry for entry in self.entries if entry.kind == kind), None)
+    seed: str = "value"
+    primitives: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The composite as plain data: what the artefact stores."""
         return {
             "name": self.name,
-            "entries": [{"kind": e.kind, "rule": e.rule, "options": dict(e.options)} for e in self.entries],
+            "entries": [entry.to_dict() for entry in self.entries],
+            "seed": self.seed,
+            "primitives": self.primitives,
         }
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Composite:
-        """The inverse of `to_dict`."""
-        return cls(data["name"], tuple(Entry(e["kind"], e["rule"], e["options"]) for e in data["entries"]))
+    def table(self) -> Any:
+        """The composite as a rich table, one row an entry."""
+        from rich.table import Table
+
+        table = Table(title=f"composite {self.name}", title_justify="left")
+        for column in ("applies to", "rule", "options"):
+            table.add_column(column, overflow="fold")
+        for entry in self.entries:
+            conditions = entry.conditions()
+            where = [conditions.pop("kind"), *(f"{key} {value}" for key, value in conditions.items())]
+            options = ", ".join(f"{key}={value}" for key, value in entry.options.items())
+            table.add_row(", ".join(where), str(_name(entry.rule)), options)
+        table.add_row("everything else", "the operator's own", "")
+        return table
+
+    def __str__(self) -> str:
+        """The table as text."""
+        from rich.console import Console
+
+        console = Console(width=120, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get().rstrip()
 
 
-LIMIT_FOR_SHIFTS = Entry("shift", "epsilon", {"epsilon": 0.0})
-"""A constant added to an activation takes its share without a stabiliser: the constant may be a mask of −∞."""
+def _name(value: Any) -> str | None:
+    return getattr(value, "__qualname__", repr(value)) if callable(value) else value
+
+
+def _table(*rows: tuple[Any, ...]) -> tuple[Entry, ...]:
+    """Entries of a composite that is meant for any model: what matches nothing is fine."""
+    return tuple(replace(Entry(*row), optional=True) for row in rows)
+
+
+LINEAR_MAPS = ("convolution", "linear")
+LIMIT = {"epsilon": 0.0}
+"""ε → 0: no stabiliser, no division."""
+
+
+def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]] | None, *first: Entry) -> Composite:
+    """Zennit's ground: ε on what is dense, added or averaged, activations and batch norms pass."""
+    stabilised = {"epsilon": epsilon}
+    rows = _table(
+        ("convolution", *(convolution or ("epsilon", stabilised))),
+        (("linear", "addition", "average", "sum", "interpolation"), "epsilon", stabilised),
+        ("batch norm", "pass"),
+        # Zennit has no rule for normalisations of activations; the limit keeps them free of a division.
+        ("normalization", "epsilon", LIMIT),
+        # A constant added to an activation takes its share without a stabiliser: it may be a mask of −∞.
+        ("shift", "epsilon", LIMIT),
+    )
+    return Composite(name, (*first, *rows))
+
+
+def _first(kind: str | tuple[str, ...], rule: str, options: dict[str, Any]) -> Entry:
+    return Entry(kind, rule, options, position="first", optional=True)
 
 
 def epsilon(epsilon: float = 1e-6) -> Composite:
     """ε rule on every linear map; batch norms that could not be folded pass; max pools: winner takes all."""
-    return _zennit("epsilon", epsilon, convolution=("epsilon", {"epsilon": epsilon}))
+    return _zennit("epsilon", epsilon, None)
 
 
 def epsilon_plus(epsilon: float = 1e-6) -> Composite:
     """z⁺ on convolutions, ε on dense layers, residual additions and average pools (Montavon et al., 2019)."""
-    return _zennit("epsilon-plus", epsilon, convolution=("z-plus", {"epsilon": epsilon}))
+    return _zennit("epsilon-plus", epsilon, ("z-plus", {"epsilon": epsilon}))
 
 
-def attnlrp(epsilon: float = 0.0) -> Composite:
+def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
+    """As `epsilon_plus`, with the flat rule on the first linear map."""
+    flat = _first(LINEAR_MAPS, "flat", {"epsilon": epsilon})
+    return _zennit("epsilon-plus-flat", epsilon, ("z-plus", {"epsilon": epsilon}), flat)
+
+
+def _alpha2_beta1(epsilon: float) -> tuple[str, dict[str, Any]]:
+    return "alpha-beta", {"alpha": 2.0, "beta": 1.0, "epsilon": epsilon}
+
+
+def epsilon_alpha2_beta1(epsilon: float = 1e-6) -> Composite:
+    """αβ with α = 2, β = 1 on convolutions, the rest as `epsilon_plus`."""
+    return _zennit("epsilon-alpha2-beta1", epsilon, _alpha2_beta1(epsilon))
+
+
+def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6) -> Composite:
+    """As `epsilon_alpha2_beta1`, with the flat rule on the first linear map."""
+    flat = _first(LINEAR_MAPS, "flat", {"epsilon": epsilon})
+    return _zennit("epsilon-alpha2-beta1-flat", epsilon, _alpha2_beta1(epsilon), flat)
+
+
+def epsilon_gamma_box(low: Bound, high: Bound, gamma: float = 0.25, epsilon: float = 1e-6) -> Composite:
+    """Signed γ on convolutions, z-box on the first of them, ε on the rest (Montavon et al., 2019).
+
+    Args:
+        low: least value of the network's normalised input; a number, or one for each channel.
+        high: greatest value.
+        gamma: stress on contributions of the output's own sign.
+        epsilon: the stabiliser.
+    """
+    bounds = {"low": _plain(low), "high": _plain(high), "epsilon": epsilon}
+    box = _first("convolution", "z-box", bounds)
+    return _zennit("epsilon-gamma-box", epsilon, ("gamma", {"gamma": gamma, "epsilon": epsilon}), box)
+
+
+def _plain(bound: Bound) -> float | list[float]:
+    return float(bound) if isinstance(bound, (int, float)) else [float(value) for value in bound]
+
+
+DENSE = ("linear", "addition", "average", "sum", "interpolation", "normalization", "batch norm")
+
+
+def attnlrp(epsilon: float = 0.0, gates: str = "uniform") -> Composite:
     """AttnLRP: ε rule on linear maps, by default in its limit ε → 0; uniform products, Taylor softmax, frozen norms.
 
     Source: Achtibat et al., "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers",
     arXiv 2402.05602.
+
+    Args:
+        epsilon: the stabiliser; 0 for the limit, which needs no division.
+        gates: "uniform" (a gate and what it lets through share alike) or "signal" (the gate takes nothing).
     """
-    kinds = ("convolution", "linear", "addition", "average", "sum", "normalization", "batch norm", "matmul")
-    rules = {"matmul": "uniform"}
-    entries = tuple(Entry(kind, rules.get(kind, "epsilon"), {"epsilon": epsilon}) for kind in kinds)
-    return Composite("attnlrp", (*entries, LIMIT_FOR_SHIFTS))
+    return Composite("attnlrp", _attention(epsilon, gates))
 
 
-def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]]) -> Composite:
+def _attention(epsilon: float, gates: str, *more: tuple[Any, ...]) -> tuple[Entry, ...]:
     stabilised = {"epsilon": epsilon}
-    return Composite(
-        name,
-        (
-            Entry("convolution", *convolution),
-            Entry("linear", "epsilon", stabilised),
-            Entry("addition", "epsilon", stabilised),
-            Entry("average", "epsilon", stabilised),
-            Entry("sum", "epsilon", stabilised),
-            Entry("batch norm", "pass"),
-            # Zennit has no rule for normalisations of activations; the limit keeps them free of a division.
-            Entry("normalization", "epsilon", {"epsilon": 0.0}),
-            LIMIT_FOR_SHIFTS,
-        ),
+    return _table(
+        *more,
+        (("convolution", *DENSE), "epsilon", stabilised),
+        ("matmul", "uniform", stabilised),
+        ("gate", gates),
+        ("shift", "epsilon", LIMIT),
     )
+
+
+def cp_lrp(epsilon: float = 0.0) -> Composite:
+    """CP-LRP: as `attnlrp`, but attention patterns and gates are held fixed.
+
+    Source: Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation", ICML 2022,
+    arXiv 2202.07304.
+    """
+    return Composite("cp-lrp", _attention(epsilon, "signal", ("softmax", "zero")))
+
+
+def attnlrp_gamma(conv: float = 0.25, linear: float = 0.05, epsilon: float = 0.0, gates: str = "uniform") -> Composite:
+    """As `attnlrp`, with the signed γ rule on convolution and linear weights.
+
+    Args:
+        conv: γ of convolutions.
+        linear: γ of dense layers.
+        epsilon: the stabiliser of the other linear maps; 0 for the limit.
+        gates: as in `attnlrp`.
+    """
+    gammas = (("convolution", "gamma", {"gamma": conv}), ("linear", "gamma", {"gamma": linear}))
+    return Composite("attnlrp-gamma", _attention(epsilon, gates, *gammas))
+
+
+def dynamic_lrp(
+    conv_gamma: float | None = None, linear_gamma: float | None = None, matmul: str = "full", epsilon: float = 1e-11
+) -> Composite:
+    """The rules of DynamicLRP: magnitude splits, biases as operands of an addition, seed 1.
+
+    Source: "Always Keep Your Promises: DynamicLRP, A Model-Agnostic Solution to Layer-Wise Relevance Propagation",
+    arXiv 2512.07010.
+
+    Args:
+        conv_gamma: γ of convolutions; `None`: ε rule.
+        linear_gamma: γ of dense layers; `None`: ε rule.
+        matmul: relevance of a product of two activations: "full" to each, or "uniform" (half to each).
+        epsilon: the stabiliser.
+    """
+
+    def weighted(gamma: float | None) -> tuple[str, dict[str, Any]]:
+        return ("epsilon", {"epsilon": epsilon}) if gamma is None else ("gamma", {"gamma": gamma, "epsilon": epsilon})
+
+    entries = _table(
+        ("convolution", *weighted(conv_gamma)),
+        ("linear", *weighted(linear_gamma)),
+        (("addition", "shift", "sum", "average", "product", "gate", "factor"), "magnitude", {"epsilon": epsilon}),
+        ("matmul", matmul, {"epsilon": epsilon}),
+        (("normalization", "batch norm"), "pass"),
+    )
+    return Composite("dynamic-lrp", entries, seed="one", primitives=True)
 
 
 COMPOSITES: dict[str, Callable[..., Composite]] = {
     "epsilon": epsilon,
     "epsilon-plus": epsilon_plus,
+    "epsilon-plus-flat": epsilon_plus_flat,
+    "epsilon-alpha2-beta1": epsilon_alpha2_beta1,
+    "epsilon-alpha2-beta1-flat": epsilon_alpha2_beta1_flat,
+    "epsilon-gamma-box": epsilon_gamma_box,
     "attnlrp": attnlrp,
+    "cp-lrp": cp_lrp,
+    "attnlrp-gamma": attnlrp_gamma,
+    "dynamic-lrp": dynamic_lrp,
 }
 """By the name that `compile(composite=…)` takes."""

@@ -15,7 +15,16 @@ from .relevance import Relevance, sum_to_shape, unit
 
 aten = torch.ops.aten
 
+GATE = "gate"
+"""Argument of a product: the name of the operand that gates the other one."""
 
+
+def has_gate(op: Op) -> bool:
+    """Condition of an operator: two operands carry relevance, and one of them gates the other (see `find_gates`)."""
+    return two_active(op) and op.arguments.get(GATE) is not None
+
+
+@operator(aten.mul.Tensor, kind="gate", family="product", rule="uniform", when=has_gate)
 @operator(aten.mul.Tensor, kind="product", family="product", rule="uniform", when=two_active)
 def multiply(op: Op) -> dict[str, str]:
     """Each operand's factor is the other one."""
@@ -31,6 +40,19 @@ def uniform(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
         return halved.map(lambda r: sum_to_shape(r, op.shape(name)))
 
     return {name: share(name, factor) for name, factor in factors.items()}
+
+
+@family_rule("product", "signal")
+def signal(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
+    """The gate is held fixed: what it lets through takes all, `g_a = g ⊙ gate`.
+
+    Source: Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", 2017,
+    arXiv 1706.07206 ("signal-take-all"); for gated layers of transformers Ali et al., arXiv 2202.07304.
+    """
+    gate = op.option(GATE)
+    name = factors[gate]
+    share = relevance.map(lambda r: r * op.tensor(gate) if relevance.form == "unit" else r)
+    return {name: share.map(lambda r: sum_to_shape(r, op.shape(name))), gate: None}
 
 
 @operator(aten.div.Tensor, kind="product", family="quotient", rule="frozen-divisor", when=two_active)
