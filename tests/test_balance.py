@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from support import zennit_oracle
+from support.module_form import module_form
 from support.small import CONVOLUTIONAL, small
 from support.zoo import SEVEN, Example, logits_of, zero_biases
 from torch import Tensor
@@ -16,6 +18,8 @@ from lrp_compiler.audit import Audit
 
 COMPOSITES = ["epsilon", "epsilon-plus", "attnlrp"]
 FLOAT32_ROUNDING = 1e-4
+# Of Σ|R| over the inputs, which in some networks is a thousandth of the logit: the books are kept in float64.
+BALANCED = 1e-10
 
 
 def sums(relevance: Tensor) -> Tensor:
@@ -76,6 +80,20 @@ def test_without_biases_inputs_and_empty_parts_get_the_whole_logit(name: str, co
     assert all(share == 0 for cause, share in absorbed.items() if cause not in ("empty", "stabiliser"))
 
 
+@pytest.mark.parametrize(("name", "composite"), SOME_IS_EMPTY[1:])
+def test_zennit_loses_what_is_booked_as_empty(name: str, composite: str) -> None:
+    example = without_biases(small(name, torch.float64))
+    (x,), _ = example.fresh(batch=1, seed=5)
+    with torch.no_grad():
+        logit, target = example.model(x).max(-1)
+
+    theirs = zennit_oracle.relevance(module_form(example.model), x, target, composite)
+    absorbed = compiled(example, composite).audit(x, target=target).absorbed
+
+    assert absorbed["empty"] > 0.5 * float(logit)
+    assert float(logit - theirs.sum()) == pytest.approx(absorbed["empty"] + absorbed["stabiliser"], rel=1e-9)
+
+
 # Where no operation is addressed by it, a composite's other name brings nothing new: the rest of the table is heavy.
 PAIRS = [
     pytest.param(name, composite, marks=() if everyday else pytest.mark.heavy)
@@ -126,7 +144,7 @@ def test_the_audit_accounts_for_the_logit(name: str, composite: str, audited: Ca
 
     accounted = sum(run.audit.inputs.values()) + sum(run.audit.absorbed.values())
 
-    assert abs(run.audit.seed - accounted) <= FLOAT32_ROUNDING * run.magnitude
+    assert abs(run.audit.seed - accounted) <= BALANCED * run.magnitude
     assert run.audit.seed == pytest.approx(
         float(run.logits.sum()), abs=FLOAT32_ROUNDING * float(run.logits.abs().sum())
     )
@@ -141,20 +159,27 @@ def test_the_audit_balances_at_every_node(name: str, composite: str, audited: Ca
     wrong = [
         (entry.node, entry.op, entry.relevance_in, entry.relevance_out, entry.absorbed)
         for entry in entries
-        if abs(entry.relevance_in - entry.relevance_out - sum(entry.absorbed.values())) > FLOAT32_ROUNDING * scale
+        if abs(entry.relevance_in - entry.relevance_out - sum(entry.absorbed.values())) > BALANCED * scale
     ]
     assert wrong == []
 
 
 @BOTH
 def test_the_audit_reports_what_the_explainer_returns(
-    name: str, composite: str, audited: Callable[[str, str], Run]
+    name: str, composite: str, explain: Callable[..., lrp.Explainer]
 ) -> None:
-    run = audited(name, composite)
+    example, explainer = small(name, torch.float64), explain(name, composite, torch.float64)
+    args, kwargs = example.fresh(batch=3, seed=5)
 
-    expected = {key: float(tensor.double().sum()) for key, tensor in run.relevance.items()}
-    assert run.audit.inputs == pytest.approx(expected, abs=FLOAT32_ROUNDING * run.magnitude)
-    assert run.audit.magnitude == pytest.approx(run.magnitude, rel=FLOAT32_ROUNDING)
+    relevance = explainer(*args, target=TARGET, **kwargs).relevance
+    audit = explainer.audit(*args, target=TARGET, **kwargs)
+
+    # A Llama in float64 casts to float32 and back in every normalisation; the audit does not.
+    rounding = FLOAT32_ROUNDING if name == "llama" else BALANCED
+    magnitude = sum(float(tensor.abs().sum()) for tensor in relevance.values())
+    expected = {key: float(tensor.sum()) for key, tensor in relevance.items()}
+    assert audit.inputs == pytest.approx(expected, abs=rounding * magnitude)
+    assert audit.magnitude == pytest.approx(magnitude, rel=rounding)
 
 
 # One small network for each cause, so that a share that is booked wrongly has nowhere to hide. Inputs and weights are
@@ -208,17 +233,33 @@ def test_what_a_constant_absorbs_is_its_share_of_the_sum(
     assert audit.error == pytest.approx(0, abs=1e-4)
 
 
+IMAGES = {"width": 1, "image_size": 224, "classes": 1000}
+TOKENS = {"width": 1, "length": 128}
+PUBLISHED = {
+    "vgg16": IMAGES,
+    "resnet50": IMAGES,
+    "efficientnet_lite0": IMAGES,
+    "vit_b_16": IMAGES,
+    "bert": TOKENS,
+    "gpt2": TOKENS,
+    # At published width it would not fit into the memory of a common machine.
+    "llama": TOKENS | {"width": 4},
+}
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("name", SEVEN)
-def test_the_audit_accounts_for_the_logit_at_full_depth(name: str, composite: str) -> None:
-    example = SEVEN[name].build(width=8)
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {"width": 8}) for name in SEVEN), *PUBLISHED.items()], ids=lambda value: str(value)
+)
+def test_the_audit_accounts_for_the_logit_at_full_depth(name: str, options: dict[str, int], composite: str) -> None:
+    example = SEVEN[name].build(**options)
     explainer = compiled(example, composite)
-    args, kwargs = example.fresh(batch=3, seed=5)
-    target = torch.tensor([1, 4, 2])
+    args, kwargs = example.fresh(batch=1, seed=5)
+    target = torch.tensor([4])
 
     explanation = explainer(*args, target=target, **kwargs)
     audit = explainer.audit(*args, target=target, **kwargs)
 
     magnitude = sum(float(r.double().abs().sum()) for r in explanation.relevance.values())
-    assert abs(audit.error) <= 1e-4 * magnitude
+    assert abs(audit.error) <= BALANCED * magnitude
