@@ -62,23 +62,46 @@ def _parser() -> argparse.ArgumentParser:
         commands.compile_command,
         "compile",
         "compile a .pt2 program into an explainer",
-        "lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-plus --target index",
+        "lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-plus --target index\n"
+        "  lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-gamma-box --option low=-2.1 "
+        "--option high=2.6",
     )
     command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
     command.add_argument("-o", "--output", type=_explainer_path, required=True, help="M.lrp.onnx or M.lrp.pt2")
     command.add_argument("--composite", default="epsilon", help="which rules apply where (default: %(default)s)")
     command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="parameter of the composite, a number or one for each channel: low=-2.1,-2.0,-1.8; once for each",
+    )
+    command.add_argument(
         "--target",
         type=_target_mode,
         default="argmax",
-        metavar="argmax|INT|index",
-        help="class to explain; index: chosen at run time (default: %(default)s)",
+        metavar="argmax|index|INT[:INT],…",
+        help="class to explain; A:B is A minus B, a comma makes several; index: chosen at run time "
+        "(default: %(default)s)",
     )
+    command.add_argument(
+        "--position",
+        type=_position,
+        metavar="last|last-unpadded|index|sum|INT,…",
+        help="where in an output with more dims than batch and classes (default: the last of a sequence)",
+    )
+    command.add_argument("--explained-output", metavar="NAME", help="which output is explained (default: logits)")
     command.add_argument(
         "--seed",
         choices=["value", "one", "tensor"],
-        default="value",
-        help="relevance put on it: its logit, 1, or a tensor given at run time (default: %(default)s)",
+        help="relevance put on it: its logit, 1, or a tensor given at run time (default: the composite's, mostly value)",
+    )
+    command.add_argument(
+        "--wrt",
+        action="append",
+        metavar="NAME",
+        help="input, parameter or module whose relevance is wanted; once for each (default: all inputs)",
     )
     command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
 
@@ -92,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_explainer_arguments(command, "M.lrp.onnx|M.lrp.pt2")
     command.add_argument("--seed", metavar="FILE.npy", help="[batch, classes], if compiled with --seed tensor")
+    command.add_argument(
+        "--position", type=_target, metavar="INT|FILE.npy", help="where, if compiled with --position index"
+    )
     command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
     command.add_argument("--batch-size", type=int, metavar="N", help="run at most N rows at a time (.onnx)")
     command.add_argument("-o", "--output", type=Path, required=True, help="npz with output and relevance.<input>")
@@ -152,13 +178,38 @@ def _explainer_path(text: str) -> Path:
     return path
 
 
-def _target_mode(text: str) -> str | int:
+def _target_mode(text: str) -> Any:
     if text in ("argmax", "index"):
         return text
     try:
-        return int(text)
+        picks = [tuple(map(int, pick.split(":"))) for pick in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is neither argmax, nor index, nor a class number") from None
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither argmax, nor index, nor class numbers such as 3, 3:5 or 1,2,3"
+        ) from None
+    plain = [pick[0] if len(pick) == 1 else pick for pick in picks]
+    return plain[0] if len(plain) == 1 else plain
+
+
+def _position(text: str) -> Any:
+    if text in ("last", "last-unpadded", "index", "sum"):
+        return text
+    try:
+        steps = tuple(map(int, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither last, last-unpadded, index, sum, nor numbers") from None
+    return steps[0] if len(steps) == 1 else steps
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=VALUE")
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        return name, value
+    return name, numbers[0] if len(numbers) == 1 else numbers
 
 
 def _target(text: str) -> str | int:

@@ -21,12 +21,14 @@ def compile_command(arguments: argparse.Namespace) -> None:
     check_destination(arguments.output)
     with stages("load torch") as progress:
         import lrp_compiler as lrp
+        from lrp_compiler.compiler import resolve_composite
 
         explainer = lrp.compile(
             arguments.model,
-            composite=arguments.composite,
-            target=arguments.target,
+            composite=resolve_composite(arguments.composite, dict(arguments.option)),
+            target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
             seed=arguments.seed,
+            wrt=arguments.wrt,
             progress=progress,
         )
         if progress is not None:
@@ -41,7 +43,7 @@ def compile_command(arguments: argparse.Namespace) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """`run`: predict and explain, from arrays to one `.npz`."""
     args, kwargs = _load_inputs(arguments.input)
-    for name in ("target", "seed"):
+    for name in ("target", "seed", "position"):
         value = getattr(arguments, name)
         if value is not None:
             kwargs[name] = value if isinstance(value, int) else _load_array(value)

@@ -37,6 +37,7 @@ def mark_active(
     inputs: Collection[str],
     frozen: Collection[tuple[fx.Node, fx.Node]] = (),
     parameters: Collection[fx.Node] = (),
+    fixed: Collection[fx.Node] = (),
 ) -> set[fx.Node]:
     """Annotate every node that relevance can reach with its active operands; return those nodes.
 
@@ -44,6 +45,7 @@ def mark_active(
         module: the forward graph.
         inputs: names of the inputs that are explained (`meta["input"]` of their placeholders).
         frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
+        fixed: nodes that count as constants.
         parameters: weights (`get_attr` nodes) whose own relevance is asked for.
     """
     active: set[fx.Node] = set()
@@ -52,7 +54,7 @@ def mark_active(
         node.meta.pop(KEY, None)
         if node.op == "placeholder" and node.meta["input"] in inputs:
             active.add(node)
-        if node.op != "call_function":
+        if node.op != "call_function" or node in fixed:
             continue
         arguments = bind(node.target, node.args, node.kwargs)
         carried = {

@@ -18,7 +18,7 @@ from torch import fx
 
 from lrp_compiler.errors import CompositeError, UnsupportedNode, UnsupportedOpError
 from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
-from lrp_compiler.rules.composite import ANY, Composite, Entry
+from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
 
 from .assignment import Assignment, assignment
 from .graph_tools import inside, module_path, module_types, source_line
@@ -54,29 +54,40 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
         _check_options(composite, operator.family, given)
 
 
+def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:
+    """The active nodes that the composite holds fixed, as if they were constants."""
+    entries = [entry for entry in composite.entries if entry.rule == FIXED]
+    sites = list(_sites(module, module.graph.nodes)) if entries else []
+    return {node for entry in entries for node in _matching(composite, entry, sites)}
+
+
 def _sites(module: fx.GraphModule, needed: Collection[fx.Node]) -> Iterator[Site]:
     for node in module.graph.nodes:
         given = assignment(node)
         if given is not None and node in needed:
             operator = find(given.op(node))
-            assert operator is not None
-            yield node, given, operator
+            if operator is not None:
+                yield node, given, operator
 
 
 def _choose(composite: Composite, sites: list[Site]) -> dict[fx.Node, Entry]:
     chosen: dict[fx.Node, Entry] = {}
     for entry in composite.entries:
-        if not isinstance(entry.rule, str):
-            continue  # a whole module's: `collapse_modules` has seen to it
-        matching = _in_position(entry, (node for node, _, operator in sites if _matches(entry, node, operator)))
-        if not matching and not entry.optional:
-            raise CompositeError(
-                f"Composite {composite.name!r}: nothing in this model matches {entry}; "
-                f"{_hint(entry, sites)}, or give it optional=True."
-            )
-        for node in matching:
-            chosen.setdefault(node, entry)
+        # Whole modules and fixed values have been seen to by `collapse_modules` and `fixed_values`.
+        if isinstance(entry.rule, str) and entry.rule != FIXED:
+            for node in _matching(composite, entry, sites):
+                chosen.setdefault(node, entry)
     return chosen
+
+
+def _matching(composite: Composite, entry: Entry, sites: list[Site]) -> list[fx.Node]:
+    matching = _in_position(entry, (node for node, _, operator in sites if _matches(entry, node, operator)))
+    if not matching and not entry.optional:
+        raise CompositeError(
+            f"Composite {composite.name!r}: nothing in this model matches {entry}; "
+            f"{_hint(entry, sites)}, or give it optional=True."
+        )
+    return matching
 
 
 def _in_position(entry: Entry, nodes: Iterable[fx.Node]) -> list[fx.Node]:
@@ -88,7 +99,7 @@ def _in_position(entry: Entry, nodes: Iterable[fx.Node]) -> list[fx.Node]:
 
 def _matches(entry: Entry, node: fx.Node, operator: Operator) -> bool:
     if ANY in entry.kinds:
-        if (operator.family, entry.rule) not in RULES:
+        if entry.rule != FIXED and (operator.family, entry.rule) not in RULES:
             return False
     elif operator.kind not in entry.kinds:
         return False

@@ -16,7 +16,7 @@ from lrp_compiler.errors import InputError
 from lrp_compiler.rules.composite import Composite
 
 from .activity import mark_active
-from .assign_rules import assign_rules, reachable
+from .assign_rules import assign_rules, fixed_values, reachable
 from .assignment import assignment
 from .collapse_modules import collapse_modules
 from .decompositions import DECOMPOSITIONS
@@ -27,6 +27,7 @@ from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .join import join, relevance_names
 from .lower_transposes import lower_transposes
+from .positive_branch import leave_out_negative_branches
 from .seed_relevance import Seed
 from .select_explained import select_by_function, select_explained
 from .signs import nonnegative_values
@@ -116,7 +117,9 @@ def analyse(
         wrt: the values whose relevance is asked for; parameters among them take part.
     """
     frozen = () if composite.primitives else statistics(forward)
-    mark_active(forward, inputs, frozen, parameters_of(forward, wrt))
+    mark_active(forward, inputs, frozen)
+    fixed = fixed_values(forward, composite)
+    mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed)
     collapse_modules(forward, composite)
     if not composite.primitives:
         fuse_functions(forward)
@@ -174,6 +177,7 @@ def compile_graphs(
     if not wanted:
         raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
     assign_rules(forward, composite, reached)
+    leave_out_negative_branches(forward, explained)
     dump("assign_rules", forward)
     progress("emit relevance")
     relevance, promises = emit_relevance(forward, explained, seed, wanted)

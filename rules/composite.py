@@ -10,6 +10,8 @@ Position = Literal["first", "last"]
 Bound = float | Sequence[float]
 ANY = "*"
 """As an entry's kind: every operation that the rule fits."""
+FIXED = "fixed"
+"""As an entry's rule: the result counts as a constant, so that relevance goes round it instead of getting lost in it."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Entry:
     Args:
         kind: the operator's kind, or several: "convolution", "linear", "addition", "average", "softmax", …; `ANY`
             ("*") for all that the rule fits.
-        rule: name of the rule, one of those that fit the kind's family; or a function `(op, relevance) → relevance`
-            that explains a whole module at once (with `path`): `op.active` are the values that enter it.
+        rule: name of the rule, one of those that fit the kind's family; or `FIXED` ("fixed"): the result counts as a
+            constant; or a function `(op, relevance) → relevance` that explains a whole module at once (with `path`):
+            `op.active` are the values that enter it.
         options: the rule's parameters; plain data.
         path: pattern of a module path, as in "encoder.layers.*.attn" (`*` stays within a dot, `**` does not): the
             module and everything inside it.
@@ -231,7 +234,7 @@ def cp_lrp(epsilon: float = 0.0) -> Composite:
     Source: Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation", ICML 2022,
     arXiv 2202.07304.
     """
-    return Composite("cp-lrp", _attention(epsilon, "signal", ("softmax", "zero")))
+    return Composite("cp-lrp", _attention(epsilon, "signal", ("softmax", FIXED)))
 
 
 def attnlrp_gamma(conv: float = 0.25, linear: float = 0.05, epsilon: float = 0.0, gates: str = "uniform") -> Composite:

@@ -24,8 +24,8 @@ def has_gate(op: Op) -> bool:
     return two_active(op) and op.arguments.get(GATE) is not None
 
 
-@operator(aten.mul.Tensor, kind="gate", family="product", rule="uniform", when=has_gate)
 @operator(aten.mul.Tensor, kind="product", family="product", rule="uniform", when=two_active)
+@operator(aten.mul.Tensor, kind="gate", family="product", rule="uniform", when=has_gate)
 def multiply(op: Op) -> dict[str, str]:
     """Each operand's factor is the other one."""
     return {"self": "other", "other": "self"}
