@@ -6,17 +6,22 @@ family. Nothing here knows about graphs: every rule runs on real tensors as it s
 
 from . import (
     arithmetic,
+    contributions,
     convolution,
     elementwise,
     embedding,
+    first_layer,
+    interpolation,
     linear,
     linear_map,
+    magnitude,
     normalization,
     pooling,
     product,
     selection,
     signed,
     softmax,
+    whole_module,
 )
 from .op import Op, bind
 from .registry import OPERATORS, RULES, Flow, Operator, RuleError, find, propagate, rule, rules_of
@@ -32,12 +37,16 @@ __all__ = [
     "RuleError",
     "arithmetic",
     "bind",
+    "contributions",
     "convolution",
     "elementwise",
     "embedding",
     "find",
+    "first_layer",
+    "interpolation",
     "linear",
     "linear_map",
+    "magnitude",
     "normalization",
     "pooling",
     "product",
@@ -49,4 +58,5 @@ __all__ = [
     "softmax",
     "total",
     "unit",
+    "whole_module",
 ]

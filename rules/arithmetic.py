@@ -1,4 +1,4 @@
-"""Sums of tensors: add, sub, rsub, sum, mean."""
+"""Sums of tensors: add, sub, rsub, sum, mean, cumsum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .linear_map import LinearMap, Term, Weight
+from .linear_map import Constant, LinearMap, Term, Weight, scaled
 from .op import Op, one_active, two_active
 from .registry import operator
 from .relevance import normalise_dims, sum_to_shape
@@ -18,27 +18,28 @@ aten = torch.ops.aten
 def summand(op: Op, name: str, factor: float) -> Term:
     """The operand's part of a sum: itself times a plain number, broadcast."""
     shape = op.shape(name)
-
-    def scale(tensor: Tensor, weight: Weight) -> Tensor:
-        return tensor if weight is None or weight == 1 else tensor * weight
-
     return Term(
         name,
-        apply=scale,
-        transpose=lambda q, weight: sum_to_shape(scale(q, weight), shape),
-        weight=lambda: None if factor == 1 else float(factor),
+        apply=scaled,
+        transpose=lambda q, weight: sum_to_shape(scaled(q, weight), shape),
+        weight=lambda: float(factor),
+        channel=channel_of(shape),
     )
+
+
+def channel_of(shape: torch.Size) -> int:
+    """The channel dim of a tensor that no layer explains: dim 1 of images and sequences of them, else the last."""
+    return 1 if len(shape) > 2 else -1
 
 
 def addition(op: Op, factors: dict[str, float]) -> LinearMap:
     """`Σ factor · operand`: active operands are terms, the others a constant."""
     terms = tuple(summand(op, name, factor) for name, factor in factors.items() if op.is_active(name))
 
-    def constant() -> Tensor:
-        parts: Any = [op.factor(name) * factor for name, factor in factors.items() if not op.is_active(name)]
-        return torch.as_tensor(sum(parts))
+    def constant(name: str, factor: float) -> Constant:
+        return Constant("constant", lambda: op.factor(name) if factor == 1 else op.factor(name) * factor, name)
 
-    return LinearMap(terms, {"constant": constant} if len(terms) < len(factors) else {})
+    return LinearMap(terms, tuple(constant(*item) for item in factors.items() if not op.is_active(item[0])))
 
 
 def sum_of_two(*targets: Any) -> Any:
@@ -78,6 +79,7 @@ def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
         count = count * shape[dim]
 
     def transpose(q: Tensor, weight: Weight) -> Tensor:
+        q = scaled(q, weight)
         for dim in () if keepdim else sorted(reduced):
             q = q.unsqueeze(dim)
         return (q / count if average else q).expand(shape)
@@ -86,9 +88,12 @@ def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
         (
             Term(
                 "self",
-                apply=lambda x, weight: x.mean(reduced, keepdim) if average else x.sum(reduced, keepdim),
+                apply=lambda x, weight: scaled(
+                    x.mean(reduced, keepdim) if average else x.sum(reduced, keepdim), weight
+                ),
                 transpose=transpose,
-                fan_in=count if isinstance(count, int) else 1 << 20,
+                fan_in=count,
+                channel=channel_of(shape),
             ),
         )
     )
@@ -104,3 +109,17 @@ def sum_(op: Op) -> LinearMap:
 def mean(op: Op) -> LinearMap:
     """Mean over dims (all of them by default)."""
     return reduction(op, op.arguments.get("dim"), bool(op.arguments.get("keepdim")), average=True)
+
+
+@operator(aten.cumsum.default, kind="sum", family="linear map", rule="epsilon")
+def cumulative_sum(op: Op) -> LinearMap:
+    """Running sum along a dim; its transpose sums from the other end."""
+    dim, shape = op.option("dim"), op.shape("self")
+    term = Term(
+        "self",
+        apply=lambda x, weight: scaled(x.cumsum(dim), weight),
+        transpose=lambda q, weight: scaled(q, weight).flip(dim).cumsum(dim).flip(dim),
+        fan_in=shape[dim] if shape else 1,
+        channel=channel_of(shape),
+    )
+    return LinearMap((term,))

@@ -1,14 +1,13 @@
-"""Dense layers: linear, addmm, mm, bmm and matmul with one operand constant."""
+"""Dense layers: linear, addmm, mm, bmm, matmul and their like with one operand constant."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .linear_map import LinearMap, Term, Weight
+from .linear_map import Constant, LinearMap, Term, Weight
 from .op import Op, only
 from .registry import operator
 from .relevance import sum_to_shape
@@ -16,9 +15,13 @@ from .relevance import sum_to_shape
 aten = torch.ops.aten
 
 
-def bias_of(op: Op, name: str = "bias") -> dict[str, Any]:
-    """The `constants` of a map with an optional bias operand."""
-    return {"bias": lambda: op.tensor(name)} if op.has(name) else {}
+def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]:
+    """The constants of a map with an optional bias operand."""
+
+    def bias() -> Tensor:
+        return op.tensor(name) if factor == 1 else op.tensor(name) * factor
+
+    return (Constant("bias", bias, name),) if op.has(name) else ()
 
 
 @operator(aten.linear.default, kind="linear", family="linear map", rule="epsilon", when=only("input"))
@@ -29,31 +32,39 @@ def linear(op: Op) -> LinearMap:
         apply=lambda x, weight: torch.nn.functional.linear(x, weight),
         transpose=lambda q, weight: torch.matmul(q, weight),
         weight=lambda: op.tensor("weight"),
+        parameter="weight",
+        weigh=lambda q, x: torch.matmul(q.reshape(-1, q.shape[-1]).t(), x.reshape(-1, x.shape[-1])),
         fan_in=op.shape("input")[-1],
     )
     return LinearMap((term,), bias_of(op))
 
 
-def matmul_terms(op: Op, left: str, right: str) -> tuple[Term, ...]:
-    """The active one of two matrix operands, the other one being its weights."""
+def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, ...]:
+    """The active one of two matrix operands, the other one, times `alpha`, being its weights."""
     a_shape, b_shape = op.shape(left), op.shape(right)
-    terms = {
-        left: Term(
-            left,
-            apply=lambda a, b: torch.matmul(a, b),
-            transpose=lambda q, b: transpose_left(q, b, a_shape),
-            weight=lambda: op.tensor(right),
-            fan_in=a_shape[-1],
-        ),
-        right: Term(
-            right,
-            apply=lambda b, a: torch.matmul(a, b),
-            transpose=lambda q, a: transpose_right(q, a, b_shape),
-            weight=lambda: op.tensor(left),
-            fan_in=a_shape[-1],
-        ),
-    }
-    return tuple(terms[name] for name in op.active)
+
+    def weight(name: str) -> Any:
+        return lambda: op.tensor(name) if alpha == 1 else op.tensor(name) * alpha
+
+    on_left = Term(
+        left,
+        apply=lambda a, b: torch.matmul(a, b),
+        transpose=lambda q, b: transpose_left(q, b, a_shape),
+        weight=weight(right),
+        parameter=right,
+        weigh=lambda q, a: transpose_right(q, a, b_shape),
+        fan_in=a_shape[-1],
+    )
+    on_right = Term(
+        right,
+        apply=lambda b, a: torch.matmul(a, b),
+        transpose=lambda q, a: transpose_right(q, a, b_shape),
+        weight=weight(left),
+        parameter=left,
+        weigh=lambda q, b: transpose_left(q, b, a_shape),
+        fan_in=a_shape[-1],
+    )
+    return (on_left if op.active == (left,) else on_right,)
 
 
 def transpose_left(q: Tensor, b: Weight, shape: torch.Size) -> Tensor:
@@ -79,32 +90,34 @@ def transpose_right(q: Tensor, a: Weight, shape: torch.Size) -> Tensor:
     return sum_to_shape(grown, shape)
 
 
-@operator(aten.mm.default, kind="linear", family="linear map", rule="epsilon", when=only("self"))
-@operator(aten.mm.default, kind="linear", family="linear map", rule="epsilon", when=only("mat2"))
-@operator(aten.bmm.default, kind="linear", family="linear map", rule="epsilon", when=only("self"))
-@operator(aten.bmm.default, kind="linear", family="linear map", rule="epsilon", when=only("mat2"))
-def mm(op: Op) -> LinearMap:
-    """`Y = A B` with A or B constant."""
-    return LinearMap(matmul_terms(op, "self", "mat2"))
+PRODUCTS: dict[Any, tuple[str, str]] = {
+    aten.mm.default: ("self", "mat2"),
+    aten.bmm.default: ("self", "mat2"),
+    aten.mv.default: ("self", "vec"),
+    aten.dot.default: ("self", "tensor"),
+    aten.matmul.default: ("self", "other"),
+}
+"""The two matrix operands of `Y = A B`."""
+SCALED_PRODUCTS: dict[Any, tuple[str, str]] = {
+    aten.addmm.default: ("mat1", "mat2"),
+    aten.addmv.default: ("mat", "vec"),
+    aten.baddbmm.default: ("batch1", "batch2"),
+}
+"""Those of `Y = β b + α A B`."""
 
 
-@operator(aten.matmul.default, kind="linear", family="linear map", rule="epsilon", when=only("self"))
-@operator(aten.matmul.default, kind="linear", family="linear map", rule="epsilon", when=only("other"))
-def matmul(op: Op) -> LinearMap:
-    """`Y = A B` with A or B constant, leading dims broadcast."""
-    return LinearMap(matmul_terms(op, "self", "other"))
+def product(op: Op) -> LinearMap:
+    """`Y = A B` with A or B constant; where ranks differ, leading dims are broadcast."""
+    return LinearMap(matmul_terms(op, *PRODUCTS[op.target]))
 
 
-@operator(aten.addmm.default, kind="linear", family="linear map", rule="epsilon", when=only("mat1"))
-@operator(aten.addmm.default, kind="linear", family="linear map", rule="epsilon", when=only("mat2"))
-def addmm(op: Op) -> LinearMap:
+def scaled_product(op: Op) -> LinearMap:
     """`Y = β b + α A B` with A or B constant."""
-    alpha, beta = op.option("alpha"), op.option("beta")
+    terms = matmul_terms(op, *SCALED_PRODUCTS[op.target], alpha=op.option("alpha"))
+    return LinearMap(terms, bias_of(op, "self", op.option("beta")))
 
-    def scaled(term: Term) -> Term:
-        if alpha == 1:
-            return term
-        return replace(term, weight=lambda: term.weight() * alpha)
 
-    terms = tuple(scaled(term) for term in matmul_terms(op, "mat1", "mat2"))
-    return LinearMap(terms, {"bias": lambda: op.tensor("self") * beta if beta != 1 else op.tensor("self")})
+for describe, table in ((product, PRODUCTS), (scaled_product, SCALED_PRODUCTS)):
+    for target, operands in table.items():
+        for operand in operands:
+            operator(target, kind="linear", family="linear map", rule="epsilon", when=only(operand))(describe)

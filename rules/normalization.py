@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .linear_map import LinearMap, Term, Weight
+from .linear import bias_of
+from .linear_map import Constant, LinearMap, Term, scaled
 from .op import Op, only
 from .registry import operator
+from .relevance import sum_to_shape
 
 aten = torch.ops.aten
 
@@ -20,21 +22,22 @@ def layer_norm(op: Op) -> LinearMap:
     """`(x − mean x) · r ⊙ w + b` over the last dims, with r = 1/√(var x + ε) held fixed."""
     dims = list(range(-len(op.option("normalized_shape")), 0))
 
-    def scaled(tensor: Tensor) -> Tensor:
+    def normalised(tensor: Tensor) -> Tensor:
         x = op.tensor("input")
         centred = x - x.mean(dims, keepdim=True)
-        return tensor * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + op.option("eps"))
+        scale = torch.rsqrt((centred * centred).mean(dims, keepdim=True) + op.option("eps"))
+        return (tensor - tensor.mean(dims, keepdim=True)) * scale
 
-    def apply(x: Tensor, weight: Weight) -> Tensor:
-        y = scaled(x - x.mean(dims, keepdim=True))
-        return y * op.tensor("weight") if op.has("weight") else y
-
-    def transpose(q: Tensor, weight: Weight) -> Tensor:
-        h = q * op.tensor("weight") if op.has("weight") else q
-        return scaled(h - h.mean(dims, keepdim=True))
-
-    constants = {"bias": lambda: op.tensor("bias")} if op.has("bias") else {}
-    return LinearMap((Term("input", apply, transpose, splits=False),), constants)
+    term = Term(
+        "input",
+        apply=lambda x, weight: scaled(normalised(x), weight),
+        transpose=lambda q, weight: normalised(scaled(q, weight)),
+        weight=lambda: op.tensor("weight") if op.has("weight") else 1.0,
+        parameter="weight",
+        weigh=lambda q, x: sum_to_shape(q * normalised(x), op.shape("weight")),
+        splits=False,
+    )
+    return LinearMap((term,), bias_of(op))
 
 
 @operator(aten.batch_norm.default, kind="batch norm", family="linear map", rule="epsilon", when=only("input"))
@@ -51,6 +54,12 @@ def batch_norm(op: Op) -> LinearMap:
         return moved + op.tensor("bias").view(shape) if op.has("bias") else moved
 
     term = Term(
-        "input", apply=lambda x, weight: x * weight, transpose=lambda q, weight: q * weight, weight=scale, fan_in=1
+        "input",
+        apply=lambda x, weight: x * weight,
+        transpose=lambda q, weight: q * weight,
+        weight=scale,
+        parameter="weight",
+        weigh=lambda q, x: sum_to_shape(q * x, scale().shape),
+        channel=1,
     )
-    return LinearMap((term,), {"bias": shift})
+    return LinearMap((term,), (Constant("bias", shift, "bias"),))

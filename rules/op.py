@@ -50,6 +50,7 @@ class Op:
         fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
         active: names of the operands that carry relevance.
         nonnegative: names of the operands that are known to be ≥ 0.
+        wanted: names of the constant operands (parameters) whose relevance is asked for.
         absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
         asked: told the handle of every forward value that is read.
     """
@@ -63,12 +64,14 @@ class Op:
         fetch: Callable[[Any], Tensor],
         active: Iterable[str],
         nonnegative: Iterable[str] = (),
+        wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
     ) -> None:
         self.target = target
         self.arguments = arguments
         self.active = tuple(active)
+        self.wanted = tuple(wanted)
         self._nonnegative = frozenset(nonnegative)
         self._result = result
         self._fetch = fetch
@@ -76,7 +79,17 @@ class Op:
         self._asked = asked
 
     @classmethod
-    def eager(cls, target: torch._ops.OpOverload, *args: Any, active: Iterable[str] | None = None, **kwargs: Any) -> Op:
+    def eager(
+        cls,
+        target: torch._ops.OpOverload,
+        *args: Any,
+        active: Iterable[str] | None = None,
+        nonnegative: Iterable[str] = (),
+        wanted: Iterable[str] = (),
+        absorb: Callable[[str, Tensor], None] | None = None,
+        asked: Callable[[Any], None] | None = None,
+        **kwargs: Any,
+    ) -> Op:
         """The op run on real tensors: how a rule is tried out by hand.
 
         `active` defaults to the first tensor operand.
@@ -89,6 +102,10 @@ class Op:
             target(*args, **kwargs),
             fetch=lambda tensor: cast(Tensor, tensor),
             active=tensors[:1] if active is None else active,
+            nonnegative=nonnegative,
+            wanted=wanted,
+            absorb=absorb,
+            asked=asked,
         )
 
     def has(self, name: str) -> bool:
@@ -123,6 +140,10 @@ class Op:
     def dtype(self, name: str) -> torch.dtype:
         """Dtype of an operand."""
         return self._fetch(self.arguments[name]).dtype
+
+    def device(self, name: str) -> torch.device:
+        """Device of an operand."""
+        return self._fetch(self.arguments[name]).device
 
     def rank(self, name: str) -> int:
         """Number of dims of an operand."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .convolution import CONVOLUTIONS, per_dim, transpose_convolution
-from .linear_map import LinearMap, Term, Weight
+from .linear_map import LinearMap, Term, Weight, scaled
 from .op import Op
 from .registry import operator
 from .selection import Selection, selection
@@ -81,14 +81,14 @@ def average_pool(op: Op) -> LinearMap:
 
     def apply(x: Tensor, weight: Weight) -> Tensor:
         extra = () if fixed is None else (fixed,)
-        return AVERAGE_POOLS[dims](x, kernel, stride, padding, ceil, include, *extra)
+        return scaled(AVERAGE_POOLS[dims](x, kernel, stride, padding, ceil, include, *extra), weight)
 
     def transpose(q: Tensor, weight: Weight) -> Tensor:
         uneven = fixed is None and (ceil or (not include and any(padding)))
         q = q / (inside(q) if uneven else count if fixed is None else fixed)
         ones = torch.ones((channels, 1, *kernel), dtype=q.dtype, device=q.device)
         return transpose_convolution(
-            q, ones, size, stride=stride, padding=padding, dilation=[1] * dims, groups=channels
+            scaled(q, weight), ones, size, stride=stride, padding=padding, dilation=[1] * dims, groups=channels
         )
 
     def inside(q: Tensor) -> Tensor:
@@ -101,4 +101,4 @@ def average_pool(op: Op) -> LinearMap:
         padded = functional.pad(ones, [amount for sides in reversed(border) for amount in sides])
         return CONVOLUTIONS[dims](padded, torch.ones((1, 1, *kernel), dtype=q.dtype, device=q.device), stride=stride)
 
-    return LinearMap((Term("self", apply, transpose, fan_in=count),))
+    return LinearMap((Term("self", apply, transpose, fan_in=count, channel=-1 - dims),))

@@ -134,7 +134,8 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
     """Relevance of the op's operands, by name: apply `rule` (default: the operator's own) to the op.
 
     Raises:
-        RuleError: the op has no operator, its family no such rule, or the rule says nothing of an active operand.
+        RuleError: the op has no operator, its family no such rule, or the rule says nothing of an active operand or of
+            a parameter whose relevance is wanted.
     """
     entry = find(op)
     if entry is None:
@@ -143,7 +144,10 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
     if (entry.family, name) not in RULES:
         raise RuleError(f"{op.target} is of kind {entry.kind!r}: it takes {rules_of(entry.family)}, not {name!r}")
     flow = RULES[entry.family, name](op, entry.describe(op), relevance, **options)
-    if set(flow) != set(op.active):
+    missing = sorted(set(op.wanted) - set(flow))
+    if missing:
+        raise RuleError(f"The rule {name!r} gives parameters of {op.target} no relevance ({', '.join(missing)})")
+    if set(flow) != {*op.active, *op.wanted}:
         raise RuleError(
             f"The rule {name!r} of {op.target} speaks of {sorted(flow)}, but {sorted(op.active)} are active"
         )

@@ -1,8 +1,7 @@
 """Rules that treat contributions by their sign: z⁺, αβ and γ, each written once for every linear map.
 
-`P = W⁺x⁺ + W⁻x⁻ + b⁺` are the contributions for, `N = W⁻x⁺ + W⁺x⁻ + b⁻` those against; `z = P + N`. There are two ways
-to them: *direct*, from W⁺ and W⁻ one by one, and as *half-sums* `½(z ± A)` with `A = |W||x| + |b|`, which take one
-extra map instead of three.
+`P = W⁺x⁺ + W⁻x⁻ + b⁺` are the contributions for, `N = W⁻x⁺ + W⁺x⁻ + b⁻` those against; `z = P + N`. How they are
+come by is the business of `contributions`.
 
 Sources: Bach et al., PLOS ONE 10(7), 2015 (αβ); Montavon et al., Pattern Recognition 65, 2017 (z⁺); Montavon et al.,
 "Layer-wise relevance propagation: an overview", 2019 (γ).
@@ -10,29 +9,36 @@ Sources: Bach et al., PLOS ONE 10(7), 2015 (αβ); Montavon et al., Pattern Reco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .linear_map import Constants, LinearMap, Term, Weight, add_up, without_constants
+from .contributions import SIGNS, Direct, HalfSums
+from .linear_map import LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
 from .op import Op
 from .registry import Flow, RuleError, family_rule
-from .relevance import Relevance, total, unit
+from .relevance import TOTAL_STABILISER, Relevance, sign, total
 
 DIRECT_FAN_IN = 32
-"""Up to this many products per output the signed rules are computed from W⁺ and W⁻ one by one: the half-sums over W
-and |W| cancel in float32 where one sign dominates (measured: 4e-3 of max |R| on depthwise 3×3, 4e-7 from 24 on)."""
+"""Up to this many products per output z⁺ and αβ take the direct form: the half-sums over W and |W| cancel in float32
+where one sign dominates (measured: 4e-3 of max |R| on depthwise 3×3, 4e-7 from 24 on)."""
 
-SIGNS = (+1, -1)
+FORMS = ("auto", "direct", "half-sums")
 
 
 @family_rule("linear map", "z-plus")
-def z_plus(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6, bias: str = "absorb") -> Flow:
+def z_plus(
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    epsilon: float = 1e-6,
+    bias: str = "absorb",
+    form: str = "auto",
+) -> Flow:
     """z⁺ rule: `R_x = x⁺ ⊙ W⁺ᵀq + x⁻ ⊙ W⁻ᵀq`, `q = R / s(P)`: αβ with α = 1, β = 0."""
-    return alpha_beta(op, linear, relevance, alpha=1.0, beta=0.0, epsilon=epsilon, bias=bias)
+    return alpha_beta(op, linear, relevance, alpha=1.0, beta=0.0, epsilon=epsilon, bias=bias, form=form)
 
 
 @family_rule("linear map", "alpha-beta")
@@ -44,27 +50,53 @@ def alpha_beta(
     beta: float = 1.0,
     epsilon: float = 1e-6,
     bias: str = "absorb",
+    form: str = "auto",
 ) -> Flow:
     """αβ rule (α − β = 1): contributions for and against are normalised apart.
 
     `R_x = x⁺ ⊙ (W⁺ᵀq₊ − W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ − W⁺ᵀq₋)` with `q₊ = αR / s(P)`, `q₋ = βR / s(N)`. A neuron whose
-    contributions have one sign only loses the other part ("empty").
+    contributions have one sign only loses the other part ("empty"). An operand known to be ≥ 0 has no x⁻, and its
+    relevance leaves in unit form.
 
-    Where every operand is known to be ≥ 0 the maps of x⁻ vanish and relevance leaves in unit form.
+    Args:
+        op: the operation.
+        linear: its map.
+        relevance: of the result.
+        alpha: weight of the contributions for.
+        beta: weight of those against.
+        epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`, since a quotient cannot be avoided.
+        bias: "absorb", or "ignore" (P and N without the bias).
+        form: "direct", "half-sums", or "auto": the cheaper one that is exact enough in float32.
     """
-    constants = linear.constants if bias == "absorb" else {}
-    parts = split_by_sign(op, linear, constants)
+    split_check(op, linear)
+    constants = linear.kept(bias)
+    narrow = linear.fan_in <= DIRECT_FAN_IN or _nonnegative(op, linear)
+    parts = _form(form, "direct" if narrow else "half-sums")(op, linear, constants)
     R = op.total(relevance)
+    stabiliser = parts.multiple * (epsilon or TOTAL_STABILISER)
     q: dict[int, Tensor] = {}
-    for sign, share in ((+1, alpha), (-1, -beta)):
-        if share:
-            z = parts.contributions(sign)
-            # Contributions of one sign add up to that sign, so the stabiliser's signum is known.
-            q[sign] = parts.drop_noise(share * R / (z + sign * epsilon), z)
-            _book(op, parts, share * R, z, epsilon)
-            for cause, constant in constants.items():
-                op.absorb(cause, partial(lambda q, b, sign: q * clamp_sign(b(), sign), q[sign], constant, sign))
-    return parts.flow(q)
+    for side, factor in ((+1, alpha), (-1, -beta)):
+        if not factor:
+            continue
+        share = R if factor == 1 else factor * R
+        z = parts.contributions(side)
+        if z is None:
+            op.absorb("empty", partial(torch.clone, share))
+            continue
+        z = z if isinstance(z, Tensor) else R.new_full((), z)
+        # Contributions of one sign add up to that sign, so the stabiliser's signum is known.
+        q[side] = parts.drop_noise(share / (z + side * stabiliser), z, side)
+        op.absorb("stabiliser", partial(_lost, parts, share, z, side, stabiliser))
+        op.absorb("empty", partial(_empty, parts, share, z, side))
+    return hand_on(op, linear, lambda part: parts.messages(part, q), constants)
+
+
+def _lost(parts: Direct | HalfSums, R: Tensor, z: Tensor, side: int, epsilon: float) -> Tensor:
+    return parts.drop_noise(R * epsilon / (z.abs() + epsilon), z, side) * (z != 0)
+
+
+def _empty(parts: Direct | HalfSums, R: Tensor, z: Tensor, side: int) -> Tensor:
+    return R - parts.drop_noise(R, z, side) * (z != 0)
 
 
 @family_rule("linear map", "gamma")
@@ -75,163 +107,106 @@ def gamma(
     gamma: float = 0.25,
     epsilon: float = 1e-6,
     bias: str = "absorb",
+    form: str = "auto",
+    positive_only: bool = False,
 ) -> Flow:
     """γ rule, signed: contributions of the output's own sign count 1 + γ times.
 
     `q₊ = R / s(z + γP)` where z > 0, `q₋ = R / s(z + γN)` where z < 0, nothing where z = 0, and `R_x` is
-    `x ⊙ Wᵀ(q₊ + q₋)` plus γ times what z⁺ hands on for q₊ and its mirror image for q₋. With `bias="ignore"` z leaves
+    `x⁺ ⊙ (W₊ᵀq₊ + W₋ᵀq₋) + x⁻ ⊙ (W₋ᵀq₊ + W₊ᵀq₋)` with `W₊ = W + γW⁺`, `W₋ = W + γW⁻`. With `bias="ignore"` z leaves
     the bias out, but the branch keeps the sign of the true output.
+
+    Args:
+        op: the operation.
+        linear: its map.
+        relevance: of the result.
+        gamma: γ.
+        epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`.
+        bias: "absorb" or "ignore".
+        form: "direct" or "half-sums"; "auto" takes the half-sums, whose parts have one sign here and do not cancel.
+        positive_only: the branch z > 0 everywhere. Right where no relevance arrives at z ≤ 0: every consumer of z is a
+            ReLU that hands back relevance proportional to its value. For x ≥ 0 that is one map and one transpose.
     """
-    constants = linear.constants if bias == "absorb" else {}
-    parts = split_by_sign(op, linear, constants)
-    z = op.output if len(constants) == len(linear.constants) else without_constants(op, linear)
-    R = op.total(relevance)
+    if positive_only and form == "auto" and _nonnegative(op, linear):
+        return gamma_one_sided(op, linear, relevance, gamma, epsilon, bias)
+    split_check(op, linear)
+    constants = linear.kept(bias)
+    branch = _gamma_direct if _form(form, "half-sums") is Direct else _gamma_half_sums
+    return branch(op, linear, op.total(relevance), gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
+
+
+def _gamma_half_sums(
+    op: Op, linear: LinearMap, R: Tensor, gamma: float, epsilon: float, constants: Any, positive_only: bool
+) -> Flow:
+    """`q = R / s(z + γ/2 (z + σA))`, `R_x = x ⊙ Wᵀ((1 + γ/2) q) + |x| ⊙ |W|ᵀ(γ/2 σ q)` with σ = sgn z, 0 for z = 0."""
+    parts = HalfSums(op, linear, constants)
+    # Divided through by 1 + γ/2, so that the map through W takes q as it is.
+    extra, stabiliser = 0.5 * gamma / (1 + 0.5 * gamma), epsilon / (1 + 0.5 * gamma)
+    sigma = None if positive_only else torch.sign(op.output)
+    z = parts.z + extra * (parts.size if sigma is None else sigma * parts.size)
+    if sigma is None:
+        R_signed = R * sign(z)
+    else:
+        # z has the sign of the output, unless that owes it to a bias that is ignored here.
+        R_signed = R * (sigma if len(constants) == len(linear.constants) else sign(z) * sigma.abs())
+        op.absorb("empty", lambda: R * (sigma == 0))
+    size = z.abs()
+    q = R_signed / (size + stabiliser)
+    op.absorb("stabiliser", lambda: q * (stabiliser * sign(z)))
+    more = extra * (q if sigma is None else sigma * q)
+    return hand_on(op, linear, lambda part: parts.pair(part, q, more), constants)
+
+
+def _gamma_direct(
+    op: Op, linear: LinearMap, R: Tensor, gamma: float, epsilon: float, constants: Any, positive_only: bool
+) -> Flow:
+    parts = Direct(op, linear, constants, partial(stressed, gamma=gamma))
     q: dict[int, Tensor] = {}
-    for sign in SIGNS:
-        # Where z has the branch's sign, so has z + γ·(contributions of that sign).
-        share = R * (op.output * sign > 0).to(R.dtype)
-        stressed = z + gamma * parts.contributions(sign)
-        stabilised = sign * (stressed.abs() + epsilon)
-        q[sign] = share / stabilised
-        op.absorb("stabiliser", partial(lambda q, s, z: q * (s - z), q[sign], stabilised, stressed))
-        for cause, constant in constants.items():
-            op.absorb(cause, partial(_gamma_constant, q[sign], constant, gamma, sign))
-    op.absorb("empty", lambda: R * (op.output == 0))
-    own, extra = q[+1] + q[-1], parts.flow(q)
-    flow = {}
-    for term in linear.terms:
-        share = term.transpose(own, term.weight())
-        more = extra[term.operand]
-        if more.form == "unit":
-            flow[term.operand] = unit(share + gamma * more.tensor)
-        else:
-            flow[term.operand] = total(op.tensor(term.operand) * share + gamma * more.tensor)
-    return flow
+    for side in (+1,) if positive_only else SIGNS:
+        share = R if positive_only else R * (op.output * side > 0).to(R.dtype)
+        q[side] = op.quotient(total(share), epsilon, partial(add_up, parts.summands(side)))
+    if not positive_only:
+        op.absorb("empty", lambda: R * (op.output == 0))
+    return hand_on(op, linear, lambda part: parts.messages(part, q), constants)
 
 
-def _gamma_constant(q: Tensor, constant: Callable[[], Tensor], gamma: float, sign: int) -> Tensor:
-    b = constant()
-    return q * (b + gamma * clamp_sign(b, sign))
+@family_rule("linear map", "gamma-one-sided")
+def gamma_one_sided(
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    gamma: float = 0.25,
+    epsilon: float = 1e-6,
+    bias: str = "absorb",
+) -> Flow:
+    """γ rule as first published: `R_x = x ⊙ W₊ᵀ(R / s(W₊x + b₊))` with `W₊ = W + γW⁺`, `b₊ = b + γb⁺`.
 
-
-def _book(op: Op, parts: Parts, R: Tensor, z: Tensor, epsilon: float) -> None:
-    """Absorbed by the contributions of one sign: the stabiliser's share, and parts with nothing in them."""
-
-    def lost() -> Tensor:
-        return R * epsilon / (z.abs() + epsilon)
-
-    op.absorb("stabiliser", lambda: parts.drop_noise(lost(), z) * (z != 0))
-    op.absorb("empty", lambda: R - parts.drop_noise(R, z) * (z != 0))
-
-
-def clamp_sign(value: Tensor | float, sign: int) -> Tensor | float:
-    """`v⁺` for sign +1, `v⁻` for sign −1."""
-    if isinstance(value, Tensor):
-        return value.clamp(min=0) if sign > 0 else value.clamp(max=0)
-    return max(value, 0.0) if sign > 0 else min(value, 0.0)
-
-
-class Parts(Protocol):
-    """A linear map's contributions, by sign."""
-
-    def contributions(self, sign: int) -> Tensor:
-        """P for sign +1, N for −1: shaped like the result, constants of that sign included."""
-
-    def drop_noise(self, share: Tensor, z: Tensor) -> Tensor:
-        """`share`, with 0 where the contributions `z` of one sign are nothing but rounding."""
-
-    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
-        """By operand, for q by sign: `x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
-
-
-def split_by_sign(op: Op, linear: LinearMap, constants: Constants) -> Parts:
-    """The cheaper way to the contributions that is exact enough in the map's dtype.
-
-    Raises:
-        RuleError: the map has no weights that could be split.
+    Made for x ≥ 0 and z ≥ 0, as between ReLUs; defined everywhere.
     """
-    for term in linear.terms:
-        if not term.splits:
-            raise RuleError(f"{op.target} has no weights to split by sign: give it the rule 'epsilon'")
-    direct = linear.fan_in <= DIRECT_FAN_IN or all(op.is_nonnegative(term.operand) for term in linear.terms)
-    return (Direct if direct else HalfSums)(op, linear, constants)
+    split_check(op, linear)
+    constants = linear.kept(bias)
+
+    def z() -> Tensor:
+        return add_up([part.apply(part.value(op), strong(part)) for part in (*linear.terms, *constants)])
+
+    def strong(part: Any) -> Weight:
+        return stressed(part.weight(), gamma)[+1]
+
+    q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
+    return hand_on(op, linear, lambda part: [Message(q, strong(part))], constants)
 
 
-class Direct:
-    """Contributions map by map: for are W⁺x⁺ and W⁻x⁻, against are W⁻x⁺ and W⁺x⁻."""
-
-    def __init__(self, op: Op, linear: LinearMap, constants: Constants) -> None:
-        self.op = op
-        self.linear = linear
-        self.constants = constants
-        self.pairs = {term.operand: self._pairs(term) for term in linear.terms}
-
-    def _pairs(self, term: Term) -> dict[int, list[tuple[Tensor, Weight]]]:
-        """By sign of the contribution: the (x, W) that make it. Parts that are nothing for certain are left out."""
-        x, weight = self.op.tensor(term.operand), term.weight()
-        nonnegative = self.op.is_nonnegative(term.operand)
-        inputs = {+1: x} if nonnegative else {sign: clamp_sign(x, sign) for sign in SIGNS}
-        weights = {+1: None} if weight is None else {sign: clamp_sign(weight, sign) for sign in SIGNS}
-        pairs: dict[int, list[tuple[Tensor, Weight]]] = {+1: [], -1: []}
-        for input_sign, part in inputs.items():
-            for weight_sign, matrix in weights.items():
-                pairs[input_sign * weight_sign].append((cast(Tensor, part), matrix))
-        return pairs
-
-    def contributions(self, sign: int) -> Tensor:
-        """P or N."""
-        summands = [term.apply(x, weight) for term in self.linear.terms for x, weight in self.pairs[term.operand][sign]]
-        # Implied weights and an input ≥ 0 leave nothing that speaks against.
-        summands = summands or [torch.zeros_like(self.op.output)]
-        return add_up([*summands, *(clamp_sign(constant(), sign) for constant in self.constants.values())])
-
-    def drop_noise(self, share: Tensor, z: Tensor) -> Tensor:
-        """Nothing to drop: an empty part is exactly 0 here, and so is what it passes on."""
-        return share
-
-    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
-        """Relevance of the operands."""
-        flow = {}
-        for term in self.linear.terms:
-            pairs = self.pairs[term.operand]
-            shares = [(x, term.transpose(q[sign], weight)) for sign in q for x, weight in pairs[sign]]
-            if self.op.is_nonnegative(term.operand):
-                flow[term.operand] = unit(add_up([share for _, share in shares]))
-            else:
-                flow[term.operand] = total(add_up([x * share for x, share in shares]))
-        return flow
+def stressed(weight: Weight, gamma: float) -> dict[int, Weight]:
+    """`W + γW⁺` under +1, `W + γW⁻` under −1."""
+    parts = sign_parts(weight)
+    return {side: weight + gamma * parts[side] if side in parts else weight for side in SIGNS}
 
 
-class HalfSums:
-    """The same from W and |W|: `P = ½(z + A)`, `N = ½(z − A)`."""
+def _nonnegative(op: Op, linear: LinearMap) -> bool:
+    return all(term.is_nonnegative(op) for term in linear.terms)
 
-    def __init__(self, op: Op, linear: LinearMap, constants: Constants) -> None:
-        self.op = op
-        self.linear = linear
-        self.z = op.output if len(constants) == len(linear.constants) else without_constants(op, linear)
-        sizes = [term.apply(op.tensor(term.operand).abs(), self._size(term)) for term in linear.terms]
-        self.size = add_up([*sizes, *(constant().abs() for constant in constants.values())])
 
-    @staticmethod
-    def _size(term: Term) -> Weight:
-        weight = term.weight()
-        return None if weight is None else abs(weight)
-
-    def contributions(self, sign: int) -> Tensor:
-        """P or N."""
-        return 0.5 * (self.z + sign * self.size)
-
-    def drop_noise(self, share: Tensor, z: Tensor) -> Tensor:
-        """Where z and A cancel to within 8 roundings of A there is no such part."""
-        return share * (z.abs() > 4 * torch.finfo(z.dtype).eps * self.size)
-
-    def flow(self, q: Mapping[int, Tensor]) -> dict[str, Relevance]:
-        """Relevance of the operands: `½(x ⊙ Wᵀ(q₊ + q₋) + |x| ⊙ |W|ᵀ(q₊ − q₋))`."""
-        both = add_up(list(q.values()))
-        sizes = add_up([sign * part for sign, part in q.items()])
-        flow = {}
-        for term in self.linear.terms:
-            x = self.op.tensor(term.operand)
-            through = x * term.transpose(both, term.weight()) + x.abs() * term.transpose(sizes, self._size(term))
-            flow[term.operand] = total(0.5 * through)
-        return flow
+def _form(form: str, auto: str) -> type[Direct] | type[HalfSums]:
+    if form not in FORMS:
+        raise RuleError(f"Option form is one of {', '.join(FORMS)}, not {form!r}")
+    return Direct if (auto if form == "auto" else form) == "direct" else HalfSums

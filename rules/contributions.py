@@ -1,0 +1,114 @@
+"""A linear map's contributions by sign, in two forms that say the same.
+
+`P = W⁺x⁺ + W⁻x⁻ + b⁺` are those for, `N = W⁻x⁺ + W⁺x⁻ + b⁻` those against. *Direct* takes W⁺ and W⁻ one by one.
+*Half-sums* takes `P = ½(z + A)` and `N = ½(z − A)` from the result and `A = |W||x| + |b|`: one map instead of four, but
+in floating point they cancel where one sign dominates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .linear_map import Constant, LinearMap, Message, Weight, add_up, clamp_sign, sign_parts, without_constants
+from .op import Op
+
+SIGNS = (+1, -1)
+
+
+class Direct:
+    """Contributions map by map: for are W⁺x⁺ and W⁻x⁻, against are W⁻x⁺ and W⁺x⁻.
+
+    `split` says what stands for W⁺ and W⁻: the parts themselves, or (γ) the weights with one part stressed.
+    """
+
+    multiple = 1
+    """The contributions are this many times P and N."""
+
+    def __init__(
+        self,
+        op: Op,
+        linear: LinearMap,
+        constants: Sequence[Constant],
+        split: Callable[[Weight], Mapping[int, Weight]] = sign_parts,
+    ) -> None:
+        self.op = op
+        self.parts = (*linear.terms, *constants)
+        self.split = split
+        self._pairs: dict[Any, dict[int, list[tuple[Any, Weight]]]] = {}
+
+    def pairs(self, part: Any) -> dict[int, list[tuple[Any, Weight]]]:
+        """By sign of the contribution: the (x, W) that make it; x is `None` for all of the input."""
+        if part not in self._pairs:
+            nonnegative = part.is_nonnegative(self.op)
+            inputs = {+1: None} if nonnegative else {side: clamp_sign(part.value(self.op), side) for side in SIGNS}
+            pairs: dict[int, list[tuple[Any, Weight]]] = {+1: [], -1: []}
+            weights = self.split(part.weight())
+            for input_side, x in inputs.items():
+                for weight_side, weight in weights.items():
+                    pairs[input_side * weight_side].append((x, weight))
+            self._pairs[part] = pairs
+        return self._pairs[part]
+
+    def summands(self, side: int) -> list[Any]:
+        """What P or N is the sum of."""
+        return [
+            part.apply(part.value(self.op) if x is None else x, weight)
+            for part in self.parts
+            for x, weight in self.pairs(part)[side]
+        ]
+
+    def contributions(self, side: int) -> Any:
+        """P for +1, N for −1: a tensor, a number (of constants alone), `None` if there is nothing of that sign."""
+        summands = self.summands(side)
+        return add_up(summands) if summands else None
+
+    def drop_noise(self, share: Tensor, z: Tensor, side: int) -> Tensor:
+        """Nothing to drop: an empty part is exactly 0 here, and so is what it passes on."""
+        return share
+
+    def messages(self, part: Any, q: Mapping[int, Tensor]) -> list[Message]:
+        """`x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
+        return [Message(q[side], weight, x) for side in q for x, weight in self.pairs(part)[side]]
+
+
+class HalfSums:
+    """Contributions from W and |W|: `2P = z + A`, `2N = z − A`."""
+
+    multiple = 2
+    """The contributions are this many times P and N; so are the messages."""
+
+    def __init__(self, op: Op, linear: LinearMap, constants: Sequence[Constant]) -> None:
+        self.op = op
+        kept = len(constants) == len(linear.constants)
+        self.z = op.output if kept else without_constants(op, linear)
+        parts = (*linear.terms, *constants)
+        self.size = add_up([part.apply(self._magnitude(part), abs(part.weight())) for part in parts])
+
+    def _magnitude(self, part: Any) -> Any:
+        value = part.value(self.op)
+        return value if part.is_nonnegative(self.op) else abs(value)
+
+    def contributions(self, side: int) -> Tensor:
+        """2P or 2N."""
+        return self.z + self.size if side > 0 else self.z - self.size
+
+    def drop_noise(self, share: Tensor, z: Tensor, side: int) -> Tensor:
+        """`share`, with 0 where z and A cancel to within 8 roundings of A: there is no such part."""
+        noise = 8 * torch.finfo(z.dtype).eps * self.size
+        return share * (z > noise if side > 0 else z < -noise)
+
+    def messages(self, part: Any, q: Mapping[int, Tensor]) -> list[Message]:
+        """`x ⊙ Wᵀ(q₊ + q₋) + |x| ⊙ |W|ᵀ(q₊ − q₋)`."""
+        both = add_up(list(q.values()))
+        sizes = q[+1] if -1 not in q else q[+1] - q[-1] if +1 in q else -q[-1]
+        return self.pair(part, both, sizes)
+
+    def pair(self, part: Any, q: Tensor, q_size: Tensor) -> list[Message]:
+        """`x ⊙ Wᵀq + |x| ⊙ |W|ᵀq_size`."""
+        weight = part.weight()
+        x = None if part.is_nonnegative(self.op) else abs(part.value(self.op))
+        return [Message(q, weight), Message(q_size, abs(weight), x)]

@@ -1,0 +1,130 @@
+"""Rules that do not look at the input's value, made for the first layer of a network: w², flat and z-box; and pass.
+
+Sources: Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition", Pattern
+Recognition 65, 2017 (w², z-box); Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines
+really learn", Nature Communications 10, 2019 (flat).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from .linear_map import Constant, LinearMap, Message, Term, Weight, add_up, hand_on, sign_parts, split_check, support
+from .op import Op
+from .registry import Flow, RuleError, family_rule
+from .relevance import TOTAL_STABILISER, Relevance, total
+
+Bound = float | Sequence[float]
+
+
+@family_rule("linear map", "w-square")
+def w_square(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6, bias: str = "absorb") -> Flow:
+    """w² rule: `R_x = (W²)ᵀ(R / s(W²·1 + b²))`, for inputs without bounds.
+
+    With implied weights, equal within an output (sums, means, average pools), W itself stands for W²: the quotient is
+    the same.
+    """
+    return _by_weights(op, linear, relevance, epsilon, linear.kept(bias), lambda weight: weight**2)
+
+
+@family_rule("linear map", "flat")
+def flat(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6) -> Flow:
+    """Flat rule: w² with every weight 1 and no bias. Each output's relevance is spread evenly over what it reads."""
+    return _by_weights(op, linear, relevance, epsilon, (), support)
+
+
+def _by_weights(
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    epsilon: float,
+    constants: Sequence[Constant],
+    modify: Callable[[Weight], Weight],
+) -> Flow:
+    """`R_x = Vᵀ(R / s(V·1 + c))`, V and c being the modified weights and constants."""
+    split_check(op, linear)
+    weights: dict[Any, Weight] = {part: modify(part.weight()) for part in (*linear.terms, *constants)}
+
+    def z() -> Tensor:
+        ones = {term: relevance.tensor.new_ones(op.shape(term.operand)) for term in linear.terms}
+        return add_up([part.apply(ones.get(part), weight) for part, weight in weights.items()])
+
+    q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
+    return hand_on(op, linear, lambda part: [Message(q, weights[part], 1.0)], constants)
+
+
+@family_rule("linear map", "z-box")
+def z_box(
+    op: Op, linear: LinearMap, relevance: Relevance, low: Bound = 0.0, high: Bound = 1.0, epsilon: float = 1e-6
+) -> Flow:
+    """zᴮ rule: `R_x = (x − l) ⊙ W⁺ᵀq + (x − h) ⊙ W⁻ᵀq`, `q = R / s(W⁺(x − l) + W⁻(x − h))`, for l ≤ x ≤ h.
+
+    This is `x ⊙ Wᵀq − l ⊙ W⁺ᵀq − h ⊙ W⁻ᵀq` with one transpose less and, inside the box, no cancellation. The bias plays
+    no part in it.
+
+    Args:
+        op: the operation.
+        linear: its map.
+        relevance: of the result.
+        low: the smallest value of the input: a number, or one for each channel (dim 1 of images, the last dim of
+            dense layers).
+        high: the largest value, likewise.
+        epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`.
+
+    Raises:
+        RuleError: low is not below high, or their number is not that of the channels.
+    """
+    split_check(op, linear)
+    sent: dict[Term, list[tuple[Tensor, Weight]]] = {}
+    for term in linear.terms:
+        ends = _box(op, term, low, high)
+        sides = sign_parts(term.weight()).items()
+        sent[term] = [(term.value(op) - ends[side], weight) for side, weight in sides]
+
+    def z() -> Tensor:
+        return add_up([term.apply(x, weight) for term, pairs in sent.items() for x, weight in pairs])
+
+    q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
+    return hand_on(op, linear, lambda term: [Message(q, weight, x) for x, weight in sent[term]])
+
+
+def _box(op: Op, term: Term, low: Bound, high: Bound) -> dict[int, Tensor | float]:
+    """Where W⁺ and W⁻ measure from: low under +1, high under −1, broadcastable to the operand."""
+    shape = op.shape(term.operand)
+    channels = shape[term.channel] if shape else 1
+    ends = [[end] if isinstance(end, (int, float)) else list(end) for end in (low, high)]
+    if any(len(end) != 1 and not statically_known_true(len(end) == channels) for end in ends):
+        counts = " and ".join(str(len(end)) for end in ends)
+        raise RuleError(f"z-box has {counts} bounds (low and high), but {op.target} reads {channels} channels")
+    count = max(map(len, ends))
+    pairs = list(zip(*(end * (count // len(end)) for end in ends), strict=True))
+    if not all(a < b for a, b in pairs):
+        raise RuleError(f"z-box needs low < high in every channel, not low={low}, high={high}")
+    x = term.value(op)
+    view = [1] * (len(shape) - 1 - term.channel % len(shape)) if shape else []
+    return {side: _constant(end, x, view) for side, end in zip((+1, -1), ends, strict=True)}
+
+
+def _constant(values: Sequence[float], like: Tensor, trailing: Sequence[int]) -> Tensor | float:
+    if len(set(values)) == 1:
+        return float(values[0])
+    return torch.cat([like.new_full((1,), value) for value in values]).reshape(len(values), *trailing)
+
+
+@family_rule("linear map", "pass")
+def pass_through(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6) -> Flow:
+    """`R_x = R` where the map keeps the shape (a batch norm, a scaling); elsewhere R goes on as by the flat rule."""
+    if len(linear.terms) == 1 and not op.wanted:
+        (term,) = linear.terms
+        shape = op.shape(term.operand)
+        same = len(shape) == len(op.output_shape) and all(
+            statically_known_true(a == b) for a, b in zip(shape, op.output_shape, strict=True)
+        )
+        if same:
+            return {term.operand: total(op.total(relevance))}
+    return flat(op, linear, relevance, epsilon)
