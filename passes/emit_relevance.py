@@ -193,9 +193,11 @@ def emit_relevance(
             )
             result = {}
             for node, name in wanted.items():
-                if node in seen:
-                    with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
+                with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
+                    if node in seen:
                         result[name] = Accumulator(fetch, asked).total(node, seen[node])
+                    else:  # a rule keeps everything away from it
+                        result[name] = torch.zeros_like(fetch(node), dtype=start.dtype)
             return result
 
         if seed.target.targets is None:

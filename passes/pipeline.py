@@ -181,9 +181,6 @@ def compile_graphs(
     dump("assign_rules", forward)
     progress("emit relevance")
     relevance, promises = emit_relevance(forward, explained, seed, wanted)
-    names = relevance_names(relevance)
-    if not names:
-        raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
     dump("emit_relevance", relevance)
     progress("resolve promises")
     joint = join(forward, relevance)
@@ -192,4 +189,4 @@ def compile_graphs(
     for rewrite in (simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
-    return Compiled(forward, output, explained, relevance, joint, names, promises)
+    return Compiled(forward, output, explained, relevance, joint, relevance_names(relevance), promises)
