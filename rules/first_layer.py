@@ -51,7 +51,11 @@ def _by_weights(
     weights: dict[Any, Weight] = {part: modify(part.weight()) for part in (*linear.terms, *constants)}
 
     def z() -> Tensor:
-        ones = {term: relevance.tensor.new_ones(op.shape(term.operand)) for term in linear.terms}
+        R = relevance.tensor
+        # Not `new_ones`: of several targets' relevance that would be as many tensors of ones.
+        ones = {
+            term: torch.ones(op.shape(term.operand), dtype=R.dtype, device=R.device) for term in linear.terms
+        }
         return add_up([part.apply(ones.get(part), weight) for part, weight in weights.items()])
 
     q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
@@ -118,8 +122,11 @@ def _constant(values: Sequence[float], like: Tensor, trailing: Sequence[int]) ->
 
 @family_rule("linear map", "pass")
 def pass_through(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6) -> Flow:
-    """`R_x = R` where the map keeps the shape (a batch norm, a scaling); elsewhere R goes on as by the flat rule."""
-    if len(linear.terms) == 1 and not op.wanted:
+    """`R_x = R` where the map keeps the shape (a batch norm, a scaling); elsewhere R goes on as by the flat rule.
+
+    A map that is passed by gives its parameters nothing to tell.
+    """
+    if len(linear.terms) == 1:
         (term,) = linear.terms
         shape = op.shape(term.operand)
         same = len(shape) == len(op.output_shape) and all(
