@@ -51,11 +51,7 @@ def _by_weights(
     weights: dict[Any, Weight] = {part: modify(part.weight()) for part in (*linear.terms, *constants)}
 
     def z() -> Tensor:
-        R = relevance.tensor
-        # Not `new_ones`: of several targets' relevance that would be as many tensors of ones.
-        ones = {
-            term: torch.ones(op.shape(term.operand), dtype=R.dtype, device=R.device) for term in linear.terms
-        }
+        ones = {term: term.ones(op) for term in linear.terms}
         return add_up([part.apply(ones.get(part), weight) for part, weight in weights.items()])
 
     q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
@@ -117,7 +113,9 @@ def _box(op: Op, term: Term, low: Bound, high: Bound) -> dict[int, Tensor | floa
 def _constant(values: Sequence[float], like: Tensor, trailing: Sequence[int]) -> Tensor | float:
     if len(set(values)) == 1:
         return float(values[0])
-    return torch.cat([like.new_full((1,), value) for value in values]).reshape(len(values), *trailing)
+    return torch.cat([torch.full((1,), value, dtype=like.dtype, device=like.device) for value in values]).reshape(
+        len(values), *trailing
+    )
 
 
 @family_rule("linear map", "pass")

@@ -63,6 +63,11 @@ class Term:
         """x."""
         return op.tensor(self.operand)
 
+    def ones(self, op: Op) -> Tensor:
+        """1 for every element of x."""
+        # Not `new_ones`: of several targets' relevance that would be as many tensors of ones.
+        return torch.ones(op.shape(self.operand), dtype=op.dtype(self.operand), device=op.device(self.operand))
+
     def is_nonnegative(self, op: Op) -> bool:
         """Whether x is known to be ≥ 0."""
         return op.is_nonnegative(self.operand)
@@ -179,7 +184,7 @@ def _weighed(op: Op, term: Term, messages: Sequence[Message]) -> Relevance | Non
     shares = []
     for message in messages:
         x = term.value(op) if message.x is None else message.x
-        x = x if isinstance(x, Tensor) else message.q.new_full(op.shape(term.operand), x)
+        x = x if isinstance(x, Tensor) else x * term.ones(op)
         shares.append(message.weight * term.weigh(message.q, x))
     return total(add_up(shares).reshape(op.shape(term.parameter))) if shares else None
 

@@ -83,7 +83,7 @@ def alpha_beta(
         if z is None:
             op.absorb("empty", partial(torch.clone, share))
             continue
-        z = z if isinstance(z, Tensor) else R.new_full((), z)
+        z = z if isinstance(z, Tensor) else torch.full((), z, dtype=R.dtype, device=R.device)
         # Contributions of one sign add up to that sign, so the stabiliser's signum is known.
         q[side] = parts.drop_noise(share / (z + side * stabiliser), z, side)
         op.absorb("stabiliser", partial(_lost, parts, share, z, side, stabiliser))

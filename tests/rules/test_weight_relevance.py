@@ -160,5 +160,5 @@ def test_an_ignored_bias_gets_nothing() -> None:
 
 def test_a_rule_that_says_nothing_of_a_parameter_is_refused() -> None:
     case = SPLIT["batch_norm"]
-    with pytest.raises(RuleError, match="gives parameters of .* no relevance.*bias, weight"):
+    with pytest.raises(RuleError, match=r"gives parameters of .* no relevance.*bias, weight"):
         propagate(case.op(wanted=case.parameters), total(case.output), "pass")
