@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -208,8 +209,11 @@ def emit_relevance(
     fake_mode = explained.meta["val"].fake_mode
     unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded, fake_mode:
-        # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it.
-        traced = make_fx(relevance, pre_dispatch=seed.target.targets is None)(*values, *extra)
+        # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
+        # Python decompositions keep symbolic sizes.
+        several = seed.target.targets is not None
+        with enable_python_dispatcher() if several else contextlib.nullcontext():
+            traced = make_fx(relevance, pre_dispatch=not several)(*values, *extra)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
 
 

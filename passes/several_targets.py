@@ -2,8 +2,8 @@
 
     seeds [targets, batch, classes]    →    relevance [targets, batch, …], one forward
 
-`torch.func.vmap` gives every tensor that depends on the seed a leading dim. Its rule for convolutions fixes the batch
-to the example's, so those are batched here, with sizes that may be symbolic.
+`torch.func.vmap` gives every tensor that depends on the seed a leading dim. Its rules for convolutions and pads fix the
+sizes to the example's, so those are batched here, with sizes that may be symbolic.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 CONVOLUTIONS = {
@@ -24,7 +25,6 @@ CONVOLUTIONS = {
     torch.conv_transpose3d,
 }
 
-
 def over_targets(walk: Callable[[Tensor], dict[str, Tensor]], seeds: Tensor) -> dict[str, Tensor]:
     """`walk` of every seed at once.
 
@@ -34,28 +34,31 @@ def over_targets(walk: Callable[[Tensor], dict[str, Tensor]], seeds: Tensor) -> 
     """
 
     def one(seed: Tensor) -> dict[str, Tensor]:
-        with _FoldedConvolutions():
+        with _SymbolicSizes():
             return walk(seed)
 
     result: dict[str, Tensor] = torch.func.vmap(one)(seeds)
     return result
 
 
-class _FoldedConvolutions(TorchFunctionMode):
-    """Convolutions through `_Folded`; everything else as it is."""
+class _SymbolicSizes(TorchFunctionMode):
+    """Functions that torch batches for fixed sizes only go through `_Batched`; everything else as it is."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if function in CONVOLUTIONS and not kwargs:
-            return _Folded.apply(function, *args)
-        return function(*args, **(kwargs or {}))
+            return _Batched.apply(function, *args)
+        if function is functional.pad and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value"):
+            return _Batched.apply(functional.pad, args[0], None, args[1])
+        return function(*args, **kwargs)
 
 
-class _Folded(torch.autograd.Function):
-    """A convolution that folds the targets into the batch."""
+class _Batched(torch.autograd.Function):
+    """A function of x and perhaps of a weight, with the targets folded into the batch."""
 
     @staticmethod
-    def forward(function: Any, x: Tensor, weight: Tensor, *options: Any) -> Tensor:  # type: ignore[override]
-        result: Tensor = function(x, weight, *options)
+    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:  # type: ignore[override]
+        result: Tensor = function(x, *([] if weight is None else [weight]), *options)
         return result
 
     @staticmethod
@@ -63,18 +66,19 @@ class _Folded(torch.autograd.Function):
         """Nothing is differentiated."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, function: Any, x: Tensor, weight: Tensor, *options: Any) -> tuple[Tensor, int]:
-        """Only the relevance has targets, or (where a weight's relevance is asked for) the one that convolves."""
-        if in_dims[2] is None:
-            x = x.movedim(in_dims[1], 0)
-            y = function(x.flatten(0, 1), weight, *options)
+    def vmap(
+        info: Any, in_dims: Any, function: Any, x: Tensor, weight: Tensor | None, *options: Any
+    ) -> tuple[Tensor, int]:
+        """Mostly only x has targets; where a weight's relevance is asked for, it is the weight that has them."""
+        x_dim, weight_dim = in_dims[1], in_dims[2]
+        if weight is None:
+            return function(x.movedim(x_dim, 0), *options), 0
+        if weight_dim is None:
+            y = function(x.movedim(x_dim, 0).flatten(0, 1), weight, *options)
             return y.reshape(info.batch_size, -1, *y.shape[1:]), 0
         rows = [
-            function(
-                x if in_dims[1] is None else x.select(in_dims[1], index),
-                weight.select(in_dims[2], index),
-                *options,
-            )
-            for index in range(info.batch_size)
+            function(x if x_dim is None else x.select(x_dim, i), weight.select(weight_dim, i), *options)
+            for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0
+
