@@ -3,18 +3,23 @@
 clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
 view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
 getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
+getitem(topk(x, k, dim), 0)                                        →  gather(x, dim, getitem(topk(x, k, dim), 1))
+getitem(max_pool2d_with_indices(x, …), 0)                          →  max_pool2d(x, …)
 conv3d(x, W)                                                       →  convolution(x, W, None, …)
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.passes.infra.pass_base import PassResult
+
+from lrp_compiler.rules import bind
 
 from .graph_tools import arguments, call, is_tensor
 
@@ -43,6 +48,23 @@ CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._as
 RESHAPES = {aten.view.default, aten._unsafe_view.default}
 NEUTRAL = {aten.mul.Tensor: 1, aten.mul.Scalar: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.sub.Tensor: 0}
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+RANKINGS = {
+    aten.topk.default,
+    aten.sort.default,
+    aten.sort.stable,
+    aten.nanmedian.dim,
+    aten.mode.default,
+    aten.max.dim,
+    aten.min.dim,
+    aten.cummax.default,
+    aten.cummin.default,
+}
+"""Ops that pick elements along a dim: their results are the values, and the indices where these stood."""
+POOLS = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
+}
+"""Pools whose values another op gives without the indices."""
 
 
 def canonicalise(module: fx.GraphModule) -> PassResult:
@@ -62,6 +84,10 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
             _rewrite_conv3d(node)
         elif node.target is operator.getitem and getattr(node.args[0], "target", None) is BATCH_NORM:
             _rewrite_batch_norm(module.graph, node)
+        elif (rewrite := _rewrite_of_values(node)) is not None:
+            with module.graph.inserting_before(node):
+                node.replace_all_uses_with(rewrite(node.args[0]))
+            module.graph.erase_node(node)
         else:
             continue
         changed = True
@@ -115,6 +141,29 @@ def _alike(node: fx.Node, source: fx.Node) -> bool:
         statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True)
     )
     return same_shape and a.dtype == b.dtype
+
+
+def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:
+    """How the first result of an op that also gives indices is had without it, if it is one."""
+    if node.target is not operator.getitem or node.args[1] != 0:
+        return None
+    target = getattr(node.args[0], "target", None)
+    return _gathered if target in RANKINGS else _pooled if target in POOLS else None
+
+
+def _gathered(ranking: fx.Node) -> fx.Node:
+    given = bind(ranking.target, ranking.args, ranking.kwargs)
+    source, dim, graph = given["self"], given["dim"], ranking.graph
+    indices = call(graph, operator.getitem, ranking, 1, like=ranking)
+    if indices.meta["val"].dim() == source.meta["val"].dim():
+        return call(graph, aten.gather.default, source, dim, indices, like=ranking)
+    places = call(graph, aten.unsqueeze.default, indices, dim, like=ranking)
+    values = call(graph, aten.gather.default, source, dim, places, like=ranking)
+    return call(graph, aten.squeeze.dim, values, dim, like=ranking)
+
+
+def _pooled(pool: fx.Node) -> fx.Node:
+    return call(pool.graph, POOLS[pool.target], *pool.args, like=pool, **pool.kwargs)
 
 
 def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:

@@ -19,13 +19,14 @@ from .activity import mark_active
 from .assign_rules import assign_rules, fixed_values, reachable
 from .assignment import assignment
 from .collapse_modules import collapse_modules
-from .decompositions import DECOMPOSITIONS
+from .decompositions import decomposition_table
 from .emit_relevance import emit_relevance
 from .find_gates import find_gates
 from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .join import join, relevance_names
+from .lower_gates import lower_gates
 from .lower_transposes import lower_transposes
 from .positive_branch import leave_out_negative_branches
 from .seed_relevance import Seed
@@ -79,15 +80,13 @@ class Dump:
         (self._folder / f"{self._count:02d}_{name}.txt").write_text(graph_text(module), encoding="utf-8")
 
 
-def forward_graph(
-    program: ExportedProgram, dump: Dump, progress: Progress, primitives: bool = False
-) -> fx.GraphModule:
+def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress, primitives: bool = False) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
     With `primitives` every op stays by itself: batch norms are not folded, biases become additions.
     """
     progress("decompose")
-    forward = unlift(program.run_decompositions(DECOMPOSITIONS))
+    forward = unlift(program.run_decompositions(decomposition_table()))
     dump("unlift", forward)
     progress("canonicalise")
     for rewrite in (simplify, split_bias if primitives else fold_batch_norm):
@@ -186,7 +185,7 @@ def compile_graphs(
     joint = join(forward, relevance)
     dump("join", joint)
     progress("simplify")
-    for rewrite in (simplify, lower_transposes):
+    for rewrite in (lower_gates, simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
     return Compiled(forward, output, explained, relevance, joint, relevance_names(relevance), promises)

@@ -38,7 +38,9 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     else:
         carried = total(op.total(relevance))
     # Pixels (uint8) that are cast to float keep their relevance in float.
-    return {operand: carried.map(lambda r: sum_to_shape(r.to(dtype) if dtype.is_floating_point else r, shape))}
+    share = carried.map(lambda r: sum_to_shape(r.to(dtype) if dtype.is_floating_point else r, shape))
+    # A constant factor's own relevance is all that goes through it.
+    return {operand: share, **{name: total(sum_to_shape(op.total(relevance), op.shape(name))) for name in op.wanted}}
 
 
 @family_rule("elementwise", "zero")
@@ -72,14 +74,16 @@ def relu(op: Op) -> Quotient:
     aten.relu6.default,
     aten.clamp.default,
     aten.clamp_min.default,
-    when=lambda op: _spans_zero(op),
+    aten.clamp_max.default,
+    when=lambda op: spans_zero(op),
 )
 def clamp(op: Op) -> Quotient:
     """Clamps with min ≤ 0 ≤ max are activations: relevance is not lost on the plateau."""
     return lambda: safe_quotient(op.output, op.tensor("self"), 1.0)
 
 
-def _spans_zero(op: Op) -> bool:
+def spans_zero(op: Op) -> bool:
+    """Whether a clamp's range holds 0."""
     low = op.arguments.get("min_val", op.arguments.get("min", 0))
     high = op.arguments.get("max_val", op.arguments.get("max", 6))
     return (low is None or low <= 0) and (high is None or high >= 0)
@@ -116,11 +120,31 @@ def mish(op: Op) -> Quotient:
     return lambda: torch.tanh(torch.nn.functional.softplus(op.tensor("self")))
 
 
-@elementwise(aten.tanh.default, aten.sin.default, aten.atan.default, aten.asinh.default, aten.erf.default)
-def odd(op: Op) -> Quotient:
-    """f(x)/x for odd functions, with their slope at 0."""
-    slope = 2 / math.sqrt(math.pi) if op.target is aten.erf.default else 1.0
-    return lambda: safe_quotient(op.output, op.tensor("self"), slope)
+SLOPE_AT_ZERO: dict[Any, float] = {
+    aten.tanh.default: 1.0,
+    aten.sin.default: 1.0,
+    aten.tan.default: 1.0,
+    aten.asin.default: 1.0,
+    aten.atan.default: 1.0,
+    aten.sinh.default: 1.0,
+    aten.asinh.default: 1.0,
+    aten.atanh.default: 1.0,
+    aten.erf.default: 2 / math.sqrt(math.pi),
+    aten.erfinv.default: math.sqrt(math.pi) / 2,
+    aten.expm1.default: 1.0,
+    aten.log1p.default: 1.0,
+    aten.celu.default: 1.0,
+    aten.softshrink.default: 0.0,
+    aten.hardshrink.default: 0.0,
+    aten.fmod.Scalar: 1.0,
+}
+"""f'(0) of functions with f(0) = 0."""
+
+
+@elementwise(*SLOPE_AT_ZERO)
+def through_zero(op: Op) -> Quotient:
+    """f(x)/x where f(0) = 0, with the slope there."""
+    return lambda: safe_quotient(op.output, op.tensor("self"), SLOPE_AT_ZERO[op.target])
 
 
 @elementwise(aten.leaky_relu.default)
@@ -137,10 +161,54 @@ def elu(op: Op) -> Quotient:
     return lambda: safe_quotient(op.output, op.tensor("self"), slope)
 
 
-@elementwise(aten.sigmoid.default, aten.exp.default, aten.cos.default, aten.softplus.default, aten.hardsigmoid.default)
-@elementwise(aten.log.default, aten.rsqrt.default, aten.reciprocal.default, aten.sqrt.default, aten.log1p.default)
+WITHOUT_ZERO = (
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.softplus.default,
+    aten.log_sigmoid.default,
+    aten.exp.default,
+    aten.exp2.default,
+    aten.cos.default,
+    aten.cosh.default,
+    aten.acos.default,
+    aten.acosh.default,
+    aten.erfc.default,
+    aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
+    aten.lgamma.default,
+    aten.digamma.default,
+    aten.i0.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.remainder.Scalar,
+    aten.pow.Scalar,
+)
+"""Functions with f(0) ≠ 0, or with an infinite slope or a jump there."""
+
+
+@elementwise(*WITHOUT_ZERO)
+@elementwise(aten.pow.Tensor_Tensor, aten.atan2.default, when=one_active)
 def without_zero(op: Op) -> Quotient:
-    """f(0) ≠ 0, or an infinite slope there: total form."""
+    """No finite quotient at 0: total form."""
+    return None
+
+
+STEPS = {
+    aten.floor.default,
+    aten.ceil.default,
+    aten.round.default,
+    aten.round.decimals,
+    aten.trunc.default,
+    aten.sign.default,
+}
+
+
+@operator(*STEPS, kind="step", family="elementwise", rule="zero")
+def step(op: Op) -> Quotient:
+    """A piecewise constant function: a small change of x changes nothing, so nothing goes on; `identity` can be asked
+    for, in total form."""
     return None
 
 
@@ -154,7 +222,9 @@ def absolute(op: Op) -> Quotient:
 def power(op: Op) -> Quotient:
     """x^(n−1) for n ≥ 1; below that total form."""
     exponent = op.option("exponent")
-    return (lambda: op.tensor("self") ** (exponent - 1)) if exponent >= 1 else None
+    if exponent < 1:
+        return None
+    return lambda: op.tensor("self") if exponent == 2 else op.tensor("self") ** (exponent - 1)
 
 
 @elementwise(aten.neg.default, kind="scale")

@@ -7,6 +7,7 @@ family gives the transpose for each tensor operand; what lands on an operand tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -37,7 +38,7 @@ def route(op: Op, selection: Selection, relevance: Relevance) -> Flow:
             op.absorb("constant", partial(_filled_share, op, selection[FILLED], relevance))
         elif not op.is_active(name) and op.has(name):
             op.absorb("constant", partial(_constant_share, op, name, selection[name], relevance))
-    return {name: relevance.map(selection[name]) for name in op.active}
+    return {name: relevance.map(selection[name]) for name in (*op.active, *op.wanted)}
 
 
 def _filled_share(op: Op, part: Transpose, relevance: Relevance) -> Tensor:
@@ -214,7 +215,7 @@ def pad(op: Op) -> Selection:
         return functional.pad(r, [-amount for amount in amounts])
 
     def border(r: Tensor) -> Tensor:
-        return r * functional.pad(r.new_zeros(op.shape("self")), amounts, value=1.0)
+        return r * functional.pad(torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device), amounts, value=1.0)
 
     return {"self": transposed, FILLED: border}
 
@@ -269,10 +270,35 @@ def where(op: Op) -> Selection:
     }
 
 
-@selection(aten.masked_fill.Scalar, aten.masked_fill.Tensor, when=only("self"))
+@selection(aten.masked_fill.Scalar)
 def masked_fill(op: Op) -> Selection:
     """A constant where the mask says so; the rest is kept."""
+    return {"self": _unmasked(op), FILLED: lambda r: r * op.tensor("mask").to(r.dtype)}
+
+
+@selection(aten.masked_fill.Tensor)
+def masked_fill_by_tensor(op: Op) -> Selection:
+    """A value, perhaps an activation, where the mask says so; the rest is kept."""
     return {
-        "self": lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self")),
-        FILLED: lambda r: r * op.tensor("mask").to(r.dtype),
+        "self": _unmasked(op),
+        "value": lambda r: sum_to_shape(r * op.tensor("mask").to(r.dtype), op.shape("value")),
     }
+
+
+def _unmasked(op: Op) -> Transpose:
+    return lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self"))
+
+
+@selection(aten.diagonal.default, aten.unfold.default)
+def picked(op: Op) -> Selection:
+    """Elements picked by an op that knows nothing but places: run on the numbers of the places, it says which ones."""
+    names = [argument.name for argument in op.target._schema.arguments[1:]]
+
+    def transposed(r: Tensor) -> Tensor:
+        shape = op.shape("self")
+        places = torch.arange(math.prod(shape), device=r.device).reshape(shape)
+        taken = op.target(places, *(op.option(name) for name in names))
+        flat = torch.zeros([math.prod(shape)], dtype=r.dtype, device=r.device)
+        return flat.index_add(0, taken.flatten(), r.flatten()).reshape(shape)
+
+    return {"self": transposed}

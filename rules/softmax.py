@@ -1,12 +1,14 @@
-"""Softmax."""
+"""Softmax, and the logarithm of its denominator."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from .linear_map import UNKNOWN_FAN_IN, Constant, LinearMap, Term
 from .op import Op
 from .registry import Flow, family_rule, operator
-from .relevance import Relevance, unit
+from .relevance import Relevance, normalise_dims, unit
 
 aten = torch.ops.aten
 
@@ -47,3 +49,27 @@ def zero(op: Op, dim: int, relevance: Relevance) -> Flow:
     """The attention pattern takes nothing (CP-LRP: Ali et al., ICML 2022, arXiv 2202.07304)."""
     op.absorb("softmax", lambda: op.total(relevance))
     return dict.fromkeys(op.active)
+
+
+@operator(aten.logsumexp.default, kind="sum", family="linear map", rule="epsilon")
+def logsumexp(op: Op) -> LinearMap:
+    """`log Σ exp x = Σ p ⊙ x + H(p)` with p = softmax(x) held fixed; its entropy H takes part as a constant."""
+    dims = normalise_dims(op.option("dim"), op.rank("self"))
+    keepdim = bool(op.option("keepdim"))
+
+    def grown(tensor: Tensor) -> Tensor:
+        for dim in () if keepdim else sorted(dims):
+            tensor = tensor.unsqueeze(dim)
+        return tensor
+
+    def p() -> Tensor:
+        return torch.exp(op.tensor("self") - grown(op.output))
+
+    term = Term(
+        "self",
+        apply=lambda x, weight: (p() * x).sum(dims, keepdim),
+        transpose=lambda q, weight: p() * grown(q),
+        fan_in=UNKNOWN_FAN_IN,
+        splits=False,
+    )
+    return LinearMap((term,), (Constant("entropy", lambda: torch.special.entr(p()).sum(dims, keepdim)),))

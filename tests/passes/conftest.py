@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from lrp_compiler.passes.decompositions import DECOMPOSITIONS
+from lrp_compiler.passes.decompositions import decomposition_table
 from lrp_compiler.passes.unlift import unlift
 
 
@@ -32,7 +32,7 @@ def graph_of() -> Callable[..., fx.GraphModule]:
         if shapes is not None and not isinstance(model, nn.Module):
             shapes = (shapes,)
         program = torch.export.export(module.eval(), args, dynamic_shapes=shapes)
-        return unlift(program.run_decompositions(DECOMPOSITIONS))
+        return unlift(program.run_decompositions(decomposition_table()))
 
     return make
 

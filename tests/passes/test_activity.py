@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, fx
 
@@ -48,11 +49,42 @@ def test_token_ids_carry_relevance_to_the_embedding_they_index(graph_of: Callabl
     assert not any("copy" in name or name.startswith("to") for name in active)
 
 
-def test_integers_that_are_calculated_with_carry_nothing(graph_of: Callable) -> None:
+@pytest.mark.parametrize(
+    "calculate",
+    [
+        lambda ids: ids + 1,
+        lambda ids: (ids - 1) % 3,
+        lambda ids: ids.clamp(0, 2),
+        lambda ids: ids * torch.tensor([1, 0, 1]),
+        lambda ids: ids // 2,
+        lambda ids: ids.to(torch.int32) + 1,
+    ],
+)
+def test_an_index_stays_one_whatever_constants_do_to_it(calculate: Callable, graph_of: Callable) -> None:
     def function(tokens: Tensor) -> Tensor:
-        return torch.nn.functional.embedding((tokens + 1) % 3, TABLE)
+        return torch.nn.functional.embedding(calculate(tokens), TABLE)
 
-    assert operands(simplify(graph_of(function, TOKENS)).graph_module) == {}
+    active = operands(simplify(graph_of(function, TOKENS)).graph_module)
+
+    assert active["embedding"] == ("indices",)
+    assert len(active) > 1
+
+
+def test_positions_counted_from_a_mask_carry_nothing(graph_of: Callable) -> None:
+    def function(tokens: Tensor, mask: Tensor) -> Tensor:
+        positions = mask.cumsum(-1) * mask
+        return torch.nn.functional.embedding(tokens, TABLE) + torch.nn.functional.embedding(positions - 1, TABLE)
+
+    active = operands(simplify(graph_of(function, TOKENS, torch.ones_like(TOKENS))).graph_module)
+
+    assert active == {"embedding": ("indices",), "add": ("self",)}
+
+
+def test_an_index_made_of_two_carries_nothing(graph_of: Callable) -> None:
+    def function(tokens: Tensor, others: Tensor) -> Tensor:
+        return torch.nn.functional.embedding((tokens + others) % 3, TABLE)
+
+    assert operands(simplify(graph_of(function, TOKENS, TOKENS + 1)).graph_module) == {}
 
 
 def test_pixels_carry_relevance_into_the_cast(graph_of: Callable) -> None:

@@ -39,6 +39,29 @@ def known(function: Callable, graph_of: Callable) -> bool:
         lambda x: torch.cat([x.relu(), x.exp()], 1),
         lambda x: x.relu().reshape(8, 6).transpose(0, 1)[2],
         lambda x: functional.pad(x.relu(), (1, 1)),
+        lambda x: functional.pad(x.relu(), (1, 1), mode="circular"),
+        lambda x: x.relu().amax(1),
+        lambda x: x.relu().max(1)[0],
+        lambda x: x.relu().topk(2)[0],
+        lambda x: torch.maximum(x, x.abs()),
+        lambda x: torch.minimum(x.relu(), x.abs()),
+        lambda x: torch.where(x > 1, x.relu(), x.exp()),
+        lambda x: torch.where(x > 1, x.relu(), 0.5),
+        lambda x: torch.where(x > 1, x.relu(), torch.zeros(6)),
+        lambda x: x.relu().masked_fill(x > 1, 0.5),
+        lambda x: x.relu().diagonal(0, 1, 2),
+        lambda x: x.relu().unfold(2, 3, 1),
+        lambda x: x.relu().repeat(1, 2, 1),
+        lambda x: torch.zeros(2, 9, 6).index_add(1, torch.tensor([0, 1, 1, 8]), x.relu()),
+        lambda x: x.relu().scatter(1, torch.zeros(2, 1, 6, dtype=torch.int64), x.abs()),
+        lambda x: x.clamp(0.5, 2.0),
+        lambda x: x.cosh(),
+        lambda x: torch.erfc(x),
+        lambda x: functional.pixel_shuffle(x.relu().unsqueeze(-1), 2),
+        lambda x: x.pow(2).sum(-1).sqrt(),
+        lambda x: x.relu() ** 1.5,
+        lambda x: x.relu() / 3,
+        lambda x: x.relu() / (x.abs() + 1),
         lambda x: functional.dropout(x.relu(), 0.5, training=False),
     ],
 )
@@ -69,6 +92,12 @@ def test_a_value_that_cannot_be_negative_is_known(function: Callable, graph_of: 
         lambda x: torch.cat([x.relu(), x], 1),
         lambda x: functional.pad(x.relu(), (1, 1), value=-1.0),
         lambda x: torch.where(x > 0, x.relu(), x),
+        lambda x: torch.where(x > 0, x.relu(), -1.0),
+        lambda x: torch.minimum(x.relu(), x),
+        lambda x: torch.zeros(2, 9, 6).index_add(1, torch.tensor([0, 1, 1, 8]), x),
+        lambda x: x.amin(1),
+        lambda x: x.relu() / x,
+        lambda x: x.relu().log(),
         lambda x: x.relu().masked_fill(x > 0, -5.0),
         lambda x: x.relu() @ torch.ones(6, 2),
     ],
@@ -80,12 +109,15 @@ def test_a_value_that_may_be_negative_is_not_claimed(function: Callable, graph_o
 def test_the_claim_reaches_the_rules(graph_of: Callable) -> None:
     from lrp_compiler.passes.assignment import assignment
     from lrp_compiler.passes.pipeline import analyse
+    from lrp_compiler.rules.composite import COMPOSITES
 
     def function(x: Tensor) -> Tensor:
         return functional.conv1d(x.relu(), torch.ones(1, 4, 3)) + functional.conv1d(x, torch.ones(1, 4, 3))
 
     forward = simplify(graph_of(function, X)).graph_module
-    analyse(forward, [node.meta["input"] for node in forward.graph.find_nodes(op="placeholder")])
+    analyse(
+        forward, [node.meta["input"] for node in forward.graph.find_nodes(op="placeholder")], COMPOSITES["epsilon"]()
+    )
 
     given = [assignment(node) for node in forward.graph.nodes if node.target is torch.ops.aten.conv1d.default]
     assert [item.nonnegative for item in given] == [("input",), ()]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
+from lrp_compiler.rules.elementwise import STEPS, WITHOUT_ZERO
+from lrp_compiler.rules.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
 
 aten = torch.ops.aten
@@ -16,10 +18,14 @@ OTHER = torch.linspace(-2, 3, len(X), dtype=torch.float64) + 0.1
 
 
 class Call(NamedTuple):
-    """How an elementwise op is called on x: `args` with x at the place of `...`."""
+    """How an elementwise op is called on x: `args` with x at the place of `...`, and x scaled into its domain."""
 
     args: tuple[Any, ...] = (...,)
     kwargs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple default that nobody changes
+    scale: float = 1.0
+
+    def x(self, positive: bool = False) -> Tensor:
+        return self.scale * (POSITIVE if positive else X)
 
     def of(self, target: Any, x: Tensor) -> Tensor:
         return target(*(x if arg is ... else arg for arg in self.args), **self.kwargs)
@@ -31,15 +37,27 @@ WITH_QUOTIENT: dict[Any, list[Call]] = {
     aten.relu6.default: [Call()],
     aten.clamp.default: [Call((..., -1.0, 2.0)), Call((..., 0, None)), Call((..., None, 3))],
     aten.clamp_min.default: [Call((..., -1.0)), Call((..., 0))],
+    aten.clamp_max.default: [Call((..., 2.0)), Call((..., 0))],
     aten.gelu.default: [Call(), Call(kwargs={"approximate": "tanh"})],
     aten.silu.default: [Call()],
     aten.hardswish.default: [Call()],
     aten.mish.default: [Call()],
     aten.tanh.default: [Call()],
     aten.sin.default: [Call()],
+    aten.tan.default: [Call(scale=0.2)],
+    aten.asin.default: [Call(scale=0.1)],
     aten.atan.default: [Call()],
+    aten.sinh.default: [Call()],
     aten.asinh.default: [Call()],
+    aten.atanh.default: [Call(scale=0.1)],
     aten.erf.default: [Call()],
+    aten.erfinv.default: [Call(scale=0.1)],
+    aten.expm1.default: [Call()],
+    aten.log1p.default: [Call(scale=0.2)],
+    aten.celu.default: [Call(), Call((..., 0.7))],
+    aten.softshrink.default: [Call(), Call((..., 1.2))],
+    aten.hardshrink.default: [Call(), Call((..., 1.2))],
+    aten.fmod.Scalar: [Call((..., 1.7))],
     aten.leaky_relu.default: [Call(), Call((..., 0.3))],
     aten.elu.default: [Call(), Call((..., 1.5)), Call((..., 1.67, 1.05, 0.9))],
     aten.abs.default: [Call()],
@@ -59,16 +77,13 @@ WITH_QUOTIENT: dict[Any, list[Call]] = {
 }
 POSITIVE = X.abs() + 0.1
 WITHOUT_QUOTIENT: dict[Any, list[Call]] = {
-    aten.sigmoid.default: [Call()],
-    aten.exp.default: [Call()],
-    aten.cos.default: [Call()],
-    aten.softplus.default: [Call()],
-    aten.hardsigmoid.default: [Call()],
-    aten.log.default: [Call()],
-    aten.rsqrt.default: [Call()],
-    aten.reciprocal.default: [Call()],
-    aten.sqrt.default: [Call()],
-    aten.log1p.default: [Call()],
+    **{target: [Call()] for target in WITHOUT_ZERO},
+    aten.acos.default: [Call(scale=0.1)],
+    aten.acosh.default: [Call(scale=20.0)],
+    aten.remainder.Scalar: [Call((..., 1.7))],
+    aten.pow.Scalar: [Call((2.0, ...))],
+    aten.pow.Tensor_Tensor: [Call((..., OTHER)), Call((OTHER.abs(), ...))],
+    aten.atan2.default: [Call((..., OTHER)), Call((OTHER, ...))],
     aten.pow.Tensor_Scalar: [Call((..., -0.5)), Call((..., 0.5)), Call((..., -1))],
     aten.div.Tensor: [Call((OTHER, ...))],
 }
@@ -91,30 +106,31 @@ def op_of(target: Any, call: Call, x: Tensor) -> Op:
 def test_every_registered_elementwise_op_is_tried_here() -> None:
     registered = {target for target, entries in OPERATORS.items() if any(e.family == "elementwise" for e in entries)}
 
-    assert registered - {FUNCTION} == WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys()
+    tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys() | STEPS
+    assert registered - {FUNCTION, RECURRENT_GATE} == tried
 
 
 @pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
 def test_the_unit_form_is_multiplied_by_f_of_x_over_x(target: Any, call: Call) -> None:
-    op = op_of(target, call, X)
+    op = op_of(target, call, call.x())
     away = X != 0
 
     (relevance,) = propagate(op, unit(torch.ones_like(X))).values()
 
     assert relevance.form == "unit"
     quotient = relevance.tensor.expand_as(X)
-    torch.testing.assert_close(quotient[away], (call.of(target, X) / X)[away], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(quotient[away], (call.of(target, call.x()) / call.x())[away], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
 def test_at_zero_the_quotient_is_its_limit(target: Any, call: Call) -> None:
-    op = op_of(target, call, X)
+    op = op_of(target, call, call.x())
 
     (relevance,) = propagate(op, unit(torch.ones_like(X))).values()
 
     # Beside a kink the limits from the left and from the right differ: whatever lies between them will do.
     step = 1e-6
-    beside = [(call.of(target, torch.where(X == 0, h, X)) / h)[X == 0].item() for h in (-step, step)]
+    beside = [(call.of(target, torch.where(X == 0, h, call.x())) / h)[X == 0].item() for h in (-step, step)]
     assert min(beside) - 1e-5 <= relevance.tensor.expand_as(X)[X == 0].item() <= max(beside) + 1e-5
 
 
@@ -122,7 +138,7 @@ def test_at_zero_the_quotient_is_its_limit(target: Any, call: Call) -> None:
 def test_relevance_in_total_form_passes_unchanged(target: Any, call: Call) -> None:
     R = torch.linspace(-1, 1, len(X), dtype=torch.float64)
 
-    (relevance,) = propagate(op_of(target, call, X), total(R)).values()
+    (relevance,) = propagate(op_of(target, call, call.x()), total(R)).values()
 
     assert relevance.form == "total"
     assert torch.equal(relevance.tensor, R)
@@ -131,11 +147,11 @@ def test_relevance_in_total_form_passes_unchanged(target: Any, call: Call) -> No
 @pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
 def test_both_forms_say_the_same(target: Any, call: Call) -> None:
     g = torch.linspace(-1, 1, len(X), dtype=torch.float64)
-    op = op_of(target, call, X)
+    op = op_of(target, call, call.x())
 
     (relevance,) = propagate(op, unit(g)).values()
 
-    torch.testing.assert_close(relevance.tensor * X, g * op.output, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(relevance.tensor * call.x(), g * op.output, rtol=1e-9, atol=1e-11)
     if relevance.as_total is not None:
         torch.testing.assert_close(relevance.as_total(), g * op.output, rtol=1e-12, atol=0)
 
@@ -143,7 +159,7 @@ def test_both_forms_say_the_same(target: Any, call: Call) -> None:
 @pytest.mark.parametrize(("target", "call"), TOTAL_CASES, ids=ident)
 def test_where_no_quotient_exists_the_total_form_goes_on(target: Any, call: Call) -> None:
     g = torch.linspace(-1, 1, len(X), dtype=torch.float64)
-    op = op_of(target, call, POSITIVE)
+    op = op_of(target, call, call.x(positive=True))
 
     (relevance,) = propagate(op, unit(g)).values()
 
@@ -171,6 +187,17 @@ def test_a_cast_returns_relevance_in_the_operands_dtype() -> None:
 
 def test_the_rule_zero_passes_nothing_on() -> None:
     assert propagate(Op.eager(aten.relu.default, X), unit(torch.ones_like(X)), "zero") == {"self": None}
+
+
+@pytest.mark.parametrize("target", sorted(STEPS, key=str), ids=str)
+def test_a_step_absorbs_all(target: Any) -> None:
+    booked = []
+    args = {"decimals": 1} if target is aten.round.decimals else {}
+    op = Op.eager(target, X, **args)
+    op = Op(target, op.arguments, op.output, fetch=lambda t: t, active=("self",), absorb=lambda c, s: booked.append(s))
+
+    assert propagate(op, unit(torch.ones_like(X))) == {"self": None}
+    assert torch.equal(sum(booked), target(X, **args))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (-3.0, -1.0)])

@@ -1,9 +1,10 @@
 """Shape and indexing ops: what comes back is the transpose of what was selected."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from selection_cases import CALLS, MASK, PLACES, WINNERS, A, B, Call, tensor
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, Op, find, propagate, total, unit
@@ -11,117 +12,26 @@ from lrp_compiler.rules import OPERATORS, Op, find, propagate, total, unit
 aten = torch.ops.aten
 
 
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-class Call(NamedTuple):
-    """A call; `active` names the operands that carry relevance."""
-
-    target: Any
-    args: tuple[Any, ...]
-    active: tuple[str, ...] = ("self",)
-    kwargs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple default that nobody changes
-
-    def op(self, **books: Any) -> Op:
-        op = Op.eager(self.target, *self.args, active=self.active, **self.kwargs)
-        return Op(self.target, op.arguments, op.output, fetch=lambda handle: handle, active=self.active, **books)
-
-
-A, B = tensor(2, 3, 4), tensor(2, 3, 4, seed=1)
-MASK = torch.tensor([[True, False, True, False]])
-ROWS, COLUMNS = torch.tensor([1, 0, 1]), torch.tensor([2, 2, 0])
-
-CALLS: dict[str, Call] = {
-    "view": Call(aten.view.default, (A, [6, 4])),
-    "view, size inferred": Call(aten.view.default, (A, [2, -1])),
-    "_unsafe_view": Call(aten._unsafe_view.default, (A, [24])),
-    "reshape": Call(aten.reshape.default, (A.transpose(0, 1), [2, -1])),
-    "_reshape_copy": Call(aten._reshape_copy.default, (A, [4, 6])),
-    "flatten": Call(aten.flatten.using_ints, (A, 1)),
-    "flatten, negative dims": Call(aten.flatten.using_ints, (A, -3, -2)),
-    "unflatten": Call(aten.unflatten.int, (A, -1, [2, -1])),
-    "squeeze of all": Call(aten.squeeze.default, (tensor(1, 3, 1, 2),)),
-    "squeeze of dims": Call(aten.squeeze.dims, (tensor(1, 3, 1, 2), [0, -2])),
-    "squeeze": Call(aten.squeeze.dim, (tensor(2, 1, 3), 1)),
-    "squeeze, negative dim": Call(aten.squeeze.dim, (tensor(2, 3, 1), -1)),
-    "squeeze of a longer dim": Call(aten.squeeze.dim, (A, 1)),
-    "unsqueeze": Call(aten.unsqueeze.default, (A, 1)),
-    "unsqueeze at the end": Call(aten.unsqueeze.default, (A, -1)),
-    "permute": Call(aten.permute.default, (A, [2, 0, 1])),
-    "permute, negative dims": Call(aten.permute.default, (A, [-1, 0, -2])),
-    "transpose": Call(aten.transpose.int, (A, 0, 2)),
-    "transpose, negative dims": Call(aten.transpose.int, (A, -1, -3)),
-    "t": Call(aten.t.default, (tensor(2, 5),)),
-    "t of a vector": Call(aten.t.default, (tensor(5),)),
-    "numpy_T": Call(aten.numpy_T.default, (tensor(2, 5),)),
-    "numpy_T of three dims": Call(aten.numpy_T.default, (A,)),
-    "expand": Call(aten.expand.default, (tensor(2, 1, 4), [2, 3, 4])),
-    "expand, sizes kept": Call(aten.expand.default, (tensor(2, 1, 4), [-1, 3, -1])),
-    "expand to more dims": Call(aten.expand.default, (tensor(1, 4), [5, 3, 4])),
-    "repeat": Call(aten.repeat.default, (tensor(2, 3), [2, 3])),
-    "repeat to more dims": Call(aten.repeat.default, (tensor(2, 3), [2, 1, 3])),
-    "slice": Call(aten.slice.Tensor, (A, 1, 1, 3)),
-    "slice, default dim": Call(aten.slice.Tensor, (A,)),
-    "slice, negative dim and start": Call(aten.slice.Tensor, (A, -1, -3, -1)),
-    "slice, no start": Call(aten.slice.Tensor, (A, 2, None, 2)),
-    "slice, no end": Call(aten.slice.Tensor, (A, 2, 2)),
-    "slice, end beyond": Call(aten.slice.Tensor, (A, 2, 1, 1 << 62)),
-    "slice, start before": Call(aten.slice.Tensor, (A, 2, -9, 2)),
-    "slice, stepped": Call(aten.slice.Tensor, (tensor(2, 9), 1, 1, 8, 3)),
-    "slice, stepped, negative": Call(aten.slice.Tensor, (tensor(9, 2), -2, -8, None, 2)),
-    "slice, empty": Call(aten.slice.Tensor, (A, 2, 3, 3)),
-    "select": Call(aten.select.int, (A, 1, 2)),
-    "select, negative": Call(aten.select.int, (A, -1, -2)),
-    "select, first": Call(aten.select.int, (A, 0, 0)),
-    "cat": Call(aten.cat.default, ([A, B], 1), ("tensors.0", "tensors.1")),
-    "cat, negative dim": Call(aten.cat.default, ([A, tensor(2, 3, 2), B], -1), ("tensors.0", "tensors.1", "tensors.2")),
-    "cat with a constant": Call(aten.cat.default, ([A, B, tensor(1, 3, 4)],), ("tensors.2", "tensors.0")),
-    "cat with an empty tensor": Call(
-        aten.cat.default, ([torch.zeros(0, dtype=torch.float64), A, B], 1), ("tensors.1", "tensors.2")
-    ),
-    "stack": Call(aten.stack.default, ([A, B],), ("tensors.0", "tensors.1")),
-    "stack, negative dim": Call(aten.stack.default, ([A, B, A + 1], -1), ("tensors.0", "tensors.1", "tensors.2")),
-    "stack, inner dim": Call(aten.stack.default, ([A, B], 2), ("tensors.1",)),
-    "flip": Call(aten.flip.default, (A, [0, -1])),
-    "roll": Call(aten.roll.default, (A, [1, -2], [0, -1])),
-    "roll of all": Call(aten.roll.default, (A, [5])),
-    "pad": Call(aten.constant_pad_nd.default, (A, [1, 2, 0, 3])),
-    "pad, cropping": Call(aten.constant_pad_nd.default, (A, [-1, 2, 1, -1])),
-    "pad by mode": Call(aten.pad.default, (A, [1, 2])),
-    "index": Call(aten.index.Tensor, (A, [ROWS])),
-    "index, two": Call(aten.index.Tensor, (A, [ROWS, COLUMNS])),
-    "index, negative": Call(aten.index.Tensor, (A, [ROWS - 1])),
-    "index, second dim": Call(aten.index.Tensor, (A, [None, COLUMNS])),
-    "index, first and last": Call(aten.index.Tensor, (A, [ROWS, None, COLUMNS])),
-    "index, broadcast": Call(aten.index.Tensor, (A, [ROWS[:2, None], COLUMNS[None]])),
-    "index_select": Call(aten.index_select.default, (A, 1, COLUMNS)),
-    "index_select, negative dim": Call(aten.index_select.default, (A, -1, COLUMNS)),
-    "gather": Call(aten.gather.default, (A, 2, torch.tensor([[[0, 0], [3, 1], [2, 2]]] * 2))),
-    "gather, negative dim": Call(aten.gather.default, (A, -2, torch.tensor([[[0, 2, 2, 1]]]))),
-    "where": Call(aten.where.self, (MASK, A, B), ("self", "other")),
-    "where, broadcast": Call(aten.where.self, (A > 0, tensor(3, 1), tensor(4)), ("self", "other")),
-    "where, one active": Call(aten.where.self, (MASK, A, torch.zeros((), dtype=torch.float64)), ("self",)),
-    "where, other active": Call(aten.where.self, (MASK, torch.zeros((), dtype=torch.float64), A), ("other",)),
-    "masked_fill": Call(aten.masked_fill.Scalar, (A, MASK, 0.0)),
-    "masked_fill, broadcast": Call(aten.masked_fill.Scalar, (tensor(1, 4), A[0] > 0, 0.0)),
-    "masked_fill by a tensor": Call(aten.masked_fill.Tensor, (A, MASK, torch.zeros((), dtype=torch.float64))),
-}
-MAX_POOLS: dict[str, Call] = {
-    "max_pool1d": Call(aten.max_pool1d.default, (tensor(2, 3, 9), [3], [2], [1])),
-    "max_pool1d, dilated, ceiled": Call(aten.max_pool1d.default, (tensor(2, 3, 10), [2], [3], [0], [2], True)),
-    "max_pool2d": Call(aten.max_pool2d.default, (tensor(2, 3, 6, 6), [2, 2])),
-    "max_pool2d, overlapping": Call(aten.max_pool2d.default, (tensor(2, 3, 7, 6), [3, 2], [2, 1], [1, 1])),
-    "max_pool2d, ceiled": Call(aten.max_pool2d.default, (tensor(1, 2, 7, 8), [3, 3], [2, 2], [0, 0], [1, 1], True)),
-    "max_pool2d, stride beyond the kernel": Call(aten.max_pool2d.default, (tensor(1, 2, 8, 8), [2, 2], [3, 3])),
-    "max_pool3d": Call(aten.max_pool3d.default, (tensor(1, 2, 4, 5, 6), [2, 2, 3], [2, 2, 2], [1, 0, 1])),
-}
+BEYOND_AUTOGRAD = ("scatter, source larger than its index",)
+"""torch's own backward fails on these."""
+ONE = torch.tensor([1])
 
 
 def operands(call: Call) -> dict[str, Tensor]:
     op = call.op()
     return {name: op.arguments[name] for name in call.active}
+
+
+def replaced(call: Call, values: dict[str, Tensor]) -> list[Any]:
+    """The call's arguments, some tensors among them replaced by name."""
+
+    def pick(value: Any, name: str) -> Any:
+        if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+            return [pick(item, f"{name}.{index}") for index, item in enumerate(value)]
+        return values.get(name, value)
+
+    names = [argument.name for argument in call.target._schema.arguments]
+    return [pick(arg, name) for arg, name in zip(call.args, names, strict=False)]
 
 
 def apply(call: Call, replaced: dict[str, Tensor]) -> Tensor:
@@ -141,7 +51,7 @@ def apply(call: Call, replaced: dict[str, Tensor]) -> Tensor:
 def test_every_registered_selection_is_tried_here() -> None:
     registered = {target for target, entries in OPERATORS.items() if any(e.family == "selection" for e in entries)}
 
-    assert registered == {call.target for call in (*CALLS.values(), *MAX_POOLS.values())}
+    assert registered == {call.target for call in (*CALLS.values(), *WINNERS.values())}
 
 
 @pytest.mark.parametrize("form", [unit, total])
@@ -160,17 +70,37 @@ def test_relevance_takes_the_transpose_of_the_selection(name: str, form: Any) ->
     assert arrived == pytest.approx(float((r * apply(call, others)).sum()), abs=1e-12)
 
 
-@pytest.mark.parametrize("name", MAX_POOLS)
-def test_the_winner_of_a_window_takes_its_relevance(name: str) -> None:
-    call = MAX_POOLS[name]
-    (x,) = operands(call).values()
-    r = tensor(*call.op().output_shape, seed=5)
+@pytest.mark.parametrize("form", [unit, total])
+@pytest.mark.parametrize("name", [name for name in (*CALLS, *WINNERS) if name not in BEYOND_AUTOGRAD])
+def test_the_transpose_is_that_of_autograd(name: str, form: Any) -> None:
+    call = (CALLS | WINNERS)[name]
+    op = call.op()
+    r = tensor(*op.output_shape, seed=5)
 
-    flow = propagate(call.op(), unit(r))
+    flow = propagate(op, form(r))
 
-    leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad((apply(call, {"self": leaf}) * r).sum(), leaf)
-    torch.testing.assert_close(flow["self"].tensor, expected)
+    leaves = {key: value.clone().requires_grad_() for key, value in operands(call).items()}
+    arguments = replaced(call, leaves)
+    expected = torch.autograd.grad((call.target(*arguments, **call.kwargs) * r).sum(), list(leaves.values()))
+    assert list(flow) == list(leaves)
+    for relevance, gradient in zip(flow.values(), expected, strict=True):
+        torch.testing.assert_close(relevance.tensor, gradient, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_of_equal_extremes_the_first_takes_all(keepdim: bool) -> None:
+    r = tensor(2, 1) if keepdim else tensor(2)
+
+    flow = propagate(Op.eager(aten.amax.default, torch.ones(2, 3, dtype=torch.float64), [1], keepdim), total(r))
+
+    assert torch.equal(flow["self"].tensor, torch.eye(3, dtype=torch.float64)[0] * r.reshape(2, 1))
+
+
+def test_of_two_equal_operands_the_first_takes_all() -> None:
+    flow = propagate(Op.eager(aten.minimum.default, A, A.clone(), active=("self", "other")), total(B))
+
+    assert torch.equal(flow["self"].tensor, B)
+    assert not flow["other"].tensor.any()
 
 
 def test_of_equal_winners_the_first_takes_all() -> None:
@@ -194,8 +124,34 @@ def test_of_equal_winners_the_first_takes_all() -> None:
         (Call(aten.masked_fill.Scalar, (A, MASK, 3.0)), lambda r: float((3 * r * MASK).sum())),
         (Call(aten.constant_pad_nd.default, (A, [0, 2], 3.0)), lambda r: float((3 * r[..., 4:]).sum())),
         (Call(aten.constant_pad_nd.default, (A, [0, 2])), lambda r: 0.0),
+        (
+            Call(aten.masked_fill.Tensor, (A, MASK, torch.tensor(3.0, dtype=torch.float64))),
+            lambda r: float((3 * r * MASK).sum()),
+        ),
+        (Call(aten.scatter.value, (A, 1, PLACES[:, :1], 3.0)), lambda r: float(3 * r.gather(1, PLACES[:, :1]).sum())),
+        (
+            Call(aten.scatter.src, (A, 1, PLACES[:, :2], B)),
+            lambda r: float((r.gather(1, PLACES[:, :2]) * B[:, :2]).sum()),
+        ),
+        (Call(aten.index_put.default, (A, [None, ONE], B[:, :1])), lambda r: float((r[:, 1] * B[:, 0]).sum())),
+        (Call(aten.maximum.default, (A, B)), lambda r: float((r * (A < B) * B).sum())),
+        (Call(aten.clamp.default, (A, 0.5, 1.0)), lambda r: float((r * ((A < 0.5) * 0.5 + (A > 1.0))).sum())),
     ],
-    ids=["cat", "stack", "where", "where, broadcast", "masked_fill", "pad", "pad by 0"],
+    ids=[
+        "cat",
+        "stack",
+        "where",
+        "where, broadcast",
+        "masked_fill",
+        "pad",
+        "pad by 0",
+        "masked_fill by a tensor",
+        "scatter of a number",
+        "scatter",
+        "index_put",
+        "maximum",
+        "clamp",
+    ],
 )
 def test_what_lands_on_a_constant_is_booked(call: Call, share: Any) -> None:
     r = tensor(*call.op().output_shape, seed=5)

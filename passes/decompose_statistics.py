@@ -1,0 +1,228 @@
+"""Norms, variances and the normalisations made of them, products over a dim.
+
+A normalisation is left with its statistic as a factor of its own, which `freeze_statistics` finds by its structure, or
+becomes a layer norm over reshaped dims, which has a rule that freezes its statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+aten = torch.ops.aten
+
+Dims = int | Sequence[int] | None
+
+
+def rms_norm(
+    tensor: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """`x / √(mean x² + ε) ⊙ w`."""
+    dims = list(range(-len(normalized_shape), 0))
+    epsilon = torch.finfo(tensor.dtype).eps if eps is None else eps
+    normalised = tensor * torch.rsqrt((tensor * tensor).mean(dims, keepdim=True) + epsilon)
+    return normalised if weight is None else normalised * weight
+
+
+def group_norm(
+    tensor: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """A layer norm over each group of channels, then the affine part of each channel."""
+    batch, channels, *spatial = tensor.shape
+    shape = [channels // num_groups, *spatial]
+    grouped = tensor.reshape([batch, num_groups, *shape])
+    normalised = functional.layer_norm(grouped, shape, eps=eps).reshape(tensor.shape)
+    return _affine(normalised, weight, bias)
+
+
+def _affine(tensor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = [1, -1, *[1] * (tensor.dim() - 2)]
+    if weight is not None:
+        tensor = tensor * weight.reshape(shape)
+    return tensor if bias is None else tensor + bias.reshape(shape)
+
+
+def native_group_norm(
+    tensor: Tensor, weight: Tensor | None, bias: Tensor | None, n: Any, c: Any, hxw: Any, group: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel's spelling, with mean and 1/σ of each group."""
+    rows = tensor.reshape(n, group, -1)
+    mean, variance = _moments(rows, [-1], 0, keepdim=False)
+    return group_norm(tensor, group, weight, bias, eps), mean, torch.rsqrt(variance + eps)
+
+
+def native_layer_norm(
+    tensor: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel's spelling, with mean and 1/σ of each row."""
+    mean, variance = _moments(tensor, list(range(-len(normalized_shape), 0)), 0, keepdim=True)
+    return functional.layer_norm(tensor, normalized_shape, weight, bias, eps), mean, torch.rsqrt(variance + eps)
+
+
+def instance_norm(
+    tensor: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """A group norm with one channel a group, or with kept statistics a batch norm."""
+    if use_input_stats:
+        return group_norm(tensor, tensor.shape[1], weight, bias, eps)
+    assert running_mean is not None
+    assert running_var is not None
+    return functional.batch_norm(tensor, running_mean, running_var, weight, bias, False, momentum, eps)
+
+
+def batch_norm_of_batch(
+    tensor: Tensor, weight: Tensor | None, bias: Tensor | None, training: bool, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch norm without kept statistics: those of the batch."""
+    dims = [0, *range(2, tensor.dim())]
+    mean, variance = _moments(tensor, dims, 0, keepdim=True)
+    scale = torch.rsqrt(variance + eps)
+    return _affine((tensor - mean) * scale, weight, bias), mean.flatten(), scale.flatten()
+
+
+def vector_norm(
+    tensor: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """`(Σ |x|ᵖ)^(1/p)`."""
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    dims = list(range(tensor.dim())) if dim is None else dim
+    if abs(ord) == float("inf"):
+        return (torch.amax if ord > 0 else torch.amin)(tensor.abs(), dims, keepdim)  # type: ignore[arg-type]
+    if ord == 0:
+        return (tensor != 0).to(tensor.dtype).sum(dims, keepdim)
+    if ord == 1:
+        return tensor.abs().sum(dims, keepdim)
+    if ord == 2:
+        return (tensor * tensor).sum(dims, keepdim).sqrt()
+    return (tensor.abs() ** ord).sum(dims, keepdim) ** (1 / ord)
+
+
+def variance(tensor: Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
+    """`Σ (x − mean x)² / (n − correction)`."""
+    return _moments(tensor, dim, 1 if correction is None else correction, keepdim)[1]
+
+
+def variance_and_mean(
+    tensor: Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Both."""
+    mean, variance = _moments(tensor, dim, 1 if correction is None else correction, keepdim)
+    return variance, mean
+
+
+def standard_deviation(
+    tensor: Tensor, dim: Dims = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """The variance's root."""
+    return variance(tensor, dim, correction=correction, keepdim=keepdim).sqrt()
+
+
+def _moments(tensor: Tensor, dim: Dims, correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
+    dims = [dim] if isinstance(dim, int) else list(dim or range(tensor.dim()))
+    mean = tensor.mean(dims, keepdim=True)
+    centred = tensor - mean
+    squares = centred * centred
+    if correction == 0:
+        variance = squares.mean(dims, keepdim=keepdim)
+    else:
+        count: Any = 1
+        for reduced in dims:
+            count = count * tensor.shape[reduced]
+        variance = squares.sum(dims, keepdim=keepdim) / (count - correction)
+    return (mean if keepdim else mean.squeeze(dims)), variance
+
+
+def largest(tensor: Tensor) -> Tensor:
+    """The largest element of all."""
+    return torch.amax(tensor, list(range(tensor.dim())))
+
+
+def smallest(tensor: Tensor) -> Tensor:
+    """The smallest element of all."""
+    return torch.amin(tensor, list(range(tensor.dim())))
+
+
+def kth_smallest(tensor: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The k-th smallest element and its index."""
+    values, indices = (result.narrow(dim, k - 1, 1) for result in torch.sort(tensor, dim=dim, stable=True))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+def median(tensor: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The element in the middle, the lower one of two, and its index."""
+    return kth_smallest(tensor, (int(tensor.shape[dim]) + 1) // 2, dim, keepdim)
+
+
+def median_of_all(tensor: Tensor) -> Tensor:
+    """The element in the middle of all, the lower one of two."""
+    return median(tensor.flatten(), 0)[0]
+
+
+def distances(left: Tensor, right: Tensor, p: float = 2, compute_mode: int | None = None) -> Tensor:
+    """p-norm of the difference of every row of `left` and every row of `right`."""
+    return vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, -1)
+
+
+def product(tensor: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    """A tree of pairwise products: with a product's relevance halved, every factor of 2ⁿ gets the same share."""
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    while (size := int(tensor.shape[dim])) > 1:
+        half = size // 2
+        pairs = tensor.narrow(dim, 0, half) * tensor.narrow(dim, half, half)
+        tensor = torch.cat([pairs, tensor.narrow(dim, 2 * half, 1)], dim) if size % 2 else pairs
+    return tensor if keepdim else tensor.squeeze(dim)
+
+
+def product_of_all(tensor: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """The same over all elements."""
+    return product(tensor.flatten(), 0, dtype=dtype)
+
+
+def cumulative_product(tensor: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """One product after the other."""
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    results = [tensor.select(dim, 0)]
+    for index in range(1, int(tensor.shape[dim])):
+        results.append(results[-1] * tensor.select(dim, index))
+    return torch.stack(results, dim)
+
+
+DECOMPOSITIONS = {
+    aten.rms_norm.default: rms_norm,
+    aten.group_norm.default: group_norm,
+    aten.native_group_norm.default: native_group_norm,
+    aten.native_layer_norm.default: native_layer_norm,
+    aten.instance_norm.default: instance_norm,
+    aten._native_batch_norm_legit.no_stats: batch_norm_of_batch,
+    aten.linalg_vector_norm.default: vector_norm,
+    aten.var.correction: variance,
+    aten.std.correction: standard_deviation,
+    aten.var_mean.correction: variance_and_mean,
+    aten.max.default: largest,
+    aten.min.default: smallest,
+    aten.kthvalue.default: kth_smallest,
+    aten.median.dim: median,
+    aten.median.default: median_of_all,
+    aten.cdist.default: distances,
+    aten._cdist_forward.default: distances,
+    aten.prod.dim_int: product,
+    aten.prod.default: product_of_all,
+    aten.cumprod.default: cumulative_product,
+}
