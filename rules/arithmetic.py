@@ -92,7 +92,6 @@ def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
                     x.mean(reduced, keepdim) if average else x.sum(reduced, keepdim), weight
                 ),
                 transpose=transpose,
-                fan_in=count,
                 channel=channel_of(shape),
             ),
         )
@@ -119,7 +118,6 @@ def cumulative_sum(op: Op) -> LinearMap:
         "self",
         apply=lambda x, weight: scaled(x.cumsum(dim), weight),
         transpose=lambda q, weight: scaled(q, weight).flip(dim).cumsum(dim).flip(dim),
-        fan_in=shape[dim] if shape else 1,
         channel=channel_of(shape),
     )
     return LinearMap((term,))

@@ -132,7 +132,7 @@ def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options:
     dims = len(weight) - 2
     size = op.shape("input")[-dims:]
     # A stride lets each output meet only every so manieth element of the kernel.
-    met = [-(-length // step) for length, step in zip(weight[2:], options["stride"], strict=True)]
+    met = [max(1, length // step) for length, step in zip(weight[2:], options["stride"], strict=True)]
     term = Term(
         "input",
         apply=lambda x, weight: TRANSPOSES[dims](x, weight, None, output_padding=output_padding, **options),

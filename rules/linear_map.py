@@ -44,7 +44,8 @@ class Term:
         weight: gives W; asked only by rules that need it.
         parameter: name of the operand that the weights are, if they are one.
         weigh: (q, x) → Σ q xᵀ over all positions, shaped like W: the transpose of the map with respect to W.
-        fan_in: how many products make one output.
+        fan_in: how many products make one output at least; 1 where the weights are implied, and nothing is gained by
+            putting their signs together.
         channel: the operand's channel dim, for bounds given by channel.
         splits: whether W⁺ and |W| can be had (not for a normalisation, whose centring is implied).
     """
@@ -114,7 +115,7 @@ class LinearMap:
 
     @property
     def fan_in(self) -> int:
-        """How many products make one output."""
+        """How many products make one output at least."""
         return max(UNKNOWN_FAN_IN if (known := as_int(term.fan_in)) is None else known for term in self.terms)
 
     def kept(self, bias: str) -> tuple[Constant, ...]:

@@ -101,4 +101,4 @@ def average_pool(op: Op) -> LinearMap:
         padded = functional.pad(ones, [amount for sides in reversed(border) for amount in sides])
         return CONVOLUTIONS[dims](padded, torch.ones((1, 1, *kernel), dtype=q.dtype, device=q.device), stride=stride)
 
-    return LinearMap((Term("self", apply, transpose, fan_in=count, channel=-1 - dims),))
+    return LinearMap((Term("self", apply, transpose, channel=-1 - dims),))

@@ -25,15 +25,15 @@ TRANSPOSED: dict[type[nn.Module], Any] = {
 }
 AVERAGES: dict[type[nn.Module], Any] = {nn.AvgPool1d: aten.avg_pool1d.default, nn.AvgPool2d: aten.avg_pool2d.default}
 
-# Maps up to 32 products wide are split into W⁺ and W⁻, wider ones into half-sums.
+# Maps up to 64 products wide are split into W⁺ and W⁻, wider ones into half-sums.
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(7, 5), (3, 7)),
     "linear without bias": (lambda: nn.Linear(7, 5, bias=False), (2, 3, 7)),
-    "linear, wide": (lambda: nn.Linear(40, 6), (3, 40)),
+    "linear, wide": (lambda: nn.Linear(70, 6), (3, 70)),
     "conv1d": (lambda: nn.Conv1d(3, 4, 3, stride=2, padding=1), (2, 3, 10)),
     "conv1d, dilated": (lambda: nn.Conv1d(4, 6, 3, padding=2, dilation=2, groups=2, bias=False), (2, 4, 9)),
     "conv2d": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1), (2, 2, 7, 9)),
-    "conv2d, wide": (lambda: nn.Conv2d(6, 4, 3, bias=False), (2, 6, 6, 7)),
+    "conv2d, wide": (lambda: nn.Conv2d(8, 4, 3, bias=False), (2, 8, 5, 6)),
     "conv2d, depthwise": (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4), (2, 4, 5, 6)),
     "conv2d, uneven": (
         lambda: nn.Conv2d(2, 3, (3, 2), stride=(2, 3), padding=(1, 0), dilation=(1, 2)),
@@ -43,7 +43,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv_transpose1d": (lambda: nn.ConvTranspose1d(3, 4, 3, stride=2, padding=1, output_padding=1), (2, 3, 6)),
     "conv_transpose1d, dilated": (lambda: nn.ConvTranspose1d(4, 6, 3, dilation=2, groups=2, bias=False), (2, 4, 6)),
     "conv_transpose2d": (lambda: nn.ConvTranspose2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 0)), (2, 2, 4, 5)),
-    "conv_transpose2d, wide": (lambda: nn.ConvTranspose2d(6, 4, 3, groups=1), (2, 6, 4, 3)),
+    "conv_transpose2d, wide": (lambda: nn.ConvTranspose2d(8, 4, 3), (2, 8, 4, 3)),
     "conv_transpose2d, grouped": (
         lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=(0, 1), groups=2),
         (2, 4, 3, 4),
