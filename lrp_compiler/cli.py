@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--seed",
         choices=["value", "one", "tensor"],
-        help="relevance put on it: its logit, 1, or a tensor given at run time (default: the composite's, mostly value)",
+        help="relevance put on it: its logit, 1, or a tensor given at run time (default: the composite's)",
     )
     command.add_argument(
         "--wrt",

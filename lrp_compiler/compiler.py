@@ -102,7 +102,9 @@ def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | N
     try:
         return COMPOSITES[composite](**(options or {}))
     except TypeError as error:
-        raise CompositeError(f"The composite {composite!r} takes {signature(COMPOSITES[composite])}: {error}.") from error
+        raise CompositeError(
+            f"The composite {composite!r} takes {signature(COMPOSITES[composite])}: {error}."
+        ) from error
 
 
 def choose_output(captured: Capture, wanted: str | int | None = None) -> int:

@@ -90,7 +90,7 @@ def coverage(
     final: Any = outputs(forward)[output]
     position = "sum" if final.meta["val"].dim() > SEQUENCE_RANK else None
     explained = select_explained(forward, output, captured.outputs[output], Target(position=position))
-    analyse(forward, explainable_inputs(forward), Composite('coverage'))
+    analyse(forward, explainable_inputs(forward), Composite("coverage"))
     needed = reachable(forward, explained)
     path = [node for node in forward.graph.nodes if node in needed and assignment(node) is not None]
     calls = [node for node in forward.graph.nodes if node.op == "call_function"]

@@ -156,9 +156,7 @@ class Explainer:
         """
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
         placeholders = self.forward.graph.find_nodes(op="placeholder")
-        names = {
-            node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)
-        }
+        names = {node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)}
         extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
         given = dict(zip(extra, tensors[len(names) :], strict=True))
         return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names)

@@ -12,8 +12,9 @@ The file needs no wrapper; plain onnxruntime does the same, without the checks:
     output, relevance = session.run(["output", "relevance.x"], {"x": x})
 
 Graph inputs are the model's own, plus `target` (int64 `[batch]`), `position` (int64 `[batch]`) or `seed` (float
-`[batch, classes]`) if the explainer was compiled to take one; graph outputs are the model's own, plus `relevance.<input>`. The rest is in the file's
-metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata` says what it holds.
+`[batch, classes]`) if the explainer was compiled to take one; graph outputs are the model's own, plus
+`relevance.<input>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata`
+says what it holds.
 """
 
 import copy

@@ -57,7 +57,7 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
 def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:
     """The active nodes that the composite holds fixed, as if they were constants."""
     entries = [entry for entry in composite.entries if entry.rule == FIXED]
-    sites = list(_sites(module, module.graph.nodes)) if entries else []
+    sites = list(_sites(module, set(module.graph.nodes))) if entries else []
     return {node for entry in entries for node in _matching(composite, entry, sites)}
 
 

@@ -28,7 +28,9 @@ def collapse_modules(module: fx.GraphModule, composite: Composite) -> None:
         if isinstance(entry.rule, str):
             continue
         if entry.path is None:
-            raise CompositeError(f"Composite {composite.name!r}: a function explains a module, so {entry} needs a path.")
+            raise CompositeError(
+                f"Composite {composite.name!r}: a function explains a module, so {entry} needs a path."
+            )
         regions = _regions(module, entry)
         if not regions and not entry.optional:
             raise CompositeError(

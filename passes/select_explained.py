@@ -48,7 +48,7 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
     """
     node: fx.Node = outputs(module)[output]
     shape = node.meta["val"].shape
-    if not 1 <= len(shape):
+    if not len(shape) >= 1:
         raise InputError(f"Output {name!r} is a single number: an explained output has a batch dim; reshape it.")
     if len(shape) <= 2:
         if target.position is not None:

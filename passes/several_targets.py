@@ -25,6 +25,7 @@ CONVOLUTIONS = {
     torch.conv_transpose3d,
 }
 
+
 def over_targets(walk: Callable[[Tensor], dict[str, Tensor]], seeds: Tensor) -> dict[str, Tensor]:
     """`walk` of every seed at once.
 
@@ -81,4 +82,3 @@ class _Batched(torch.autograd.Function):
             for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0
-

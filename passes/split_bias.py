@@ -1,7 +1,7 @@
 """Biases as operands of an addition: what a composite asks for that takes every primitive by itself.
 
-    linear(x, W, b); convolution(x, W, b)    →    add(linear(x, W), b); add(convolution(x, W), reshape(b))
-    addmm(b, x, W)                           →    add(mm(x, W), b)
+linear(x, W, b); convolution(x, W, b)    →    add(linear(x, W), b); add(convolution(x, W), reshape(b))
+addmm(b, x, W)                           →    add(mm(x, W), b)
 """
 
 from __future__ import annotations

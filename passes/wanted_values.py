@@ -1,7 +1,7 @@
 """`wrt`: the values whose relevance is asked for, found in the forward graph by name.
 
-    "x"                → the input          "fc.weight" → the parameter
-    "encoder.layer.3"  → the value that leaves this module (each call of it: `encoder.layer.3`, `encoder.layer.3@1`)
+"x"                → the input          "fc.weight" → the parameter
+"encoder.layer.3"  → the value that leaves this module (each call of it: `encoder.layer.3`, `encoder.layer.3@1`)
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def _module_values(module: fx.GraphModule, path: str, inputs: Sequence[str]) -> 
     found = {}
     for call, nodes in calls.items():
         inside = set(nodes)
-        leaving = [
-            node for node in nodes if assignment(node) and any(user not in inside for user in node.users)
-        ]
+        leaving = [node for node in nodes if assignment(node) and any(user not in inside for user in node.users)]
         for index, node in enumerate(leaving):
             found[node] = call if len(leaving) == 1 else f"{call}.{index}"
     return found

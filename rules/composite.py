@@ -11,7 +11,7 @@ Bound = float | Sequence[float]
 ANY = "*"
 """As an entry's kind: every operation that the rule fits."""
 FIXED = "fixed"
-"""As an entry's rule: the result counts as a constant, so that relevance goes round it instead of getting lost in it."""
+"""As an entry's rule: the result counts as a constant, so relevance goes round it instead of into it."""
 
 
 @dataclass(frozen=True)

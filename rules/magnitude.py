@@ -40,7 +40,7 @@ def product(op: Op, factors: dict[str, str], relevance: Relevance, epsilon: floa
 
 @family_rule("matrix product", "full")
 def full(op: Op, operands: tuple[str, str], relevance: Relevance, epsilon: float = 1e-11) -> Flow:
-    """All of R to each operand, by the ε rule with the other one as weights: relevance doubles, and the books say so."""
+    """All of R to each operand, by the ε rule with the other as weights: relevance doubles, and the books say so."""
     op.absorb("doubled", lambda: -op.total(relevance))
     doubled = relevance.map(lambda r: 2 * r)
     return uniform_matmul(op, operands, doubled, epsilon)

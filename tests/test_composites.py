@@ -188,7 +188,7 @@ def test_the_artefact_says_how_it_was_made(tmp_path: Path) -> None:
 
 
 def test_the_box_must_fit_the_channels() -> None:
-    with pytest.raises(CompositeError, match="2 bounds.*3 channels|3 channels"):
+    with pytest.raises(CompositeError, match="3 channels"):
         lrp.compile(NET, (X,), composite=lrp.composites.epsilon_gamma_box(low=[-1, -1], high=[1, 1]))
     with pytest.raises(CompositeError, match="low < high"):
         lrp.compile(NET, (X,), composite=lrp.composites.epsilon_gamma_box(low=1, high=-1))

@@ -29,9 +29,7 @@ def test_a_cnn(name: str) -> None:
 def test_a_causal_transformer_down_to_both_its_embeddings() -> None:
     reference = dynamiclrp_gpt2()
     table = "transformer.wpe.weight"
-    explainer = lrp.compile(
-        reference.model, (reference.input_ids,), composite="dynamic-lrp", wrt=["input_ids", table]
-    )
+    explainer = lrp.compile(reference.model, (reference.input_ids,), composite="dynamic-lrp", wrt=["input_ids", table])
 
     relevance = explainer(reference.input_ids).relevance
 

@@ -216,12 +216,12 @@ def test_a_model_without_a_float_output_is_refused() -> None:
     assert "no float tensor" in sentence(raised)
 
 
-def test_an_output_of_rank_four_is_refused() -> None:
+def test_an_output_of_rank_four_needs_a_position() -> None:
     with pytest.raises(InputError) as raised:
         lrp.compile(nn.Conv2d(3, 2, 1).eval(), (torch.randn(2, 3, 4, 4),))
 
     assert "[2, 2, 4, 4]" in sentence(raised)
-    assert "[batch, classes]" in sentence(raised)
+    assert "position=(0, 0)" in sentence(raised)
 
 
 def test_an_output_that_depends_on_no_input_is_refused() -> None:

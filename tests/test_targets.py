@@ -186,9 +186,7 @@ def test_a_position_of_a_sequence(position: Any, pick: Any) -> None:
 
 
 def test_a_position_given_at_run_time(tmp_path: Path) -> None:
-    explainer = lrp.compile(
-        TAGGER, (IDS, MASK), composite="attnlrp", target=lrp.Target("index", position="index")
-    )
+    explainer = lrp.compile(TAGGER, (IDS, MASK), composite="attnlrp", target=lrp.Target("index", position="index"))
     where, target = torch.tensor([5, 2]), torch.tensor([3, 3])
 
     relevance = explainer(IDS, MASK, target=target, position=where).relevance["input_ids"]
@@ -216,9 +214,7 @@ def test_a_position_given_at_run_time(tmp_path: Path) -> None:
     ids=str,
 )
 def test_pixels_and_regions_of_a_map(position: Any, pick: Any, tmp_path: Path) -> None:
-    explainer = lrp.compile(
-        SEGMENTER, (X,), composite="attnlrp", target=lrp.Target(2, output="map", position=position)
-    )
+    explainer = lrp.compile(SEGMENTER, (X,), composite="attnlrp", target=lrp.Target(2, output="map", position=position))
 
     relevance = explainer(X).relevance["x"]
 

@@ -11,8 +11,11 @@ from lrp_compiler.passes.assign_rules import assign_rules, reachable
 from lrp_compiler.passes.emit_relevance import emit_relevance
 from lrp_compiler.passes.join import join, relevance_names
 from lrp_compiler.passes.pipeline import analyse, explainable_inputs
-from lrp_compiler.passes.seed_relevance import Seed, select_explained
+from lrp_compiler.passes.seed_relevance import Seed
+from lrp_compiler.passes.select_explained import select_explained
 from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.target import Target
+from lrp_compiler.passes.wanted_values import wanted_values
 from lrp_compiler.rules.composite import COMPOSITES
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
@@ -33,10 +36,13 @@ class Emitted:
 
     def __init__(self, forward: fx.GraphModule, composite: str, seed: Seed) -> None:
         self.forward = simplify(forward).graph_module
-        self.explained = select_explained(self.forward, 0, "output")
-        analyse(self.forward, explainable_inputs(self.forward))
-        assign_rules(self.forward, COMPOSITES[composite](), reachable(self.forward, self.explained))
-        self.relevance, promises = emit_relevance(self.forward, self.explained, seed)
+        self.explained = select_explained(self.forward, 0, "output", Target())
+        inputs, table = explainable_inputs(self.forward), COMPOSITES[composite]()
+        analyse(self.forward, inputs, table)
+        reached = reachable(self.forward, self.explained)
+        assign_rules(self.forward, table, reached)
+        wanted = wanted_values(self.forward, None, dict(zip(inputs, inputs, strict=True)), reached)
+        self.relevance, promises = emit_relevance(self.forward, self.explained, seed, wanted)
         self.promises = {(origin.name, value.name) for origin, value in promises}
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.persist import restore_forward
+from lrp_compiler.passes.target import Target
 from lrp_compiler.rules.registry import FUNCTION
 
 
@@ -32,7 +33,7 @@ def test_every_assignment_comes_back(composite: str, target: str, dynamic: bool)
     shapes = {"tokens": {0: batch}, "scale": {0: batch}} if dynamic else None
     explainer = lrp.compile(Net().eval(), INPUTS, composite=composite, target=target, dynamic_shapes=shapes)
 
-    joint, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0)
+    joint, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0, target=Target())
 
     assert len(forward.graph.find_nodes(op="placeholder")) == 2
     assert len(joint.graph.find_nodes(op="placeholder")) == (3 if target == "index" else 2)
@@ -52,6 +53,6 @@ def test_the_restored_forward_graph_computes_the_model() -> None:
     model = Net().eval()
     explainer = lrp.compile(model, INPUTS, composite="attnlrp")
 
-    _, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0)
+    _, forward = restore_forward(explainer.program, inputs=2, outputs=1, explained=0, target=Target())
 
     torch.testing.assert_close(forward(*INPUTS)[0], model(*INPUTS))
