@@ -146,11 +146,9 @@ class OnnxExplainer:
         if several_targets(target, [spec.to_dict() for spec in self._extras.values()]):
             options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
             options |= {"batch_size": batch_size, "progress": progress}
-            rows = [self(*arrays, target=row, **options, **named_arrays) for row in target]
-            return Explanation(
-                rows[0].output,
-                {name: np.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance},
-            )
+            each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
+            stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
+            return Explanation(each[0].output, stacked)
         bound = bind(self._inputs, arrays, named_arrays)
         extras = {"target": target, "seed": seed, "position": position}
         feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)

@@ -58,7 +58,7 @@ class _Batched(torch.autograd.Function):
     """A function of x and perhaps of a weight, with the targets folded into the batch."""
 
     @staticmethod
-    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:  # type: ignore[override]
+    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
         result: Tensor = function(x, *([] if weight is None else [weight]), *options)
         return result
 

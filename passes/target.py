@@ -83,9 +83,9 @@ class Target:
         Raises:
             InputError: there is no such class.
         """
-        numbers = [n for pick in self.picks for n in (pick if isinstance(pick, tuple) else [pick]) if _is_class(n)]
-        for number in numbers:
-            if isinstance(classes, int) and not 0 <= number < classes:
+        flat = (number for pick in self.picks for number in (pick if isinstance(pick, tuple) else [pick]))
+        for number in flat:
+            if isinstance(number, int) and isinstance(classes, int) and not 0 <= number < classes:
                 raise InputError(
                     f"Target {number} is out of range: the model has {classes} classes, 0 to {classes - 1}."
                 )
