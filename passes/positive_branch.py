@@ -13,10 +13,13 @@ import torch
 from torch import fx
 
 from .assignment import assignment
+from .graph_tools import arguments
 
 aten = torch.ops.aten
 
 RELUS = {aten.relu.default, aten.relu6.default}
+CLAMPS = {aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
+"""Of these, those from 0 on."""
 MULTIPLYING = {"epsilon", "z-plus", "alpha-beta", "gamma", "gamma-one-sided", "uniform"}
 FAMILIES = {"convolution", "linear", "addition", "average", "sum", "interpolation", "matmul", "shift"}
 
@@ -37,8 +40,14 @@ def leave_out_negative_branches(module: fx.GraphModule, explained: fx.Node) -> N
         if given is None or given.rule != "gamma" or node is explained:
             continue
         users = [user for user in node.users if assignment(user) is not None]
-        if users and all(user.target in RELUS and user in proportional for user in users):
+        if users and all(_is_relu(user) and user in proportional for user in users):
             given.options = {**given.options, "positive_only": True}
+
+
+def _is_relu(node: fx.Node) -> bool:
+    """Whether the node's value is 0 wherever its operand is ≤ 0, and nowhere less."""
+    low = arguments(node)[1:2]
+    return node.target in RELUS or (node.target in CLAMPS and low == (0,))
 
 
 def _keeps(user: fx.Node, proportional: set[fx.Node]) -> bool:
@@ -47,5 +56,5 @@ def _keeps(user: fx.Node, proportional: set[fx.Node]) -> bool:
     assert given is not None
     if given.rule in MULTIPLYING and given.kind in FAMILIES:
         return True
-    passes = given.rule == "route" or (given.rule == "identity" and user.target in RELUS)
+    passes = given.rule == "route" or (given.rule == "identity" and _is_relu(user))
     return passes and user in proportional

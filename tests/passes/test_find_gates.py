@@ -1,0 +1,71 @@
+"""Which factor of a product gates the other."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.pipeline import analyse, explainable_inputs
+from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.rules.composite import Composite
+
+X = torch.randn(2, 6)
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[:, :3], x[:, 3:]
+
+
+def glu(x: Tensor) -> Tensor:
+    a, b = halves(x)
+    return functional.silu(a) * (b + 1)
+
+
+def recurrent(x: Tensor) -> Tensor:
+    a, b = halves(x)
+    return torch.tanh(b) * torch.sigmoid(a)
+
+
+def squeeze_and_excite(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x.mean(-1)).unsqueeze(-1)
+
+
+def plain(x: Tensor) -> Tensor:
+    a, b = halves(x)
+    return (a + 1) * (b - 1)
+
+
+def two_gates(x: Tensor) -> Tensor:
+    a, b = halves(x)
+    return torch.sigmoid(a) * torch.sigmoid(b)
+
+
+def itself(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "gate"),
+    [
+        (glu, "self"),
+        (recurrent, "other"),
+        (squeeze_and_excite, "other"),
+        (plain, None),
+        (two_gates, None),
+        (itself, None),
+    ],
+)
+def test_the_activation_gates_what_is_none(
+    function: Callable[[Tensor], Tensor], gate: str | None, graph_of: Callable[..., fx.GraphModule]
+) -> None:
+    forward = simplify(graph_of(function, X)).graph_module
+    analyse(forward, explainable_inputs(forward), Composite("none"))
+    products = [node for node in forward.graph.nodes if node.target is torch.ops.aten.mul.Tensor]
+
+    (product,) = products
+    given = assignment(product)
+    assert given is not None
+    assert given.arguments.get("gate") == gate
