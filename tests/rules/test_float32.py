@@ -170,3 +170,19 @@ def test_an_infinite_mask_gets_nothing_and_breaks_nothing() -> None:
     assert torch.equal(flow["self"].tensor, torch.tensor([[1.0, 0.0]]))
     assert torch.equal(flow["other"].tensor, torch.zeros(1, 2))
     assert all(share.isfinite().all() for share in books)
+
+
+@pytest.mark.parametrize("form", ["direct", "half-sums"])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_neuron_with_contributions_of_one_sign_does_not_disturb_the_others(side: int, form: str) -> None:
+    """Where z = ∓A but for rounding, the half-sum is noise and must not be divided by."""
+    x, weight, bias = 10 * tensor(1, 90).float(), tensor(24, 90, seed=1).float(), tensor(24, seed=2).float()
+    weight[:12] = side * weight[:12].abs() * x.sign()
+    bias[:12] = side * bias[:12].abs()
+    case = Case(aten.linear.default, (x, weight, bias), ("input",))
+    R = tensor(1, 24, seed=3).float()
+    expected = table("alpha-beta", in_float64(case), R.double(), epsilon=1e-6).relevance
+
+    result = total_of(case, total(R), "alpha-beta", form=form).flatten()
+
+    assert (result - expected).abs().max() <= 1e-6 * expected.abs().max()
