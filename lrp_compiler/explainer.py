@@ -22,6 +22,7 @@ from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx
 from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
+from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.passes.select_explained import POSITION
 from lrp_compiler.quiet import quiet
@@ -95,6 +96,7 @@ class Explainer:
             "arguments": captured.arguments,
             "constants": captured.constants,
             "explained": compiled.output,
+            "plan": compiled.plan.to_dict(),
             "output_structure": _dump_structure(captured.program.call_spec.out_spec),
             "versions": {
                 "lrp_compiler": lrp_compiler.__version__,
@@ -109,6 +111,11 @@ class Explainer:
     def inputs(self) -> list[TensorSpec]:
         """The model's inputs: name, shape (symbolic dims by name) and dtype."""
         return [TensorSpec.from_dict(entry) for entry in self.metadata["inputs"]]
+
+    @property
+    def plan(self) -> Plan:
+        """The promises, and how each is resolved: a table when printed, rows when iterated."""
+        return Plan.from_dict(self.metadata["plan"])
 
     def __call__(
         self,

@@ -25,10 +25,13 @@ from .find_gates import find_gates
 from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
-from .join import join, relevance_names
+from .join import join
 from .lower_gates import lower_gates
 from .lower_transposes import lower_transposes
+from .plan_promises import plan as plan_segments
 from .positive_branch import leave_out_negative_branches
+from .promises import Ledger, Plan, make_plan
+from .resolve_promises import asked_values, resolve_promises
 from .seed_relevance import Seed
 from .select_explained import select_by_function, select_explained
 from .signs import nonnegative_values
@@ -39,6 +42,7 @@ from .unlift import unlift
 from .wanted_values import parameters_of, wanted_values
 
 Progress = Callable[[str], None]
+PLANNERS = {"segments": plan_segments}
 
 
 @dataclass
@@ -49,19 +53,17 @@ class Compiled:
         forward: the assigned forward graph; returns the model's flat outputs.
         output: which of the flat outputs is explained.
         explained: the `[batch, classes]` node that is explained.
-        relevance: the relevance graph: promised values (and the seed's inputs) → relevance by name.
         joint: both in one: model inputs, seed inputs → flat outputs, relevance of each value asked for.
         names: names of the values whose relevance the joint graph returns, in order.
-        promises: (who asked, which value) pairs, by node of the forward graph.
+        plan: the promises and how each is resolved.
     """
 
     forward: fx.GraphModule
     output: int
     explained: fx.Node
-    relevance: fx.GraphModule
     joint: fx.GraphModule
     names: list[str]
-    promises: list[tuple[fx.Node, fx.Node]]
+    plan: Plan
 
 
 class Dump:
@@ -140,6 +142,8 @@ def compile_graphs(
     output_name: str,
     function: Callable[[Any], Any] | None = None,
     wrt: Sequence[str] | None = None,
+    memory_budget: float = 1.0,
+    planner: str = "segments",
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
@@ -154,6 +158,8 @@ def compile_graphs(
         output_name: its name, for messages.
         function: explains what it makes of the model's outputs instead, `[batch]`.
         wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
+        memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
+        planner: which of `PLANNERS` decides.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
 
@@ -182,10 +188,18 @@ def compile_graphs(
     relevance, promises = emit_relevance(forward, explained, seed, wanted)
     dump("emit_relevance", relevance)
     progress("resolve promises")
+    relevance = simplify(relevance).graph_module
+    ledger = Ledger.of(forward)
+    asked = asked_values(relevance, ledger, promises)
+    decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
+    path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
+    plan = make_plan(ledger, asked, decision, path, memory_budget, planner)
+    relevance = resolve_promises(relevance, ledger, decision)
+    dump("resolve_promises", relevance)
     joint = join(forward, relevance)
     dump("join", joint)
     progress("simplify")
     for rewrite in (lower_gates, simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
-    return Compiled(forward, output, explained, relevance, joint, relevance_names(relevance), promises)
+    return Compiled(forward, output, explained, joint, list(wanted.values()), plan)

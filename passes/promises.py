@@ -1,0 +1,365 @@
+"""The promises of a relevance graph: which forward values it needs, who asked, and how each is had.
+
+    conv (z⁺) asks for relu            relu: kept, 3.2 MB
+    linear (ε) asks for flatten        flatten: rebuilt from relu by max_pool2d → flatten
+    linear (ε) asks for weight         weight: constant
+    add (ε → 0) asks for nothing       its operands: elided, where the strict policy promises both
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import fx
+
+from .assignment import assignment
+from .graph_tools import arguments, is_tensor, module_path
+from .plan_promises import Decision, Value
+
+aten = torch.ops.aten
+
+Resolution = Literal["kept", "rebuilt", "constant", "elided"]
+
+FREE = {
+    aten.reshape.default,
+    aten.view.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.t.default,
+    aten.expand.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+}
+"""Views and casts."""
+STRICT = {
+    "addition",
+    "sum",
+    "average",
+    "softmax",
+}
+"""Kinds of operations at which the paper's system always promises."""
+STRICT_OPS = {aten.cat.default, aten.stack.default, aten.unbind.int, aten.slice.Tensor, aten.select.int}
+"""Operations at which it does whatever their kind: concatenations, and the pieces that unbind becomes."""
+TRANSCENDENTAL = 8.0
+"""Elementary operations for one element of a softmax, a normalisation or a pool."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One forward value that the relevance graph needs, or would need under the strict policy.
+
+    Args:
+        value: its node in the forward graph.
+        module: the path of the module that computes it.
+        nbytes: its size, at the example's sizes.
+        resolution: "kept" (the forward graph hands it over), "rebuilt" (by `chain` from `args`), "constant" (a weight, or
+            computed from weights alone) or "elided" (relevance passed in unit form: nobody asked).
+        origins: the nodes whose rules asked for it.
+        args: the values that rebuilding starts from.
+        chain: the nodes that rebuilding computes, in order; the value itself is the last.
+        nested: whether one of `args` is promised itself.
+    """
+
+    value: str
+    module: str
+    nbytes: int
+    resolution: Resolution
+    origins: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+    nested: bool = False
+
+
+@dataclass
+class Plan:
+    """All promises and what they come to; printed as a table, iterated as `Promise`s.
+
+    Args:
+        promises: in the order of the forward graph.
+        budget: share of the promised bytes that was allowed.
+        promised_bytes: what the default policy holds.
+        held_bytes: what this plan holds at once, at most: what is kept and the largest rebuilt segment.
+        rebuilt_nodes: nodes of the forward graph that are computed twice.
+        rebuilt_share: their cost, as a share of the forward graph's.
+        strict: promises that the paper's strict policy makes on this graph.
+        planner: which planner decided.
+    """
+
+    promises: list[Promise]
+    budget: float = 1.0
+    promised_bytes: int = 0
+    held_bytes: int = 0
+    rebuilt_nodes: int = 0
+    rebuilt_share: float = 0.0
+    strict: int = 0
+    planner: str = "segments"
+
+    def __iter__(self) -> Iterator[Promise]:
+        """The promises, one by one."""
+        return iter(self.promises)
+
+    def __len__(self) -> int:
+        """How many promises there are."""
+        return len(self.promises)
+
+    def of(self, *resolutions: Resolution) -> list[Promise]:
+        """The promises resolved so."""
+        return [promise for promise in self.promises if promise.resolution in resolutions]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that the forward graph hands over, weights and inputs apart."""
+        return sum(promise.nbytes for promise in self.of("kept"))
+
+    @property
+    def reached(self) -> bool:
+        """Whether the plan is within its budget."""
+        return self.held_bytes <= self.budget * self.promised_bytes
+
+    def summary(self) -> str:
+        """The plan in one line."""
+        counts = {name: len(self.of(name)) for name in ("kept", "rebuilt", "constant", "elided")}
+        held = f"holds {megabytes(self.held_bytes)} of {megabytes(self.promised_bytes)}"
+        floor = "" if self.reached else f" (budget {self.budget:g} cannot be reached)"
+        return (
+            f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {held}{floor}; computes "
+            f"{self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
+        )
+
+    def table(self) -> Any:
+        """The plan as a rich table, constants left out."""
+        from rich.table import Table
+
+        table = Table(title=self.summary(), title_justify="left")
+        for column in ("value", "module", "asked by", "resolution", "from"):
+            table.add_column(column, overflow="fold")
+        table.add_column("size", justify="right")
+        for promise in self.promises:
+            if promise.resolution != "constant":
+                by = ", ".join(promise.origins[:3]) + (", …" if len(promise.origins) > 3 else "")
+                source = ", ".join(promise.args[:3]) + (", …" if len(promise.args) > 3 else "")
+                table.add_row(
+                    promise.value, promise.module, by, promise.resolution, source, megabytes(promise.nbytes)
+                )
+        return table
+
+    def __str__(self) -> str:
+        """The table as text."""
+        from rich.console import Console
+
+        console = Console(width=160, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get().rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data: what the artefact stores."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`."""
+        rows = [
+            Promise(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+            for row in data["promises"]
+        ]
+        return cls(**{**data, "promises": rows})
+
+
+def megabytes(nbytes: float) -> str:
+    """A size in words."""
+    return f"{nbytes / 1e6:.2f} MB" if nbytes >= 1e4 else f"{nbytes} B"
+
+
+@dataclass
+class Ledger:
+    """The forward graph as the planner sees it.
+
+    Args:
+        nodes: its tensor and size nodes in order; a value's index is its place here.
+        values: what the planner is told of each.
+        index: node → index.
+    """
+
+    nodes: list[fx.Node]
+    values: list[Value]
+    index: dict[fx.Node, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, forward: fx.GraphModule) -> Ledger:
+        """The ledger of a forward graph."""
+        ledger = cls([], [])
+        for node in forward.graph.nodes:
+            if node.op == "output":
+                continue
+            sources = tuple(dict.fromkeys(ledger.index[source] for source in node.all_input_nodes))
+            ledger.index[node] = len(ledger.nodes)
+            ledger.nodes.append(node)
+            ledger.values.append(_value(node, sources, ledger.values))
+        return ledger
+
+
+def _value(node: fx.Node, sources: tuple[int, ...], known: Sequence[Value]) -> Value:
+    if node.op != "call_function":
+        return Value(0, given=True)
+    if not is_tensor(node):
+        # Sizes, and the tuples that some ops return: no bytes of their own.
+        return Value(0, 0.0, sources, free=True)
+    constant = all(known[source].given for source in sources) and not _reaches_input(node)
+    tags = getattr(node.target, "tags", ())
+    return Value(
+        0 if constant else nbytes(node),
+        cost(node),
+        sources,
+        given=constant,
+        free=node.target in FREE,
+        cheap=torch.Tag.pointwise in tags,
+    )
+
+
+def _reaches_input(node: fx.Node) -> bool:
+    return any(source.op == "placeholder" or not is_tensor(source) for source in node.all_input_nodes)
+
+
+def nbytes(node: fx.Node) -> int:
+    """Bytes of the node's value, at the example's sizes."""
+    value = node.meta["val"]
+    return _numel(value) * value.element_size()
+
+
+def cost(node: fx.Node) -> float:
+    """Elementary operations that the node takes, at the example's sizes."""
+    value = node.meta["val"]
+    size = float(_numel(value))
+    if node.target in FREE:
+        return 0.0
+    name = getattr(node.target, "_opname", "")
+    args = arguments(node)
+    if name.startswith("conv") and is_tensor(args[1]):
+        weight = args[1].meta["val"]
+        return 2 * size * _numel(weight) / max(_hint(weight.shape[0]), 1)
+    if name in ("linear", "matmul", "mm", "bmm"):
+        return 2 * size * _hint(args[0].meta["val"].shape[-1])
+    if name == "addmm":
+        return 2 * size * _hint(args[1].meta["val"].shape[-1])
+    tags = getattr(node.target, "tags", ())
+    return size if torch.Tag.pointwise in tags else TRANSCENDENTAL * size
+
+
+def _numel(value: torch.Tensor) -> int:
+    count = 1
+    for size in value.shape:
+        count *= _hint(size)
+    return count
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def make_plan(
+    ledger: Ledger,
+    asked: Mapping[fx.Node, Sequence[fx.Node]],
+    decision: Decision,
+    reached: Sequence[fx.Node],
+    budget: float,
+    planner: str,
+) -> Plan:
+    """The decision in the words of the graph.
+
+    Args:
+        ledger: the forward graph.
+        asked: forward value → the nodes that asked for it; those that the relevance graph really reads.
+        decision: the planner's.
+        reached: the nodes that relevance passed.
+        budget: what was allowed.
+        planner: who decided.
+    """
+    promises = []
+    for value, origins in asked.items():
+        promises.append(_promise(ledger, value, tuple(origin.name for origin in origins), decision, asked))
+    askers = {origin for origins in asked.values() for origin in origins}
+    strict = [node for node in reached if _is_strict(node)]
+    for node in strict:
+        if node in askers:
+            continue
+        given = assignment(node)
+        assert given is not None
+        for name in given.active:
+            operand = given.arguments[name]
+            if operand not in asked:
+                promises.append(
+                    Promise(operand.name, module_path(operand), _size(operand), "elided", (node.name,))
+                )
+    order = {node.name: index for index, node in enumerate(ledger.nodes)}
+    promises.sort(key=lambda promise: order[promise.value])
+    total = sum(value.cost for value in ledger.values) or 1.0
+    return Plan(
+        promises,
+        budget,
+        decision.promised,
+        decision.held,
+        sum(1 for index in decision.rebuilt if not ledger.values[index].free),
+        decision.cost / total,
+        len(strict),
+        planner,
+    )
+
+
+def _size(node: fx.Node) -> int:
+    return nbytes(node) if is_tensor(node) else 0
+
+
+def _promise(
+    ledger: Ledger,
+    value: fx.Node,
+    origins: tuple[str, ...],
+    decision: Decision,
+    asked: Mapping[fx.Node, Any],
+) -> Promise:
+    index = ledger.index[value]
+    place = (value.name, module_path(value))
+    if ledger.values[index].given and value.op != "placeholder":
+        return Promise(*place, _size(value), "constant", origins)
+    if index not in decision.rebuilt:
+        size = 0 if value.op == "placeholder" else _size(value)
+        return Promise(*place, size, "kept", origins)
+    chain, args, stack = set(), set(), [index]
+    while stack:
+        current = stack.pop()
+        if current in chain or current in args:
+            continue
+        # A chain ends at the next promise: what that one does is its own affair.
+        if current in decision.rebuilt and (current == index or ledger.nodes[current] not in asked):
+            chain.add(current)
+            stack.extend(ledger.values[current].sources)
+        elif not (ledger.nodes[current].op == "get_attr"):
+            args.add(current)
+    names = tuple(ledger.nodes[i].name for i in sorted(args))
+    return Promise(
+        *place,
+        _size(value),
+        "rebuilt",
+        origins,
+        names,
+        tuple(ledger.nodes[i].name for i in sorted(chain)),
+        any(ledger.nodes[i] in asked for i in args),
+    )
+
+
+def _is_strict(node: fx.Node) -> bool:
+    given = assignment(node)
+    return given is not None and (given.kind in STRICT or node.target in STRICT_OPS)
