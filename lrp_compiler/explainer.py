@@ -19,12 +19,13 @@ from lrp_compiler.capture import Capture
 from lrp_compiler.errors import FormatError, InputError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
-from lrp_compiler.onnx_export import export_onnx
+from lrp_compiler.onnx_export import export_onnx, write_onnx
 from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.passes.select_explained import POSITION
+from lrp_compiler.passes.split import split
 from lrp_compiler.quiet import quiet
 from lrp_compiler.retrace import move, retrace
 from lrp_compiler.rules.composite import Composite
@@ -168,6 +169,45 @@ class Explainer:
         given = dict(zip(extra, tensors[len(names) :], strict=True))
         return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names)
 
+    def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """The explainer in two: run the forward once, then relevance as often as there are targets or seeds.
+
+            forward, relevance = explainer.split()
+            results = forward(x)
+            outputs, kept = results[: len(forward.meta["outputs"])], results[len(forward.meta["outputs"]) :]
+            (R_x,) = relevance(*kept, target)
+
+        Returns:
+            forward: `(model inputs) → (*outputs, *kept)`, flat; `.meta["outputs"]` and `.meta["kept"]` name them.
+            relevance: `(*kept, run-time target or seed) → relevances`; `.meta["relevance"]` names them.
+
+        Both are plain GraphModules; `save_split` writes them as `.pt2` or ONNX.
+        """
+        own = len(self.metadata["outputs"])
+        inputs = len(self.forward.graph.find_nodes(op="placeholder"))
+        forward, relevance, kept = split(self.module, inputs, own)
+        forward.meta |= {"outputs": [entry["name"] for entry in self.metadata["outputs"]], "kept": kept}
+        relevance.meta |= {"relevance": [entry["input"] for entry in self.metadata["relevance"]]}
+        return forward, relevance
+
+    def save_split(
+        self, forward: str | os.PathLike[str], relevance: str | os.PathLike[str], *, opset: int = 20
+    ) -> None:
+        """Write the two parts of `split`, each as ONNX or `.pt2`, by the ending of its path.
+
+        Names are those of `.meta`: the kept values are outputs of the first file and inputs of the second.
+        """
+        own, extra = self.metadata["outputs"], [entry["name"] for entry in self.metadata["seed_inputs"]]
+        first, second = self.split()
+        kept: list[str] = first.meta["kept"]
+        taken = [entry["name"] for entry in self.metadata["inputs"]]
+        taken += [name for name in extra if name == POSITION]
+        given = [f"relevance.{name}" for name in second.meta["relevance"]]
+        results = [entry["name"] for entry in own] + [f"kept.{name}" for name in kept]
+        entered = [f"kept.{name}" for name in kept] + [name for name in extra if name != POSITION]
+        _write_part(first, taken, results, forward, opset)
+        _write_part(second, entered, given, relevance, opset)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the explainer as a `.pt2` file (torch.export's format) that `lrp.load` and torch.export.load read.
 
@@ -291,6 +331,19 @@ def load(path: str | os.PathLike[str]) -> Explainer:
     explainer = Explainer(joint, forward, metadata)
     explainer._program = program
     return explainer
+
+
+def _write_part(
+    module: fx.GraphModule, inputs: list[str], results: list[str], path: str | os.PathLike[str], opset: int
+) -> None:
+    program = retrace(module)
+    if os.fspath(path).endswith(".onnx"):
+        taken = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs).tensors
+        named = [{"name": name} for name in results]
+        write_onnx(program, [spec.to_dict() for spec in taken], named, path, opset=opset)
+    else:
+        with atomic_path(path) as temporary:
+            torch.export.save(program, temporary)
 
 
 def _static(size: Any) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir
@@ -14,7 +15,7 @@ from onnxscript.optimizer import fold_constants
 import lrp_compiler
 from lrp_compiler.errors import LrpError
 from lrp_compiler.files import atomic_path
-from lrp_compiler.metadata import METADATA_KEY
+from lrp_compiler.metadata import METADATA_KEY, SCHEMA
 from lrp_compiler.quiet import quiet
 
 EXTERNAL_DATA_BYTES = 2_000_000_000
@@ -24,23 +25,47 @@ EXTERNAL_DATA_BYTES = 2_000_000_000
 def export_onnx(
     program: torch.export.ExportedProgram, metadata: dict[str, Any], path: str | os.PathLike[str], *, opset: int
 ) -> None:
+    """Write an explainer's program to `path`, whole or not at all.
+
+    Raises:
+        LrpError: the opset is below 18, or the exporter has no translation for an op.
+    """
+    inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
+    write_onnx(program, inputs, [*metadata["outputs"], *metadata["relevance"]], path, opset=opset, metadata=metadata)
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    inputs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    opset: int,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Write `program` to `path`, whole or not at all.
+
+    Args:
+        program: what to write.
+        inputs: names and shapes of its inputs, as specs in plain data.
+        outputs: those of its outputs.
+        path: where to.
+        opset: 18 or higher.
+        metadata: what the file says about itself.
 
     Raises:
         LrpError: the opset is below 18, or the exporter has no translation for an op.
     """
     if opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
-    inputs = [entry["name"] for entry in [*metadata["inputs"], *metadata["seed_inputs"]]]
-    outputs = [entry["name"] for entry in [*metadata["outputs"], *metadata["relevance"]]]
     try:
         with quiet(output=True):
             onnx_program = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=opset,
-                input_names=inputs,
-                output_names=outputs,
+                input_names=[entry["name"] for entry in inputs],
+                output_names=[entry["name"] for entry in outputs],
                 optimize=False,
                 verbose=False,
             )
@@ -52,13 +77,14 @@ def export_onnx(
     _strip(model.graph)
     for function in list(model.functions.values()):
         _strip(function)
-    _name_dims(model.graph, metadata)
+    _name_dims(model.graph, inputs)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
     model.producer_version = lrp_compiler.__version__
-    model.model_version = metadata["schema"]
+    model.model_version = SCHEMA
     model.metadata_props.clear()
-    model.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+    if metadata is not None:
+        model.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     with atomic_path(path) as temporary:
         onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)  # type: ignore[union-attr]
@@ -97,11 +123,10 @@ def _strip(graph: Any) -> None:
             value.metadata_props.clear()
 
 
-def _name_dims(graph: Any, metadata: dict[str, Any]) -> None:
-    """Symbolic dims get the names of the metadata, wherever they occur."""
+def _name_dims(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Symbolic dims get the names that the inputs give them, wherever they occur."""
     names: dict[str, str] = {}
-    entries = [*metadata["inputs"], *metadata["seed_inputs"]]
-    for value, entry in zip(graph.inputs, entries, strict=True):
+    for value, entry in zip(graph.inputs, inputs, strict=True):
         for dim, wanted in zip(value.shape, entry["shape"], strict=True):
             if isinstance(dim, onnx_ir.SymbolicDim) and isinstance(wanted, str):
                 names[str(dim.value)] = wanted

@@ -1,9 +1,9 @@
 """The promises of a relevance graph: which forward values it needs, who asked, and how each is had.
 
-    conv (z⁺) asks for relu            relu: kept, 3.2 MB
-    linear (ε) asks for flatten        flatten: rebuilt from relu by max_pool2d → flatten
-    linear (ε) asks for weight         weight: constant
-    add (ε → 0) asks for nothing       its operands: elided, where the strict policy promises both
+conv (z⁺) asks for relu            relu: kept, 3.2 MB
+linear (ε) asks for flatten        flatten: rebuilt from relu by max_pool2d → flatten
+linear (ε) asks for weight         weight: constant
+add (ε → 0) asks for nothing       its operands: elided, where the strict policy promises both
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ class Plan:
             if promise.resolution != "constant":
                 by = ", ".join(promise.origins[:3]) + (", …" if len(promise.origins) > 3 else "")
                 source = ", ".join(promise.args[:3]) + (", …" if len(promise.args) > 3 else "")
-                table.add_row(
-                    promise.value, promise.module, by, promise.resolution, source, megabytes(promise.nbytes)
-                )
+                table.add_row(promise.value, promise.module, by, promise.resolution, source, megabytes(promise.nbytes))
         return table
 
     def __str__(self) -> str:
@@ -301,9 +299,7 @@ def make_plan(
         for name in given.active:
             operand = given.arguments[name]
             if operand not in asked:
-                promises.append(
-                    Promise(operand.name, module_path(operand), _size(operand), "elided", (node.name,))
-                )
+                promises.append(Promise(operand.name, module_path(operand), _size(operand), "elided", (node.name,)))
     order = {node.name: index for index, node in enumerate(ledger.nodes)}
     promises.sort(key=lambda promise: order[promise.value])
     total = sum(value.cost for value in ledger.values) or 1.0

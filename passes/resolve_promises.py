@@ -123,9 +123,7 @@ class _Splice:
                 self.arrived = new
 
     def _is_known(self, value: Any) -> bool:
-        return isinstance(value, torch.SymInt) and (
-            value.node.expr in self.sizes or value.node.expr in self.calculated
-        )
+        return isinstance(value, torch.SymInt) and (value.node.expr in self.sizes or value.node.expr in self.calculated)
 
     def _size(self, value: torch.SymInt) -> fx.Node:
         """The symbolic size: read off whatever is at hand, or calculated as the forward graph does."""
