@@ -22,8 +22,8 @@ from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx, write_onnx
 from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
-from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
+from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.select_explained import POSITION
 from lrp_compiler.passes.split import split
 from lrp_compiler.quiet import quiet

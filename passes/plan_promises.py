@@ -6,11 +6,11 @@ what was computed last is needed first. A value is *kept* until then, or *rebuil
     kept:    x ──────────► block 3 ──────────► block 6                       (the ends of segments)
     rebuilt: x → 1 → 2 → 3     3 → 4 → 5 → 6                                 (when relevance comes back to the segment)
 
-By default only what is free is rebuilt (views and casts). Under a budget so are elementwise values whose sources are kept
-anyhow, and if that is not enough the graph is cut into segments: the values that cross a cut are kept, and each segment is rebuilt once, when
-relevance reaches it. What is held at any time are the values at the cuts and one segment: with n equal steps that is
-least, about 2√n, for √n segments (Chen et al., "Training deep nets with sublinear memory cost", 2016,
-arXiv 1604.06174). A budget below that is not reachable; the plan says what was.
+By default only what is free is rebuilt (views and casts). Under a budget so are elementwise values whose sources are
+kept anyhow, and if that is not enough the graph is cut into segments: the values that cross a cut are kept, and each
+segment is rebuilt once, when relevance reaches it. What is held at any time are the values at the cuts and one segment:
+with n equal steps that is least, about 2√n, for √n segments (Chen et al., "Training deep nets with sublinear memory
+cost", 2016, arXiv 1604.06174). A budget below that is not reachable; the plan says what was.
 
 Everything is linear in values and edges, but for sorting.
 """

@@ -65,8 +65,8 @@ class Promise:
         value: its node in the forward graph.
         module: the path of the module that computes it.
         nbytes: its size, at the example's sizes.
-        resolution: "kept" (the forward graph hands it over), "rebuilt" (by `chain` from `args`), "constant" (a weight, or
-            computed from weights alone) or "elided" (relevance passed in unit form: nobody asked).
+        resolution: "kept" (the forward graph hands it over), "rebuilt" (by `chain` from `args`), "constant" (a weight,
+            or computed from weights alone) or "elided" (relevance passed in unit form: nobody asked).
         origins: the nodes whose rules asked for it.
         args: the values that rebuilding starts from.
         chain: the nodes that rebuilding computes, in order; the value itself is the last.
@@ -342,7 +342,7 @@ def _promise(
         if current in decision.rebuilt and (current == index or ledger.nodes[current] not in asked):
             chain.add(current)
             stack.extend(ledger.values[current].sources)
-        elif not (ledger.nodes[current].op == "get_attr"):
+        elif ledger.nodes[current].op != "get_attr":
             args.add(current)
     names = tuple(ledger.nodes[i].name for i in sorted(args))
     return Promise(
