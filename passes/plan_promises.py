@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-SEGMENTS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
+SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 """How many segments are tried."""
 
 
@@ -116,12 +116,14 @@ def _without_free(values: Sequence[Value], wanted: Collection[int]) -> set[int]:
 
 
 def _without_cheap(values: Sequence[Value], wanted: Collection[int], kept: Collection[int]) -> Decision:
-    """As by default, but no elementwise value whose sources are kept: each is rebuilt where it is asked for."""
-    at_hand = {index for index, value in enumerate(values) if value.given}
+    """As by default, but nothing that elementwise steps and views make of what is kept: it is rebuilt where asked."""
+    near: set[int] = set()
     result: set[int] = set()
-    for index in sorted(kept):
-        value = values[index]
-        if not (value.cheap and value.sources and all(s in result or s in at_hand for s in value.sources)):
+    for index, value in enumerate(values):
+        steps = (value.cheap or value.free) and value.sources and near.issuperset(value.sources)
+        if value.given or steps or index in kept:
+            near.add(index)
+        if index in kept and not steps:
             result.add(index)
     decision = Decision(result)
     _finish(values, wanted, decision, [])
