@@ -68,6 +68,72 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
     command.add_argument("-o", "--output", type=_explainer_path, required=True, help="M.lrp.onnx or M.lrp.pt2")
+    _add_compile_options(command)
+    command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
+
+    command = _add(
+        subparsers,
+        commands.run_command,
+        "run",
+        "predict and explain",
+        "lrp-compiler run model.lrp.onnx --input x.npy --target 3 -o relevance.npz\n"
+        "  lrp-compiler run text.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz",
+    )
+    _add_explainer_arguments(command, "M.lrp.onnx|M.lrp.pt2")
+    command.add_argument("--seed", metavar="FILE.npy", help="[batch, classes], if compiled with --seed tensor")
+    command.add_argument(
+        "--position", type=_target, metavar="INT|FILE.npy", help="where, if compiled with --position index"
+    )
+    command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
+    command.add_argument("--batch-size", type=int, metavar="N", help="run at most N rows at a time (.onnx)")
+    command.add_argument("-o", "--output", type=Path, required=True, help="npz with output and relevance.<input>")
+
+    command = _add(
+        subparsers,
+        commands.plan_command,
+        "plan",
+        "show which forward values an explainer keeps, and which it rebuilds",
+        "lrp-compiler plan model.pt2 --composite attnlrp --memory-budget 0.5\n  lrp-compiler plan model.lrp.pt2 --json",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL.pt2|M.lrp.pt2", help="a program, or an explainer's file")
+    _add_compile_options(command)
+
+    command = _add(
+        subparsers,
+        commands.coverage_command,
+        "coverage",
+        "list which nodes of a model have a rule, without compiling it",
+        "lrp-compiler coverage model.pt2 --json",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
+
+    command = _add(
+        subparsers,
+        commands.audit_command,
+        "audit",
+        "show node by node where relevance goes: in, out, absorbed, error",
+        "lrp-compiler audit model.lrp.pt2 --input x.npy",
+    )
+    _add_explainer_arguments(command, "M.lrp.pt2")
+    return parser
+
+
+def _add(
+    subparsers: Any, function: Callable[[argparse.Namespace], None], name: str, purpose: str, example: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=purpose,
+        description=purpose[0].upper() + purpose[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(command=function)
+    return command
+
+
+def _add_compile_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--composite", default="epsilon", help="which rules apply where (default: %(default)s)")
     command.add_argument(
         "--option",
@@ -103,58 +169,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="input, parameter or module whose relevance is wanted; once for each (default: all inputs)",
     )
-    command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
-
-    command = _add(
-        subparsers,
-        commands.run_command,
-        "run",
-        "predict and explain",
-        "lrp-compiler run model.lrp.onnx --input x.npy --target 3 -o relevance.npz\n"
-        "  lrp-compiler run text.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz",
-    )
-    _add_explainer_arguments(command, "M.lrp.onnx|M.lrp.pt2")
-    command.add_argument("--seed", metavar="FILE.npy", help="[batch, classes], if compiled with --seed tensor")
     command.add_argument(
-        "--position", type=_target, metavar="INT|FILE.npy", help="where, if compiled with --position index"
+        "--memory-budget",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the promised bytes that may be held; the rest is rebuilt (default: %(default)s)",
     )
-    command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
-    command.add_argument("--batch-size", type=int, metavar="N", help="run at most N rows at a time (.onnx)")
-    command.add_argument("-o", "--output", type=Path, required=True, help="npz with output and relevance.<input>")
-
-    command = _add(
-        subparsers,
-        commands.coverage_command,
-        "coverage",
-        "list which nodes of a model have a rule, without compiling it",
-        "lrp-compiler coverage model.pt2 --json",
-    )
-    command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
-
-    command = _add(
-        subparsers,
-        commands.audit_command,
-        "audit",
-        "show node by node where relevance goes: in, out, absorbed, error",
-        "lrp-compiler audit model.lrp.pt2 --input x.npy",
-    )
-    _add_explainer_arguments(command, "M.lrp.pt2")
-    return parser
-
-
-def _add(
-    subparsers: Any, function: Callable[[argparse.Namespace], None], name: str, purpose: str, example: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=purpose,
-        description=purpose[0].upper() + purpose[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.set_defaults(command=function)
-    return command
 
 
 def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> None:

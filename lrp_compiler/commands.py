@@ -20,17 +20,7 @@ def compile_command(arguments: argparse.Namespace) -> None:
     _must_exist(arguments.model)
     check_destination(arguments.output)
     with stages("load torch") as progress:
-        import lrp_compiler as lrp
-        from lrp_compiler.compiler import resolve_composite
-
-        explainer = lrp.compile(
-            arguments.model,
-            composite=resolve_composite(arguments.composite, dict(arguments.option)),
-            target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
-            seed=arguments.seed,
-            wrt=arguments.wrt,
-            progress=progress,
-        )
+        explainer = _compiled(arguments, progress)
         if progress is not None:
             progress("write")
         if arguments.output.suffix == ".onnx":
@@ -63,6 +53,20 @@ def run_command(arguments: argparse.Namespace) -> None:
     )
 
 
+def plan_command(arguments: argparse.Namespace) -> None:
+    """`plan`: the promises of an explainer, and how each is resolved."""
+    _must_exist(arguments.model)
+    with stages("load torch") as progress:
+        import lrp_compiler as lrp
+        from lrp_compiler.errors import FormatError
+
+        try:
+            explainer = lrp.load(arguments.model)
+        except FormatError:  # a program that is still to be compiled
+            explainer = _compiled(arguments, progress)
+    _report_table(arguments, explainer.plan)
+
+
 def coverage_command(arguments: argparse.Namespace) -> None:
     """`coverage`: which nodes of a model have a rule."""
     _must_exist(arguments.model)
@@ -84,6 +88,21 @@ def audit_command(arguments: argparse.Namespace) -> None:
 
         audit = lrp.load(arguments.explainer).audit(*map(_tensor, args), **_tensors(kwargs))
     _report_table(arguments, audit)
+
+
+def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
+    import lrp_compiler as lrp
+    from lrp_compiler.compiler import resolve_composite
+
+    return lrp.compile(
+        arguments.model,
+        composite=resolve_composite(arguments.composite, dict(arguments.option)),
+        target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
+        seed=arguments.seed,
+        wrt=arguments.wrt,
+        memory_budget=arguments.memory_budget,
+        progress=progress,
+    )
 
 
 def _explain_in_onnxruntime(

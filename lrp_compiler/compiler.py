@@ -111,12 +111,17 @@ def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | N
         return composite
     if composite not in COMPOSITES:
         raise CompositeError(f"Unknown composite {composite!r}: choose one of {', '.join(sorted(COMPOSITES))}.")
-    try:
-        return COMPOSITES[composite](**(options or {}))
-    except TypeError as error:
+    given, factory = dict(options or {}), COMPOSITES[composite]
+    parameters = signature(factory).parameters
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
+    unknown = [name for name in given if name not in parameters]
+    if missing or unknown:
+        takes = ", ".join(name if p.default is p.empty else f"{name}={p.default}" for name, p in parameters.items())
+        wrong = f"needs {' and '.join(missing)}" if missing else f"has no option {unknown[0]!r}"
         raise CompositeError(
-            f"The composite {composite!r} takes {signature(COMPOSITES[composite])}: {error}."
-        ) from error
+            f"The composite {composite!r} {wrong}: lrp.composites.{factory.__name__}({takes}), or --option NAME=VALUE."
+        )
+    return factory(**given)
 
 
 def choose_output(captured: Capture, wanted: str | int | None = None) -> int:

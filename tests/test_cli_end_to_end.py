@@ -119,3 +119,52 @@ def test_audit_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixtur
     assert "linear" in capsys.readouterr().out
     assert call("audit m.lrp.pt2 --input x.npy --target 1 --json") == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_classes_options_and_parameters_on_the_command_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = "compile model.pt2 -o m.lrp.onnx --target 2,0:1 --seed one --wrt x --wrt layers.0.weight "
+    assert call(line + "--composite attnlrp-gamma --option linear=0.5 --memory-budget 0.5") == 0
+    assert call("run m.lrp.onnx --input x.npy -o r.npz") == 0
+    expected = lrp.compile(
+        "model.pt2",
+        composite=lrp.composites.attnlrp_gamma(linear=0.5),
+        target=[2, (0, 1)],
+        seed="one",
+        wrt=["x", "layers.0.weight"],
+    )(torch.from_numpy(np.load("x.npy")))
+
+    with np.load("r.npz") as arrays:
+        for name, value in expected.relevance.items():
+            np.testing.assert_allclose(arrays[f"relevance.{name}"], value.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--composite epsilon-gamma-box", ["low", "high", "--option"]),
+        ("--composite epsilon --option alpha=2", ["'alpha'", "epsilon=1e-06"]),
+        ("--memory-budget 2", ["between 0 and 1", "2"]),
+        ("--wrt layers.7", ["layers.7", "no module"]),
+        ("--position sum", ["no position"]),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(
+    arguments: str, words: list[str], folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(f"compile model.pt2 -o m.lrp.onnx {arguments}") == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+
+    assert [word for word in words if word not in message] == []
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt2", "x.npy"]
+
+
+@pytest.mark.parametrize("made", ["model.pt2", "m.lrp.pt2"])
+def test_plan_of_a_program_and_of_an_explainer(made: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("compile model.pt2 -o m.lrp.pt2 --composite epsilon") == 0
+    capfd.readouterr()
+    assert call(f"plan {made} --composite epsilon --json") == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert {row["resolution"] for row in plan["promises"]} == {"kept", "constant"}
+
+    assert call(f"plan {made} --composite epsilon") == 0
+    assert "linear_1" in capfd.readouterr().out
