@@ -90,8 +90,15 @@ BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
     """What `run_decompositions` takes. An op with a rule of the user's own stays whole."""
     torchs = dict(torch.export.default_decompositions().items()) | get_decompositions(BEYOND_CORE)
-    table = {op: function for op, function in torchs.items() if op not in OPERATORS} | DECOMPOSITIONS
+    table = {op: function for op, function in torchs.items() if op not in OPERATORS and not _checks(op)}
+    table |= DECOMPOSITIONS
     return {op: function for op, function in table.items() if not _has_rule_of_user(op)}
+
+
+def _checks(op: Any) -> bool:
+    """Whether the op is written out with a check of its result (a matrix that cannot be inverted): an effect."""
+    name = str(getattr(op, "_opname", ""))
+    return name == "inverse" or hasattr(aten, f"{name}_ex")
 
 
 def _has_rule_of_user(op: Any) -> bool:
