@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .linear_map import LinearMap, Term, add_up, clamp_sign, scaled, sign_parts, support
 from .op import Op, only
@@ -22,7 +21,6 @@ from .registry import operator
 from .relevance import as_int
 
 aten = torch.ops.aten
-Size = int | torch.SymInt
 
 
 @dataclass(frozen=True)
@@ -93,143 +91,82 @@ def _along(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One spatial dim that is resized: `size` elements to `want`, by a given scale factor or by what the sizes say."""
-
-    size: Size
-    want: Size
-    factor: float | None
-    align: bool
-    dtype: torch.dtype
-    device: torch.device
-
-    @property
-    def step(self) -> Any:
-        """Distance of two results, in elements of the input."""
-        return 1.0 / self.factor if self.factor else self.size / self.want
-
-    def range(self, count: Size, dtype: torch.dtype) -> Tensor:
-        """0, 1, … count − 1."""
-        return torch.arange(count, dtype=dtype, device=self.device)
-
-    def positions(self) -> Tensor:
-        """Where each result lies between the elements of the input; float32 at least."""
-        rows = self.range(self.want, torch.promote_types(self.dtype, torch.float32))
-        if self.align:
-            return rows * ((self.size - 1) / (self.want - 1) if self.want > 1 else 0.0)
-        return (rows + 0.5) * self.step - 0.5
-
-    def at(self, index: Tensor) -> Tensor:
-        """`[want, size]`: 1 where the row's index is the column, indices beyond the border taken at the border."""
-        clamped = index.clamp(min=0, max=self.size - 1).unsqueeze(-1)
-        return (clamped == self.range(self.size, index.dtype)).to(index.dtype)
-
-
-Matrix = Callable[[Axis], Tensor]
-"""Axis → `[want, size]`."""
-
-
-def nearest(axis: Axis) -> Tensor:
-    """Element ⌊i · size/want⌋, in float32 as torch computes it (and exactly where sizes are equal or double)."""
-    exact = statically_known_true(axis.size == axis.want) or statically_known_true(axis.want == 2 * axis.size)
-    step = axis.size / axis.want if exact else axis.step
-    return axis.at((axis.range(axis.want, torch.float32) * step).floor())
-
-
-def nearest_exact(axis: Axis) -> Tensor:
-    """Element ⌊(i + ½) · size/want⌋, in float32 as torch computes it."""
-    return axis.at(((axis.range(axis.want, torch.float32) + 0.5) * axis.step).floor())
-
-
-def linear(axis: Axis) -> Tensor:
-    """The hat function around each position, positions clamped to the border."""
-    position = axis.positions().clamp(min=0, max=axis.size - 1)
-    return (1 - (position.unsqueeze(-1) - axis.range(axis.size, position.dtype)).abs()).clamp(min=0)
-
-
-def cubic(axis: Axis) -> Tensor:
-    """Keys' cubic convolution with a = −¾ over four neighbours."""
-    position = axis.positions()
-    first = position.floor().clamp(max=axis.size - 1)
-    t = (position - first).clamp(min=0, max=1)
-    weights = (_outer_cubic(t + 1), _inner_cubic(t), _inner_cubic(1 - t), _outer_cubic(2 - t))
-    return add_up([weight.unsqueeze(-1) * axis.at(first + offset) for offset, weight in enumerate(weights, start=-1)])
-
-
-CUBIC = -0.75
-"""a, as torch has it."""
-
-
-def _inner_cubic(t: Tensor) -> Tensor:
-    return ((CUBIC + 2) * t - (CUBIC + 3)) * t * t + 1
-
-
-def _outer_cubic(t: Tensor) -> Tensor:
-    return ((CUBIC * t - 5 * CUBIC) * t + 8 * CUBIC) * t - 4 * CUBIC
-
-
-@dataclass(frozen=True)
 class Mode:
-    """How the weights of one dim are made, how many make one result, and whether they are ≥ 0."""
+    """How many input elements make one result, along one dim, and whether the weights are ≥ 0."""
 
-    matrix: Matrix
     neighbours: int
     nonnegative: bool = True
 
 
-NEAREST, NEAREST_EXACT, LINEAR = Mode(nearest, 1), Mode(nearest_exact, 1), Mode(linear, 2)
+NEAREST, LINEAR, CUBIC = Mode(1), Mode(2), Mode(4, nonnegative=False)
 MODES: dict[Any, Mode] = {
     aten.upsample_nearest1d.vec: NEAREST,
     aten.upsample_nearest2d.vec: NEAREST,
     aten.upsample_nearest3d.vec: NEAREST,
-    aten._upsample_nearest_exact1d.vec: NEAREST_EXACT,
-    aten._upsample_nearest_exact2d.vec: NEAREST_EXACT,
-    aten._upsample_nearest_exact3d.vec: NEAREST_EXACT,
+    aten._upsample_nearest_exact1d.vec: NEAREST,
+    aten._upsample_nearest_exact2d.vec: NEAREST,
+    aten._upsample_nearest_exact3d.vec: NEAREST,
     aten.upsample_linear1d.vec: LINEAR,
     aten.upsample_bilinear2d.vec: LINEAR,
     aten.upsample_trilinear3d.vec: LINEAR,
-    aten.upsample_bicubic2d.vec: Mode(cubic, 4, nonnegative=False),
+    aten.upsample_bicubic2d.vec: CUBIC,
 }
 
 
 @operator(*MODES, kind="interpolation", family="linear map", rule="epsilon", when=only("input"))
 def interpolation(op: Op) -> LinearMap:
     """`torch.nn.functional.interpolate` without antialiasing ("area" arrives as an adaptive average pool)."""
-    mode = MODES[op.target]
-    sizes, wants = op.shape("input")[2:], op.output_shape[2:]
-    channel = -1 - len(sizes)
-    factors = op.option("scale_factors") or [None] * len(sizes)
-    repeats = [repeated(*dim) for dim in zip(sizes, wants, factors, strict=True)]
+    mode, dims = MODES[op.target], op.rank("input") - 2
+    repeats = repetitions(op, dims)
     if mode.neighbours == 1 and all(repeats):
-        return LinearMap((blocks(op, repeats, channel),))
-    options = bool(op.arguments.get("align_corners")), op.dtype("input"), op.device("input")
-
-    def weight() -> Separable:
-        axes = [Axis(*dim, *options) for dim in zip(sizes, wants, factors, strict=True)]
-        return Separable((tuple(mode.matrix(axis).to(axis.dtype) for axis in axes),), mode.nonnegative)
-
+        return LinearMap((blocks(op, repeats),))
     term = Term(
         "input",
         apply=lambda x, weight: weight.apply(x),
         transpose=lambda q, weight: weight.transpose(q),
-        weight=weight,
-        fan_in=mode.neighbours ** len(sizes),
-        channel=channel,
+        weight=lambda: Separable((tuple(matrix(op, dim, dims) for dim in range(dims)),), mode.nonnegative),
+        fan_in=mode.neighbours**dims,
+        channel=-1 - dims,
     )
     return LinearMap((term,))
 
 
-def repeated(size: Size, want: Size, factor: float | None) -> int:
-    """How often each element occurs in a row if that is a power of two (others are subject to rounding), else 0."""
-    known, wanted = as_int(size), as_int(want)
-    if factor is None:
-        times = 0 if known is None or wanted is None or wanted % known else wanted // known
-    else:
+def matrix(op: Op, dim: int, dims: int) -> Tensor:
+    """`[out, in]`: what the op makes of the unit vectors along one spatial dim, the others being of size 1.
+
+    Taken from the op itself, since positions are rounded differently by dtype, number of dims and runtime.
+    """
+
+    def along(value: Any, other: Any) -> list[Any]:
+        return [value if index == dim else other for index in range(dims)]
+
+    size = op.shape("input")[2 + dim]
+    index = torch.arange(size, device=op.device("input"))
+    basis = (index.unsqueeze(-1) == index).to(op.dtype("input"))
+    options = {
+        name: op.option(name) for name in ("output_size", "scale_factors", "align_corners") if name in op.arguments
+    }
+    for name, other in (("output_size", 1), ("scale_factors", 1.0)):
+        options[name] = None if options[name] is None else along(options[name][dim], other)
+    return op.target(basis.reshape(1, size, *along(size, 1)), **options).reshape(size, -1).t()
+
+
+def repetitions(op: Op, dims: int) -> list[int]:
+    """How often each element occurs in a row, if that is a power of two (others are subject to rounding), else 0."""
+    factors = op.option("scale_factors") or [None] * dims
+    sizes = zip(op.shape("input")[2:], op.output_shape[2:], factors, strict=True)
+    return [_repeated(as_int(size), as_int(want), factor) for size, want, factor in sizes]
+
+
+def _repeated(size: int | None, wanted: int | None, factor: float | None) -> int:
+    if factor is not None:
         times = int(factor) if factor == int(factor) else 0
+    else:
+        times = 0 if size is None or wanted is None or wanted % size else wanted // size
     return times if times > 0 and times & (times - 1) == 0 else 0
 
 
-def blocks(op: Op, repeats: Sequence[int], channel: int) -> Term:
+def blocks(op: Op, repeats: Sequence[int]) -> Term:
     """Every element repeated: the transpose sums over blocks."""
 
     def transpose(q: Tensor, weight: Any) -> Tensor:
@@ -241,4 +178,4 @@ def blocks(op: Op, repeats: Sequence[int], channel: int) -> Term:
     def apply(x: Tensor, weight: Any) -> Tensor:
         return scaled(op.target(x, op.option("output_size"), op.option("scale_factors")), weight)
 
-    return Term("input", apply=apply, transpose=transpose, channel=channel)
+    return Term("input", apply=apply, transpose=transpose, channel=-1 - len(repeats))
