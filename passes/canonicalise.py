@@ -163,7 +163,8 @@ def _gathered(ranking: fx.Node) -> fx.Node:
 
 
 def _pooled(pool: fx.Node) -> fx.Node:
-    return call(pool.graph, POOLS[pool.target], *pool.args, like=pool, **pool.kwargs)
+    whole: Any = POOLS[pool.target]  # type: ignore[index]
+    return call(pool.graph, whole, *pool.args, like=pool, **pool.kwargs)
 
 
 def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,7 +59,7 @@ def log_softmax_native(tensor: Tensor, dim: int, half_to_float: bool) -> Tensor:
     return log_softmax(tensor, dim, torch.float32 if half_to_float else None)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax_native,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def embedding_bag_default(
     )
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.index_put.default: index_put,
     aten._unsafe_index_put.default: unchecked_index_put,
     aten.index_add.default: index_add,

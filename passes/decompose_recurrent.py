@@ -172,7 +172,7 @@ GRU = Recurrence(gru_step, ((2,), (0, 1)), 3)  # n; r, z
 RNN_TANH = Recurrence(rnn_step(torch.tanh), ((0,),), 1)
 RNN_RELU = Recurrence(rnn_step(torch.relu), ((0,),), 1)
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.lstm.input: layers(LSTM),
     aten.gru.input: layers(GRU),
     aten.rnn_tanh.input: layers(RNN_TANH),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def type_as(tensor: Tensor, other: Tensor) -> Tensor:
     return tensor.to(other.dtype)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.split.Tensor: split,
     aten.split_with_sizes.default: split_with_sizes,
     aten.chunk.default: chunk,

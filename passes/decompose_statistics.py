@@ -6,7 +6,7 @@ becomes a layer norm over reshaped dims, which has a rule that freezes its stati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -102,9 +102,9 @@ def vector_norm(
 ) -> Tensor:
     """`(Σ |x|ᵖ)^(1/p)`."""
     tensor = tensor if dtype is None else tensor.to(dtype)
-    dims = list(range(tensor.dim())) if dim is None else dim
+    dims = list(range(tensor.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     if abs(ord) == float("inf"):
-        return (torch.amax if ord > 0 else torch.amin)(tensor.abs(), dims, keepdim)  # type: ignore[arg-type]
+        return (torch.amax if ord > 0 else torch.amin)(tensor.abs(), dims, keepdim)
     if ord == 0:
         return (tensor != 0).to(tensor.dtype).sum(dims, keepdim)
     if ord == 1:
@@ -204,7 +204,7 @@ def cumulative_product(tensor: Tensor, dim: int, *, dtype: torch.dtype | None = 
     return torch.stack(results, dim)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.rms_norm.default: rms_norm,
     aten.group_norm.default: group_norm,
     aten.native_group_norm.default: native_group_norm,

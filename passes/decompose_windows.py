@@ -145,7 +145,7 @@ def border(mode: str) -> Callable[[Tensor, Sequence[Any]], Tensor]:
     return lambda tensor, padding: pad(tensor, padding, mode)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.adaptive_avg_pool1d.default: adaptive_average(1),
     aten.adaptive_avg_pool2d.default: adaptive_average(2),
     aten._adaptive_avg_pool2d.default: adaptive_average(2),

@@ -170,10 +170,11 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of `to_dict`."""
-        rows = [
-            Promise(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        tuples: list[dict[str, Any]] = [
+            {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
             for row in data["promises"]
         ]
+        rows = [Promise(**row) for row in tuples]
         return cls(**{**data, "promises": rows})
 
 

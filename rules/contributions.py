@@ -36,7 +36,7 @@ class Direct:
         split: Callable[[Weight], Mapping[int, Weight]] = sign_parts,
     ) -> None:
         self.op = op
-        self.parts = (*linear.terms, *constants)
+        self.parts = linear.parts(constants)
         self.split = split
         self._pairs: dict[Any, dict[int, list[tuple[Any, Weight]]]] = {}
 
@@ -85,7 +85,7 @@ class HalfSums:
         self.op = op
         kept = len(constants) == len(linear.constants)
         self.z = op.output if kept else without_constants(op, linear)
-        parts = (*linear.terms, *constants)
+        parts = linear.parts(constants)
         self.size = add_up([part.apply(self._magnitude(part), abs(part.weight())) for part in parts])
 
     def _magnitude(self, part: Any) -> Any:

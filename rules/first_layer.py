@@ -48,7 +48,7 @@ def _by_weights(
 ) -> Flow:
     """`R_x = Vᵀ(R / s(V·1 + c))`, V and c being the modified weights and constants."""
     split_check(op, linear)
-    weights: dict[Any, Weight] = {part: modify(part.weight()) for part in (*linear.terms, *constants)}
+    weights: dict[Any, Weight] = {part: modify(part.weight()) for part in linear.parts(constants)}
 
     def z() -> Tensor:
         ones = {term: term.ones(op) for term in linear.terms}

@@ -118,6 +118,10 @@ class LinearMap:
         """How many products make one output at least."""
         return max(UNKNOWN_FAN_IN if (known := as_int(term.fan_in)) is None else known for term in self.terms)
 
+    def parts(self, constants: Sequence[Constant]) -> list[Any]:
+        """The terms, and the constants that a rule reckons with."""
+        return [*self.terms, *constants]
+
     def kept(self, bias: str) -> tuple[Constant, ...]:
         """The constants that a rule reckons with.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .linear_map import Constant, LinearMap, Message, Term, add_up, hand_on, split_check
+from .linear_map import LinearMap, Message, add_up, hand_on, split_check
 from .op import Op
 from .product import GATE, uniform_matmul
 from .registry import Flow, family_rule
@@ -22,8 +22,7 @@ def magnitude(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 
     """
     split_check(op, linear)
     constants = tuple(constant for constant in linear.constants if isinstance(constant.weight(), Tensor))
-    parts: list[Term | Constant] = [*linear.terms, *constants]
-    size = add_up([part.apply(abs(part.value(op)), abs(part.weight())) for part in parts])
+    size = add_up([part.apply(abs(part.value(op)), abs(part.weight())) for part in linear.parts(constants)])
     q = op.total(relevance) / (size + epsilon)
     op.absorb("stabiliser", lambda: q * epsilon)
     return hand_on(op, linear, lambda part: [Message(q, abs(part.weight()), abs(part.value(op)))], constants)

@@ -68,7 +68,7 @@ class Op:
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
     ) -> None:
-        self.target = target
+        self.target: Any = target
         self.arguments = arguments
         self.active = tuple(active)
         self.wanted = tuple(wanted)

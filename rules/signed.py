@@ -187,7 +187,7 @@ def gamma_one_sided(
     constants = linear.kept(bias)
 
     def z() -> Tensor:
-        return add_up([part.apply(part.value(op), strong(part)) for part in (*linear.terms, *constants)])
+        return add_up([part.apply(part.value(op), strong(part)) for part in linear.parts(constants)])
 
     def strong(part: Any) -> Weight:
         return stressed(part.weight(), gamma)[+1]
