@@ -96,6 +96,9 @@ def _calculated_index(node: fx.Node, active: Collection[fx.Node], varying: Colle
 
 
 def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
+    if is_tensor(node) and not is_tensor(value):
+        # Of an op with several results: indices among them (of a top-k) carry nothing.
+        return bool(node.meta["val"].is_floating_point() or node.meta["val"].is_complex())
     if not is_tensor(value) or not is_tensor(node):
         return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
     source, result = value.meta["val"].dtype, node.meta["val"].dtype

@@ -4,7 +4,7 @@
 
 The projections of all steps are one matrix product. A gate's product is marked as such (`lrp::gate`): the signal takes
 all of the relevance, the gate nothing. The weights of signal and gates are kept apart, so that relevance passes the
-signal's part only. A layer over a sequence of varying length stays as it is, and is reported as not supported.
+signal's part only. (torch.export fixes the length of a sequence that a recurrent layer reads.)
 
 Source: Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", WASSA 2017,
 arXiv 1706.07206.
@@ -99,7 +99,7 @@ def _direction(recurrence: Recurrence, steps: Tensor, state: State, params: Weig
     input_weight, hidden_weight, input_bias, hidden_bias, projection = params
     projections = recurrence.project(steps, input_weight, input_bias)
     weights = [*recurrence.pieces(hidden_weight), *recurrence.pieces(hidden_bias), projection]
-    times = list(range(steps.shape[0]))
+    times = range(int(steps.shape[0]))
     results = []
     for time in reversed(times) if backward else times:
         state = recurrence.step([projected[time] for projected in projections], state, weights)
@@ -122,8 +122,6 @@ def layers(recurrence: Recurrence) -> Callable[..., Any]:
         batch_first: bool,
     ) -> Any:
         steps = tensor.transpose(0, 1) if batch_first else tensor
-        if not isinstance(steps.shape[0], int):
-            return NotImplemented
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         directions = 2 if bidirectional else 1
         each = len(params) // (num_layers * directions)

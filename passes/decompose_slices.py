@@ -11,6 +11,9 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 aten = torch.ops.aten
 
+END = 1 << 62
+"""From here on, a slice's end means: to the end."""
+
 
 def split(tensor: Tensor, split_size: int, dim: int = 0) -> list[Tensor]:
     """Slices of `split_size`, the last one perhaps shorter."""
@@ -55,7 +58,8 @@ def slice_scatter(
     source = source.expand(*tensor.shape[:dim], source.shape[dim], *tensor.shape[dim + 1 :])
     size = tensor.shape[dim]
     first = _position(start, size, 0)
-    last = torch.sym_max(_position(end, size, size), first)
+    last = _position(end, size, size)
+    last = last if statically_known_true(first <= last) else torch.sym_max(last, first)
     if step != 1:
         positions = torch.arange(first, last, step, device=tensor.device)
         return tensor.scatter(dim, along(positions, dim, tensor.dim()).expand(source.shape), source)
@@ -69,7 +73,7 @@ def slice_scatter(
 
 def _position(index: Any, size: Any, default: Any) -> Any:
     """A slice's bound as torch reads it: negative ones count from the end, the rest is cut off at the ends."""
-    if index is None:
+    if index is None or (isinstance(index, int) and index >= END):
         return default
     if statically_known_true(index < 0):
         return torch.sym_max(index + size, 0)
@@ -106,8 +110,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.chunk.default: chunk,
     aten.unbind.int: unbind,
     aten.copy.default: copy,
-    aten.slice_scatter.default: slice_scatter,
-    aten.select_scatter.default: select_scatter,
-    aten.diagonal_scatter.default: diagonal_scatter,
     aten.type_as.default: type_as,
 }

@@ -27,6 +27,7 @@ from . import (
     decompose_statistics,
     decompose_windows,
 )
+from .write_out_scatters import WRITTEN_OUT
 
 aten = torch.ops.aten
 
@@ -55,6 +56,11 @@ def rrelu(tensor: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: 
     return functional.leaky_relu(tensor, (lower + upper) / 2)
 
 
+def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """A constant, made of nothing but the tensor's shape."""
+    return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
+
+
 def hypotenuse(left: Tensor, right: Tensor) -> Tensor:
     """`√(a² + b²)`."""
     return (left * left + right * right).sqrt()
@@ -79,6 +85,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.clamp_min.Tensor: clamp,
     aten.clamp_max.Tensor: lambda tensor, max: clamp(tensor, None, max),
     aten.rrelu.default: rrelu,
+    aten.full_like.default: full_like,
     aten.hypot.default: hypotenuse,
     aten.copysign.Tensor: copysign,
 }
@@ -90,7 +97,8 @@ BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
     """What `run_decompositions` takes. An op with a rule of the user's own stays whole."""
     torchs = dict(torch.export.default_decompositions().items()) | get_decompositions(BEYOND_CORE)
-    table = {op: function for op, function in torchs.items() if op not in OPERATORS and not _checks(op)}
+    whole = OPERATORS.keys() | WRITTEN_OUT.keys()
+    table = {op: function for op, function in torchs.items() if op not in whole and not _checks(op)}
     table |= DECOMPOSITIONS
     return {op: function for op, function in table.items() if not _has_rule_of_user(op)}
 

@@ -172,7 +172,7 @@ def emit_relevance(
         handed = dict(zip(nodes, tensors, strict=False))
 
         def fetch(node: Any) -> Tensor:
-            return handed[node]
+            return handed[node] if node in handed else node.meta["val"]
 
         def asked(origin: fx.Node, value: fx.Node) -> None:
             promises[origin, value] = None

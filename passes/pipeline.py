@@ -28,6 +28,7 @@ from .fuse_functions import fuse_functions
 from .join import join
 from .lower_gates import lower_gates
 from .lower_transposes import lower_transposes
+from .pair_complex import pair_complex
 from .plan_promises import plan as plan_segments
 from .positive_branch import leave_out_negative_branches
 from .promises import Ledger, Plan, make_plan
@@ -40,6 +41,7 @@ from .split_bias import split_bias
 from .text import graph_text
 from .unlift import unlift
 from .wanted_values import parameters_of, wanted_values
+from .write_out_scatters import write_out_scatters
 
 Progress = Callable[[str], None]
 PLANNERS = {"segments": plan_segments}
@@ -91,7 +93,7 @@ def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress, prim
     forward = unlift(program.run_decompositions(decomposition_table()))
     dump("unlift", forward)
     progress("canonicalise")
-    for rewrite in (simplify, split_bias if primitives else fold_batch_norm):
+    for rewrite in (write_out_scatters, simplify, pair_complex, split_bias if primitives else fold_batch_norm):
         forward = rewrite(forward).graph_module
         dump(rewrite.__name__, forward)
     return forward

@@ -78,6 +78,12 @@ class _Splice:
         for index in sorted({*promised.values(), *self._sources()} - self.decision.rebuilt):
             self._hand_over(index)
         for node in self.relevance.graph.find_nodes(op="placeholder"):
+            # A size that nothing else has: of a slice that only its shape is asked of.
+            sizes = [user.meta["val"] for user in node.users if user.target is aten.sym_size.int]
+            if "promise" in node.meta and node not in promised and not all(map(self._is_known, sizes)):
+                promised[node] = by_name[node.meta["promise"]]
+                self._hand_over(promised[node])
+        for node in self.relevance.graph.find_nodes(op="placeholder"):
             if "promise" not in node.meta:
                 self.copies[node] = self.graph.placeholder(node.name)
                 self.copies[node].meta.update(node.meta)

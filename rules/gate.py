@@ -47,4 +47,6 @@ def constant_signal(op: Op) -> Quotient:
     return None
 
 
-operator(RECURRENT_GATE, kind=KIND, family="elementwise", rule="zero", when=only("other"))(constant_signal)
+operator(RECURRENT_GATE, kind="gate of a constant", family="elementwise", rule="zero", when=only("other"))(
+    constant_signal
+)

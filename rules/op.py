@@ -114,7 +114,8 @@ class Op:
 
     def option(self, name: str) -> Any:
         """A plain argument (stride, dim, …), its schema default where it was not given."""
-        return self.arguments[name]
+        # A size that is only known at run time is a handle, too, perhaps among others in a list.
+        return torch.fx.map_arg(self.arguments[name], self._fetch)
 
     def tensor(self, name: str) -> Tensor:
         """The forward value of an operand: asking makes a promise."""
