@@ -72,8 +72,18 @@ class _Splice:
     def run(self) -> fx.GraphModule:
         promised: dict[fx.Node, int] = {}
         by_name = {node.name: index for index, node in enumerate(self.ledger.nodes)}
-        for node in self.relevance.graph.find_nodes(op="placeholder"):
-            if _is_read(node):
+        placeholders = self.relevance.graph.find_nodes(op="placeholder")
+        known = {
+            size.node.expr
+            for node in placeholders
+            if _is_read(node) or "promise" not in node.meta
+            for size in (node.meta["val"].shape if is_tensor(node) else ())
+            if isinstance(size, torch.SymInt)
+        }
+        for node in placeholders:
+            sizes = {user.meta["val"].node.expr for user in node.users if user.target is aten.sym_size.int}
+            # A size that nothing else has is read off the value, whose other numbers nobody wants.
+            if "promise" in node.meta and (_is_read(node) or sizes - known - set(self.calculated)):
                 promised[node] = by_name[node.meta["promise"]]
         for index in sorted({*promised.values(), *self._sources()} - self.decision.rebuilt):
             self._hand_over(index)

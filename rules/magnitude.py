@@ -5,11 +5,14 @@ Source: "Always Keep Your Promises: DynamicLRP", arXiv 2512.07010.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from .linear_map import LinearMap, Message, add_up, hand_on, split_check
 from .op import Op
-from .product import GATE, uniform_matmul
+from .product import uniform_matmul
 from .registry import Flow, family_rule
 from .relevance import Relevance, sum_to_shape, total
 
@@ -22,17 +25,33 @@ def magnitude(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 
     """
     split_check(op, linear)
     constants = tuple(constant for constant in linear.constants if isinstance(constant.weight(), Tensor))
-    size = add_up([part.apply(abs(part.value(op)), abs(part.weight())) for part in linear.parts(constants)])
-    q = op.total(relevance) / (size + epsilon)
+    parts = linear.parts(constants)
+    size = add_up([part.apply(magnitude_of(part.value(op)), magnitude_of(part.weight())) for part in parts])
+    q = _total(op, relevance) / (size + epsilon)
     op.absorb("stabiliser", lambda: q * epsilon)
-    return hand_on(op, linear, lambda part: [Message(q, abs(part.weight()), abs(part.value(op)))], constants)
+    return hand_on(
+        op, linear, lambda part: [Message(q, magnitude_of(part.weight()), magnitude_of(part.value(op)))], constants
+    )
+
+
+def magnitude_of(value: Any) -> Any:
+    """`|value|`, an infinite one (a mask) as the largest number that there is."""
+    return abs(value).clamp(max=torch.finfo(value.dtype).max) if isinstance(value, Tensor) else abs(value)
+
+
+def _total(op: Op, relevance: Relevance) -> Tensor:
+    """`R`, with 0 for a result that a mask made infinite and that got no share."""
+    if relevance.form == "total" or relevance.as_total is not None:
+        return op.total(relevance)
+    most = torch.finfo(relevance.tensor.dtype).max
+    return relevance.tensor * op.output.clamp(-most, most)
 
 
 @family_rule("product", "magnitude")
 def product(op: Op, factors: dict[str, str], relevance: Relevance, epsilon: float = 1e-11) -> Flow:
     """`R_a = R·|a| / (|a| + |b| + ε)`."""
-    sizes: dict[str, Tensor] = {name: op.tensor(name).abs() for name in factors if name != GATE}
-    q = op.total(relevance) / (add_up(list(sizes.values())) + epsilon)
+    sizes: dict[str, Tensor] = {name: magnitude_of(op.tensor(name)) for name in factors}
+    q = _total(op, relevance) / (add_up(list(sizes.values())) + epsilon)
     op.absorb("stabiliser", lambda: q * epsilon)
     return {name: total(sum_to_shape(q * share, op.shape(name))) for name, share in sizes.items()}
 

@@ -55,7 +55,7 @@ def signal(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
     return {name: share.map(lambda r: sum_to_shape(r, op.shape(name))), gate: None}
 
 
-@operator(aten.div.Tensor, kind="product", family="quotient", rule="frozen-divisor", when=two_active)
+@operator(aten.div.Tensor, kind="quotient", family="quotient", rule="frozen-divisor", when=two_active)
 def quotient(op: Op) -> None:
     """a / b."""
 

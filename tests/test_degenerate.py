@@ -33,18 +33,11 @@ EVERYDAY = {
     "gated": ("attnlrp-gamma", "dynamic-lrp"),
     "functions": ("epsilon", "attnlrp", "dynamic-lrp"),
 }
-INFINITE_MAGNITUDE = pytest.mark.xfail(
-    reason="dynamic-lrp: a share of an infinite magnitude is 0 · ∞; two activations' quotient has no rule", strict=True
-)
-BROKEN = {(network, "dynamic-lrp") for network in ("masked attention", "gated", "functions")}
 CASES = [
     pytest.param(
         network,
         composite,
-        marks=[
-            *([] if composite in EVERYDAY[network] else [pytest.mark.heavy]),
-            *([INFINITE_MAGNITUDE] if (network, composite) in BROKEN else []),
-        ],
+        marks=[] if composite in EVERYDAY[network] else [pytest.mark.heavy],
     )
     for network in NETWORKS
     for composite in COMPOSITES
@@ -126,7 +119,7 @@ class FirstRow(nn.Module):
 
 @pytest.mark.parametrize(
     "composite",
-    [pytest.param(name, marks=INFINITE_MAGNITUDE if name == "dynamic-lrp" else ()) for name in COMPOSITES],
+    COMPOSITES,
 )
 def test_what_a_mask_hides_gets_exactly_nothing(composite: str) -> None:
     x = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
