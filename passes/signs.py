@@ -34,6 +34,14 @@ NONNEGATIVE = {
     aten.rsqrt.default,
 }
 KEEP_SIGN = {
+    aten.cumsum.default,
+    # Interpolation by weights ≥ 0; bicubic ones are not.
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_trilinear3d.vec,
     aten.max_pool1d.default,
     aten.max_pool2d.default,
     aten.max_pool3d.default,

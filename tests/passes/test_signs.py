@@ -36,6 +36,9 @@ def known(function: Callable, graph_of: Callable) -> bool:
         lambda x: x.relu() + x.abs(),
         lambda x: x.relu() * 2,
         lambda x: x.relu() + 1,
+        lambda x: x.relu().cumsum(1),
+        lambda x: functional.interpolate(x.relu(), scale_factor=2, mode="linear"),
+        lambda x: functional.interpolate(x.relu().unsqueeze(0), size=(5, 7)),
         lambda x: torch.cat([x.relu(), x.exp()], 1),
         lambda x: x.relu().reshape(8, 6).transpose(0, 1)[2],
         lambda x: functional.pad(x.relu(), (1, 1)),
@@ -100,6 +103,7 @@ def test_a_value_that_cannot_be_negative_is_known(function: Callable, graph_of: 
         lambda x: x.relu().log(),
         lambda x: x.relu().masked_fill(x > 0, -5.0),
         lambda x: x.relu() @ torch.ones(6, 2),
+        lambda x: functional.interpolate(x.relu().unsqueeze(0), size=(5, 7), mode="bicubic"),
     ],
 )
 def test_a_value_that_may_be_negative_is_not_claimed(function: Callable, graph_of: Callable) -> None:
