@@ -29,7 +29,7 @@ from .join import join
 from .lower_gates import lower_gates
 from .lower_transposes import lower_transposes
 from .pair_complex import pair_complex
-from .plan_promises import plan as plan_segments
+from .plan_promises import plan as plan_promises
 from .positive_branch import leave_out_negative_branches
 from .promises import Ledger, Plan, make_plan
 from .resolve_promises import asked_values, resolve_promises
@@ -44,7 +44,6 @@ from .wanted_values import parameters_of, wanted_values
 from .write_out_scatters import write_out_scatters
 
 Progress = Callable[[str], None]
-PLANNERS = {"segments": plan_segments}
 
 
 @dataclass
@@ -145,7 +144,6 @@ def compile_graphs(
     function: Callable[[Any], Any] | None = None,
     wrt: Sequence[str] | None = None,
     memory_budget: float = 1.0,
-    planner: str = "segments",
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
@@ -161,7 +159,6 @@ def compile_graphs(
         function: explains what it makes of the model's outputs instead, `[batch]`.
         wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
-        planner: which of `PLANNERS` decides.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
 
@@ -193,9 +190,9 @@ def compile_graphs(
     relevance = simplify(relevance).graph_module
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
-    decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
+    decision = plan_promises(ledger.values, [ledger.index[value] for value in asked], memory_budget)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
-    plan = make_plan(ledger, asked, decision, path, memory_budget, planner)
+    plan = make_plan(ledger, asked, decision, path, memory_budget)
     relevance = resolve_promises(relevance, ledger, decision)
     dump("resolve_promises", relevance)
     joint = join(forward, relevance)

@@ -95,7 +95,6 @@ class Plan:
         rebuilt_nodes: nodes of the forward graph that are computed twice.
         rebuilt_share: their cost, as a share of the forward graph's.
         strict: promises that the paper's strict policy makes on this graph.
-        planner: which planner decided.
     """
 
     promises: list[Promise]
@@ -105,7 +104,6 @@ class Plan:
     rebuilt_nodes: int = 0
     rebuilt_share: float = 0.0
     strict: int = 0
-    planner: str = "segments"
 
     def __iter__(self) -> Iterator[Promise]:
         """The promises, one by one."""
@@ -275,7 +273,6 @@ def make_plan(
     decision: Decision,
     reached: Sequence[fx.Node],
     budget: float,
-    planner: str,
 ) -> Plan:
     """The decision in the words of the graph.
 
@@ -285,7 +282,6 @@ def make_plan(
         decision: the planner's.
         reached: the nodes that relevance passed.
         budget: what was allowed.
-        planner: who decided.
     """
     promises = []
     for value, origins in asked.items():
@@ -312,7 +308,6 @@ def make_plan(
         sum(1 for index in decision.rebuilt if not ledger.values[index].free),
         decision.cost / total,
         len(strict),
-        planner,
     )
 
 
