@@ -1,6 +1,7 @@
 """Composites: which entry decides, what is refused, and what the artefact says of them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import lrp_compiler as lrp
 from lrp_compiler import Composite, Entry
 from lrp_compiler.errors import CompositeError
 from lrp_compiler.passes.assignment import assignment
+
+
+def label(value: Any) -> str:
+    """A test's name, without addresses."""
+    return re.sub(r"<function (\S+) at 0x\w+>", r"\1", str(value))
 
 
 class Head(nn.Module):
@@ -74,7 +80,7 @@ def where(rule: str, *entries: Entry) -> list[str]:
         ({"kind": "*", "module": "Conv2d", "position": "last"}, [SECOND]),
         ({"kind": "*", "when": lambda node: node.target == torch.ops.aten.linear.default}, [DENSE, OUT]),
     ],
-    ids=str,
+    ids=label,
 )
 def test_an_entry_decides_where_all_its_conditions_hold(conditions: dict[str, Any], expected: list[str]) -> None:
     assert where("gamma", Entry(rule="gamma", **conditions)) == expected
@@ -103,7 +109,7 @@ def test_a_pattern_does_not_match_the_beginning_of_a_name() -> None:
         (Entry("convolution", "z-plus", module="Conv1d"), "Conv2d"),
         (Entry("*", lambda op, relevance: relevance, path="encoder"), "stem"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_an_entry_that_matches_nothing_is_refused_unless_it_is_optional(entry: Entry, word: str) -> None:
     with pytest.raises(CompositeError, match=word):

@@ -1,6 +1,7 @@
 """What is explained: classes, pairs, several at once, positions, functions; and what is put on it."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from lrp_compiler.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
 BATCH = torch.export.Dim("batch")
+
+
+def label(value: Any) -> str:
+    """A test's name, without addresses."""
+    return re.sub(r"<function (\S+) at 0x\w+>", r"\1", str(value))
 
 
 class Net(nn.Module):
@@ -179,7 +185,7 @@ def by_function(function: Any, *args: Tensor, model: nn.Module) -> Tensor:
         ("sum", lambda out: out[..., 3].sum(1)),
         ("last-unpadded", lambda out: torch.stack([out[0, 6, 3], out[1, 3, 3]])),
     ],
-    ids=str,
+    ids=label,
 )
 def test_a_position_of_a_sequence(position: Any, pick: Any) -> None:
     close(at(position), by_function(pick, IDS, MASK, model=TAGGER))
@@ -211,7 +217,7 @@ def test_a_position_given_at_run_time(tmp_path: Path) -> None:
         ((slice(2, 5), 7), lambda out: out["map"][:, 2, 2:5, 7].sum(1)),
         ("sum", lambda out: out["map"][:, 2].sum((1, 2))),
     ],
-    ids=str,
+    ids=label,
 )
 def test_pixels_and_regions_of_a_map(position: Any, pick: Any, tmp_path: Path) -> None:
     explainer = lrp.compile(SEGMENTER, (X,), composite="attnlrp", target=lrp.Target(2, output="map", position=position))
