@@ -5,6 +5,7 @@ view(x, s); _unsafe_view(x, s)                                     →  reshape(
 getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
 getitem(topk(x, k, dim), 0)                                        →  gather(x, dim, getitem(topk(x, k, dim), 1))
 getitem(max_pool2d_with_indices(x, …), 0)                          →  max_pool2d(x, …)
+rsub(i, 1.0), i of integers                                        →  rsub(to(i, float), 1.0)
 conv3d(x, W)                                                       →  convolution(x, W, None, …)
 """
 
@@ -51,7 +52,6 @@ BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 RANKINGS = {
     aten.topk.default,
     aten.sort.default,
-    aten.sort.stable,
     aten.nanmedian.dim,
     aten.mode.default,
     aten.max.dim,
@@ -82,6 +82,8 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
             node.target = aten.reshape.default
         elif node.target is aten.conv3d.default and _has_no_bias(node):
             _rewrite_conv3d(node)
+        elif node.target is aten.rsub.Scalar and _promotes(node):
+            _cast_first(node)
         elif node.target is operator.getitem and getattr(node.args[0], "target", None) is BATCH_NORM:
             _rewrite_batch_norm(module.graph, node)
         elif (rewrite := _rewrite_of_values(node)) is not None:
@@ -105,6 +107,18 @@ def _names_an_input(node: fx.Node) -> bool:
 
 def _has_no_bias(node: fx.Node) -> bool:
     return len(node.args) < 3 or node.args[2] is None
+
+
+def _promotes(node: fx.Node) -> bool:
+    source = node.args[0]
+    return is_tensor(source) and source.meta["val"].dtype != node.meta["val"].dtype  # type: ignore[union-attr]
+
+
+def _cast_first(node: fx.Node) -> None:
+    """The ONNX exporter stumbles over a plain number minus a tensor of another dtype than the result's."""
+    with node.graph.inserting_before(node):
+        cast = call(node.graph, aten._to_copy.default, node.args[0], dtype=node.meta["val"].dtype, like=node)
+    node.args = (cast, *node.args[1:])
 
 
 def _rewrite_conv3d(node: fx.Node) -> None:

@@ -161,8 +161,15 @@ def smallest(tensor: Tensor) -> Tensor:
 
 def kth_smallest(tensor: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The k-th smallest element and its index."""
-    values, indices = (result.narrow(dim, k - 1, 1) for result in torch.sort(tensor, dim=dim, stable=True))
+    values, indices = (result.narrow(dim, k - 1, 1) for result in torch.sort(tensor, dim))
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+def stable_sort(
+    tensor: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The plain sort, which ONNX has: on CPU, and in onnxruntime, it leaves equals in their order as well."""
+    return torch.sort(tensor, dim, descending)
 
 
 def median(tensor: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -217,6 +224,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.var_mean.correction: variance_and_mean,
     aten.max.default: largest,
     aten.min.default: smallest,
+    aten.sort.stable: stable_sort,
     aten.kthvalue.default: kth_smallest,
     aten.median.dim: median,
     aten.median.default: median_of_all,

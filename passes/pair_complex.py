@@ -65,10 +65,12 @@ def divide(left: Any, right: Any) -> Pair:
 
 def add(left: Any, right: Any, *, alpha: float = 1) -> Pair:
     """Part by part; a real summand adds to the real part."""
-    (a, b), (c, d) = (item if isinstance(item, Pair) else (item, None) for item in (left, right))
-    scaled = [part if part is None or alpha == 1 else part * alpha for part in (c, d)]
-    imaginary = b if scaled[1] is None else scaled[1] if b is None else b + scaled[1]
-    return pair(a + scaled[0], imaginary)
+    scaled = right if alpha == 1 else multiply(right, alpha) if isinstance(right, Pair) else right * alpha
+    if isinstance(left, Pair) and isinstance(scaled, Pair):
+        return Pair(left.parts + scaled.parts)
+    value, more = (left, scaled) if isinstance(left, Pair) else (scaled, left)
+    real, imaginary = value
+    return pair(real + more, imaginary)
 
 
 def subtract(left: Any, right: Any, *, alpha: float = 1) -> Pair:

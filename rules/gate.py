@@ -42,11 +42,7 @@ def gated(op: Op) -> Quotient:
     return lambda: op.factor("other")
 
 
+@operator(RECURRENT_GATE, kind="gate of a constant", family="elementwise", rule="zero", when=only("other"))
 def constant_signal(op: Op) -> Quotient:
     """The signal is a constant (the layer's first state): the gate still takes nothing."""
     return None
-
-
-operator(RECURRENT_GATE, kind="gate of a constant", family="elementwise", rule="zero", when=only("other"))(
-    constant_signal
-)

@@ -257,38 +257,6 @@ def gather(op: Op) -> Selection:
     return {"self": transposed}
 
 
-@selection(aten.where.self)
-def where(op: Op) -> Selection:
-    """One of two values, by a mask."""
-
-    def masked(name: str, chosen: Callable[[], Tensor]) -> Transpose:
-        return lambda r: sum_to_shape(r * chosen().to(r.dtype), op.shape(name))
-
-    return {
-        "self": masked("self", lambda: op.tensor("condition")),
-        "other": masked("other", lambda: ~op.tensor("condition")),
-    }
-
-
-@selection(aten.masked_fill.Scalar)
-def masked_fill(op: Op) -> Selection:
-    """A constant where the mask says so; the rest is kept."""
-    return {"self": _unmasked(op), FILLED: lambda r: r * op.tensor("mask").to(r.dtype)}
-
-
-@selection(aten.masked_fill.Tensor)
-def masked_fill_by_tensor(op: Op) -> Selection:
-    """A value, perhaps an activation, where the mask says so; the rest is kept."""
-    return {
-        "self": _unmasked(op),
-        "value": lambda r: sum_to_shape(r * op.tensor("mask").to(r.dtype), op.shape("value")),
-    }
-
-
-def _unmasked(op: Op) -> Transpose:
-    return lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self"))
-
-
 @selection(aten.diagonal.default, aten.unfold.default)
 def picked(op: Op) -> Selection:
     """Elements picked by an op that knows nothing but places: run on the numbers of the places, it says which ones."""

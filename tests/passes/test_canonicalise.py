@@ -73,6 +73,48 @@ def test_reshapes_get_one_name(graph_of: Callable) -> None:
     FileCheck().check_not("aten.view").check("aten.reshape").run(after.code)
 
 
+def test_a_number_less_integers_is_cast_first(graph_of: Callable, targets: Callable) -> None:
+    before = graph_of(lambda i: 1.5 - i, torch.tensor([1, 2, 3]))
+
+    after = canonicalise(before).graph_module
+
+    assert targets(after) == ["_to_copy", "rsub"]
+    assert torch.equal(after(torch.tensor([1, 2, 3]))[0], torch.tensor([0.5, -0.5, -1.5]))
+
+
+@pytest.mark.parametrize(
+    "rank",
+    [
+        lambda x: x.topk(2, 1)[0],
+        lambda x: x.sort(-1, descending=True)[0],
+        lambda x: x.max(1)[0],
+        lambda x: x.min(2, keepdim=True)[0],
+        lambda x: x.mode(0)[0],
+        lambda x: x.cummax(1)[0],
+    ],
+)
+def test_values_that_come_with_indices_are_gathered(rank: Callable, graph_of: Callable, targets: Callable) -> None:
+    before = graph_of(rank, X)
+
+    after = canonicalise(before).graph_module
+
+    assert "gather" in targets(after)
+    assert torch.equal(after(X)[0], rank(X))
+
+
+def test_a_pool_whose_indices_are_used_gives_its_values_by_itself(graph_of: Callable, targets: Callable) -> None:
+    def pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+        return nn.functional.max_pool2d(x, 2, return_indices=True)
+
+    before = graph_of(pooled, X)
+
+    after = canonicalise(before).graph_module
+
+    assert {"max_pool2d", "max_pool2d_with_indices"} <= set(targets(after))
+    for ours, theirs in zip(after(X), pooled(X), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_batch_norm_is_a_single_op_again(graph_of: Callable) -> None:
     norm, x = nn.BatchNorm1d(3).double().eval(), torch.randn(2, 3, 4, dtype=torch.float64)
     before = graph_of(norm, x)

@@ -140,6 +140,8 @@ CALLS: dict[str, tuple[Any, tuple, dict]] = {
     "variance and mean": (aten.var_mean.correction, (A, [1]), {}),
     "largest": (aten.max.default, (A,), {}),
     "smallest": (aten.min.default, (A,), {}),
+    "stable sort": (aten.sort.stable, (A.round(),), {"stable": True, "dim": 1}),
+    "stable sort, descending": (aten.sort.stable, (A,), {"stable": True, "dim": -1, "descending": True}),
     "kthvalue": (aten.kthvalue.default, (A, 2, 1), {}),
     "median": (aten.median.dim, (A, -1, True), {}),
     "median of all": (aten.median.default, (A,), {}),
