@@ -261,8 +261,8 @@ def ids(length: str | int = "sequence", *names: str) -> dict[str, Input]:
     return {name: Input(tokens, ("batch", length)) for name in names or ("input_ids",)}
 
 
-TEXT = {"sequence": (12, 7, 9, 17)}
-BOTH = {"sequence": (12, 7, 9, 17), "target_sequence": (6, 5, 9, 11)}
+TEXT: dict[str, Any] = {"sequence": (12, 7, 9, 17)}
+BOTH: dict[str, Any] = {"sequence": (12, 7, 9, 17), "target_sequence": (6, 5, 9, 11)}
 
 
 def text(title: str, model: str, config: str, width: int = 8, paper: bool = False, **options: Any) -> Architecture:
@@ -400,9 +400,13 @@ class MessagePassing(nn.Module):
 
 # ── the zoo ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-TRANSFORMERS_ENCODER = {"hidden_size": Width(768), "intermediate_size": Width(3072), "num_hidden_layers": Depth(12)}
-LABELS = {"num_labels": CLASSES}
-LLAMA3_ROPE = {
+TRANSFORMERS_ENCODER: dict[str, Any] = {
+    "hidden_size": Width(768),
+    "intermediate_size": Width(3072),
+    "num_hidden_layers": Depth(12),
+}
+LABELS: dict[str, Any] = {"num_labels": CLASSES}
+LLAMA3_ROPE: dict[str, Any] = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
     "factor": 32.0,
@@ -410,13 +414,13 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-SIGLIP = {
+SIGLIP: dict[str, Any] = {
     "hidden_size": Width(1152),
     "intermediate_size": Width(4304),
     "num_hidden_layers": Depth(27),
     "num_attention_heads": 16,
 }
-SPEECH = {
+SPEECH: dict[str, Any] = {
     "vocab_size": 32,
     "conv_dim": [Width(512)] * 7,
     "num_conv_pos_embedding_groups": 16,
@@ -969,7 +973,7 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
     """Draw every parameter: maps and token embeddings that keep activations alive, biases and scales off neutral."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    tokens_table = {id(module.get_input_embeddings().weight) for module in model.modules() if _has_tokens(module)}
+    tokens_table = {id(_token_table(module)) for module in model.modules()}
     # The `Conv1D` of transformers keeps its weight transposed: [in, out].
     transposed = {id(module.weight) for module in model.modules() if type(module).__name__ == "Conv1D"}
     with torch.no_grad():
@@ -997,11 +1001,13 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
                 buffer.copy_(uniform if name.endswith("var") else 0.4 * (uniform - 1))
 
 
-def _has_tokens(module: nn.Module) -> bool:
+def _token_table(module: Any) -> Tensor | None:
+    """Weights of the embedding that a model of transformers names as that of its input."""
     try:
-        return isinstance(module.get_input_embeddings(), nn.Embedding)  # type: ignore[operator]
+        table = module.get_input_embeddings()
     except (AttributeError, NotImplementedError):
-        return False
+        return None
+    return table.weight if isinstance(table, nn.Embedding) else None
 
 
 def calibrate(model: nn.Module, example: Mapping[str, Tensor], seed: int) -> None:
