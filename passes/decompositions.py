@@ -56,6 +56,12 @@ def rrelu(tensor: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: 
     return functional.leaky_relu(tensor, (lower + upper) / 2)
 
 
+def baddbmm(tensor: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`β · input + α · A B`: the product may be one of two activations, as of queries and keys."""
+    product = torch.bmm(batch1, batch2)
+    return (tensor if beta == 1 else tensor * beta) + (product if alpha == 1 else product * alpha)
+
+
 def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
     """A constant, made of nothing but the tensor's shape."""
     return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
@@ -85,6 +91,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.clamp_min.Tensor: clamp,
     aten.clamp_max.Tensor: lambda tensor, max: clamp(tensor, None, max),
     aten.rrelu.default: rrelu,
+    aten.baddbmm.default: baddbmm,
     aten.full_like.default: full_like,
     aten.hypot.default: hypotenuse,
     aten.copysign.Tensor: copysign,

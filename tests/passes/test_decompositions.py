@@ -157,6 +157,7 @@ CALLS: dict[str, tuple[Any, tuple, dict]] = {
     "clamp_min by a tensor": (aten.clamp_min.Tensor, (A, tensor(4)), {}),
     "clamp_max by a tensor": (aten.clamp_max.Tensor, (A, tensor(4)), {}),
     "rrelu": (aten.rrelu.default, (A, 0.1, 0.4), {}),
+    "baddbmm": (aten.baddbmm.default, (tensor(3, 5), A, tensor(2, 4, 5)), {"beta": 2, "alpha": 0.5}),
     "full_like": (aten.full_like.default, (A, 3), {}),
     "full_like of another dtype": (aten.full_like.default, (A, 3), {"dtype": torch.int64, "pin_memory": False}),
     "hypot": (aten.hypot.default, (A, tensor(4)), {}),
