@@ -39,7 +39,12 @@ def l2_normalise(x: Tensor) -> Tensor:
     return nn.functional.normalize(x, dim=-1)
 
 
+def z_score(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
+
+
 NORMALISATIONS = [
+    z_score,
     rms_norm,
     rms_norm_in_another_precision,
     rms_norm_divided,
@@ -94,6 +99,14 @@ def attention(x: Tensor) -> Tensor:
 )
 def test_a_gate_is_no_statistic(function: Callable, graph_of: Callable) -> None:
     assert statistics(simplify(graph_of(function, X)).graph_module) == set()
+
+
+def test_a_batch_norm_of_the_batch_is_frozen(graph_of: Callable) -> None:
+    norm = nn.InstanceNorm1d(3, affine=True)
+    batch = nn.BatchNorm1d(3, track_running_stats=False)
+
+    assert statistics(simplify(graph_of(norm, X)).graph_module) == set()  # a layer norm, which has its own rule
+    assert len(statistics(simplify(graph_of(batch, X)).graph_module)) == 1
 
 
 def test_the_statistic_of_another_tensor_is_no_normalisation(graph_of: Callable) -> None:
