@@ -2,9 +2,9 @@
 
 The level that the rules speak keeps linear, convolution, layer norm, softmax, matmul, pooling and activations whole
 (torch.export keeps them so by itself). What is a composition of those, or hands out several results, is written out
-here: then its rule is the composition of the parts' rules, and needs no line of its own. Three sources, the later one
-first: what an op with a rule needs nothing of; torch's own decompositions for all that no rule speaks of (`glu`,
-`einsum`, `pixel_shuffle`, `meshgrid`, …); and this project's, where another spelling gives relevance a better way.
+here: then its rule is the composition of the parts' rules, and needs no line of its own. Torch's own decompositions
+serve for all that no rule speaks of (`glu`, `einsum`, `pixel_shuffle`, `meshgrid`, …); this project's stand where
+another spelling gives relevance a better way.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ class _Splice:
             self._hand_over(index)
         for node in self.relevance.graph.find_nodes(op="placeholder"):
             # A size that nothing else has: of a slice that only its shape is asked of.
-            sizes = [user.meta["val"] for user in node.users if user.target is aten.sym_size.int]
-            if "promise" in node.meta and node not in promised and not all(map(self._is_known, sizes)):
+            read_off = [user.meta["val"] for user in node.users if user.target is aten.sym_size.int]
+            if "promise" in node.meta and node not in promised and not all(map(self._is_known, read_off)):
                 promised[node] = by_name[node.meta["promise"]]
                 self._hand_over(promised[node])
         for node in self.relevance.graph.find_nodes(op="placeholder"):
