@@ -21,7 +21,8 @@ aten = torch.ops.aten
 CONVOLUTIONS: dict[Any, Any] = {
     aten.conv_transpose1d.default: aten.conv1d.default,
     aten.conv_transpose2d.input: aten.conv2d.default,
-    aten.conv_transpose3d.input: aten.conv3d.default,
+    # The ONNX exporter makes a bias of a wrong shape for a conv3d without one.
+    aten.conv_transpose3d.input: aten.convolution.default,
 }
 DEFAULTS: list[Any] = [None, 1, 0, 0, 1, 1]
 """bias, stride, padding, output_padding, groups, dilation of a transposed convolution."""
@@ -46,9 +47,10 @@ def lower_transposes(module: fx.GraphModule) -> PassResult:
             continue
         with module.graph.inserting_before(node):
             flipped = _flipped(module.graph, weight, groups, node)
-            plain = call(
-                module.graph, CONVOLUTIONS[node.target], q, flipped, bias, stride, kept, dilation, groups, like=node
-            )
+            rest: tuple[Any, ...] = (stride, kept, dilation, groups)
+            if CONVOLUTIONS[node.target] is aten.convolution.default:
+                rest = (*rest[:3], False, [0] * dims, groups)
+            plain = call(module.graph, CONVOLUTIONS[node.target], q, flipped, bias, *rest, like=node)
         plain.meta.update(node.meta)
         node.replace_all_uses_with(plain)
         module.graph.erase_node(node)
