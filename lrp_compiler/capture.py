@@ -134,6 +134,7 @@ def _first_line(error: Exception) -> str:
 
 TRAINING_FLAG = {"dropout": 2, "native_dropout": 2, "batch_norm": 5}
 """Position of the argument that says whether the op trains."""
+RUNNING_MEAN = 3
 TRAINING_BATCH_NORMS = {"_native_batch_norm_legit_functional", "native_batch_norm"}
 
 
@@ -142,6 +143,8 @@ def _refuse_training(program: ExportedProgram) -> None:
         name = getattr(node.target, "_opname", "")
         flag = TRAINING_FLAG.get(name)
         trains = flag is not None and len(node.args) > flag and node.args[flag] is True
+        # Without running statistics a batch norm takes the batch's own, evaluated or not.
+        trains = trains and not (name == "batch_norm" and node.args[RUNNING_MEAN] is None)
         if trains or name in TRAINING_BATCH_NORMS:
             raise CaptureError(
                 f"The program was exported in training mode ({name} at {node.name}): call model.eval() first."
