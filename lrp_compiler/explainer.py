@@ -24,7 +24,7 @@ from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.passes.promises import Plan
-from lrp_compiler.passes.select_explained import POSITION
+from lrp_compiler.passes.select_explained import EXPLAINED, POSITION
 from lrp_compiler.passes.split import split
 from lrp_compiler.quiet import quiet
 from lrp_compiler.retrace import move, retrace
@@ -79,7 +79,7 @@ class Explainer:
         metadata = {
             "schema": SCHEMA,
             "composite": composite.to_dict(),
-            "target": "function" if function else seed.target.label,
+            "target": FUNCTION if function else seed.target.label,
             "explains": seed.target.to_dict(),
             "seed": seed.mode,
             "classes": _static(compiled.explained.meta["val"].shape[-1]),
@@ -163,6 +163,8 @@ class Explainer:
         inputs take part, whatever `wrt` names.
         """
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
+        if not any(node.meta.get(EXPLAINED) for node in self.forward.graph.nodes):
+            raise InputError("An explainer whose target is a Python function cannot be audited once it was loaded.")
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)}
         extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
@@ -305,6 +307,8 @@ class Explainer:
             return {entry["name"]: value for entry, value in zip(self.metadata["outputs"], flat, strict=True)}
 
 
+FUNCTION = "function"
+"""What the metadata calls a target that is a function of the outputs."""
 PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 """Inputs that are no tensors themselves but may hold some, or were baked in."""
 
@@ -325,7 +329,8 @@ def load(path: str | os.PathLike[str]) -> Explainer:
     except Exception as error:
         raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
     metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
-    target = Target.from_dict(metadata["explains"])
+    # A function of the outputs does not travel in files: what it made is gone if nothing else read it.
+    target = None if metadata["target"] == FUNCTION else Target.from_dict(metadata["explains"])
     taken = len(metadata["inputs"]) + sum(entry["name"] == POSITION for entry in metadata["seed_inputs"])
     joint, forward = restore_forward(program, taken, len(metadata["outputs"]), metadata["explained"], target)
     explainer = Explainer(joint, forward, metadata)

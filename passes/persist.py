@@ -49,7 +49,7 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
 
 
 def restore_forward(
-    program: Any, inputs: int, outputs: int, explained: int, target: Target
+    program: Any, inputs: int, outputs: int, explained: int, target: Target | None
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The joint graph of a loaded program, and the forward graph with its assignments.
 
@@ -58,7 +58,7 @@ def restore_forward(
         inputs: how many of the placeholders are the model's own.
         outputs: how many of the outputs are the model's own.
         explained: which of these is explained.
-        target: where in it.
+        target: where in it; `None`: a function that is not at hand said so.
     """
     joint = unlift(program)
     graph = fx.Graph()
@@ -98,7 +98,7 @@ def restore_forward(
             node.meta[EXPLAINED] = True
         if "assignment" in note:
             node.meta[KEY] = _assignment(node, note["assignment"], by_name)
-    if not any(node.meta.get(EXPLAINED) for node in forward.graph.nodes):
+    if target is not None and not any(node.meta.get(EXPLAINED) for node in forward.graph.nodes):
         # Nothing read the explained value when the program ran (the class was fixed), so its selection was dead code.
         known = set(forward.graph.nodes)
         select_explained(forward, explained, "", target)

@@ -163,7 +163,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data: what the artefact stores."""
-        return asdict(self)
+        rows = [
+            {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(promise).items()}
+            for promise in self.promises
+        ]
+        return {**self.__dict__, "promises": rows}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:

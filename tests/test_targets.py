@@ -242,6 +242,17 @@ def test_a_function_of_the_outputs_is_traced_with_the_model() -> None:
     close(explain(margin, model=SEGMENTER)["x"], by_function(margin, X, model=SEGMENTER))
 
 
+def test_a_loaded_explainer_of_a_function_runs_and_refuses_an_audit(tmp_path: Path) -> None:
+    explainer = lrp.compile(NET, (X,), target=lambda out: out[:, 0] - 2 * out[:, 1])
+    explainer.save(tmp_path / "m.lrp.pt2")
+    loaded = lrp.load(tmp_path / "m.lrp.pt2")
+
+    close(loaded(X).relevance["x"], explainer(X).relevance["x"])
+    assert abs(explainer.audit(X).error) < 1e-9
+    with pytest.raises(InputError, match="cannot be audited"):
+        loaded.audit(X)
+
+
 def test_a_function_that_returns_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"must return a tensor of shape \[batch\]"):
         explain(lambda out: out["map"], model=SEGMENTER)
