@@ -179,9 +179,9 @@ def run_explainer(explainer: Any, batches: list[dict[str, Any]], run: Callable[.
 
 def in_float64(module: Any, tensors: list[Any]) -> Any:
     """The same graph with the same weights, all in double precision."""
-    from lrp_compiler.audit import _Float64
+    from lrp_compiler.audit import Float64
 
-    return _Float64(module).run(*tensors)
+    return Float64(module).run(*tensors)
 
 
 def run_session(path: Path, batches: list[dict[str, Any]], threads: int) -> Run:

@@ -130,7 +130,7 @@ def audit(
     with torch.no_grad():
         explained = next(node for node in forward.graph.nodes if node.meta.get(EXPLAINED))
         start = seed_relevance(_values(fx.Interpreter, forward, inputs)[explained], seed, given).map(Tensor.double)
-        values = _values(_Float64, forward, inputs)
+        values = _values(Float64, forward, inputs)
         books = _Books(values)
         rows = [start] if seed.target.targets is None else [Relevance(row, start.form) for row in start.tensor]
         result = Audit([], seed=sum(books.sum(explained, row) for row in rows))
@@ -199,13 +199,15 @@ HALF_TO_FLOAT = {torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.de
 """Ops whose third argument asks for float32 made of float16, and nothing else."""
 
 
-class _Float64(fx.Interpreter):
+class Float64(fx.Interpreter):
     """Runs a graph in float64: inputs, weights, what ops create, and the dtypes that they are told to cast to."""
 
     def run_node(self, node: fx.Node) -> Any:
+        """The node's value, raised: weights and buffers too."""
         return _raised(super().run_node(node))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The call, with every dtype that it names raised."""
         if target in HALF_TO_FLOAT:
             args = (*args[:2], False)
         return super().call_function(target, _raised(args), _raised(kwargs))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import onnx_ir
 import torch
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
+from torch import fx
+from torch.export import ExportedProgram
 
 import lrp_compiler
 from lrp_compiler.errors import LrpError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA
+from lrp_compiler.passes.inline import write_out
 from lrp_compiler.quiet import quiet
 
 EXTERNAL_DATA_BYTES = 2_000_000_000
@@ -23,7 +28,7 @@ EXTERNAL_DATA_BYTES = 2_000_000_000
 
 
 def export_onnx(
-    program: torch.export.ExportedProgram, metadata: dict[str, Any], path: str | os.PathLike[str], *, opset: int
+    program: ExportedProgram, metadata: dict[str, Any], path: str | os.PathLike[str], *, opset: int
 ) -> None:
     """Write an explainer's program to `path`, whole or not at all.
 
@@ -35,7 +40,7 @@ def export_onnx(
 
 
 def write_onnx(
-    program: torch.export.ExportedProgram,
+    program: ExportedProgram,
     inputs: Sequence[Mapping[str, Any]],
     outputs: Sequence[Mapping[str, Any]],
     path: str | os.PathLike[str],
@@ -58,6 +63,8 @@ def write_onnx(
     """
     if opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
+    program = copy.copy(program)
+    program.run_decompositions = partial(_decomposed, program)  # type: ignore[method-assign]
     try:
         with quiet(output=True):
             onnx_program = torch.onnx.export(
@@ -88,6 +95,33 @@ def write_onnx(
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     with atomic_path(path) as temporary:
         onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)  # type: ignore[union-attr]
+
+
+def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
+    """What `program.run_decompositions(table)` returns, for a program that has no effects.
+
+    torch traces the whole graph anew, with all its symbolic sizes. Here only the few nodes are that the exporter has no
+    translation for.
+    """
+    module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+    for node in module.graph.nodes:  # those that are put in front of it have had their turn
+        if node.target in table:
+            if not isinstance(node.meta["val"], torch.Tensor):
+                return ExportedProgram.run_decompositions(program, dict(table))
+            write_out(node, table[node.target], composite=False)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        constants=program.constants,
+    )
 
 
 def _tidy(model: Any) -> None:

@@ -93,7 +93,7 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Any:
-    """Rows looked up and summed (mode 0) or averaged (mode 1) in bags, which start at `offsets`."""
+    """Rows looked up and summed (mode 0) or averaged (mode 1) in bags; a padding index below 0 stands for none."""
     if mode not in (0, 1):
         return NotImplemented
     starts = offsets[:-1] if include_last_offset else offsets
@@ -113,23 +113,6 @@ def embedding_bag(
     return pooled, bag, count.to(torch.int64), torch.zeros_like(starts)
 
 
-def embedding_bag_default(
-    weight: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    scale_grad_by_freq: bool = False,
-    mode: int = 0,
-    sparse: bool = False,
-    per_sample_weights: Tensor | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int = -1,
-) -> Any:
-    """The kernel's spelling: −1 means that no row is padding."""
-    return embedding_bag(
-        weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx
-    )
-
-
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.index_put.default: index_put,
     aten._unsafe_index_put.default: unchecked_index_put,
@@ -139,6 +122,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.index_fill.int_Tensor: index_fill,
     aten.masked_scatter.default: masked_scatter,
     aten.scatter_reduce.two: scatter_reduce,
-    aten._embedding_bag.default: embedding_bag_default,
+    aten._embedding_bag.default: embedding_bag,
     aten.embedding_bag.padding_idx: embedding_bag,
 }

@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from lrp_compiler.rules.pooling import POOL
+
 aten = torch.ops.aten
 
 
 def adaptive_average(dims: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
-    """Adaptive average pooling over the last `dims` dims, as a mean, a plain average pool, or matmuls."""
+    """Adaptive average pooling over the last `dims` dims, as a mean, a plain average pool, or a pool of its own."""
     pool = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[dims]
 
     def decomposed(tensor: Tensor, output_size: Sequence[int]) -> Tensor:
@@ -24,19 +26,18 @@ def adaptive_average(dims: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
             return tensor.mean(list(range(-dims, 0)), keepdim=True)
         if all(statically_known_true(size % want == 0) for size, want in zip(sizes, wanted, strict=True)):
             return pool(tensor, [size // want for size, want in zip(sizes, wanted, strict=True)])
-        for dim, (size, want) in enumerate(zip(sizes, wanted, strict=True), start=-dims):
-            matrix = _averaging_matrix(int(size), int(want), tensor)
-            tensor = torch.matmul(tensor.transpose(dim, -1), matrix).transpose(dim, -1)
-        return tensor
+        matrices = [_averaging_matrix(int(size), int(want), tensor) for size, want in zip(sizes, wanted, strict=True)]
+        windows: Tensor = POOL(tensor, matrices)
+        return windows
 
     return decomposed
 
 
 def _averaging_matrix(size: int, want: int, like: Tensor) -> Tensor:
-    """`[size, want]`: column j averages the window of output j."""
-    start, end = _window(size, want, like.device)
-    rows = torch.arange(size, device=like.device).unsqueeze(-1)
-    inside = (rows >= start) & (rows < end)
+    """`[want, size]`: row j averages the window of output j."""
+    start, end = (edge.unsqueeze(-1) for edge in _window(size, want, like.device))
+    columns = torch.arange(size, device=like.device)
+    inside = (columns >= start) & (columns < end)
     return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 

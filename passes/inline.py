@@ -16,8 +16,12 @@ def inline(
     function: Callable[..., Any],
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    composite: bool = True,
 ) -> fx.Node:
     """Trace `function` on the values of `args` (default: the node's own) and put what it does in front of the node.
+
+    With `composite` composite ops stay whole, as in an exported program; else they become core ATen.
 
     Returns:
         The node of the function's result, a single tensor.
@@ -34,7 +38,7 @@ def inline(
         return function(*positional, **named)
 
     with torch.no_grad(), unguarded, fake_mode:
-        traced = make_fx(run, pre_dispatch=True)(*(argument.meta["val"] for argument in handed))
+        traced = make_fx(run, pre_dispatch=composite)(*(argument.meta["val"] for argument in handed))
     copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))
     for inner in traced.graph.nodes:
         if inner.op == "call_function":
@@ -44,3 +48,12 @@ def inline(
             copies[inner].meta.update(provenance)
     (result,) = traced.graph.output_node().all_input_nodes
     return copies[result]
+
+
+def write_out(node: fx.Node, function: Callable[..., Any], *, composite: bool = True) -> None:
+    """`function` of the node's arguments in the node's place: the last of its operations takes over name and notes."""
+    result = inline(node, function, composite=composite)
+    result.meta = node.meta
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+    result._rename(node.name)

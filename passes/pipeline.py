@@ -26,12 +26,13 @@ from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .join import join
-from .lower_gates import lower_gates
+from .ledger import Ledger
+from .lower_own_ops import lower_own_ops
 from .lower_transposes import lower_transposes
 from .pair_complex import pair_complex
 from .plan_promises import plan as plan_promises
 from .positive_branch import leave_out_negative_branches
-from .promises import Ledger, Plan, make_plan
+from .promises import Plan, make_plan
 from .resolve_promises import asked_values, resolve_promises
 from .seed_relevance import Seed
 from .select_explained import select_by_function, select_explained
@@ -198,7 +199,7 @@ def compile_graphs(
     joint = join(forward, relevance)
     dump("join", joint)
     progress("simplify")
-    for rewrite in (lower_gates, simplify, lower_transposes):
+    for rewrite in (lower_own_ops, simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
     return Compiled(forward, output, explained, joint, list(wanted.values()), plan)

@@ -9,41 +9,21 @@ add (ε → 0) asks for nothing       its operands: elided, where the strict pol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import fx
 
 from .assignment import assignment
-from .graph_tools import arguments, is_tensor, module_path
-from .plan_promises import Decision, Value
+from .graph_tools import is_tensor, module_path
+from .ledger import Ledger, nbytes
+from .plan_promises import Decision
 
 aten = torch.ops.aten
 
 Resolution = Literal["kept", "rebuilt", "constant", "elided"]
 
-FREE = {
-    aten.reshape.default,
-    aten.view.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.t.default,
-    aten.expand.default,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten._to_copy.default,
-    aten.to.dtype,
-}
-"""Views and casts."""
 STRICT = {
     "addition",
     "sum",
@@ -53,8 +33,6 @@ STRICT = {
 """Kinds of operations at which the paper's system always promises."""
 STRICT_OPS = {aten.cat.default, aten.stack.default, aten.unbind.int, aten.slice.Tensor, aten.select.int}
 """Operations at which it does whatever their kind: concatenations, and the pieces that unbind becomes."""
-TRANSCENDENTAL = 8.0
-"""Elementary operations for one element of a softmax, a normalisation or a pool."""
 
 
 @dataclass(frozen=True)
@@ -183,92 +161,6 @@ class Plan:
 def megabytes(nbytes: float) -> str:
     """A size in words."""
     return f"{nbytes / 1e6:.2f} MB" if nbytes >= 1e4 else f"{nbytes} B"
-
-
-@dataclass
-class Ledger:
-    """The forward graph as the planner sees it.
-
-    Args:
-        nodes: its tensor and size nodes in order; a value's index is its place here.
-        values: what the planner is told of each.
-        index: node → index.
-    """
-
-    nodes: list[fx.Node]
-    values: list[Value]
-    index: dict[fx.Node, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, forward: fx.GraphModule) -> Ledger:
-        """The ledger of a forward graph."""
-        ledger = cls([], [])
-        for node in forward.graph.nodes:
-            if node.op == "output":
-                continue
-            sources = tuple(dict.fromkeys(ledger.index[source] for source in node.all_input_nodes))
-            ledger.index[node] = len(ledger.nodes)
-            ledger.nodes.append(node)
-            ledger.values.append(_value(node, sources, ledger.values))
-        return ledger
-
-
-def _value(node: fx.Node, sources: tuple[int, ...], known: Sequence[Value]) -> Value:
-    if node.op != "call_function":
-        return Value(0, given=True)
-    if not is_tensor(node):
-        # Sizes, and the tuples that some ops return: no bytes of their own.
-        return Value(0, 0.0, sources, free=True)
-    constant = all(known[source].given for source in sources) and not _reaches_input(node)
-    tags = getattr(node.target, "tags", ())
-    return Value(
-        0 if constant else nbytes(node),
-        cost(node),
-        sources,
-        given=constant,
-        free=node.target in FREE,
-        cheap=torch.Tag.pointwise in tags,
-    )
-
-
-def _reaches_input(node: fx.Node) -> bool:
-    return any(source.op == "placeholder" or not is_tensor(source) for source in node.all_input_nodes)
-
-
-def nbytes(node: fx.Node) -> int:
-    """Bytes of the node's value, at the example's sizes."""
-    value = node.meta["val"]
-    return _numel(value) * value.element_size()
-
-
-def cost(node: fx.Node) -> float:
-    """Elementary operations that the node takes, at the example's sizes."""
-    value = node.meta["val"]
-    size = float(_numel(value))
-    if node.target in FREE:
-        return 0.0
-    name = getattr(node.target, "_opname", "")
-    args = arguments(node)
-    if name.startswith("conv") and is_tensor(args[1]):
-        weight = args[1].meta["val"]
-        return 2 * size * _numel(weight) / max(_hint(weight.shape[0]), 1)
-    if name in ("linear", "matmul", "mm", "bmm"):
-        return 2 * size * _hint(args[0].meta["val"].shape[-1])
-    if name == "addmm":
-        return 2 * size * _hint(args[1].meta["val"].shape[-1])
-    tags = getattr(node.target, "tags", ())
-    return size if torch.Tag.pointwise in tags else TRANSCENDENTAL * size
-
-
-def _numel(value: torch.Tensor) -> int:
-    count = 1
-    for size in value.shape:
-        count *= _hint(size)
-    return count
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
 
 
 def make_plan(

@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path
+from .ledger import Ledger
 from .plan_promises import Decision
-from .promises import Ledger
 
 aten = torch.ops.aten
 
@@ -73,27 +73,18 @@ class _Splice:
         promised: dict[fx.Node, int] = {}
         by_name = {node.name: index for index, node in enumerate(self.ledger.nodes)}
         placeholders = self.relevance.graph.find_nodes(op="placeholder")
-        known = {
-            size.node.expr
-            for node in placeholders
-            if _is_read(node) or "promise" not in node.meta
-            for size in (node.meta["val"].shape if is_tensor(node) else ())
-            if isinstance(size, torch.SymInt)
-        }
         for node in placeholders:
-            sizes = {user.meta["val"].node.expr for user in node.users if user.target is aten.sym_size.int}
-            # A size that nothing else has is read off the value, whose other numbers nobody wants.
-            if "promise" in node.meta and (_is_read(node) or sizes - known - set(self.calculated)):
+            if _is_read(node):
                 promised[node] = by_name[node.meta["promise"]]
         for index in sorted({*promised.values(), *self._sources()} - self.decision.rebuilt):
             self._hand_over(index)
-        for node in self.relevance.graph.find_nodes(op="placeholder"):
+        for node in placeholders:
             # A size that nothing else has: of a slice that only its shape is asked of.
             read_off = [user.meta["val"] for user in node.users if user.target is aten.sym_size.int]
             if "promise" in node.meta and node not in promised and not all(map(self._is_known, read_off)):
                 promised[node] = by_name[node.meta["promise"]]
                 self._hand_over(promised[node])
-        for node in self.relevance.graph.find_nodes(op="placeholder"):
+        for node in placeholders:
             if "promise" not in node.meta:
                 self.copies[node] = self.graph.placeholder(node.name)
                 self.copies[node].meta.update(node.meta)
@@ -188,10 +179,10 @@ class _Splice:
     def _delay(self, index: int, segment: int) -> fx.Node:
         """The value that is handed over, held back until relevance has arrived: plus 0 of it."""
         node = self.handed[index]
-        weight = self.ledger.nodes[index].op == "get_attr" or self.ledger.values[index].nbytes == 0
-        value = node.meta["val"]
-        free = segment == 0 or self.arrived is None or not is_tensor(node) or not value.is_floating_point()
-        if free or (weight and self.ledger.nodes[index].op != "placeholder"):
+        constant = self.ledger.values[index].given and self.ledger.nodes[index].op != "placeholder"
+        if segment == 0 or self.arrived is None or constant:
+            return node
+        if not is_tensor(node) or not node.meta["val"].is_floating_point():
             return node
         if (index, segment) not in self.delayed:
             self.delayed[index, segment] = self._plus_zero(node)

@@ -54,11 +54,11 @@ class Separable:
 
     def apply(self, x: Tensor) -> Tensor:
         """`W x`, over the last dims."""
-        return add_up([_along(x, factors) for factors in self.products])
+        return add_up([along(x, factors) for factors in self.products])
 
     def transpose(self, q: Tensor) -> Tensor:
         """`Wᵀ q`, over the last dims."""
-        return add_up([_along(q, [matrix.t() for matrix in factors]) for factors in self.products])
+        return add_up([along(q, [matrix.t() for matrix in factors]) for factors in self.products])
 
 
 @sign_parts.register(Separable)
@@ -78,7 +78,7 @@ def _(weight: Separable) -> Separable:
     return weight.each(lambda matrix: (matrix != 0).to(matrix.dtype))
 
 
-def _along(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
+def along(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """Each matrix `[to, from]` applied along its dim, the last dims in order."""
     for dim, matrix in enumerate(factors, start=-len(factors)):
         if dim == -1:
@@ -137,7 +137,7 @@ def matrix(op: Op, dim: int, dims: int) -> Tensor:
     Taken from the op itself, since positions are rounded differently by dtype, number of dims and runtime.
     """
 
-    def along(value: Any, other: Any) -> list[Any]:
+    def at_dim(value: Any, other: Any) -> list[Any]:
         return [value if index == dim else other for index in range(dims)]
 
     size = op.shape("input")[2 + dim]
@@ -147,8 +147,8 @@ def matrix(op: Op, dim: int, dims: int) -> Tensor:
         name: op.option(name) for name in ("output_size", "scale_factors", "align_corners") if name in op.arguments
     }
     for name, other in (("output_size", 1), ("scale_factors", 1.0)):
-        options[name] = None if options[name] is None else along(options[name][dim], other)
-    return op.target(basis.reshape(1, size, *along(size, 1)), **options).reshape(size, -1).t()
+        options[name] = None if options[name] is None else at_dim(options[name][dim], other)
+    return op.target(basis.reshape(1, size, *at_dim(size, 1)), **options).reshape(size, -1).t()
 
 
 def repetitions(op: Op, dims: int) -> list[int]:

@@ -101,7 +101,6 @@ PRODUCTS: dict[Any, tuple[str, str]] = {
 SCALED_PRODUCTS: dict[Any, tuple[str, str]] = {
     aten.addmm.default: ("mat1", "mat2"),
     aten.addmv.default: ("mat", "vec"),
-    aten.baddbmm.default: ("batch1", "batch2"),
 }
 """Those of `Y = β b + α A B`."""
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from .convolution import CONVOLUTIONS, per_dim, transpose_convolution
+from .interpolation import Separable, along
 from .linear_map import LinearMap, Term, Weight, scaled
-from .op import Op
+from .op import Op, only
 from .registry import operator
 from .selection import Selection, selection
 
@@ -102,3 +103,28 @@ def average_pool(op: Op) -> LinearMap:
         return CONVOLUTIONS[dims](padded, torch.ones((1, 1, *kernel), dtype=q.dtype, device=q.device), stride=stride)
 
     return LinearMap((Term("self", apply, transpose, channel=-1 - dims),))
+
+
+_LIBRARY = torch.library.Library("lrp", "FRAGMENT")
+_LIBRARY.define("pool(Tensor self, Tensor[] matrices) -> Tensor")
+_LIBRARY.impl("pool", along, "CompositeExplicitAutograd")
+torch.library.register_fake("lrp::pool", along, lib=_LIBRARY)
+
+POOL = torch.ops.lrp.pool.default
+"""An average over windows of unequal size: a matrix `[windows, positions]` for each of the last dims, as one map.
+
+Decompositions write it where no plain pool will do; it becomes matmuls before the explainer is handed out."""
+
+
+@operator(POOL, kind="average", family="linear map", rule="epsilon", when=only("self"))
+def pool(op: Op) -> LinearMap:
+    """Means over windows; the positions outside a window are not connected to it."""
+    dims = len(op.option("matrices"))
+    term = Term(
+        "self",
+        apply=lambda x, weight: weight.apply(x),
+        transpose=lambda q, weight: weight.transpose(q),
+        weight=lambda: Separable((tuple(op.tensor(f"matrices.{dim}") for dim in range(dims)),), nonnegative=True),
+        channel=-1 - dims,
+    )
+    return LinearMap((term,))

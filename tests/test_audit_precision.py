@@ -8,7 +8,7 @@ from support.small import small
 from torch import Tensor, fx, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.audit import _Float64, _values
+from lrp_compiler.audit import Float64, _values
 
 BALANCED = 1e-12
 
@@ -64,7 +64,7 @@ def test_a_softmax_that_widens_is_run_in_float64() -> None:
     p = graph.call_function(torch.ops.aten._softmax.default, (x, -1, True))
     graph.output((p,))
 
-    values = _values(_Float64, fx.GraphModule(nn.Module(), graph), [torch.tensor([1.0, 2.0, -1.0]).half()])
+    values = _values(Float64, fx.GraphModule(nn.Module(), graph), [torch.tensor([1.0, 2.0, -1.0]).half()])
 
     # e², e and 1/e over their sum, which float16 knows to three digits.
     assert values[p][1].item() == pytest.approx(0.7053845126982412, rel=1e-14)

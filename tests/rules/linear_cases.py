@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from unrolled import Case
 
+from lrp_compiler.rules.pooling import POOL
+
 aten = torch.ops.aten
 
 
@@ -46,7 +48,6 @@ def dense_cases() -> dict[str, Case]:
         "addmm, right": case(aten.addmm.default, b, tensor(2, 4), tensor(4, 3, seed=1), active="mat2"),
         "addmm, scaled": case(aten.addmm.default, tensor(2, 1), tensor(2, 4), tensor(4, 3), active="mat1", **scaled),
         "addmv": case(aten.addmv.default, b, W, tensor(5), active="vec", **scaled),
-        "baddbmm": case(aten.baddbmm.default, b, tensor(2, 2, 4), tensor(2, 4, 3, seed=1), active="batch1", **scaled),
         "mm, wide": case(aten.mm.default, tensor(2, 37), tensor(37, 3, seed=1), active="self"),
     }
     for name, (target, left, right, *sides) in both.items():
@@ -114,6 +115,15 @@ def average_cases() -> dict[str, Case]:
         target = {1: aten.avg_pool1d.default, 2: aten.avg_pool2d.default, 3: aten.avg_pool3d.default}[rank]
         return Case(target, (tensor(2, 2, *size), *options), ("self",), implied=True, channel=1)
 
+    def windows(size: tuple[int, ...], *wanted: int) -> Case:
+        ends = [[-(-(j + 1) * have // want) for j in range(want)] for have, want in zip(size, wanted, strict=True)]
+        matrices = []
+        for have, want, end in zip(size, wanted, ends, strict=True):
+            rows = [[float(j * have // want <= i < end[j]) for i in range(have)] for j in range(want)]
+            inside = torch.tensor(rows, dtype=torch.float64)
+            matrices.append(inside / inside.sum(-1, keepdim=True))
+        return Case(POOL, (tensor(2, 2, *size), matrices), ("self",), channel=1)
+
     def reduction(target: Any, *args: Any) -> Case:
         return Case(target, args, ("self",), implied=True, channel=1 if args[0].dim() > 2 else -1)
 
@@ -133,6 +143,9 @@ def average_cases() -> dict[str, Case]:
         "avg_pool2d, stride beyond the kernel": pool(2, (8, 7), [2, 2], [3, 4]),
         "avg_pool3d": pool(3, (4, 3, 5), [2, 2, 3], [2, 1, 2], [1, 0, 1], False, False),
         "avg_pool3d, ceiled": pool(3, (4, 3, 5), [2, 2, 3], [2, 2, 2], [0, 1, 1], True, True),
+        "windows of unequal length": windows((7,), 3),
+        "windows of unequal area": windows((5, 4), 3, 2),
+        "windows of unequal volume": windows((3, 5, 4), 2, 3, 3),
         "mean of all": reduction(aten.mean.default, tensor(2, 3, 4)),
         "mean": reduction(aten.mean.dim, tensor(2, 3, 4), [-1, 1]),
         "mean, wide": reduction(aten.mean.dim, tensor(2, 40), [-1]),

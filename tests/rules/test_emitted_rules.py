@@ -68,8 +68,8 @@ class Maps(nn.Module):
 
 
 WEIGHTED = ("up1", "conv", "plain", "up", "up3", "dense")
-BY_EPSILON = ("area", "dense")
-"""Dense layers keep the ε rule: an area is a chain of them."""
+BY_EPSILON = ("dense",)
+"""Dense layers keep the ε rule."""
 RULES: dict[str, dict[str, Any]] = {
     "alpha-beta": {},
     "gamma": {},
