@@ -64,7 +64,7 @@ def write_onnx(
     if opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
     program = copy.copy(program)
-    program.run_decompositions = partial(_decomposed, program)  # type: ignore[method-assign]
+    program.run_decompositions = partial(_decomposed, program)
     try:
         with quiet(output=True):
             onnx_program = torch.onnx.export(
