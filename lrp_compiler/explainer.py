@@ -227,6 +227,10 @@ class Explainer:
         Args:
             path: where to; above 2 GB the weights are put beside it.
             opset: 18 or higher.
+
+        Raises:
+            LrpError: the opset is below 18, the model calculates in bfloat16, or the exporter has no translation for an
+                op.
         """
         export_onnx(self.program, self.metadata, path, opset=opset)
 

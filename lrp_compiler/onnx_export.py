@@ -33,9 +33,15 @@ def export_onnx(
     """Write an explainer's program to `path`, whole or not at all.
 
     Raises:
-        LrpError: the opset is below 18, or the exporter has no translation for an op.
+        LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
+            op.
     """
     inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
+    if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
+        raise LrpError(
+            "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
+            "or save this explainer as .pt2."
+        )
     write_onnx(program, inputs, [*metadata["outputs"], *metadata["relevance"]], path, opset=opset, metadata=metadata)
 
 

@@ -146,6 +146,14 @@ def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
     return share.map(lambda tensor: tensor.to(value.dtype))
 
 
+def wide(value: Tensor) -> Tensor:
+    """The value as the rules see it: half precision is read as float32, so that relevance is summed and divided in it."""
+    return value.to(torch.float32) if value.dtype in HALF else value
+
+
+HALF = (torch.float16, torch.bfloat16)
+
+
 def emit_relevance(
     forward: fx.GraphModule, explained: fx.Node, seed: Seed, wanted: Mapping[fx.Node, str]
 ) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
@@ -161,18 +169,26 @@ def emit_relevance(
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
         are the promised values (`meta["promise"]` names the forward node), then the seed's own run-time inputs
         (`meta["seed"]`); its output is a dict from name to relevance in total form, shaped like that value (like the
-        looked-up indices for an index input), with `[targets]` in front where there are several targets.
+        looked-up indices for an index input), with `[targets]` in front where there are several targets. It is float32
+        for values of half precision.
     """
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
     values = [node.meta["val"] for node in nodes]
-    extra = [seed.placeholder(explained.meta["val"])] if seed.inputs else []
+    fake_mode = explained.meta["val"].fake_mode
+    with fake_mode:
+        extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
         handed = dict(zip(nodes, tensors, strict=False))
+        widened: dict[fx.Node, Tensor] = {}
 
         def fetch(node: Any) -> Tensor:
-            return handed[node] if node in handed else node.meta["val"]
+            if node not in handed:
+                return node.meta["val"]
+            if node not in widened:
+                widened[node] = wide(handed[node])
+            return widened[node]
 
         def asked(origin: fx.Node, value: fx.Node) -> None:
             promises[origin, value] = None
@@ -206,7 +222,6 @@ def emit_relevance(
         return over_targets(partial(walk, form=start.form), start.tensor)
 
     # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
-    fake_mode = explained.meta["val"].fake_mode
     unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
     with torch.no_grad(), traceback.preserve_node_meta(), unguarded, fake_mode:
         # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
