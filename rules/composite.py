@@ -224,6 +224,7 @@ def _attention(epsilon: float, gates: str, *more: tuple[Any, ...]) -> tuple[Entr
         (("convolution", *DENSE), "epsilon", stabilised),
         ("matmul", "uniform", stabilised),
         ("gate", gates),
+        ("readout", gates, stabilised),
         ("shift", "epsilon", LIMIT),
     )
 
@@ -272,7 +273,7 @@ def dynamic_lrp(
         ("convolution", *weighted(conv_gamma)),
         ("linear", *weighted(linear_gamma)),
         (("addition", "shift", "sum", "average", "product", "gate", "factor"), "magnitude", {"epsilon": epsilon}),
-        ("matmul", matmul, {"epsilon": epsilon}),
+        (("matmul", "readout"), matmul, {"epsilon": epsilon}),
         (("normalization", "batch norm"), "pass"),
     )
     return Composite("dynamic-lrp", entries, seed="one", primitives=True)

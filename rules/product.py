@@ -17,6 +17,8 @@ aten = torch.ops.aten
 
 GATE = "gate"
 """Argument of a product: the name of the operand that gates the other one."""
+READOUT = "readout"
+"""Kind of a matrix product in which one operand gates the other."""
 
 
 def has_gate(op: Op) -> bool:
@@ -68,12 +70,14 @@ def frozen_divisor(op: Op, description: None, relevance: Relevance) -> Flow:
 
 
 @operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=two_active)
+@operator(aten.matmul.default, kind=READOUT, family="matrix product", rule="uniform", when=has_gate)
 def matmul(op: Op) -> tuple[str, str]:
     """O = A B, leading dims broadcast."""
     return "self", "other"
 
 
 @operator(aten.bmm.default, aten.mm.default, kind="matmul", family="matrix product", rule="uniform", when=two_active)
+@operator(aten.bmm.default, aten.mm.default, kind=READOUT, family="matrix product", rule="uniform", when=has_gate)
 def bmm(op: Op) -> tuple[str, str]:
     """O = A B."""
     return "self", "mat2"
@@ -88,3 +92,13 @@ def uniform_matmul(op: Op, operands: tuple[str, str], relevance: Relevance, epsi
         left: unit(transpose_left(q, op.tensor(right), op.shape(left))),
         right: unit(transpose_right(q, op.tensor(left), op.shape(right))),
     }
+
+
+@family_rule("matrix product", "signal")
+def signal_matmul(op: Op, operands: tuple[str, str], relevance: Relevance, epsilon: float = 0.0) -> Flow:
+    """The gate is held fixed: the matrix that it reads takes all, as through a map with constant weights."""
+    left, right = operands
+    q = op.quotient(relevance, epsilon)
+    if op.option(GATE) == right:
+        return {left: unit(transpose_left(q, op.tensor(right), op.shape(left))), right: None}
+    return {left: None, right: unit(transpose_right(q, op.tensor(left), op.shape(right)))}

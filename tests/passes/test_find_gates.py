@@ -47,9 +47,43 @@ def itself(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
+MIXING = torch.randn(3, 3)
+
+
+def weighed(x: Tensor) -> Tensor:
+    signal = functional.silu(x[:, :3])
+    return signal.unsqueeze(-1) * (signal @ MIXING).unsqueeze(-1)
+
+
+def selective(x: Tensor) -> Tensor:
+    """What enters a state, and what is read from it, by the rows of a batch of two."""
+    write, signal, read = x[:, :2], x[:, 2:4], x[:, 4:]
+    state = (torch.sigmoid(write) * signal + 1).unsqueeze(1)
+    return state @ (read + 1).unsqueeze(-1)
+
+
+def looked_up(x: Tensor) -> Tensor:
+    return x[:, :2].unsqueeze(1) @ x[:, 2:4].unsqueeze(-1)
+
+
+@pytest.mark.parametrize(("function", "gate"), [(selective, "other"), (looked_up, None)])
+def test_what_reads_a_gated_signal_gates(
+    function: Callable[[Tensor], Tensor], gate: str | None, graph_of: Callable[..., fx.GraphModule]
+) -> None:
+    forward = simplify(graph_of(function, X)).graph_module
+    analyse(forward, explainable_inputs(forward), Composite("none"))
+    (product,) = [node for node in forward.graph.nodes if node.target is torch.ops.aten.matmul.default]
+
+    given = assignment(product)
+
+    assert given is not None
+    assert given.arguments.get("gate") == gate
+
+
 @pytest.mark.parametrize(
     ("function", "gate"),
     [
+        (weighed, "other"),
         (glu, "self"),
         (recurrent, "other"),
         (squeeze_and_excite, "other"),
