@@ -176,6 +176,12 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the promised bytes that may be held; the rest is rebuilt (default: %(default)s)",
     )
+    command.add_argument(
+        "--planner",
+        default="segments",
+        metavar="segments|min-cut",
+        help="what chooses them: min-cut is functorch's, a cross-check (default: %(default)s)",
+    )
 
 
 def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> None:

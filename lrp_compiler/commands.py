@@ -101,6 +101,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         seed=arguments.seed,
         wrt=arguments.wrt,
         memory_budget=arguments.memory_budget,
+        planner=arguments.planner,
         progress=progress,
     )
 

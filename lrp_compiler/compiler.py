@@ -13,6 +13,7 @@ from lrp_compiler.capture import Capture, Model, capture
 from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Dump, Seed, compile_graphs
+from lrp_compiler.passes.pipeline import PLANNERS
 from lrp_compiler.passes.select_explained import POSITION
 from lrp_compiler.passes.target import Explained, Pick
 from lrp_compiler.quiet import quiet
@@ -30,6 +31,7 @@ def compile(
     wrt: Sequence[str] | None = None,
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
+    planner: str = "segments",
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Explainer:
@@ -55,6 +57,8 @@ def compile(
         dynamic_shapes: as torch.export takes it.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
+        planner: what chooses them: "segments" (linear in the graph) or "min-cut" (functorch's partitioner, a
+            cross-check: slower, and its budget counts what is saved, not what is held).
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 
@@ -68,6 +72,8 @@ def compile(
     report = progress or (lambda stage: None)
     if not 0 <= memory_budget <= 1:
         raise InputError(f"The memory_budget is a share between 0 and 1, not {memory_budget}.")
+    if planner not in PLANNERS:
+        raise InputError(f"Unknown planner {planner!r}: choose one of {', '.join(PLANNERS)}.")
     rules = resolve_composite(composite)
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
@@ -89,6 +95,7 @@ def compile(
             function=function,
             wrt=wrt,
             memory_budget=memory_budget,
+            planner=planner,
             dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
             progress=report,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from .ledger import Ledger
 from .lower_own_ops import lower_own_ops
 from .lower_transposes import lower_transposes
 from .pair_complex import pair_complex
-from .plan_promises import plan as plan_promises
+from .plan_promises import Decision, Planner, Value
+from .plan_promises import plan as plan_by_segments
 from .positive_branch import leave_out_negative_branches
 from .promises import Plan, make_plan
 from .resolve_promises import asked_values, resolve_promises
@@ -45,6 +46,17 @@ from .wanted_values import parameters_of, wanted_values
 from .write_out_scatters import write_out_scatters
 
 Progress = Callable[[str], None]
+
+
+def plan_by_min_cut(values: Sequence[Value], asked: Iterable[int], budget: float) -> Decision:
+    """`min_cut.plan`; functorch, which takes its time, is imported when it is asked for."""
+    from .min_cut import plan
+
+    return plan(values, asked, budget)
+
+
+PLANNERS: dict[str, Planner] = {"segments": plan_by_segments, "min-cut": plan_by_min_cut}
+"""By the name that `compile(planner=…)` takes."""
 
 
 @dataclass
@@ -145,6 +157,7 @@ def compile_graphs(
     function: Callable[[Any], Any] | None = None,
     wrt: Sequence[str] | None = None,
     memory_budget: float = 1.0,
+    planner: str = "segments",
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
@@ -160,6 +173,7 @@ def compile_graphs(
         function: explains what it makes of the model's outputs instead, `[batch]`.
         wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
+        planner: who decides what that is, one of `PLANNERS`.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
 
@@ -191,7 +205,7 @@ def compile_graphs(
     relevance = simplify(relevance).graph_module
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
-    decision = plan_promises(ledger.values, [ledger.index[value] for value in asked], memory_budget)
+    decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
     plan = make_plan(ledger, asked, decision, path, memory_budget)
     relevance = resolve_promises(relevance, ledger, decision)

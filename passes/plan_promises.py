@@ -17,7 +17,7 @@ Everything is linear in values and edges, but for sorting.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
@@ -66,6 +66,10 @@ class Decision:
     segment: dict[int, int] = field(default_factory=dict)
 
 
+Planner = Callable[[Sequence[Value], Iterable[int], float], Decision]
+"""`(values, asked, budget)` → a decision: see `plan`."""
+
+
 def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> Decision:
     """Decide for every value that is asked for.
 
@@ -80,7 +84,7 @@ def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> 
     wanted = {index for index in asked if not values[index].given}
     kept = _without_free(values, wanted)
     default = Decision(kept, promised=_bytes(values, kept))
-    _finish(values, wanted, default, [])
+    consequences(values, wanted, default, [])
     limit = budget * default.promised
     if default.held <= limit:
         return default
@@ -126,7 +130,7 @@ def _without_cheap(values: Sequence[Value], wanted: Collection[int], kept: Colle
         if index in kept and not steps:
             result.add(index)
     decision = Decision(result)
-    _finish(values, wanted, decision, [])
+    consequences(values, wanted, decision, [])
     decision.segment = {index: index + 1 for index in decision.rebuilt}
     return decision
 
@@ -164,13 +168,13 @@ def _segmented(
     # Relevance comes back to the last segment at once: nothing is gained by rebuilding it.
     ends |= {index for index in kept if index > last}
     decision = Decision(kept=ends)
-    _finish(values, wanted, decision, cuts)
+    consequences(values, wanted, decision, cuts)
     spare = limit - decision.held
     for index in sorted(kept - ends, key=lambda i: (-values[i].cost / max(values[i].nbytes, 1), i)):
         if values[index].nbytes <= spare:
             decision.kept.add(index)
             spare -= values[index].nbytes
-    _finish(values, wanted, decision, cuts)
+    consequences(values, wanted, decision, cuts)
     return decision
 
 
@@ -207,8 +211,15 @@ def _segment_of(count: int, cuts: Sequence[int]) -> list[int]:
     return segments
 
 
-def _finish(values: Sequence[Value], wanted: Collection[int], decision: Decision, cuts: Sequence[int]) -> None:
-    """Follow from what is kept what is rebuilt, what that costs, and how much is held."""
+def consequences(values: Sequence[Value], wanted: Collection[int], decision: Decision, cuts: Sequence[int]) -> None:
+    """Follow from what is kept what is rebuilt, what that costs, and how much is held.
+
+    Args:
+        values: the forward graph.
+        wanted: what relevance asks for.
+        decision: `kept` is read, all but `promised` is written.
+        cuts: positions after which a segment ends; none: what is rebuilt goes as soon as it has been read.
+    """
     kept = decision.kept
     rebuilt: set[int] = set()
     stack = [index for index in wanted if index not in kept]

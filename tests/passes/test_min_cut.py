@@ -1,0 +1,118 @@
+"""functorch's partitioner as a planner: decisions that can be carried out, and the same relevance."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.blocks import INPUTS, TransformerBlock, build, draw
+from torch import Tensor, nn
+from torch.export import Dim
+
+import lrp_compiler as lrp
+from lrp_compiler.cli import main
+from lrp_compiler.errors import InputError
+from lrp_compiler.passes.min_cut import plan
+from lrp_compiler.passes.plan_promises import Decision, Value
+
+BUDGETS = (1.0, 0.5, 0.25, 0.0)
+INPUT = Value(0, given=True)
+
+
+def executable(values: list[Value], asked: list[int], decision: Decision) -> bool:
+    """Whether everything asked for is at hand or can be computed from what is."""
+    at_hand = {index for index, value in enumerate(values) if value.given} | decision.kept
+    for index in sorted(decision.rebuilt):
+        if not at_hand.issuperset(values[index].sources):
+            return False
+        at_hand.add(index)
+    return at_hand.issuperset(asked)
+
+
+def dense_and_relu(layers: int) -> list[Value]:
+    values = [INPUT]
+    for _ in range(layers):
+        values.append(Value(100, 10000.0, (len(values) - 1,)))
+        values.append(Value(100, 1.0, (len(values) - 1,), cheap=True))
+    return values
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_decisions_can_be_carried_out(budget: float) -> None:
+    values = dense_and_relu(12)
+    asked = list(range(1, len(values)))
+    decision = plan(values, asked, budget)
+
+    assert executable(values, asked, decision)
+    assert sum(values[index].nbytes for index in decision.kept) <= budget * decision.promised
+    assert set(decision.segment) == decision.rebuilt
+
+
+def test_elementwise_values_are_rebuilt_at_every_budget() -> None:
+    """Fused into what reads them they cost nothing: so functorch saves the matrix products alone."""
+    values = dense_and_relu(12)
+    last = len(values) - 1  # the forward's own result
+
+    assert plan(values, range(1, len(values))).kept - {last} == set(range(1, len(values), 2))
+
+
+def test_all_that_is_rebuilt_at_once_is_held() -> None:
+    values = [INPUT, *(Value(100, 10000.0, (index,)) for index in range(10))]
+    decision = plan(values, range(1, 11), 0.0)
+
+    assert not decision.kept
+    assert decision.held == decision.promised == 1000
+
+
+def test_nothing_asked_nothing_decided() -> None:
+    decision = plan([INPUT, Value(100, 1.0, (0,))], [0])
+
+    assert (decision.kept, decision.rebuilt) == (set(), set())
+
+
+class Diamond(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c, d = self.layers
+        h = a(x).relu()
+        return d(torch.cat([b(h).relu(), c(h).relu()], -1)[:, 3:9] + h.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("network", [Diamond, TransformerBlock])
+@pytest.mark.parametrize("composite", ["epsilon", "attnlrp-gamma"])
+def test_relevance_is_that_of_the_default_planner(network: type[nn.Module], composite: str) -> None:
+    torch.manual_seed(0)
+    model = Diamond().double().eval() if network is Diamond else build(network)
+    x = draw((3, 6) if network is Diamond else INPUTS[network])
+    options: dict[str, Any] = {"composite": composite, "target": 1, "dynamic_shapes": {"x": {0: Dim("batch")}}}
+    expected = lrp.compile(model, (x,), **options)(x).relevance["x"]
+
+    for budget in BUDGETS:
+        explainer = lrp.compile(model, (x,), planner="min-cut", memory_budget=budget, **options)
+        torch.testing.assert_close(explainer(x).relevance["x"], expected, rtol=1e-10, atol=1e-12)
+        forward, relevance = explainer.split()
+        results = forward(x)
+        (alone,) = relevance(*results[len(forward.meta["outputs"]) :])
+        torch.testing.assert_close(alone, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_unknown_planner_is_named_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, x = Diamond().eval(), torch.ones(2, 6)
+    sentence = "Unknown planner 'knapsack': choose one of segments, min-cut."
+    with pytest.raises(InputError) as raised:
+        lrp.compile(model, (x,), planner="knapsack")
+    assert str(raised.value) == sentence
+
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "model.pt2")
+    assert main(["plan", str(tmp_path / "model.pt2"), "--planner", "knapsack"]) == 1
+    assert capsys.readouterr().err == f"lrp-compiler: error: {sentence}\n"
+
+
+def test_the_command_line_plans_by_min_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.export.save(torch.export.export(Diamond().eval(), (torch.ones(2, 6),)), tmp_path / "model.pt2")
+
+    assert main(["plan", str(tmp_path / "model.pt2"), "--planner", "min-cut", "--memory-budget", "0.5"]) == 0
+    assert "rebuilt" in capsys.readouterr().out
