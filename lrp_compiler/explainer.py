@@ -22,12 +22,13 @@ from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
 from lrp_compiler.onnx_export import export_onnx, write_onnx
 from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
+from lrp_compiler.passes.lift import lift
+from lrp_compiler.passes.move import move
 from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.select_explained import EXPLAINED, POSITION
 from lrp_compiler.passes.split import split
 from lrp_compiler.quiet import quiet
-from lrp_compiler.retrace import move, retrace
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.shapes import tensor_specs
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
@@ -236,9 +237,9 @@ class Explainer:
 
     @property
     def program(self) -> torch.export.ExportedProgram:
-        """The joint graph as an ExportedProgram; traced when first asked for."""
+        """The joint graph as an ExportedProgram; made when first asked for."""
         if self._program is None:
-            self._program = retrace(self.module)
+            self._program = lift(self.module)
         return self._program
 
     def to(self, device: torch.device | str) -> Explainer:
@@ -345,7 +346,7 @@ def load(path: str | os.PathLike[str]) -> Explainer:
 def _write_part(
     module: fx.GraphModule, inputs: list[str], results: list[str], path: str | os.PathLike[str], opset: int
 ) -> None:
-    program = retrace(module)
+    program = lift(module)
     if os.fspath(path).endswith(".onnx"):
         taken = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs).tensors
         named = [{"name": name} for name in results]

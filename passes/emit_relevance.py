@@ -27,7 +27,7 @@ from lrp_compiler.rules import Relevance, RuleError, propagate, total
 from lrp_compiler.rules.relevance import Form
 
 from .assignment import assignment
-from .graph_tools import is_tensor, module_path
+from .graph_tools import is_tensor, module_path, unguarded
 from .seed_relevance import Seed, seed_relevance
 from .several_targets import over_targets
 
@@ -147,7 +147,7 @@ def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
 
 
 def wide(value: Tensor) -> Tensor:
-    """The value as the rules see it: half precision is read as float32, so that relevance is summed and divided in it."""
+    """The value as the rules see it: half precision is read as float32, in which relevance is summed and divided."""
     return value.to(torch.float32) if value.dtype in HALF else value
 
 
@@ -221,9 +221,7 @@ def emit_relevance(
             return walk(start.tensor, start.form)
         return over_targets(partial(walk, form=start.form), start.tensor)
 
-    # The fake convolution asks for the batch size to guess a memory format; such a guess must not bound the batch.
-    unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
-    with torch.no_grad(), traceback.preserve_node_meta(), unguarded, fake_mode:
+    with torch.no_grad(), traceback.preserve_node_meta(), unguarded(explained), fake_mode:
         # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
         # Python decompositions keep symbolic sizes.
         several = seed.target.targets is not None

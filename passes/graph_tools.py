@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -78,8 +79,19 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
             if key in like.meta:
                 node.meta[key] = like.meta[key]
     values: Any = fx.map_arg((args, kwargs), lambda item: item.meta["val"])
-    node.meta["val"] = target(*values[0], **values[1])
+    with unguarded(*node.all_input_nodes):
+        node.meta["val"] = target(*values[0], **values[1])
     return node
+
+
+def unguarded(*nodes: fx.Node) -> AbstractContextManager[None]:
+    """Where symbolic values may be worked out without learning from them.
+
+    torch's symbolic convolution asks for the batch size to guess a memory format: that must not bound the batch.
+    """
+    modes = (getattr(node.meta.get("val"), "fake_mode", None) for node in nodes)
+    known = next((mode.shape_env for mode in modes if mode is not None), None)
+    return nullcontext() if known is None else known.suppress_guards()
 
 
 def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from .graph_tools import unguarded
 
 
 def inline(
@@ -30,14 +31,13 @@ def inline(
     handed: dict[fx.Node, None] = {}
     fx.map_arg(given, lambda argument: handed.setdefault(argument))
     fake_mode = node.meta["val"].fake_mode
-    unguarded = contextlib.nullcontext() if fake_mode.shape_env is None else fake_mode.shape_env.suppress_guards()
 
     def run(*values: Any) -> Any:
         place = dict(zip(handed, values, strict=True))
         positional, named = fx.map_arg(given, place.__getitem__)
         return function(*positional, **named)
 
-    with torch.no_grad(), unguarded, fake_mode:
+    with torch.no_grad(), unguarded(node), fake_mode:
         traced = make_fx(run, pre_dispatch=composite)(*(argument.meta["val"] for argument in handed))
     copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))
     for inner in traced.graph.nodes:
