@@ -10,7 +10,8 @@ For every architecture of `architectures.py`, in a process of its own:
                sizes and lengths: median over rows of the largest difference, as a share of the row's largest value
 
 Times are seconds of CPU, so that a busy machine does not show in them.
-Rows are kept in results/coverage.json, the table in results/coverage.md. A failure is a row with its reason.
+Rows are kept in results/coverage.json, the table in results/coverage.md and, shorter, in the README. A failure is a row
+with its reason.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+README = HERE.parent / "README.md"
 STAGES = ("coverage", "compile", "onnx", "parity")
 BATCHES = (1, 3, 5)
 """Fresh batch sizes; the n-th goes with the n-th fresh length. The example's is 2."""
@@ -334,6 +336,46 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+MARKS = ("<!-- coverage: written by benchmarks/coverage.py -->", "<!-- end of coverage -->")
+
+
+def with_summary(readme: str, rows: dict[str, dict[str, Any]]) -> str:
+    """The README with its short table made anew."""
+    before, _, rest = readme.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return "\n\n".join((before + MARKS[0], summary_table(rows), MARKS[1] + after))
+
+
+def summary_table(rows: dict[str, dict[str, Any]]) -> str:
+    """The paper's fifteen in a table, their relatives in a sentence."""
+    from architectures import ARCHITECTURES
+
+    titles = ("architecture", "composite", "width", "nodes", "with a rule", "balance", "onnxruntime / torch", "seconds")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * 3 + "|---:" * (len(titles) - 3) + "|"]
+    relatives = []
+    for name, architecture in ARCHITECTURES.items():
+        row = rows.get(name, {})
+        if not architecture.paper and "covered" in row:
+            relatives.append((architecture.title, row))
+        if not architecture.paper or "covered" not in row:
+            continue
+        _, composite, width, _, _, _, balance, _, _, error, *_ = cells(row, architecture.title, architecture.composite)
+        seconds = sum(row.get("cpu_seconds", {}).values())
+        counted = [f"{row[key][0]:,}" for key in ("on_path", "covered")]
+        lines.append(
+            "| " + " | ".join((architecture.title, composite, width, *counted, balance, error, f"{seconds:.0f}")) + " |"
+        )
+    parts = ["\n".join(lines)]
+    if relatives:
+        have, need = (sum(row[key][0] for _, row in relatives) for key in ("covered", "on_path"))
+        run = sum("parity" in row for _, row in relatives)
+        parts.append(
+            f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule; {run} of them balance and run "
+            "in onnxruntime at other sizes: " + ", ".join(title for title, _ in relatives) + "."
+        )
+    return "\n\n".join(parts)
+
+
 COLUMNS = (
     "architecture",
     "composite",
@@ -436,6 +478,7 @@ def main() -> None:
             rows = {key: (rows | {name: row})[key] for key in ARCHITECTURES if key in rows or key == name}
             write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
             write(path.with_suffix(".md"), markdown(rows))
+            write(README, with_summary(README.read_text(), rows))
             progress.advance(task)
             progress.console.print(summary(row), highlight=False)
 
