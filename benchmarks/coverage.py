@@ -360,18 +360,18 @@ def summary_table(rows: dict[str, dict[str, Any]]) -> str:
         if not architecture.paper or "covered" not in row:
             continue
         _, composite, width, _, _, _, balance, _, _, error, *_ = cells(row, architecture.title, architecture.composite)
-        seconds = sum(row.get("cpu_seconds", {}).values())
+        seconds = f"{sum(row.get('cpu_seconds', {}).values()):.0f}"
         counted = [f"{row[key][0]:,}" for key in ("on_path", "covered")]
         lines.append(
-            "| " + " | ".join((architecture.title, composite, width, *counted, balance, error, f"{seconds:.0f}")) + " |"
+            "| " + " | ".join((architecture.title, composite, width, *counted, balance, error, seconds)) + " |"
         )
     parts = ["\n".join(lines)]
     if relatives:
         have, need = (sum(row[key][0] for _, row in relatives) for key in ("covered", "on_path"))
         run = sum("parity" in row for _, row in relatives)
         parts.append(
-            f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule; {run} of them balance and run "
-            "in onnxruntime at other sizes: " + ", ".join(title for title, _ in relatives) + "."
+            f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule; {run} of them ran in onnxruntime "
+            "at other sizes: " + ", ".join(title for title, _ in relatives) + "."
         )
     return "\n\n".join(parts)
 

@@ -3,6 +3,7 @@
 They are those of `benchmarks/coverage.py`, one layer deep here and at full depth where the test is marked heavy.
 """
 
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ sys.path += [str(ROOT), str(ROOT / "benchmarks")]
 
 from architectures import ARCHITECTURES  # noqa: E402
 
-from benchmarks.coverage import measurements  # noqa: E402
+from benchmarks.coverage import README, RESULTS, measurements, with_summary  # noqa: E402
 
 # Kinds that the seven networks of the other tests do not hold; (width, depth).
 TINY = {
@@ -86,3 +87,9 @@ def relevance(name: str, attention: str) -> dict[str, Tensor]:
         taken: value.double() if value.is_floating_point() else value for taken, value in architecture.inputs(2).items()
     }
     return lrp.compile(model, kwargs=inputs, composite="attnlrp")(**inputs).relevance
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    rows = json.loads((RESULTS / "coverage.json").read_text())
+
+    assert with_summary(README.read_text(), rows) == README.read_text()
