@@ -370,8 +370,8 @@ def summary_table(rows: dict[str, dict[str, Any]]) -> str:
         have, need = (sum(row[key][0] for _, row in relatives) for key in ("covered", "on_path"))
         run = sum("parity" in row for _, row in relatives)
         parts.append(
-            f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule; {run} of them ran in onnxruntime "
-            "at other sizes: " + ", ".join(title for title, _ in relatives) + "."
+            f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule; {run} of them ran in "
+            "onnxruntime at other sizes: " + ", ".join(title for title, _ in relatives) + "."
         )
     return "\n\n".join(parts)
 
