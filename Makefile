@@ -4,13 +4,16 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-all lint types clean
+.PHONY: help demo pictures test test-all lint types clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## explain photos and a sentence; results in build/demo
 	$(BIN)/python benchmarks/demo.py
+
+pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in benchmarks/results
+	$(BIN)/python benchmarks/pictures.py
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
 	$(BIN)/python -m pytest --numprocesses 2
@@ -43,6 +46,10 @@ $(VENV)/.library: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.demo: $(VENV)/.library
 	$(PIP) --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.pictures: $(VENV)/.library
+	$(PIP) --editable ".[pictures]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.library
