@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+SEGMENTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
 """How many segments are tried."""
 
 
@@ -52,7 +52,7 @@ class Decision:
     Args:
         kept: indices of the values that the forward graph hands over.
         rebuilt: indices of all values that are computed again, asked for or on the way.
-        held: bytes held at once, at most: kept ones and the largest segment of rebuilt ones.
+        held: bytes held at once, at most: kept ones that relevance has not passed, and rebuilt ones.
         promised: bytes that the default policy holds: what the budget is a share of.
         cost: what rebuilding takes.
         segment: by rebuilt index, the segment that it is rebuilt with; 0: free, wherever it is asked for.
@@ -120,15 +120,18 @@ def _without_free(values: Sequence[Value], wanted: Collection[int]) -> set[int]:
 
 
 def _without_cheap(values: Sequence[Value], wanted: Collection[int], kept: Collection[int]) -> Decision:
-    """As by default, but nothing that elementwise steps and views make of what is kept: it is rebuilt where asked."""
-    near: set[int] = set()
+    """As by default, but no elementwise value that is one step from what is kept: it is rebuilt where asked.
+
+    One step, because of a longer chain everything would be there at once when its end is asked for, which comes first.
+    """
+    at_hand: set[int] = set()
     result: set[int] = set()
     for index, value in enumerate(values):
-        steps = (value.cheap or value.free) and value.sources and near.issuperset(value.sources)
-        if value.given or steps or index in kept:
-            near.add(index)
-        if index in kept and not steps:
+        near = bool(value.sources) and at_hand.issuperset(value.sources)
+        if index in kept and not (value.cheap and near):
             result.add(index)
+        if value.given or index in result or (value.free and near):
+            at_hand.add(index)
     decision = Decision(result)
     consequences(values, wanted, decision, [])
     decision.segment = {index: index + 1 for index in decision.rebuilt}
@@ -218,7 +221,7 @@ def consequences(values: Sequence[Value], wanted: Collection[int], decision: Dec
         values: the forward graph.
         wanted: what relevance asks for.
         decision: `kept` is read, all but `promised` is written.
-        cuts: positions after which a segment ends; none: what is rebuilt goes as soon as it has been read.
+        cuts: positions after which a segment ends; none: what is rebuilt needs no holding back.
     """
     kept = decision.kept
     rebuilt: set[int] = set()
@@ -230,15 +233,53 @@ def consequences(values: Sequence[Value], wanted: Collection[int], decision: Dec
         rebuilt.add(index)
         stack.extend(values[index].sources)
     segment = _segment_of(len(values), cuts)
-    in_segment: dict[int, int] = {}
-    for index in rebuilt:
-        # Without segments what is rebuilt goes as soon as it has been read.
-        if cuts and index in wanted and not values[index].free:
-            in_segment[segment[index]] = in_segment.get(segment[index], 0) + values[index].nbytes
     decision.rebuilt = rebuilt
     decision.segment = {index: segment[index] + 1 if cuts else 0 for index in sorted(rebuilt)}
     decision.cost = sum(values[index].cost for index in rebuilt if not values[index].free)
-    decision.held = _bytes(values, kept) + max(in_segment.values(), default=0)
+    decision.held = _held(values, wanted, kept, rebuilt)
+
+
+def _held(values: Sequence[Value], wanted: Collection[int], kept: Collection[int], rebuilt: Collection[int]) -> int:
+    """Bytes held at once, at most, while relevance walks back from the last value to the first.
+
+    A kept value goes when relevance has passed it. A rebuilt one comes, with all that leads to it, when relevance
+    reaches what was computed from it last; it goes when relevance has passed it or, where nobody but others that are
+    rebuilt asks for it, when the last of those has come.
+    """
+    last_use = list(range(len(values)))
+    for index, value in enumerate(values):
+        for source in value.sources:
+            last_use[source] = index
+    change = [0] * (len(values) + 1)  # at a position, and at all before it
+
+    def hold(nbytes: int, first: int, last: int) -> None:
+        change[first] += nbytes
+        if last > 0:
+            change[last - 1] -= nbytes
+
+    born: dict[int, int] = {}
+    for index in sorted((index for index in wanted if index in rebuilt), key=lambda i: (-last_use[i], i)):
+        stack = [index]
+        while stack:
+            current = stack.pop()
+            if current in rebuilt and current not in born:
+                born[current] = last_use[index]
+                stack.extend(values[current].sources)
+    leaves: dict[int, int] = dict(born)
+    for index, time in born.items():
+        for source in values[index].sources:
+            if source in leaves:
+                leaves[source] = min(leaves[source], time)
+    for index in kept:
+        hold(values[index].nbytes, len(values), index)
+    for index, time in born.items():
+        if not values[index].free and (index in wanted or leaves[index] < time):
+            hold(values[index].nbytes, time, index if index in wanted else leaves[index])
+    held = most = change[len(values)]
+    for position in reversed(range(len(values))):
+        held += change[position]
+        most = max(most, held)
+    return most
 
 
 def _bytes(values: Sequence[Value], indices: Iterable[int]) -> int:

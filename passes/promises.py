@@ -69,15 +69,18 @@ class Plan:
         promises: in the order of the forward graph.
         budget: share of the promised bytes that was allowed.
         promised_bytes: what the default policy holds.
+        kept_bytes: what the forward graph hands over, weights and inputs apart: what is kept, be it for a value that is
+            rebuilt from it.
         held_bytes: what this plan holds at once, at most: what is kept and the largest rebuilt segment.
         rebuilt_nodes: nodes of the forward graph that are computed twice.
         rebuilt_share: their cost, as a share of the forward graph's.
-        strict: promises that the paper's strict policy makes on this graph.
+        strict: operations on the way of relevance at which the paper's strict policy promises.
     """
 
     promises: list[Promise]
     budget: float = 1.0
     promised_bytes: int = 0
+    kept_bytes: int = 0
     held_bytes: int = 0
     rebuilt_nodes: int = 0
     rebuilt_share: float = 0.0
@@ -94,11 +97,6 @@ class Plan:
     def of(self, *resolutions: Resolution) -> list[Promise]:
         """The promises resolved so."""
         return [promise for promise in self.promises if promise.resolution in resolutions]
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes that the forward graph hands over, weights and inputs apart."""
-        return sum(promise.nbytes for promise in self.of("kept"))
 
     @property
     def reached(self) -> bool:
@@ -200,6 +198,7 @@ def make_plan(
         promises,
         budget,
         decision.promised,
+        sum(ledger.values[index].nbytes for index in decision.kept),
         decision.held,
         sum(1 for index in decision.rebuilt if not ledger.values[index].free),
         decision.cost / total,

@@ -3,7 +3,8 @@
     relevance(x, a, b, W): … a … b …     →     relevance(x, a, W): … a …; b' = relu(linear(a', W)) … b' …
 
 where `a' = a + 0`, the 0 being made of the relevance that has arrived by then: no runtime can compute b' earlier, or
-take it for the b of the forward graph. Each forward node is rebuilt at most once, so the graph stays linear.
+take it for the b of the forward graph. Where a chain begins at several values it is the smallest that waits, a bias
+mostly. Each forward node is rebuilt at most once, so the graph stays linear.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import fx
 
 from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path
-from .ledger import Ledger
+from .ledger import Ledger, nbytes
 from .plan_promises import Decision
 
 aten = torch.ops.aten
@@ -58,6 +59,7 @@ class _Splice:
         self.rebuilt: dict[int, fx.Node] = {}
         self.handed: dict[int, fx.Node] = {}
         self.delayed: dict[tuple[int, int], fx.Node] = {}
+        self.late: set[fx.Node] = set()  # rebuilt nodes that wait for relevance
         self.sizes: dict[Any, tuple[fx.Node, int]] = {}
         self.size_nodes: dict[Any, fx.Node] = {}
         # Sizes that the forward graph calculates (a product of two, say).
@@ -165,28 +167,29 @@ class _Splice:
         value = original.meta.get("val")
         if isinstance(value, torch.SymInt) and value.node.expr in self.sizes:
             return self._size(value)
-        segment = self.decision.segment.get(index, 0)
-
-        def source_of(source: fx.Node) -> fx.Node:
-            at = self.ledger.index[source]
-            return self.rebuilt[at] if at in self.rebuilt else self._delay(at, segment)
-
-        node = self.graph.node_copy(original, source_of)
+        sources = self.ledger.values[index].sources
+        ready = {source: self.rebuilt[source] if source in self.rebuilt else self.handed[source] for source in sources}
+        if self.decision.segment.get(index, 0) and self.late.isdisjoint(ready.values()):
+            self._hold_back(index, ready)
+        node = self.graph.node_copy(original, lambda source: ready[self.ledger.index[source]])
+        if not self.late.isdisjoint(ready.values()):
+            self.late.add(node)
         note = {"explains": original.name, "module": module_path(original), "rule": "rebuilt"}
         node.meta["custom"] = {"lrp": note}
         return node
 
-    def _delay(self, index: int, segment: int) -> fx.Node:
-        """The value that is handed over, held back until relevance has arrived: plus 0 of it."""
-        node = self.handed[index]
-        constant = self.ledger.values[index].given and self.ledger.nodes[index].op != "placeholder"
-        if segment == 0 or self.arrived is None or constant:
-            return node
-        if not is_tensor(node) or not node.meta["val"].is_floating_point():
-            return node
-        if (index, segment) not in self.delayed:
-            self.delayed[index, segment] = self._plus_zero(node)
-        return self.delayed[index, segment]
+    def _hold_back(self, index: int, ready: dict[int, fx.Node]) -> None:
+        """Make the smallest operand wait for relevance (a bias, mostly): the node cannot be had before that either."""
+        size = nbytes(self.ledger.nodes[index]) if is_tensor(self.ledger.nodes[index]) else 0
+        small = [(nbytes(node), source) for source, node in ready.items() if _can_wait(node) and nbytes(node) <= size]
+        if self.arrived is None or not small:
+            return
+        source = min(small)[1]
+        key = (source, self.decision.segment[index])
+        if key not in self.delayed:
+            self.delayed[key] = self._plus_zero(ready[source])
+            self.late.add(self.delayed[key])
+        ready[source] = self.delayed[key]
 
     def _plus_zero(self, node: fx.Node) -> fx.Node:
         assert self.arrived is not None
@@ -199,4 +202,8 @@ class _Splice:
         first = made(aten.slice.Tensor, made(aten.reshape.default, self.arrived, [-1]), 0, 0, 1)
         # x ≠ x is 1 for NaN and 0 else: times 0 that is 0, whatever arrived.
         odd = made(aten._to_copy.default, made(aten.ne.Tensor, first, first), dtype=node.meta["val"].dtype)
-        return made(aten.add.Tensor, node, made(aten.mul.Tensor, odd, 0.0))
+        return made(aten.add.Tensor, node, made(aten.mul.Tensor, odd, 0))
+
+
+def _can_wait(node: fx.Node) -> bool:
+    return is_tensor(node) and node.meta["val"].dim() > 0 and node.meta["val"].dtype is not torch.bool

@@ -136,7 +136,7 @@ def test_basic_chain() -> None:
     assert len(plan.of("constant")) == 5
     assert not plan.of("rebuilt")
 
-    cheap = compiled(basic_chain, 5, 0.5).plan
+    cheap = compiled(basic_chain, 5, 0.65).plan
     assert {f"relu{n}" for n in ("", "_1", "_2", "_3")} <= rows(cheap, "rebuilt")
     for promise in cheap.of("rebuilt"):
         assert promise.chain == (promise.value,)

@@ -61,10 +61,30 @@ def test_under_a_budget_elementwise_values_go_first() -> None:
     for _ in range(4):
         values.append(Value(100, 1000.0, (len(values) - 1,)))
         values.append(Value(100, 1.0, (len(values) - 1,), cheap=True))
-    decision = plan(values, range(1, 9), 0.5)
+    decision = plan(values, range(1, 9), 0.7)
 
     assert decision.kept == {1, 3, 5, 7}
     assert decision.cost == 4.0
+    assert decision.held == 500  # the last ReLU is there again before any convolution may go
+
+
+def test_a_chain_of_elementwise_values_is_not_rebuilt_as_a_whole() -> None:
+    """Its end is asked for first, and all of it would be there at once."""
+    values = [INPUT, Value(100, 1000.0, (0,))]
+    values += [Value(100, 1.0, (index,), cheap=True) for index in range(1, 9)]
+    decision = plan(values, range(1, 10), 0.75)
+
+    assert decision.held <= 0.75 * decision.promised
+    assert len(decision.rebuilt) < 8
+
+
+def test_what_relevance_has_passed_is_held_no_more() -> None:
+    """Two segments: when the first is rebuilt, all of the second has gone."""
+    values = chain(10)
+    decision = plan(values, range(1, 11), 0.6)
+
+    assert decision.held == 600
+    assert decision.cost <= 50.0
 
 
 @pytest.mark.parametrize("length", [16, 64, 256, 1024])
