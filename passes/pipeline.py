@@ -43,6 +43,7 @@ from .split_bias import split_bias
 from .text import graph_text
 from .unlift import unlift
 from .wanted_values import parameters_of, wanted_values
+from .write_out_products import write_out_products
 from .write_out_scatters import write_out_scatters
 
 Progress = Callable[[str], None]
@@ -105,7 +106,8 @@ def forward_graph(program: ExportedProgram, dump: Dump, progress: Progress, prim
     forward = unlift(program.run_decompositions(decomposition_table()))
     dump("unlift", forward)
     progress("canonicalise")
-    for rewrite in (write_out_scatters, simplify, pair_complex, split_bias if primitives else fold_batch_norm):
+    biases = split_bias if primitives else fold_batch_norm
+    for rewrite in (write_out_scatters, write_out_products, simplify, pair_complex, biases):
         forward = rewrite(forward).graph_module
         dump(rewrite.__name__, forward)
     return forward

@@ -1,0 +1,88 @@
+"""Maps with computed weights become products of two activations; those with weights of their own stay."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import lrp_compiler as lrp
+from lrp_compiler.passes.write_out_products import write_out_products
+
+
+def of_linear(x: Tensor) -> Tensor:
+    return functional.linear(x, (x * 2)[:3], x.sum(-1)[:3])
+
+
+def of_addmm(x: Tensor) -> Tensor:
+    return torch.addmm(x[:, :1], x, x.t(), beta=0.5, alpha=-2)
+
+
+def of_convolutions(x: Tensor) -> Tensor:
+    maps = x.reshape(2, 2, 3, 5)
+    plain = functional.conv2d(maps, x.reshape(-1)[:48].reshape(4, 2, 2, 3), x[:, 0][:4], (2, 1), (1, 2), (1, 2))
+    grouped = functional.conv1d(maps[:, 0].reshape(1, 6, 5), x.reshape(-1)[:36].reshape(6, 2, 3), None, 1, 2, 1, 3)
+    unbatched = functional.conv1d(maps[0, 0], x[:, :3].reshape(4, 3, 1)[:, :, :1])
+    volume = functional.conv3d(maps.unsqueeze(0), x.reshape(-1)[:16].reshape(2, 2, 1, 2, 2), stride=2)
+    return torch.cat([part.flatten() for part in (plain, grouped, unbatched, volume)])
+
+
+INPUTS = {of_linear: torch.randn(4, 15), of_addmm: torch.randn(4, 15), of_convolutions: torch.randn(4, 15)}
+
+
+@pytest.mark.parametrize("function", INPUTS, ids=lambda f: f.__name__)
+def test_what_is_written_out_computes_the_same(function: Callable, graph_of: Callable, targets: Callable) -> None:
+    x = INPUTS[function].double()
+    before = graph_of(function, x)
+
+    result = write_out_products(before)
+
+    assert result.modified
+    assert not any("conv" in name or "linear" in name or "addmm" in name for name in map(str, targets(before)))
+    torch.testing.assert_close(result.graph_module(x)[0], function(x), rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_their_own_stay(graph_of: Callable) -> None:
+    weight = torch.randn(3, 15)
+
+    assert not write_out_products(graph_of(lambda x: functional.linear(x, weight), torch.randn(4, 15))).modified
+    assert not write_out_products(graph_of(lambda x: functional.linear(weight, x), torch.randn(4, 15))).modified
+
+
+class Hyper(nn.Module):
+    """Weights of a linear and of a convolution, made from the input by small networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.kernel, self.head = nn.Linear(6, 24), nn.Linear(6, 12), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = functional.linear(x, self.dense(x.mean((0, 1))).reshape(4, 6))
+        kernels = self.kernel(x.mean((0, 1))).reshape(4, 1, 3)
+        return self.head(functional.conv1d(mixed.transpose(1, 2), kernels, None, 1, 1, 1, 4).mean(-1))
+
+
+def test_relevance_is_gradient_times_input_over_two_at_each_product() -> None:
+    """`attnlrp` takes the limit ε → 0 and uniform halves: autograd with the gradient of each product halved."""
+    torch.manual_seed(0)
+    model, x = Hyper().double().eval(), torch.randn(2, 5, 6, dtype=torch.float64)
+
+    ours = lrp.compile(model, (x,), composite="attnlrp", target=1)(x).relevance["x"]
+
+    class Halve(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value):  # type: ignore[no-untyped-def]
+            return value.clone()
+
+        @staticmethod
+        def backward(context, gradient):  # type: ignore[no-untyped-def]
+            return gradient / 2
+
+    half, y = Halve.apply, x.clone().requires_grad_()
+    mixed = half(functional.linear(y, model.dense(y.mean((0, 1))).reshape(4, 6)))
+    kernels = model.kernel(y.mean((0, 1))).reshape(4, 1, 3)
+    logits = model.head(half(functional.conv1d(mixed.transpose(1, 2), kernels, None, 1, 1, 1, 4)).mean(-1))
+    logits[:, 1].sum().backward()
+    wanted = y.grad * x
+    assert (ours - wanted).abs().max() <= 1e-12 * wanted.abs().max()
