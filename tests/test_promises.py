@@ -4,8 +4,11 @@ The numbers are gradient × input: what the ε rule becomes on linear maps, ReLU
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -203,6 +206,29 @@ def test_the_plan_is_a_table_plain_data_and_travels_in_files(tmp_path: Any) -> N
     assert str(len(loaded.of("rebuilt"))) in loaded.summary()
     for promise in loaded.of("kept", "rebuilt"):
         assert promise.value in str(loaded)
+
+
+def test_rebuilding_survives_onnxruntime(tmp_path: Path) -> None:
+    """What is rebuilt looks like what the forward computed: no optimizer may take one for the other."""
+    torch.manual_seed(0)
+    model, x = Graph(basic_chain, 8).eval(), torch.randn(3, WIDTH)
+    composite = lrp.composites.epsilon(epsilon=1e-3)
+    counts, relevance = [], []
+    for budget in (1.0, 0.0):
+        explainer = lrp.compile(model, (x,), composite=composite, memory_budget=budget)
+        explainer.to_onnx(tmp_path / "m.lrp.onnx")
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        session = onnxruntime.InferenceSession(tmp_path / "m.lrp.onnx", options, providers=["CPUExecutionProvider"])
+        relevance.append(torch.from_numpy(session.run(["relevance.x"], {"x": x.numpy()})[0]))
+        nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+        counts.append(sum(node.op_type in ("Gemm", "MatMul", "FusedGemm", "FusedMatMul") for node in nodes))
+
+    again = sum(promise.value.startswith("linear") for promise in explainer.plan.of("rebuilt"))
+    assert again >= 4
+    assert counts[1] >= counts[0] + again
+    torch.testing.assert_close(relevance[1], relevance[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("budget", "word"), [(1.5, "1.5"), (-0.1, "-0.1")])
