@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.small import small
 from torch import Tensor, nn
+from torch.export import Dim
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import FormatError
@@ -116,6 +117,27 @@ def test_the_file_holds_zeros_for_sample_inputs(tmp_path: Path) -> None:
     assert len(args) == 2
     assert not kwargs
     assert all(not tensor.any() for tensor in args)
+
+
+def test_torch_runs_the_file_in_the_ranges_of_the_capture(tmp_path: Path) -> None:
+    """Of images, too: torch.export would find such sizes on its own, and lose their bounds."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    shape = {0: Dim("batch", min=1, max=32), 2: Dim("height", min=8, max=64), 3: Dim("width", min=8, max=64)}
+    explainer = lrp.compile(net.eval(), (torch.randn(2, 3, 16, 16),), target=1, dynamic_shapes=(shape,))
+    explainer.save(tmp_path / "m.lrp.pt2")
+
+    program = torch.export.load(tmp_path / "m.lrp.pt2")
+
+    assert sorted((int(known.lower), int(known.upper)) for known in program.range_constraints.values()) == [
+        (1, 32),
+        (8, 64),
+        (8, 64),
+    ]
+    for size in ((1, 3, 16, 16), (5, 3, 21, 33), (32, 3, 64, 8)):
+        x = torch.randn(size)
+        assert torch.equal(program.module()(x)[1], explainer(x).relevance["input"])
+    with pytest.raises(AssertionError, match="<= 32"):
+        program.module()(torch.randn(40, 3, 16, 16))
 
 
 def test_the_metadata_survives_a_file(tmp_path: Path) -> None:
