@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-SEGMENTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
+SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 """How many segments are tried."""
 
 
@@ -140,10 +140,7 @@ def _without_cheap(values: Sequence[Value], wanted: Collection[int], kept: Colle
 
 def _crossing(values: Sequence[Value]) -> list[int]:
     """By position p: bytes of the values up to p that values after p are computed from."""
-    last_use = list(range(len(values)))
-    for index, value in enumerate(values):
-        for source in value.sources:
-            last_use[source] = index
+    last_use = _last_uses(values)
     change = [0] * (len(values) + 1)
     for index, value in enumerate(values):
         if not value.given and last_use[index] > index:
@@ -173,6 +170,8 @@ def _segmented(
     decision = Decision(kept=ends)
     consequences(values, wanted, decision, cuts)
     spare = limit - decision.held
+    if spare <= 0:
+        return decision
     for index in sorted(kept - ends, key=lambda i: (-values[i].cost / max(values[i].nbytes, 1), i)):
         if values[index].nbytes <= spare:
             decision.kept.add(index)
@@ -239,6 +238,15 @@ def consequences(values: Sequence[Value], wanted: Collection[int], decision: Dec
     decision.held = _held(values, wanted, kept, rebuilt)
 
 
+def _last_uses(values: Sequence[Value]) -> list[int]:
+    """By index: the last value that is computed from it, or itself."""
+    last_use = list(range(len(values)))
+    for index, value in enumerate(values):
+        for source in value.sources:
+            last_use[source] = index
+    return last_use
+
+
 def _held(values: Sequence[Value], wanted: Collection[int], kept: Collection[int], rebuilt: Collection[int]) -> int:
     """Bytes held at once, at most, while relevance walks back from the last value to the first.
 
@@ -246,10 +254,9 @@ def _held(values: Sequence[Value], wanted: Collection[int], kept: Collection[int
     reaches what was computed from it last; it goes when relevance has passed it or, where nobody but others that are
     rebuilt asks for it, when the last of those has come.
     """
-    last_use = list(range(len(values)))
-    for index, value in enumerate(values):
-        for source in value.sources:
-            last_use[source] = index
+    if not rebuilt:
+        return _bytes(values, kept)
+    last_use = _last_uses(values)
     change = [0] * (len(values) + 1)  # at a position, and at all before it
 
     def hold(nbytes: int, first: int, last: int) -> None:
