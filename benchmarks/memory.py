@@ -6,7 +6,8 @@ For every network at its published width, batch 1, float32, in a process of its 
              what the default policy holds; where the budget cannot be reached, what was
     peak     the process's peak resident memory while the explainer runs, above the peak of the same process while it
              runs the forward alone: both after a first run, counted anew (VmHWM) from the resting process
-    time     median of the runs with the explainer, forwards in between; as a multiple of that at budget 1
+    time     median of the runs with the explainer, forwards in between; as a multiple of that at budget 1: seconds by
+             the clock, and seconds of CPU, in which a busy machine shows less
     error    relevance against the same graph in float64, as a share of the largest relevance: the explainer's at this
              budget, next to that at budget 1; and the largest difference between the two float32 results
 
@@ -145,14 +146,16 @@ def measured(forward: Callable[[], Any], explain: Callable[[], Any], repeat: int
         Path("/proc/self/clear_refs").write_text("5")
         run()
         peaks[key] = (status("VmHWM") - before) / 1e3
-    seconds: dict[str, list[float]] = {"forward": [], "explain": []}
+    seconds: dict[str, list[tuple[float, float]]] = {"forward": [], "explain": []}
     for _ in range(repeat):
         for key, run in (("forward", forward), ("explain", explain)):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             run()
-            seconds[key].append(time.perf_counter() - start)
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    return {"peak": peaks, "seconds": medians, "fastest": {key: min(values) for key, values in seconds.items()}}
+            seconds[key].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    found: dict[str, Any] = {"peak": peaks}
+    for place, clock in enumerate(("seconds", "cpu")):
+        found[clock] = {key: statistics.median(run[place] for run in runs) for key, runs in seconds.items()}
+    return found
 
 
 def rest() -> None:
@@ -188,13 +191,18 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+CLOCKS = ("seconds", "cpu")
 COLUMNS = (
     "budget",
     "saved MB",
     "held MB",
     "of default",
     "computed again",
-    *(f"{runtime}: {what}" for runtime in RUNTIMES for what in ("peak above forward, MB", "saved", "time")),
+    *(
+        f"{runtime}: {what}"
+        for runtime in RUNTIMES
+        for what in ("peak above forward, MB", "less by", "time", "CPU time")
+    ),
     "error",
     "≠ budget 1",
 )
@@ -214,11 +222,13 @@ def cells(budget: float, row: dict[str, Any], whole: dict[str, Any]) -> list[str
         line += [f"{plan['held'] / plan['promised']:.0%}{reached}", f"{plan['again']:.0%}"]
     for runtime in RUNTIMES:
         if runtime not in row or runtime not in whole:
-            line += ["–"] * 3
+            line += ["–"] * 4
             continue
         base = above(whole, runtime)
-        ratio = row[runtime]["seconds"]["explain"] / whole[runtime]["seconds"]["explain"]
-        line += [f"{above(row, runtime):.0f}", f"{1 - above(row, runtime) / base:.0%}", f"{ratio:.2f} ×"]
+        line += [f"{above(row, runtime):.0f}", f"{1 - above(row, runtime) / base:.0%}"]
+        for clock in CLOCKS:
+            known = clock in row[runtime] and clock in whole[runtime]
+            line.append(f"{row[runtime][clock]['explain'] / whole[runtime][clock]['explain']:.2f} ×" if known else "–")
     found = row.get("error", {})
     return [*line, *(f"{found[key]:.1e}" if key in found else "–" for key in ("float64", "budget 1"))]
 
