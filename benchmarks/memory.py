@@ -152,7 +152,7 @@ def measured(forward: Callable[[], Any], explain: Callable[[], Any], repeat: int
             start = time.perf_counter(), time.process_time()
             run()
             seconds[key].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    found: dict[str, Any] = {"peak": peaks}
+    found: dict[str, Any] = {"peak": peaks, "load": os.getloadavg()[0]}
     for place, clock in enumerate(("seconds", "cpu")):
         found[clock] = {key: statistics.median(run[place] for run in runs) for key, runs in seconds.items()}
     return found
@@ -187,10 +187,15 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
             "|" + "---:|" * len(COLUMNS),
         ]
         lines += ["| " + " | ".join(cells(budget, row, mine[1.0])) + " |" for budget, row in mine.items() if row]
+        loads = [row[runtime].get("load", BUSY) for row in mine.values() for runtime in RUNTIMES if runtime in row]
+        if max(loads) >= BUSY:
+            lines += ["", "The machine was busy with other work for some of these rows: their times say nothing."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
+BUSY = 3.0
+"""Load average from which on times are not trusted: the benchmark itself makes 2."""
 CLOCKS = ("seconds", "cpu")
 COLUMNS = (
     "budget",
