@@ -76,8 +76,7 @@ def _is_computed_from(node: fx.Node, source: fx.Node) -> bool:
     queue, seen = [node], {node}
     while queue and len(seen) <= REACH:
         given = assignment(queue.pop(0))
-        for name in given.active if given else ():
-            operand = given.arguments[name]
+        for operand in [given.arguments[name] for name in given.active] if given else []:
             if operand is source:
                 return True
             if operand not in seen:
