@@ -11,10 +11,11 @@ For every network at its published width, batch 1, float32, in a process of its 
     error    relevance against the same graph in float64, as a share of the largest relevance: the explainer's at this
              budget, next to that at budget 1; and the largest difference between the two float32 results
 
-torch runs the explainer's GraphModule. onnxruntime runs the file with enable_cpu_mem_arena and enable_mem_pattern off:
-the arena never gives back what it took, and the pattern reserves the first run's total at once, so that neither would
-show what is in use. Both run with blocks above 64 KiB mapped one by one (MALLOC_MMAP_THRESHOLD_), so that what is freed
-leaves the process. Rows are kept in results/memory.json, the table in results/memory.md.
+torch runs the explainer's GraphModule. onnxruntime runs the file under `lrp_compiler.runtime.lean_options`: by default
+it would keep the memory of a value for a later one of the same size, its arena never gives back what it took, and its
+pattern reserves the first run's total at once. Both run with blocks above 64 KiB mapped one by one
+(MALLOC_MMAP_THRESHOLD_), so that what is freed leaves the process. Rows are kept in results/memory.json, the table in
+results/memory.md.
 """
 
 from __future__ import annotations
@@ -104,14 +105,14 @@ def in_onnxruntime(name: str, budget: float, repeat: int) -> dict[str, Any]:
     import numpy
     import onnxruntime
 
+    from lrp_compiler.runtime import lean_options
+
     with tempfile.TemporaryDirectory(dir=relevance_file(name, budget).parent) as folder:
         command = [sys.executable, "-W", "ignore", __file__, "--write", name, str(budget), folder]
         subprocess.run(command, check=True, stdout=sys.stderr)
         inputs = dict(numpy.load(Path(folder) / "inputs.npz"))
-        options = onnxruntime.SessionOptions()
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        options = lean_options()
         options.intra_op_num_threads = 2
-        options.log_severity_level = 3
 
         def session(kind: str) -> Any:
             path = Path(folder) / f"{kind}.onnx"

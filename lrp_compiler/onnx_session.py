@@ -47,6 +47,18 @@ def open_session(
     return onnxruntime.InferenceSession(source, session_options, providers, enable_fallback=0)
 
 
+def lean_options() -> onnxruntime.SessionOptions:
+    """Session options under which memory is given back as soon as a value has been read for the last time.
+
+    By default onnxruntime keeps a value's memory for a later value of the same size, however much later: what a memory
+    budget let go of stays taken. Its arena and its memory pattern keep memory from run to run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_reuse = options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    return options
+
+
 @contextmanager
 def format_errors(label: str) -> Iterator[None]:
     """Turn what onnxruntime raises about a damaged file into one `FormatError`."""

@@ -34,11 +34,14 @@ from lrp_compiler.onnx_session import (
     check_names,
     first_line,
     format_errors,
+    lean_options,
     open_session,
     runtime_inputs,
 )
 from lrp_compiler.progress import row_bar
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+
+__all__ = ["Explanation", "OnnxExplainer", "lean_options"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,8 @@ class OnnxExplainer:
     Args:
         path_or_bytes: the file, or its content. A file with external data must be given as a path.
         providers: onnxruntime's execution providers, in order of preference; the CPU by default.
-        session_options: onnxruntime's options (threads, memory, profiling), passed through.
+        session_options: onnxruntime's options (threads, memory, profiling), passed through; `lean_options()` makes
+            those under which a memory budget shows.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -12,7 +12,7 @@ import pytest
 from support.hand_made import chooser, doubler, lookup, seeded, x_of
 
 from lrp_compiler.errors import InputError, LrpError
-from lrp_compiler.runtime import Explanation, OnnxExplainer
+from lrp_compiler.runtime import Explanation, OnnxExplainer, lean_options
 from lrp_compiler.validate import TensorSpec
 
 
@@ -221,6 +221,12 @@ def test_session_options_and_providers_pass_through() -> None:
     explainer = OnnxExplainer(doubler(), session_options=options, providers=["CPUExecutionProvider"])
     assert explainer._session is not None
     assert explainer._session.get_session_options().intra_op_num_threads == 1
+
+
+def test_lean_options_give_the_same() -> None:
+    lean = OnnxExplainer(doubler(), session_options=lean_options())
+    assert not lean_options().enable_mem_reuse
+    np.testing.assert_array_equal(lean(x_of(2)).relevance["x"], 2 * x_of(2) ** 2)
 
 
 def test_the_runtime_imports_and_runs_where_torch_is_absent(tmp_path: Path) -> None:
