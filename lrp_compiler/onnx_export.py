@@ -69,23 +69,8 @@ def write_onnx(
     """
     if opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
-    program = copy.copy(program)
-    program.run_decompositions = partial(_decomposed, program)
-    try:
-        with quiet(output=True):
-            onnx_program = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=opset,
-                input_names=[entry["name"] for entry in inputs],
-                output_names=[entry["name"] for entry in outputs],
-                optimize=False,
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise LrpError(f"The explainer cannot be written as ONNX: {reason.strip()}") from error
-    model = onnx_program.model  # type: ignore[union-attr]
+    onnx_program = _translated(program, inputs, outputs, opset)
+    model = onnx_program.model
     _tidy(model)
     _strip(model.graph)
     for function in list(model.functions.values()):
@@ -100,7 +85,39 @@ def write_onnx(
         model.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     with atomic_path(path) as temporary:
-        onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)  # type: ignore[union-attr]
+        onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)
+
+
+def _translated(
+    program: ExportedProgram, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], opset: int
+) -> Any:
+    """The exporter's translation, of as few decompositions as will do; of all of torch's where that fails."""
+    quick = copy.copy(program)
+    quick.run_decompositions = partial(_decomposed, program)
+    for attempt in (quick, program):
+        try:
+            with quiet(output=True):
+                return torch.onnx.export(
+                    attempt,
+                    dynamo=True,
+                    opset_version=opset,
+                    input_names=[entry["name"] for entry in inputs],
+                    output_names=[entry["name"] for entry in outputs],
+                    optimize=False,
+                    verbose=False,
+                )
+        except torch.onnx.errors.OnnxExporterError as error:
+            failure = error
+    reason = next((line for line in reversed(str(failure).splitlines()) if line.strip()), type(failure).__name__)
+    raise LrpError(f"The explainer cannot be written as ONNX: {reason.strip()}") from failure
+
+
+def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Batch norm in eval mode; torch's table does not list it, since it could be in training mode."""
+    weight, bias, mean, variance, _, momentum, epsilon, _ = args
+    norm = torch.ops.aten._native_batch_norm_legit_no_training.default
+    result: torch.Tensor = norm(x, weight, bias, mean, variance, momentum, epsilon)[0]
+    return result
 
 
 def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
@@ -110,6 +127,7 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     translation for.
     """
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm}
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn

@@ -21,9 +21,11 @@ import torch
 from exported_net import export_net
 from support.small import small
 from support.zoo import SEVEN, Example
-from torch import Tensor
+from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler import onnx_export
+from lrp_compiler.runtime import OnnxExplainer
 
 Explain = Callable[..., lrp.Explainer]
 IMAGES = ("vgg16", "resnet50", "efficientnet_lite0", "vit_b_16")
@@ -201,3 +203,15 @@ def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
         assert process.returncode == 0, messages.decode()
 
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+
+
+def test_what_the_quick_way_cannot_translate_torchs_own_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strided convolution's transpose has no translation of its own: nothing decomposed, the first attempt fails."""
+    monkeypatch.setattr(onnx_export, "_decomposed", lambda program, table: program)
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Flatten()).eval(), torch.randn(2, 3, 7, 7)
+    explainer = lrp.compile(net, (x,), target=1)
+
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+
+    found = OnnxExplainer(tmp_path / "m.lrp.onnx")(x.numpy()).relevance["input"]
+    torch.testing.assert_close(torch.from_numpy(found), explainer(x).relevance["input"], rtol=1e-5, atol=1e-6)
