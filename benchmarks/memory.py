@@ -6,8 +6,8 @@ For every network at its published width, batch 1, float32, in a process of its 
              what the default policy holds; where the budget cannot be reached, what was
     peak     the process's peak resident memory while the explainer runs, above the peak of the same process while it
              runs the forward alone: both after a first run, counted anew (VmHWM) from the resting process
-    time     median of the runs with the explainer, forwards in between; as a multiple of that at budget 1: seconds by
-             the clock, and seconds of CPU, in which a busy machine shows less
+    time     median of the runs with the explainer over that of the forwards in between; as a multiple of the same at
+             budget 1: seconds by the clock, and seconds of CPU, in which a busy machine shows less
     error    relevance against the same graph in float64, as a share of the largest relevance: the explainer's at this
              budget, next to that at budget 1; and the largest difference between the two float32 results
 
@@ -214,6 +214,12 @@ COLUMNS = (
 )
 
 
+def in_forwards(row: dict[str, Any], runtime: str, clock: str) -> float:
+    """What an explanation takes in terms of the forwards that ran in between."""
+    found = row[runtime][clock]
+    return float(found["explain"] / found["forward"])
+
+
 def above(row: dict[str, Any], runtime: str) -> float:
     peak = row[runtime]["peak"]
     return float(peak["explain"] - peak["forward"])
@@ -234,7 +240,9 @@ def cells(budget: float, row: dict[str, Any], whole: dict[str, Any]) -> list[str
         line += [f"{above(row, runtime):.0f}", f"{1 - above(row, runtime) / base:.0%}"]
         for clock in CLOCKS:
             known = clock in row[runtime] and clock in whole[runtime]
-            line.append(f"{row[runtime][clock]['explain'] / whole[runtime][clock]['explain']:.2f} ×" if known else "–")
+            line.append(
+                f"{in_forwards(row, runtime, clock) / in_forwards(whole, runtime, clock):.2f} ×" if known else "–"
+            )
     found = row.get("error", {})
     return [*line, *(f"{found[key]:.1e}" if key in found else "–" for key in ("float64", "budget 1"))]
 
