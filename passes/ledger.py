@@ -121,4 +121,7 @@ def _numel(value: torch.Tensor) -> int:
 
 
 def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
+    """The example's size; 1 where it depends on values and is not known before the run."""
+    if isinstance(size, int):
+        return size
+    return 1 if size.node.hint is None else int(size.node.hint)
