@@ -274,8 +274,9 @@ def text(title: str, model: str, config: str, width: int = 8, paper: bool = Fals
 def convolutional(title: str, path: str, size: int = 64, paper: bool = False, **options: Any) -> Architecture:
     """A convolutional network of torchvision."""
     width = options.pop("width", 8)
-    composite = options.pop("composite", "epsilon-plus")
-    return Architecture(title, narrowed(path, **options), image(size), composite, width, calibrated=True, paper=paper)
+    return Architecture(
+        title, narrowed(path, **options), image(size), "epsilon-plus", width, calibrated=True, paper=paper
+    )
 
 
 # ── small networks of our own ────────────────────────────────────────────────────────────────────────────────────────
@@ -450,10 +451,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         image(64),
         paper=True,
     ),
-    # By z⁺ its signed residual sums take relevance in total form, and where they cancel float32 does not hold it.
-    "efficientnet_v2_m": convolutional(
-        "EfficientNetV2-M", "torchvision.models:efficientnet_v2_m", paper=True, composite="epsilon"
-    ),
+    "efficientnet_v2_m": convolutional("EfficientNetV2-M", "torchvision.models:efficientnet_v2_m", paper=True),
     "siglip2": Architecture(
         "SigLIP 2 So400m, vision tower",
         output(
