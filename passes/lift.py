@@ -7,6 +7,7 @@ Nothing is traced again: the graph holds ATen ops only, and its symbolic sizes a
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -40,15 +41,15 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
     taken: list[InputSpec] = []
 
     def take(node: fx.Node, name: str, kind: InputKind, target: str | None) -> fx.Node:
-        copy = graph.placeholder(name)
-        copy.meta = dict(node.meta)
+        copy = graph.placeholder(re.sub(r"\W", "_", name))
+        copy.target, copy.meta = copy.name, dict(node.meta)
         taken.append(InputSpec(kind, TensorArgument(copy.name), target, persistent=None if target is None else True))
         return copy
 
     for node in module.graph.find_nodes(op="get_attr"):
         target = str(node.target)
         if target not in weights:
-            weights[target] = take(node, f"b_{target}".replace(".", "_"), InputKind.BUFFER, target)
+            weights[target] = take(node, f"b_{target}", InputKind.BUFFER, target)
         copies[node] = weights[target]
     placeholders = module.graph.find_nodes(op="placeholder")
     for node in placeholders:

@@ -260,3 +260,16 @@ def test_saving_replaces_an_older_file(tmp_path: Path) -> None:
 def test_saving_into_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         compiled().save(tmp_path / "none" / "m.lrp.pt2")
+
+
+def test_modules_may_have_names_that_are_no_identifiers(tmp_path: Path) -> None:
+    net = nn.Sequential()
+    net.add_module("block-1", nn.Linear(3, 4))
+    net.add_module("block_1", nn.Linear(4, 2))
+    explainer = lrp.compile(net.eval(), (torch.randn(2, 3),), target=1)
+
+    explainer.save(tmp_path / "m.lrp.pt2")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+
+    x = torch.randn(2, 3)
+    assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x).relevance["input"], explainer(x).relevance["input"])
