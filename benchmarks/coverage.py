@@ -31,8 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import reporting
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -295,14 +294,6 @@ def complete(row: dict[str, Any], until: str) -> bool:
     return known in row and "failure" not in row
 
 
-def write(path: Path, content: str) -> None:
-    """The file changes whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(content)
-    temporary.replace(path)
-
-
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
     """Both tables, failures below."""
     from architectures import ARCHITECTURES
@@ -450,7 +441,7 @@ def main() -> None:
         return
     from architectures import ARCHITECTURES
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = reporting.console()
     if options.list:
         for name, architecture in ARCHITECTURES.items():
             console.print(f"{name:22} {architecture.title}", highlight=False)
@@ -462,22 +453,15 @@ def main() -> None:
     rows = json.loads(path.read_text()) if path.exists() else {}
     wanted = options.models or [name for name in ARCHITECTURES if not complete(rows.get(name, {}), options.until)]
     wanted = [name for name in wanted if ARCHITECTURES[name].paper or not options.paper]
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with reporting.progress(console) as progress:
         task = progress.add_task("", total=len(wanted))
         for name in wanted:
             row = row_of(name, options, lambda stage: progress.update(task, description=stage))
             rows = json.loads(path.read_text()) if path.exists() else {}  # another run may have written meanwhile
             rows = {key: (rows | {name: row})[key] for key in ARCHITECTURES if key in rows or key == name}
-            write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-            write(path.with_suffix(".md"), markdown(rows))
-            write(README, with_summary(README.read_text(), rows))
+            reporting.write_rows(path, rows)
+            reporting.write(path.with_suffix(".md"), markdown(rows))
+            reporting.write(README, with_summary(README.read_text(), rows))
             progress.advance(task)
             progress.console.print(summary(row), highlight=False)
 

@@ -34,9 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coverage import write
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import reporting
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NETWORKS = ("vit_b_16", "resnet50", "roberta_large")
@@ -299,15 +297,8 @@ def main() -> None:
         for runtime in options.runtimes
         if options.models or runtime not in rows.get(name, {}).get(str(budget), {})
     ]
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    console = reporting.console()
+    with reporting.progress(console) as progress:
         task = progress.add_task("", total=len(wanted))
         for name, budget, runtime in wanted:
             progress.update(task, description=f"{name}, {budget:g}, {runtime}")
@@ -315,8 +306,8 @@ def main() -> None:
             row = rows.setdefault(name, {}).setdefault(str(budget), {})
             row.pop("failure", None)
             row |= found
-            write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-            write(path.with_suffix(".md"), markdown(rows))
+            reporting.write_rows(path, rows)
+            reporting.write(path.with_suffix(".md"), markdown(rows))
             progress.advance(task)
             progress.console.print(f"{name}, {budget:g}, {runtime}: {found.get('failure', 'done')}", highlight=False)
 

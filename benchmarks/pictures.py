@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import pretrained
+import reporting
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lrp_compiler as lrp
@@ -451,7 +450,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     options.folder.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = reporting.console()
     written = []
 
     def save(name: str, figure: Any) -> None:
@@ -464,14 +463,7 @@ def main() -> int:
         written.append(options.folder / name)
 
     parts = options.only or list(PARTS)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with reporting.progress(console) as progress:
         task = progress.add_task("", total=len(parts))
         for part in parts:
             try:
@@ -483,9 +475,7 @@ def main() -> int:
             path = options.folder / FIGURES
             figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             figures[part] = found
-            with atomic_path(path) as temporary:
-                ordered = {name: figures[name] for name in PARTS if name in figures}
-                temporary.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            reporting.write_rows(path, {name: figures[name] for name in PARTS if name in figures})
             progress.advance(task)
             console.print(table(part, found))
     for file in written:

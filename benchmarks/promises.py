@@ -28,9 +28,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from coverage import write
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import reporting
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("paper", "bytes", "time")
@@ -375,21 +373,14 @@ def main() -> None:
     wanted = [(part, name) for part, name in wanted if not options.models or name in options.models]
     if not options.parts and not options.models:
         wanted = [(part, name) for part, name in wanted if "failure" in rows.get(part, {}).get(name, {"failure": ""})]
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    console = reporting.console()
+    with reporting.progress(console) as progress:
         task = progress.add_task("", total=len(wanted))
         for part, name in wanted:
             progress.update(task, description=f"{part}, {name}")
             rows.setdefault(part, {})[name] = row = row_of(part, name, options.timeout)
-            write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-            write(path.with_suffix(".md"), markdown(rows))
+            reporting.write_rows(path, rows)
+            reporting.write(path.with_suffix(".md"), markdown(rows))
             progress.advance(task)
             progress.console.print(f"{part}, {name}: {row.get('failure', 'done')}", highlight=False)
 

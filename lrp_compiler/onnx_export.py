@@ -37,11 +37,6 @@ def export_onnx(
             op.
     """
     inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
-    if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
-        raise LrpError(
-            "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
-            "or save this explainer as .pt2."
-        )
     write_onnx(program, inputs, [*metadata["outputs"], *metadata["relevance"]], path, opset=opset, metadata=metadata)
 
 
@@ -65,10 +60,16 @@ def write_onnx(
         metadata: what the file says about itself.
 
     Raises:
-        LrpError: the opset is below 18, or the exporter has no translation for an op.
+        LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
+            op.
     """
     if opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
+    if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
+        raise LrpError(
+            "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
+            "or save this explainer as .pt2."
+        )
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
     _tidy(model)
@@ -123,8 +124,8 @@ def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
 def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
     """What `program.run_decompositions(table)` returns, for a program that has no effects.
 
-    torch traces the whole graph anew, with all its symbolic sizes. Here only the few nodes are that the exporter has no
-    translation for.
+    torch traces the whole graph anew, with all its symbolic sizes; here only the few nodes are that the exporter has no
+    translation for. What this cannot do (an op with several results) fails, and the caller takes torch's way.
     """
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
     table = {**table, torch.ops.aten.batch_norm.default: _batch_norm}
@@ -132,8 +133,6 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
         if node.target in table:
-            if not isinstance(node.meta["val"], torch.Tensor):
-                return ExportedProgram.run_decompositions(program, dict(table))
             write_out(node, table[node.target], composite=False)
     module.graph.eliminate_dead_code()
     module.recompile()

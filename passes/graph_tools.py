@@ -94,6 +94,13 @@ def unguarded(*nodes: fx.Node) -> AbstractContextManager[None]:
     return nullcontext() if known is None else known.suppress_guards()
 
 
+def hint(size: int | torch.SymInt) -> int:
+    """The example's size; 1 where it depends on values and is not known before the run."""
+    if isinstance(size, int):
+        return size
+    return 1 if size.node.hint is None else int(size.node.hint)
+
+
 def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:
     """Register a tensor under a flat name of its own (`layer.1.weight` is not `layer_1.weight`), and return that."""
     flat = name.replace(".", "_")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from .graph_tools import arguments, is_tensor
+from .graph_tools import arguments, hint, is_tensor
 from .plan_promises import Value
 
 aten = torch.ops.aten
@@ -104,11 +104,11 @@ def cost(node: fx.Node) -> float:
     args = arguments(node)
     if name.startswith("conv") and is_tensor(args[1]):
         weight = args[1].meta["val"]
-        return 2 * size * _numel(weight) / max(_hint(weight.shape[0]), 1)
+        return 2 * size * _numel(weight) / max(hint(weight.shape[0]), 1)
     if name in ("linear", "matmul", "mm", "bmm"):
-        return 2 * size * _hint(args[0].meta["val"].shape[-1])
+        return 2 * size * hint(args[0].meta["val"].shape[-1])
     if name == "addmm":
-        return 2 * size * _hint(args[1].meta["val"].shape[-1])
+        return 2 * size * hint(args[1].meta["val"].shape[-1])
     tags = getattr(node.target, "tags", ())
     return size if torch.Tag.pointwise in tags else TRANSCENDENTAL * size
 
@@ -116,12 +116,5 @@ def cost(node: fx.Node) -> float:
 def _numel(value: torch.Tensor) -> int:
     count = 1
     for size in value.shape:
-        count *= _hint(size)
+        count *= hint(size)
     return count
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    """The example's size; 1 where it depends on values and is not known before the run."""
-    if isinstance(size, int):
-        return size
-    return 1 if size.node.hint is None else int(size.node.hint)

@@ -27,7 +27,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from .graph_tools import attribute, is_tensor, outputs
+from .graph_tools import attribute, hint, is_tensor, outputs
 
 
 def lift(module: fx.GraphModule) -> ExportedProgram:
@@ -84,8 +84,7 @@ def _argument(result: Any) -> Any:
 
 
 def _zeros(value: torch.Tensor) -> torch.Tensor:
-    sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
-    return torch.zeros(sizes, dtype=value.dtype, device=value.device)
+    return torch.zeros([hint(size) for size in value.shape], dtype=value.dtype, device=value.device)
 
 
 def _ranges(placeholders: list[fx.Node]) -> dict[Any, ValueRanges[Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from support.blocks import INPUTS, TransformerBlock, build, draw
+from support.plans import INPUT, executable
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -13,20 +14,9 @@ import lrp_compiler as lrp
 from lrp_compiler.cli import main
 from lrp_compiler.errors import InputError
 from lrp_compiler.passes.min_cut import plan
-from lrp_compiler.passes.plan_promises import Decision, Value
+from lrp_compiler.passes.plan_promises import Value
 
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
-INPUT = Value(0, given=True)
-
-
-def executable(values: list[Value], asked: list[int], decision: Decision) -> bool:
-    """Whether everything asked for is at hand or can be computed from what is."""
-    at_hand = {index for index, value in enumerate(values) if value.given} | decision.kept
-    for index in sorted(decision.rebuilt):
-        if not at_hand.issuperset(values[index].sources):
-            return False
-        at_hand.add(index)
-    return at_hand.issuperset(asked)
 
 
 def dense_and_relu(layers: int) -> list[Value]:

@@ -4,25 +4,14 @@ import time
 from itertools import pairwise
 
 import pytest
+from support.plans import INPUT, executable
 
-from lrp_compiler.passes.plan_promises import Decision, Value, plan
-
-INPUT = Value(0, given=True)
+from lrp_compiler.passes.plan_promises import Value, plan
 
 
 def chain(length: int, nbytes: int = 100) -> list[Value]:
     """An input and `length` equal steps, each computed from the one before."""
     return [INPUT, *(Value(nbytes, 10.0, (index,)) for index in range(length))]
-
-
-def executable(values: list[Value], asked: list[int], decision: Decision) -> bool:
-    """Whether everything asked for is at hand or can be computed from what is."""
-    at_hand = {index for index, value in enumerate(values) if value.given} | decision.kept
-    for index in sorted(decision.rebuilt):
-        if not at_hand.issuperset(values[index].sources):
-            return False
-        at_hand.add(index)
-    return at_hand.issuperset(asked)
 
 
 def test_by_default_everything_that_costs_is_kept() -> None:
