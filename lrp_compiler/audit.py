@@ -1,7 +1,8 @@
 """The books: where relevance went, node by node, each share by its own formula.
 
-They are kept in float64 whatever the model's dtype: they show what the rules do, not rounding. Where the inputs get a
-thousandth of a logit, the rounding of a float32 forward alone would be a tenth of a percent of what they get.
+They are kept in float64 unless asked otherwise: so they show what the rules do, not rounding. Where the inputs get a
+thousandth of a logit, the rounding of a float32 forward alone would be a tenth of a percent of what they get. Kept in
+the model's own precision they show that rounding, node by node.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.emit_relevance import propagate_relevance
+from lrp_compiler.passes.emit_relevance import propagate_relevance, wide
 from lrp_compiler.passes.graph_tools import module_path
 from lrp_compiler.passes.seed_relevance import Seed, seed_relevance
 from lrp_compiler.passes.select_explained import EXPLAINED
@@ -113,10 +114,18 @@ class Audit:
         return table
 
 
+Precision = Literal["float64", "model"]
+
+
 def audit(
-    forward: fx.GraphModule, inputs: Sequence[Tensor], seed: Seed, given: Mapping[str, Tensor], names: dict[str, str]
+    forward: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    seed: Seed,
+    given: Mapping[str, Tensor],
+    names: dict[str, str],
+    precision: Precision = "float64",
 ) -> Audit:
-    """Run the forward graph and the rules eagerly in float64 and keep the books.
+    """Run the forward graph and the rules eagerly and keep the books.
 
     The class that is explained is the one that the model picks in its own precision, be it by a rounding.
 
@@ -126,11 +135,15 @@ def audit(
         seed: which class is explained, and how much is put on it.
         given: the run-time inputs that the seed needs, by name; of several targets the books hold the sums.
         names: placeholder name → public input name.
+        precision: what forward and relevance are computed in (relevance of half-precision models in float32, as the
+            explainer does); sums are float64 either way.
     """
     with torch.no_grad():
         explained = next(node for node in forward.graph.nodes if node.meta.get(EXPLAINED))
-        start = seed_relevance(_values(fx.Interpreter, forward, inputs)[explained], seed, given).map(Tensor.double)
-        values = _values(Float64, forward, inputs)
+        values = pytree.tree_map_only(Tensor, wide, _values(fx.Interpreter, forward, inputs))
+        start = seed_relevance(values[explained], seed, given)
+        if precision == "float64":
+            start, values = start.map(Tensor.double), _values(Float64, forward, inputs)
         books = _Books(values)
         rows = [start] if seed.target.targets is None else [Relevance(row, start.form) for row in start.tensor]
         result = Audit([], seed=sum(books.sum(explained, row) for row in rows))
@@ -146,7 +159,7 @@ def audit(
             for node, relevance in arrived.items():
                 name = names.get(node.name, node.name)
                 result.inputs[name] = result.inputs.get(name, 0.0) + books.sum(node, relevance)
-                result.magnitude += float(_total(relevance, values[node]).abs().sum())
+                result.magnitude += float(_total(relevance, values[node]).abs().sum(dtype=torch.float64))
         result.entries = books.close()
     return result
 
@@ -159,10 +172,10 @@ class _Books:
         self.passed: defaultdict[fx.Node, float] = defaultdict(float)
 
     def sum(self, node: fx.Node, relevance: Relevance) -> float:
-        return float(_total(relevance, self.values[node]).sum())
+        return float(_total(relevance, self.values[node]).sum(dtype=torch.float64))
 
     def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
-        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum())
+        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum(dtype=torch.float64))
 
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
         self.seen[node] += self.sum(node, relevance)

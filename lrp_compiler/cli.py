@@ -115,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         "lrp-compiler audit model.lrp.pt2 --input x.npy",
     )
     _add_explainer_arguments(command, "M.lrp.pt2")
+    command.add_argument(
+        "--precision",
+        choices=("float64", "model"),
+        default="float64",
+        help="float64: what the rules do (default); model: and what the model's own dtype makes of it",
+    )
     return parser
 
 

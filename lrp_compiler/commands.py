@@ -86,7 +86,9 @@ def audit_command(arguments: argparse.Namespace) -> None:
     with stages("audit"):
         import lrp_compiler as lrp
 
-        audit = lrp.load(arguments.explainer).audit(*map(_tensor, args), **_tensors(kwargs))
+        audit = lrp.load(arguments.explainer).audit(
+            *map(_tensor, args), precision=arguments.precision, **_tensors(kwargs)
+        )
     _report_table(arguments, audit)
 
 

@@ -7,14 +7,14 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 import lrp_compiler
-from lrp_compiler.audit import Audit, audit
+from lrp_compiler.audit import Audit, Precision, audit
 from lrp_compiler.capture import Capture
 from lrp_compiler.errors import FormatError, InputError
 from lrp_compiler.files import atomic_path
@@ -156,13 +156,22 @@ class Explainer:
         return Explanation(self._structured(results[:own]), dict(zip(names, results[own:], strict=True)))
 
     def audit(
-        self, *args: Any, target: Any = None, seed: Tensor | None = None, position: Any = None, **kwargs: Any
+        self,
+        *args: Any,
+        target: Any = None,
+        seed: Tensor | None = None,
+        position: Any = None,
+        precision: Precision = "float64",
+        **kwargs: Any,
     ) -> Audit:
         """The books of one run: what flowed in, out and away at every node (see `Audit`).
 
         Takes the inputs of `__call__`. The rules are run eagerly on the forward graph, with the same weights; all
-        inputs take part, whatever `wrt` names.
+        inputs take part, whatever `wrt` names. `precision="float64"` shows the rules without rounding,
+        `precision="model"` what the model's own dtype makes of them.
         """
+        if precision not in get_args(Precision):
+            raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
         if not any(node.meta.get(EXPLAINED) for node in self.forward.graph.nodes):
             raise InputError("An explainer whose target is a Python function cannot be audited once it was loaded.")
@@ -170,7 +179,7 @@ class Explainer:
         names = {node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)}
         extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
         given = dict(zip(extra, tensors[len(names) :], strict=True))
-        return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names)
+        return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names, precision)
 
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """The explainer in two: run the forward once, then relevance as often as there are targets or seeds.

@@ -14,6 +14,12 @@ import lrp_compiler as lrp
 torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test draws the same numbers, alone or after others."""
+    torch.manual_seed(0)
+
+
 @cache
 def _explain(name: str, composite: str, dtype: torch.dtype = torch.float32) -> lrp.Explainer:
     example = small(name, dtype)

@@ -83,6 +83,9 @@ def test_faint_values_and_large_seeds_neither_vanish_nor_overflow(composite: str
     total = float(explanation.relevance["x"].double().sum())
     assert total == pytest.approx(sum(books.inputs.values()), abs=1e-3 * books.magnitude)
     assert abs(books.error) <= 1e-12 * books.magnitude
+    own = explainer.audit(x, seed=seed, precision="model")
+    assert abs(own.error) <= 2**-10 * own.seed, "more than float16 rounds off an output"
+    assert sum(own.inputs.values()) == pytest.approx(total, abs=1e-5 * own.magnitude)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "bert"])
