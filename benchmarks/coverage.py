@@ -370,10 +370,11 @@ def summary_table(rows: dict[str, dict[str, Any]]) -> str:
     parts = ["\n".join(lines)]
     if relatives:
         have, need = (sum(row[key][0] for _, row in relatives) for key in ("covered", "on_path"))
-        run = [title for title, row in relatives if "parity" in row]
-        ran = f"; {len(run)} of them ran in onnxruntime at other sizes ({', '.join(run)})" if run else ""
         names = ", ".join(title for title, _ in relatives)
-        parts.append(f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule{ran}: {names}.")
+        text = f"{len(relatives)} relatives, narrower: {have:,} of {need:,} nodes have a rule: {names}."
+        left = [title for title, row in relatives if "parity" not in row]
+        text += f" Not run in onnxruntime yet: {', '.join(left)}." if left else " All of them ran in onnxruntime too."
+        parts.append(text)
     return "\n\n".join(parts)
 
 
