@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lrp_compiler.errors import CaptureError, FormatError, InputError
 from lrp_compiler.quiet import quiet
+from lrp_compiler.safe_load import load_exported
 
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
@@ -73,17 +74,19 @@ def capture(
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
-    """Load a `.pt2` file written by `torch.export.save`.
+    """Load a `.pt2` file written by `torch.export.save`. No code in the file is run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FormatError: the file holds no exported program.
+        FormatError: the file holds no exported program, or one that could run code.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     try:
         with quiet(output=True):
-            return torch.export.load(path)
+            return load_exported(path)
+    except FormatError:
+        raise
     except Exception as error:
         raise FormatError(
             f"{os.fspath(path)!r} is not a .pt2 file that torch.export.save wrote ({_first_line(error)})."

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 import lrp_compiler
+from lrp_compiler.aoti import export_aoti
 from lrp_compiler.audit import Audit, Precision, audit
 from lrp_compiler.capture import Capture
 from lrp_compiler.errors import FormatError, InputError
@@ -30,6 +31,7 @@ from lrp_compiler.passes.select_explained import EXPLAINED, POSITION
 from lrp_compiler.passes.split import split
 from lrp_compiler.quiet import quiet
 from lrp_compiler.rules.composite import Composite
+from lrp_compiler.safe_load import check_structure, load_exported
 from lrp_compiler.shapes import tensor_specs
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
 
@@ -244,6 +246,22 @@ class Explainer:
         """
         export_onnx(self.program, self.metadata, path, opset=opset)
 
+    def to_aoti(self, path: str | os.PathLike[str]) -> None:
+        """Compile the explainer into an AOTInductor package, machine code that C++ runs without Python.
+
+        Inputs and outputs are those of `to_onnx`, by position; the loaders' metadata has what the other files carry.
+        It runs on processors like this one, and in C++ and Python alike only with the version of torch that made it:
+        `torch::inductor::AOTIModelPackageLoader`, `torch._inductor.aoti_load_package`. The file appears whole or not
+        at all.
+
+        Args:
+            path: where to, ending in `.pt2`; `model.lrp.aoti.pt2` tells it from what `save` writes.
+
+        Raises:
+            LrpError: the path ends otherwise, there is no C++ compiler, or AOTInductor fails.
+        """
+        export_aoti(self.program, self.metadata, path)
+
     @property
     def program(self) -> torch.export.ExportedProgram:
         """The joint graph as an ExportedProgram; made when first asked for."""
@@ -252,8 +270,19 @@ class Explainer:
         return self._program
 
     def to(self, device: torch.device | str) -> Explainer:
-        """Move the explainer's weights; returns itself."""
-        self.module, self.forward = move(self.module, device), move(self.forward, device)
+        """Move the explainer's weights; returns itself.
+
+        Raises:
+            InputError: torch has no such device here; nothing has moved then.
+        """
+        try:
+            if torch.device(device).type == "meta":
+                raise InputError("An explainer on device 'meta' would have no weights to explain with.")
+            moved = move(self.module, device), move(self.forward, device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
+        self.module, self.forward = moved
         self._program = None
         return self
 
@@ -332,17 +361,20 @@ def load(path: str | os.PathLike[str]) -> Explainer:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FormatError: the file is no explainer.
+        FormatError: the file is no explainer, or could run code.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     extra = {METADATA_KEY: ""}
     try:
         with quiet(output=True):
-            program = torch.export.load(path, extra_files=extra)
+            program = load_exported(path, extra)
+    except FormatError:
+        raise
     except Exception as error:
         raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
     metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
+    check_structure(metadata.get("output_structure"))
     # A function of the outputs does not travel in files: what it made is gone if nothing else read it.
     target = None if metadata["target"] == FUNCTION else Target.from_dict(metadata["explains"])
     taken = len(metadata["inputs"]) + sum(entry["name"] == POSITION for entry in metadata["seed_inputs"])
