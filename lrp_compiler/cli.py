@@ -1,7 +1,8 @@
 """The command line: the same engine as `lrp.compile` and the runtime, for shells and pipelines.
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
-2: the command was called wrongly. `run` on an `.onnx` file needs no torch; every other command imports it when it runs.
+2: the command was called wrongly. `run` on an `.onnx` file and `page` need no torch; every other command imports it
+when it runs.
 """
 
 import argparse
@@ -47,6 +48,9 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+OUTPUT = "M.lrp.onnx, M.lrp.pt2, or M.lrp.aoti.pt2 for an AOTInductor package, which C++ runs"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lrp-compiler",
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--option high=2.6",
     )
     command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
-    command.add_argument("-o", "--output", type=_explainer_path, required=True, help="M.lrp.onnx or M.lrp.pt2")
+    command.add_argument("-o", "--output", type=_explainer_path, required=True, help=OUTPUT)
     _add_compile_options(command)
     command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
 
@@ -121,6 +125,17 @@ def _parser() -> argparse.ArgumentParser:
         default="float64",
         help="float64: what the rules do (default); model: and what the model's own dtype makes of it",
     )
+
+    command = _add(
+        subparsers,
+        commands.page_command,
+        "page",
+        "make a website that predicts and explains in the visitor's browser",
+        "lrp-compiler page image.lrp.onnx --labels labels.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+        "--crop 0.875 --example cat.jpg -o site\n"
+        "  lrp-compiler page text.lrp.onnx --tokenizer tokenizer.json --example 'A fine film.' -o site --serve",
+    )
+    _add_page_options(command)
     return parser
 
 
@@ -204,6 +219,62 @@ def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> No
     )
 
 
+def _add_page_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="of pictures or of text")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for any web server")
+    command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
+    command.add_argument("--title", help="of the page (default: the name of the file)")
+    command.add_argument(
+        "--example",
+        action="append",
+        default=[],
+        metavar="PICTURE|TEXT",
+        help="for visitors to try, once for each; the first is shown at once",
+    )
+    command.add_argument(
+        "--mean", type=_numbers, default=[0.0], metavar="X[,X,X]", help="of colours from 0 to 1 (default: 0)"
+    )
+    command.add_argument(
+        "--std", type=_numbers, default=[1.0], metavar="X[,X,X]", help="what they are divided by (default: 1)"
+    )
+    command.add_argument(
+        "--resize",
+        choices=("crop", "stretch"),
+        default="crop",
+        help="crop: the middle of the picture (default); stretch: all of it, at the cost of its proportions",
+    )
+    command.add_argument(
+        "--crop",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the shorter side, such as 0.875 (default: %(default)s)",
+    )
+    command.add_argument("--size", type=int, metavar="N", help="height and width, if the explainer leaves them open")
+    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
+    command.add_argument(
+        "--scores",
+        choices=("softmax", "sigmoid", "none"),
+        default="softmax",
+        help="how outputs become probabilities (default: %(default)s)",
+    )
+    command.add_argument(
+        "--onnxruntime-web", type=Path, metavar="DIR", help="the unpacked npm package (default: npm fetches it once)"
+    )
+    command.add_argument(
+        "--tokenizers-js", type=Path, metavar="DIR", help="likewise @huggingface/tokenizers, if the model reads text"
+    )
+    command.add_argument("--force", action="store_true", help="replace FOLDER even if it is no such site")
+    command.add_argument(
+        "--serve",
+        type=int,
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="then hand the site out to this machine (default port: %(const)s)",
+    )
+
+
 def _explainer_path(text: str) -> Path:
     path = Path(text)
     if path.suffix not in (".onnx", ".pt2"):
@@ -232,6 +303,13 @@ def _position(text: str) -> Any:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is neither last, last-unpadded, index, sum, nor numbers") from None
     return steps[0] if len(steps) == 1 else steps
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor numbers such as 0.485,0.456,0.406") from None
 
 
 def _option(text: str) -> tuple[str, Any]:

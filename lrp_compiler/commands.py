@@ -25,6 +25,8 @@ def compile_command(arguments: argparse.Namespace) -> None:
             progress("write")
         if arguments.output.suffix == ".onnx":
             explainer.to_onnx(arguments.output, opset=arguments.opset)
+        elif arguments.output.name.endswith(".aoti.pt2"):
+            explainer.to_aoti(arguments.output)
         else:
             explainer.save(arguments.output)
     _report(arguments, {"path": str(arguments.output)}, f"wrote {arguments.output}")
@@ -90,6 +92,35 @@ def audit_command(arguments: argparse.Namespace) -> None:
             *map(_tensor, args), precision=arguments.precision, **_tensors(kwargs)
         )
     _report_table(arguments, audit)
+
+
+def page_command(arguments: argparse.Namespace) -> None:
+    """`page`: a website around an explainer."""
+    _must_exist(arguments.explainer)
+    from lrp_compiler.page import page, serve
+
+    with stages("make the site"):
+        folder = page(
+            arguments.explainer,
+            arguments.output,
+            labels=arguments.labels,
+            examples=arguments.example,
+            title=arguments.title,
+            mean=arguments.mean,
+            std=arguments.std,
+            resize=arguments.resize,
+            crop=arguments.crop,
+            size=arguments.size,
+            tokenizer=arguments.tokenizer,
+            scores=arguments.scores,
+            onnxruntime_web=arguments.onnxruntime_web,
+            tokenizers_js=arguments.tokenizers_js,
+            force=arguments.force,
+        )
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    _report(arguments, {"path": str(folder), "bytes": size}, f"wrote {folder} ({size / 1e6:.0f} MB)")
+    if arguments.serve is not None:
+        serve(folder, arguments.serve)
 
 
 def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
