@@ -5,7 +5,6 @@ messages. The terminal shows where the relevance went and what it cost; heatmaps
 Everything is written to build/demo; nothing is downloaded. Takes a minute or two on two cores.
 """
 
-import html
 import os
 import statistics
 import string
@@ -27,7 +26,10 @@ from rich.table import Table
 from torch import nn
 
 import lrp_compiler as lrp
+from lrp_compiler.explanation import Explanation
 from lrp_compiler.files import atomic_path
+from lrp_compiler.pictures.tokens import Tokens
+from lrp_compiler.run import Explained
 from lrp_compiler.runtime import OnnxExplainer
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "demo"
@@ -36,24 +38,22 @@ TIMED_RUNS = 9
 
 @dataclass
 class Case:
-    """One explained prediction. Invariant, up to rounding: value = relevance + everything absorbed."""
+    """One explained prediction. Invariant, up to rounding: logit = relevance + everything absorbed."""
 
     name: str
-    answer: str
-    """What the model said, in words."""
-    value: float
-    """The number explained: a logit or a similarity."""
-    relevance: np.ndarray
-    """Relevance of the input: `[height, width]`, summed over channels, or `[sequence]`."""
+    explained: Explained
     absorbed: dict[str, float]
     """Cause → relevance that the input did not get, from `explainer.audit`."""
-    details: dict[str, Any]
-    """What only the picture or the page of this case needs."""
+
+    @property
+    def logit(self) -> float:
+        assert self.explained.logit is not None  # a class is explained
+        return self.explained.logit
 
     @property
     def error(self) -> float:
         """What the balance lacks."""
-        return self.value - float(self.relevance.sum(dtype=np.float64)) - sum(self.absorbed.values())
+        return self.logit - self.explained.sum - sum(self.absorbed.values())
 
 
 @dataclass
@@ -100,41 +100,16 @@ def compile_model(model: Model) -> lrp.Explainer:
     return explainer
 
 
-def explain(model: Model, explainer: lrp.Explainer) -> tuple[np.ndarray, dict[str, np.ndarray], list[dict[str, float]]]:
-    """Outputs and relevance of all rows, run in onnxruntime; what each row absorbed, from torch's audit."""
+def explain(
+    model: Model, explainer: lrp.Explainer, names: Sequence[str], answers: Sequence[str]
+) -> tuple[Explanation[np.ndarray], list[Case]]:
+    """All rows, run in onnxruntime; what each row absorbed, from torch's audit."""
     explanation = OnnxExplainer(model.explainer_file)(**model.arrays)
-    outputs = np.asarray(explanation.output)
-    rows = range(len(outputs))
-    audits = [explainer.audit(**{name: tensor[row : row + 1] for name, tensor in model.inputs.items()}) for row in rows]
-    return outputs, explanation.relevance, [audit.absorbed for audit in audits]
-
-
-def photo_cases(model: Model, explainer: lrp.Explainer) -> list[Case]:
-    outputs, relevance, absorbed = explain(model, explainer)
-    labels = pretrained.imagenet_labels()
     cases = []
-    for row, (name, image) in enumerate(pretrained.photos()):
-        logits = outputs[row]
-        probability = np.exp(logits - logits.max())
-        best = int(logits.argmax())
-        answer = f"{labels[best]} ({probability[best] / probability.sum():.0%})"
-        details = {"image": pretrained.crop(image)}
-        cases.append(Case(name, answer, float(logits[best]), relevance["x"][row].sum(axis=0), absorbed[row], details))
-    return cases
-
-
-def message_cases(model: Model, explainer: lrp.Explainer, tokenizer: Any) -> list[Case]:
-    outputs, relevance, absorbed = explain(model, explainer)
-    cases = []
-    for row, message in enumerate(pretrained.MESSAGES):
-        similarities, words = outputs[row], relevance["input_ids"][row]
-        best = int(similarities.argmax())
-        tokens = tokenizer.convert_ids_to_tokens(model.inputs["input_ids"][row])
-        details = {"tokens": tokens, "similarities": similarities.tolist(), "best": best}
-        name = f"{message}\n→ " + ", ".join(tokens[index] for index in np.argsort(-words)[:3])
-        value = float(similarities[best])
-        cases.append(Case(name, pretrained.REQUESTS[best], value, words, absorbed[row], details))
-    return cases
+    for name, case in zip(names, explanation.explained(answers), strict=True):
+        row = {key: tensor[case.row : case.row + 1] for key, tensor in model.inputs.items()}
+        cases.append(Case(name, case, explainer.audit(**row).absorbed))
+    return explanation, cases
 
 
 # ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,8 +159,8 @@ def balance_table(title: str, columns: Sequence[str], cases: Sequence[Case]) -> 
     for index, column in enumerate([*columns, *(f"absorbed\nby {cause}" for cause in causes), "error"]):
         table.add_column(column, justify="right" if index > 1 else "left", max_width=48)
     for case in cases:
-        shares = [case.value, case.relevance.sum(), *(case.absorbed.get(cause, 0.0) for cause in causes)]
-        table.add_row(case.name, case.answer, *(f"{share:.4f}" for share in shares), f"{case.error:+.0e}")
+        shares = [case.logit, case.explained.sum, *(case.absorbed.get(cause, 0.0) for cause in causes)]
+        table.add_row(case.name, case.explained.name, *(f"{share:.4f}" for share in shares), f"{case.error:+.0e}")
     return table
 
 
@@ -200,99 +175,40 @@ def cost_table(models: Sequence[Model], times: Sequence[tuple[float, float]]) ->
     return table
 
 
-def write_heatmaps(cases: Sequence[Case], file: Path) -> None:
-    """Photos above, relevance below: red speaks for the prediction, blue against it, grey is the photo."""
-    import matplotlib
+def strongest(cases: Sequence[Case], tokens: Tokens) -> None:
+    """Below each message the three words that speak most for the answer."""
+    for case, row in zip(cases, tokens, strict=True):
+        best = sorted(row, key=lambda pair: -pair[1])[:3]
+        case.name += "\n→ " + ", ".join(word for word, _ in best)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, len(cases), figsize=(2.5 * len(cases), 5.9), layout="constrained")
-    for (above, below), case in zip(axes.T, cases, strict=True):
-        image = np.asarray(case.details["image"])
-        above.imshow(image)
-        above.set_title(f"{case.answer}\nlogit {case.value:.2f}", fontsize=10)
-        # A few pixels dwarf all others: beyond the 99.5th percentile the colour says only "much".
-        limit = np.percentile(np.abs(case.relevance), 99.5) or 1.0
-        scaled = np.clip(case.relevance / limit, -1, 1)
-        below.imshow(image.mean(axis=2), cmap="gray", vmin=-300, vmax=330)
-        below.imshow(scaled, cmap="seismic", vmin=-1.6, vmax=1.6, alpha=np.abs(scaled) ** 0.5)
-        absorbed = sum(case.absorbed.values())
-        below.set_title(f"pixels {case.relevance.sum():.2g}, absorbed {absorbed:.4g}", fontsize=10)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    figure.supxlabel("red speaks for the prediction, blue against it; colours are scaled for each photo", fontsize=10)
-    with atomic_path(file) as path:
-        figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+def write_heatmaps(explanation: Explanation[np.ndarray], file: Path) -> None:
+    """Photos, and relevance beside them."""
+    photos = [pretrained.crop(image) for _, image in pretrained.photos()]
+    picture = explanation.heatmap(photos, labels=pretrained.imagenet_labels(), style="beside", columns=2, smooth=1)
+    picture.save(file, dpi=120)
 
 
 PAGE = string.Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Which words decided?</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2.5rem auto; padding: 0 1rem; color: #222 }
-section { border-top: 1px solid #ddd; padding: 1rem 0; margin-top: 1rem }
-.tokens { display: flex; flex-wrap: wrap; gap: .35rem .2rem }
-.tokens span, mark { padding: .1rem .35rem; border-radius: .3rem; text-align: center; color: inherit }
-.tokens .piece { margin-left: -.35rem }
-small { display: block; font-size: .7rem; line-height: 1.1; color: #555 }
-table { font-size: .85rem; color: #555 }
-.best { font-weight: 600; color: #222 }
-td { padding-right: 1rem; font-variant-numeric: tabular-nums }
-</style>
+<style>body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2.5rem auto; padding: 0 1rem }</style>
 <h1>Which words decided?</h1>
-<p>A sentence model compares each message with $count requests. Its similarity to the closest one is shared out over the
-words: <mark style="background: $positive">red</mark> words made the message more similar to that request,
-<mark style="background: $negative">blue</mark> words less. The small numbers are thousandths of similarity; colours are
-scaled for each message.</p>
-$sections
+<p>A sentence model compares each message with $count requests. Its similarity to the closest one, the logit, is shared
+out over the words.</p>
+$tokens
 </html>
 """)
 
 
-def colour(strength: float) -> str:
-    """Red for +1, blue for −1, transparent for 0."""
-    red, green, blue = (214, 50, 40) if strength > 0 else (40, 90, 214)
-    return f"rgba({red}, {green}, {blue}, {0.65 * min(abs(strength), 1.0):.3f})"
-
-
-def message_section(case: Case) -> str:
-    """One message as HTML: its tokens, the balance, and the similarity to every request."""
-    limit = float(np.abs(case.relevance).max()) or 1.0
-    spans = []
-    for token, relevance in zip(case.details["tokens"], case.relevance.tolist(), strict=True):
-        if token == "[PAD]":
-            continue
-        attributes = f'style="background: {colour(relevance / limit)}"' + ' class="piece"' * token.startswith("##")
-        word = html.escape(token.removeprefix("##"))
-        spans.append(f"<span {attributes}>{word}<small>{round(1e3 * relevance):+d}</small></span>")
-    rows = []
-    for index, similarity in enumerate(case.details["similarities"]):
-        attributes = ' class="best"' * (index == case.details["best"])
-        request = html.escape(pretrained.REQUESTS[index])
-        rows.append(f"<tr{attributes}><td>{request}</td><td>{similarity:.3f}</td></tr>")
-    absorbed = ", ".join(f"{html.escape(cause)} {share:+.3f}" for cause, share in sorted(case.absorbed.items()))
-    return (
-        f"<section><p>Closest request: <b>{html.escape(case.answer)}</b></p>"
-        f'<div class="tokens">{"".join(spans)}</div>'
-        f"<p>similarity {case.value:.3f} = words {case.relevance.sum():+.3f}; absorbed by {absorbed}</p>"
-        f"<table>{''.join(rows)}</table></section>"
-    )
-
-
-def write_tokens(cases: Sequence[Case], file: Path) -> None:
+def write_tokens(explanation: Explanation[np.ndarray], tokenizer: Any, file: Path) -> None:
     """A self-contained page: each message with its tokens coloured by relevance."""
-    page = PAGE.substitute(
-        count=len(pretrained.REQUESTS),
-        positive=colour(0.7),
-        negative=colour(-0.7),
-        sections="\n".join(map(message_section, cases)),
-    )
+    tokens = explanation.tokens(tokenizer, labels=[f"like “{request}”" for request in pretrained.REQUESTS])
     with atomic_path(file) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(PAGE.substitute(count=len(pretrained.REQUESTS), tokens=tokens.html()), encoding="utf-8")
 
 
 # ── the demo ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,11 +236,13 @@ def main() -> None:
         with step(progress, "Compile MiniLM and write its explainer"):
             text_explainer = compile_model(texts)
         with step(progress, "Explain photos and messages in onnxruntime; audit each in torch"):
-            photos = photo_cases(images, image_explainer)
-            messages = message_cases(texts, text_explainer, tokenizer)
+            photo_names = [name for name, _ in pretrained.photos()]
+            pixels, photos = explain(images, image_explainer, photo_names, pretrained.imagenet_labels())
+            words, messages = explain(texts, text_explainer, pretrained.MESSAGES, pretrained.REQUESTS)
         with step(progress, "Draw them"):
-            write_heatmaps(photos, FOLDER / "heatmaps.png")
-            write_tokens(messages, FOLDER / "tokens.html")
+            write_heatmaps(pixels, FOLDER / "heatmaps.png")
+            write_tokens(words, tokenizer, FOLDER / "tokens.html")
+            strongest(messages, words.tokens(tokenizer, words=True, special=False))
         with step(progress, "Time the explainers against the plain models"):
             times = [median_times(model) for model in (images, texts)]
     console.print(balance_table("Which pixels decided?", ("photo", "prediction", "logit", "pixels"), photos))

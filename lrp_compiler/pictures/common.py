@@ -1,0 +1,112 @@
+"""What the pictures share: which relevance is drawn, of which rows, and where its colours end. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrp_compiler.errors import InputError
+from lrp_compiler.run import Explained, Labels
+
+if TYPE_CHECKING:
+    from lrp_compiler.explanation import Explanation
+
+RED, BLUE = (178, 24, 43), (33, 102, 172)
+"""What speaks for the target, and against it: the arms of RdBu."""
+STRONGEST = 0.7
+"""Opacity of the strongest token: the text on it stays legible, dark on light and light on dark."""
+
+
+def drawn(explanation: Explanation[Any], rows: Iterable[int] | int | None, labels: Labels | None) -> list[Explained]:
+    """The explained values of these rows of the batch; None: all.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    cases = explanation.explained(labels)
+    if rows is None:
+        return cases
+    wanted = [rows] if isinstance(rows, int) else list(rows)
+    there = {case.row for case in cases}
+    if not wanted or not there.issuperset(wanted):
+        raise InputError(f"The rows {wanted} cannot be drawn: the batch has rows 0 to {max(there)}.")
+    return [case for row in wanted for case in cases if case.row == row]
+
+
+def choose(
+    explanation: Explanation[Any], name: str | None, what: str, fits: Callable[[tuple[int, ...], str], bool]
+) -> str:
+    """The relevance to draw: the one named, or else the only one that fits, of an input if there is such a one.
+
+    Args:
+        explanation: what was run.
+        name: what the caller asked for.
+        what: what is wanted, for messages.
+        fits: whether the shape of one row and the input's dtype (empty where it is no input) are of that kind.
+
+    Raises:
+        InputError: there is none, it does not fit, or several would.
+    """
+    arrays: dict[str, Any] = explanation.relevance
+    first = 1 + (explanation.run.several is not None)
+    kinds = {
+        key: (tuple(values.shape[first:]), str(getattr(explanation.run.inputs.get(key), "dtype", "")))
+        for key, values in arrays.items()
+    }
+    listing = ", ".join(f"{key} {list(values.shape)}" for key, values in arrays.items())
+    if name is not None and name not in kinds:
+        raise InputError(f"There is no relevance of {name!r} here, but of {listing}.")
+    found = [key for key, (shape, dtype) in kinds.items() if name in (None, key) and fits(shape, dtype)]
+    found = [key for key in found if key in explanation.run.inputs] or found
+    if not found:
+        raise InputError(f"This needs relevance of {what}; here is {listing if name is None else name}.")
+    if len(found) > 1:
+        raise InputError(f"Relevance of {' and of '.join(found)} can be drawn: choose with input=.")
+    return found[0]
+
+
+def limit_of(values: np.ndarray, percentile: float, limit: float | None = None) -> float:
+    """Where the colours end: `limit`, or that percentile of |relevance|; 1 where all is zero.
+
+    Raises:
+        InputError: a percentile outside of (0, 100], or a limit that is not above 0.
+    """
+    if not 0 < percentile <= 100:
+        raise InputError(f"The percentile is above 0 and at most 100, not {percentile!r}.")
+    if limit is not None and not limit > 0:
+        raise InputError(f"The limit is a relevance above 0, not {limit!r}.")
+    size = np.abs(values)
+    # A few large values among zeros: their percentile may be 0.
+    return float(limit or np.percentile(size, percentile) or size.max() or 1.0)
+
+
+def smoothed(values: np.ndarray, width: float, axes: Sequence[int]) -> np.ndarray:
+    """Spread by a Gaussian of this standard deviation, in elements; mirrored at the edges, so that sums stay."""
+    if width < 0:
+        raise InputError(f"Smoothing is a width in elements, 0 for none, not {width!r}.")
+    if width == 0:
+        return values
+    reach = np.arange(-int(4 * width + 0.5), int(4 * width + 0.5) + 1)
+    kernel = np.exp(-0.5 * (reach / width) ** 2)
+    kernel /= kernel.sum()
+    for axis in axes:
+        spread = np.moveaxis(values, axis, -1)
+        padding = [(0, 0)] * (spread.ndim - 1) + [(len(reach) // 2,) * 2]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(spread, padding, mode="symmetric"), len(reach), -1)
+        values = np.moveaxis(windows @ kernel, -1, axis)
+    return values
+
+
+def note(percentile: float, limit: float | None, smooth: float, unit: str) -> str:
+    """What was done to the colours, in words."""
+    largest = "largest" if percentile == 100 else f"{percentile:g}th percentile of"
+    ends = f"±{limit:.3g}" if limit else f"the {largest} |relevance|, part by part"
+    return f"colours end at {ends}" + f"; smoothed, σ = {smooth:g} {unit}" * (smooth > 0)
+
+
+def mixed(strength: float) -> tuple[int, ...]:
+    """Red for 1, blue for −1, white for 0, as light as dark text on it needs."""
+    end = RED if strength > 0 else BLUE
+    return tuple(round(255 + STRONGEST * abs(strength) * (part - 255)) for part in end)

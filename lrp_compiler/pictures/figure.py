@@ -1,0 +1,91 @@
+"""A matplotlib figure outside of pyplot's state, and which colour maps suit relevance. Needs matplotlib."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from lrp_compiler.errors import InputError, LrpError
+from lrp_compiler.files import atomic_path
+
+try:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+    from matplotlib.textpath import TextPath
+except ImportError as error:
+    raise LrpError("Pictures need matplotlib: pip install 'lrp-compiler[plots]'.") from error
+
+__all__ = ["COLOURS", "Colormap", "FancyBboxPatch", "Picture", "TextPath", "colour_bar", "diverging"]
+
+COLOURS = "RdBu_r"
+"""Red above zero, blue below, white at it: ColorBrewer's, told apart by those who do not see red and green apart."""
+SUITED = ("RdBu_r", "coolwarm", "BrBG_r", "PiYG_r", "berlin", "vanimo")
+MOST_LIGHTNESS = 15.0
+"""By how much the lightness of the two arms may differ, of 100."""
+
+
+class Picture(Figure):
+    """A `matplotlib.figure.Figure` that shows itself in a notebook, and is saved whole or not at all."""
+
+    def save(self, path: str | os.PathLike[str], dpi: float = 100) -> None:
+        """Write the picture; the path's ending says the format: .png, .svg, .pdf, ….
+
+        Raises:
+            InputError: matplotlib writes no such format.
+            OSError: the folder is not there, or cannot be written to.
+        """
+        ending = os.path.splitext(path)[1][1:].lower()
+        if ending not in self.canvas.get_supported_filetypes():
+            raise InputError(f"Pictures are not written as {ending!r}: end the path with .png, .svg or .pdf.")
+        with atomic_path(path) as temporary:
+            self.savefig(temporary, dpi=dpi)
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png")
+        return content.getvalue()
+
+
+def diverging(colours: str | Colormap) -> Colormap:
+    """The colour map, if its two arms leave a neutral middle evenly: then it is the amount that the eye sees.
+
+    Raises:
+        InputError: there is no such map, or it does not diverge evenly (jet, viridis, seismic, …).
+    """
+    if isinstance(colours, str) and colours not in colormaps:
+        raise InputError(f"matplotlib has no colour map {colours!r}: choose {', '.join(SUITED)}.")
+    found = colormaps[colours] if isinstance(colours, str) else colours
+    colour = np.asarray(found(np.linspace(0, 1, 201)))[:, :3]
+    light = _lightness(colour)
+    below, above = light[100::-1], light[100:]
+    even = np.abs(below - above).max() <= MOST_LIGHTNESS
+    steady = all((np.diff(arm) * np.sign(arm[-1] - arm[0])).min() > -0.5 for arm in (below, above))
+    neutral = np.ptp(colour[100]) < 0.15 and np.abs(colour[0] - colour[-1]).max() > 0.3
+    if not (even and steady and neutral):
+        raise InputError(
+            f"The colour map {found.name!r} does not diverge evenly from a neutral middle: choose {', '.join(SUITED)}."
+        )
+    return found
+
+
+def colour_bar(figure: Figure, axes: Any, colours: Colormap, limits: list[float]) -> None:
+    """One bar for all: with numbers where all parts have the same scale."""
+    one = len(set(limits)) == 1
+    limit = limits[0] if one else 1.0
+    mappable = ScalarMappable(Normalize(-limit, limit), colours)
+    bar = figure.colorbar(mappable, ax=axes, location="bottom", shrink=0.5, aspect=40, ticks=[-limit, 0, limit])
+    ends = [f"{-limit:.2g}", "0", f"{limit:.2g}"] if one else ["", "0", ""]
+    words = ["speaks against the target", "", "speaks for it"]
+    bar.ax.set_xticklabels([f"{end}\n{word}".strip() for end, word in zip(ends, words, strict=True)], fontsize=8)
+    bar.outline.set_visible(False)
+
+
+def _lightness(colour: np.ndarray) -> np.ndarray:
+    """CIE 1976 L* of sRGB colours, `[..., 3]` in [0, 1]."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return np.where(luminance > 216 / 24389, 116 * np.cbrt(luminance) - 16, luminance * 24389 / 27)

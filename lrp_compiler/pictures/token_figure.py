@@ -1,0 +1,93 @@
+"""Tokens as running text in boxes, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lrp_compiler.pictures.common import mixed
+from lrp_compiler.pictures.figure import FancyBboxPatch, Picture, TextPath
+
+if TYPE_CHECKING:
+    from lrp_compiler.pictures.tokens import Piece, TokenRow
+
+MARGIN, LINE, BOX, GAP = 12.0, 34.0, 29.0, 4.0
+"""In points, of which 72 are an inch: around all, from line to line, a box's height, between words."""
+TEXT, SMALL = 11.0, 7.0
+
+
+class _Box(NamedTuple):
+    left: float
+    top: float
+    width: float
+    piece: Piece
+
+
+def token_figure(rows: Sequence[TokenRow], title: str, width: float) -> Picture:
+    """One paragraph for each row, its caption above it."""
+    edge = 72 * width - MARGIN
+    scale = "one scale for all rows" if len({row.limit for row in rows}) == 1 else "colours are scaled for each row"
+    heads = [title, f"{rows[0].heading}; red speaks for the target, blue against it; {scale}"]
+    top = MARGIN
+    texts, boxes = [], []
+    for line in filter(None, heads):
+        texts.append((top, line, 12.0))
+        top += 17
+    for row in rows:
+        top += 12
+        for line in textwrap.wrap(row.caption, int(edge / 6)):
+            texts.append((top, line, 10.0))
+            top += 14
+        top += 4
+        placed, top = _placed(row.pieces, top, edge)
+        boxes.append((row, placed))
+    height = top + MARGIN
+    figure = Picture(figsize=(width, height / 72))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 72 * width), ylim=(height, 0))
+    axis.set_axis_off()
+    for at, line, size in texts:
+        axis.text(MARGIN, at, line, fontsize=size, va="top")
+    for row, placed in boxes:
+        for box in placed:
+            _draw(axis, box, row)
+    return figure
+
+
+def _placed(pieces: Sequence[Piece], top: float, edge: float) -> tuple[list[_Box], float]:
+    """Where the boxes go, from left to right in lines, and where the last line ends."""
+    boxes, left = [], MARGIN
+    for piece in pieces:
+        size = 8 + max(_width(_drawable(piece.shown), TEXT), _width(_value(piece), SMALL))
+        gap = GAP if piece.starts_word else 1.0
+        if left + gap + size > edge and left > MARGIN:
+            left, top = MARGIN, top + LINE
+        boxes.append(_Box(left + gap, top, size, piece))
+        left += gap + size
+        if "\n" in piece.text:
+            left, top = MARGIN, top + LINE
+    return boxes, top + LINE * (left > MARGIN)
+
+
+def _draw(axis: Any, box: _Box, row: TokenRow) -> None:
+    colour = tuple(part / 255 for part in mixed(row.strength(box.piece)))
+    middle = box.left + box.width / 2
+    corner, style = (box.left, box.top), "round,pad=0,rounding_size=3"
+    axis.add_patch(FancyBboxPatch(corner, box.width, BOX, boxstyle=style, fc=colour, ec="#bbbbbb", lw=0.4))
+    slant = "italic" if box.piece.special else "normal"
+    centred = {"ha": "center", "va": "center", "color": "black"}
+    axis.text(middle, box.top + 10.5, _drawable(box.piece.shown), fontsize=TEXT, style=slant, **centred)
+    axis.text(middle, box.top + 22.5, _value(box.piece), fontsize=SMALL, **centred)
+
+
+def _drawable(text: str) -> str:
+    return text.replace("$", r"\$")  # matplotlib would read formulas
+
+
+def _value(piece: Piece) -> str:
+    return f"{piece.relevance:+.2g}"
+
+
+def _width(text: str, size: float) -> float:
+    return float(TextPath((0, 0), text, size=size).get_extents().width)

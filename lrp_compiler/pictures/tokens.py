@@ -1,0 +1,284 @@
+"""Relevance of tokens: (token, relevance) pairs, and their pictures as HTML, for a terminal, or drawn."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+
+from lrp_compiler.errors import InputError
+from lrp_compiler.pictures.common import BLUE, RED, STRONGEST, choose, drawn, limit_of, mixed
+from lrp_compiler.pictures.vocabulary import Vocabulary
+from lrp_compiler.run import Explained, Labels, Run, number, to_numpy
+
+if TYPE_CHECKING:
+    from lrp_compiler.explanation import Explanation
+    from lrp_compiler.pictures.figure import Picture
+
+_SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters: a token must not steer the terminal, or turn the text around."""
+
+
+class Piece(NamedTuple):
+    """A token, or a word."""
+
+    text: str
+    relevance: float
+    ids: tuple[int, ...]
+    starts_word: bool
+    special: bool
+
+    @property
+    def shown(self) -> str:
+        """The text with nothing invisible in it."""
+        if not self.text.strip(" "):
+            return "␣"
+        text = self.text if self.starts_word else self.text.removeprefix("##")
+        return _HIDDEN.sub(lambda found: _SHOWN.get(found[0], f"\\x{ord(found[0]):02x}"), text).strip(" ")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenRow(Sequence[tuple[str, float]]):
+    """The tokens of one row and their relevance: a sequence of pairs.
+
+    Args:
+        case: what is explained, its logit and what all inputs got.
+        heading: composite and target.
+        pieces: the tokens, or words.
+        left_out: what got relevance and is not among the pairs: padding, special tokens.
+        limit: the relevance at which the colours end.
+    """
+
+    case: Explained
+    heading: str
+    pieces: tuple[Piece, ...]
+    left_out: dict[str, float]
+    limit: float
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, float]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, float] | list[tuple[str, float]]:
+        """A (token, relevance) pair."""
+        pairs = [(piece.text, piece.relevance) for piece in self.pieces]
+        return pairs[index]
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.pieces)
+
+    @property
+    def caption(self) -> str:
+        """Target, logit, Σ relevance, and what is not shown."""
+        shares = [f"{name} {number(share)}" for name, share in self.left_out.items()]
+        return f"{self.case.name}: {self.case.caption}" + f" (not shown: {', '.join(shares)})" * bool(shares)
+
+    def html(self, numbers: bool = True) -> str:
+        """A fragment of HTML with everything in it, escaped; it takes text and background from the page around it.
+
+        Args:
+            numbers: write the relevance below each token.
+        """
+        spans = "".join(self._span(piece, numbers) for piece in self.pieces)
+        return (
+            f'<div><p style="margin:.6em 0 .3em">{html.escape(self.caption)}</p><div dir="auto" style="display:flex;'
+            f'flex-wrap:wrap;row-gap:.35em;line-height:1.25">{spans}</div></div>'
+        )
+
+    def ansi(self) -> str:
+        """For a terminal of 24-bit colours: dark text on red or blue, the caption below."""
+        pieces = (" " * (piece.starts_word and at > 0) + self._coloured(piece) for at, piece in enumerate(self.pieces))
+        return f"{''.join(pieces)}\n{_HIDDEN.sub('', self.caption)}"
+
+    def __repr__(self) -> str:
+        """The pairs."""
+        return f"{type(self).__name__}({list(self)})"
+
+    def _repr_html_(self) -> str:
+        return _page([self])
+
+    def strength(self, piece: Piece) -> float:
+        """From −1 to 1."""
+        return float(np.clip(piece.relevance / self.limit, -1, 1))
+
+    def _span(self, piece: Piece, numbers: bool) -> str:
+        strength = self.strength(piece)
+        red, green, blue = RED if strength > 0 else BLUE
+        parts = {
+            "background": f"rgba({red},{green},{blue},{STRONGEST * abs(strength):.3f})",
+            "padding": ".1em .3em",
+            "border-radius": ".25em",
+            "text-align": "center",
+            "margin-left": ".3em" if piece.starts_word else "1px",
+            "font-style": "italic" if piece.special else "inherit",
+        }
+        style = ";".join(f"{name}:{value}" for name, value in parts.items())
+        value = f"{piece.relevance:+.2g}"
+        below = f'<span style="display:block;font-size:.65em">{value}</span>' if numbers else ""
+        hint = html.escape(f"{value}, id {', '.join(map(str, piece.ids))}")
+        return f'<span title="{hint}" style="{style}">{html.escape(piece.shown)}{below}</span>'
+
+    def _coloured(self, piece: Piece) -> str:
+        return f"\x1b[38;2;0;0;0m\x1b[48;2;{';'.join(map(str, mixed(self.strength(piece))))}m{piece.shown}\x1b[0m"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokens(Sequence[TokenRow]):
+    """One `TokenRow` for each row of the batch (and each of several targets); a notebook shows it."""
+
+    rows: tuple[TokenRow, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> TokenRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TokenRow, ...]: ...
+    def __getitem__(self, index: int | slice) -> TokenRow | tuple[TokenRow, ...]:
+        """The tokens of a row."""
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
+
+    def html(self, numbers: bool = True) -> str:
+        """A fragment of HTML: see `TokenRow.html`."""
+        return _page(self.rows, numbers)
+
+    def ansi(self) -> str:
+        """For a terminal: see `TokenRow.ansi`."""
+        return "\n\n".join([self.rows[0].heading, *(row.ansi() for row in self.rows)])
+
+    def figure(self, title: str = "", width: float = 10.0) -> Picture:
+        """The tokens drawn with matplotlib.
+
+        Args:
+            title: a first line.
+            width: of the picture, in inches.
+
+        Raises:
+            LrpError: matplotlib is not there.
+        """
+        from lrp_compiler.pictures.token_figure import token_figure
+
+        return token_figure(self.rows, title, width)
+
+    def __repr__(self) -> str:
+        """The rows."""
+        return f"{type(self).__name__}({list(self.rows)})"
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+
+def tokens(
+    explanation: Explanation[Any],
+    tokenizer: Any,
+    *,
+    input: str | None = None,
+    ids: Any = None,
+    words: bool = False,
+    special: bool = True,
+    labels: Labels | None = None,
+    rows: Iterable[int] | int | None = None,
+    percentile: float = 100.0,
+    limit: float | None = None,
+) -> Tokens:
+    """The tokens of each row with their relevance.
+
+    Padding, as the model's attention mask has it, is left out. Where the model predicts a token, that token names the
+    target.
+
+    Args:
+        explanation: of token ids `[batch, sequence]`, or of embeddings `[batch, sequence, features]` (summed up).
+        tokenizer: of transformers, or a `tokenizers.Tokenizer`.
+        input: whose relevance; needed where it is neither `input_ids` nor the only one of this kind.
+        ids: the token ids, `[batch, sequence]`; needed with embeddings.
+        words: add the pieces of a word up. Words are what spaces separate; punctuation stands alone where the tokenizer
+            itself splits it off (WordPiece).
+        special: keep special tokens such as [CLS]; those left out are accounted for in `left_out`.
+        labels: the classes' names; default: the tokenizer's tokens where the model predicts one.
+        rows: which rows of the batch; default: all.
+        percentile: the colours end at this percentile of the |relevance| of each row; 100: at the largest.
+        limit: the relevance at which the colours of all rows end, instead.
+
+    Returns:
+        A sequence of rows; each a sequence of pairs (token as text, relevance): `▁` and `Ġ` are the space that they
+        stand for, and `##` stays.
+
+    Raises:
+        InputError: no relevance of tokens, ids of another shape, an unknown kind of tokenizer.
+    """
+    run, vocabulary = explanation.run, Vocabulary(tokenizer)
+    name = choose(explanation, _preferred(explanation, input), "tokens, [batch, sequence]", _is_text(ids is not None))
+    given = to_numpy(run.inputs[name] if ids is None else ids)
+    mask = run.inputs.get(name.replace("input_ids", "attention_mask"))
+    kept = np.ones(given.shape, bool) if mask is None or "input_ids" not in name else to_numpy(mask) != 0
+    labels = labels or (_predicted(vocabulary) if _predicts_tokens(run, vocabulary) else None)
+    result = []
+    for case in drawn(explanation, rows, labels):
+        relevance = explanation.of(case, name).astype(np.float64)
+        relevance = relevance.reshape(len(relevance), -1).sum(-1)
+        if given.ndim != 2 or given.shape[1:] != relevance.shape or len(given) <= case.row:
+            raise InputError(f"The ids have shape {list(given.shape)}, relevance has {list(relevance.shape)} a row.")
+        row = given[case.row].tolist()
+        pieces = _pieces(row, relevance.tolist(), kept[case.row].tolist(), vocabulary, words)
+        outside = {
+            "padding": float(relevance[~kept[case.row]].sum()),
+            "special tokens": 0.0 if special else sum(piece.relevance for piece in pieces if piece.special),
+        }
+        pieces = [piece for piece in pieces if special or not piece.special]
+        end = limit_of(np.array([piece.relevance for piece in pieces] or [0.0]), percentile, limit)
+        left_out = {what: share for what, share in outside.items() if share}
+        result.append(TokenRow(case, run.heading, tuple(pieces), left_out, end))
+    return Tokens(tuple(result))
+
+
+def _pieces(
+    ids: list[int], relevance: list[float], kept: list[bool], vocabulary: Vocabulary, words: bool
+) -> list[Piece]:
+    there = [(number, share) for number, share, keep in zip(ids, relevance, kept, strict=True) if keep]
+    before = [None, *(number for number, _ in there)]
+    starts = [vocabulary.starts_word(last, number) for last, (number, _) in zip(before, there, strict=False)]
+    cuts = [at for at, start in enumerate(starts) if start or not words]
+    result = []
+    for first, last in pairwise([*cuts, len(there)]):
+        numbers = tuple(number for number, _ in there[first:last])
+        text = vocabulary.word(numbers)
+        share = sum(share for _, share in there[first:last])
+        result.append(Piece(text, share, numbers, starts[first], numbers[0] in vocabulary.special))
+    return result
+
+
+def _preferred(explanation: Explanation[Any], name: str | None) -> str | None:
+    return "input_ids" if name is None and "input_ids" in explanation.relevance else name
+
+
+def _is_text(embedded: bool) -> Any:
+    return lambda shape, dtype: len(shape) in (1, 2) and (embedded or "int" in dtype)
+
+
+def _predicts_tokens(run: Run, vocabulary: Vocabulary) -> bool:
+    """Whether the explained output is `[batch, sequence, vocabulary]`."""
+    at = run.metadata.get("explained", 0)
+    shape = run.metadata["outputs"][at]["shape"] if isinstance(at, int) and at < len(run.outputs) else []
+    return len(shape) == 3 and isinstance(shape[-1], int) and shape[-1] >= vocabulary.size
+
+
+def _predicted(vocabulary: Vocabulary) -> Labels:
+    return lambda token: f"“{vocabulary.piece(token).strip(' ')}”"
+
+
+def _page(rows: Sequence[TokenRow], numbers: bool = True) -> str:
+    colours = (
+        f'<span style="background:rgba({red},{green},{blue},{STRONGEST});padding:0 .3em">{word}</span>'
+        for (red, green, blue), word in ((RED, "speaks for the target"), (BLUE, "against it"))
+    )
+    heading = html.escape(rows[0].heading) if rows else ""
+    return f"<div><p>{heading} · {' '.join(colours)}</p>{''.join(row.html(numbers) for row in rows)}</div>"
