@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from lrp_compiler.audit_views import Sort, absorbed_by, books_table, fold, ordered
 from lrp_compiler.passes.assignment import assignment
 from lrp_compiler.passes.emit_relevance import propagate_relevance, wide
 from lrp_compiler.passes.graph_tools import module_path
 from lrp_compiler.passes.seed_relevance import Seed, seed_relevance
 from lrp_compiler.passes.select_explained import EXPLAINED
+from lrp_compiler.passes.tables import as_html
 from lrp_compiler.rules import Relevance
 from lrp_compiler.rules.relevance import times
 
@@ -52,21 +54,21 @@ class Audit:
         seed: relevance put on the output, summed over the batch.
         inputs: relevance that arrived, by input name, summed over the batch.
         magnitude: Σ|R| over the explained inputs: the yardstick for the error.
+        flows: what each node handed to each of its operands, summed over the batch, by (node, operand).
+        folded: whether the entries are modules (`by_module`).
     """
 
     entries: list[Entry] = field(default_factory=list)
     seed: float = 0.0
     inputs: dict[str, float] = field(default_factory=dict)
     magnitude: float = 0.0
+    flows: dict[tuple[str, str], float] = field(default_factory=dict)
+    folded: bool = False
 
     @property
     def absorbed(self) -> dict[str, float]:
         """What left the flow, by cause: bias, constant, stabiliser, softmax, …."""
-        causes: defaultdict[str, float] = defaultdict(float)
-        for entry in self.entries:
-            for cause, share in entry.absorbed.items():
-                causes[cause] += share
-        return dict(causes)
+        return absorbed_by(self.entries)
 
     @property
     def error(self) -> float:
@@ -84,36 +86,54 @@ class Audit:
             "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
         }
 
-    def table(self, limit: int | None = None) -> Any:
-        """The books as a rich table, the nodes that absorb most first; `limit` rows."""
-        from rich.table import Table
+    def by_module(self, depth: int | None = None) -> Audit:
+        """The books of modules instead of nodes: what flowed into each, out of it, and away in it, by cause.
 
-        table = Table(title=f"seed {self.seed:.6g} = inputs + absorbed, error {self.error:.2e}", title_justify="left")
-        for column in ("node", "module", "op", "rule"):
-            table.add_column(column, overflow="fold")
-        for column in ("in", "out", "absorbed", "error"):
-            table.add_column(column, justify="right")
-        ordered = sorted(self.entries, key=lambda entry: -sum(map(abs, entry.absorbed.values())))
-        for entry in ordered[:limit]:
-            taken = ", ".join(f"{cause} {share:.4g}" for cause, share in entry.absorbed.items() if share)
-            table.add_row(
-                entry.node,
-                entry.module,
-                entry.op.removeprefix("aten."),
-                entry.rule,
-                f"{entry.relevance_in:.5g}",
-                f"{entry.relevance_out:.5g}",
-                taken or "–",
-                f"{entry.error:.1e}",
-            )
-        table.add_section()
-        for name, share in self.inputs.items():
-            table.add_row(f"input {name}", "", "", "", f"{share:.5g}", "", "", "")
-        for cause, share in self.absorbed.items():
-            table.add_row(f"absorbed by {cause}", "", "", "", "", "", f"{share:.5g}", "")
-        return table
+        What a module's nodes hand one another is in neither sum, so that every level adds up to the same seed:
+        Σ absorbed + Σ error + Σ inputs = seed, and in − out − absorbed = error in every module.
+
+        Args:
+            depth: how many parts of the module path count: of `encoder.layer.3.output`, 3 leave `encoder.layer.3`.
+                0: the model as a whole; `None`: all. What is in no module but the model is called `(model)`.
+        """
+        return fold(self, depth)
+
+    def sorted(self, by: Sort = "absorbed") -> Audit:
+        """The same books, the largest entries first.
+
+        Args:
+            by: "absorbed" (Σ of its size over the causes), "error", "relevance" (what flowed in), or "order" (from the
+                output to the inputs, as relevance passes them).
+        """
+        return replace(self, entries=ordered(self.entries, by))
+
+    def suspects(self, tolerance: float = 1e-4) -> list[Entry]:
+        """The nodes whose books do not balance, the worst first: where a rule is wrong, or an op of one's own.
+
+        Args:
+            tolerance: the error that is allowed, as a share of Σ|R| over the inputs.
+        """
+        allowed = tolerance * self.magnitude
+        # A NaN is within no bound.
+        return [entry for entry in ordered(self.entries, "error") if not abs(entry.error) <= allowed]
+
+    def table(self, limit: int | None = None, sort: Sort = "absorbed", depth: int | None = None) -> Any:
+        """The books as a rich table: what flowed in, out, and to whom else: bias, constant, softmax, ….
+
+        Args:
+            limit: so many rows; the others are summed up in one.
+            sort: as `sorted` takes it.
+            depth: of `by_module`, instead of nodes.
+        """
+        books = self if depth is None else self.by_module(depth)
+        return books_table(books, ordered(books.entries, sort), limit)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table(SHOWN_ROWS))
 
 
+SHOWN_ROWS = 40
+"""How many nodes a notebook shows."""
 Precision = Literal["float64", "model"]
 
 
@@ -161,6 +181,7 @@ def audit(
                 result.inputs[name] = result.inputs.get(name, 0.0) + books.sum(node, relevance)
                 result.magnitude += float(_total(relevance, values[node]).abs().sum(dtype=torch.float64))
         result.entries = books.close()
+        result.flows = {(node.name, operand.name): share for (node, operand), share in books.flows.items()}
     return result
 
 
@@ -170,6 +191,7 @@ class _Books:
         self.seen: defaultdict[fx.Node, float] = defaultdict(float)
         self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
         self.passed: defaultdict[fx.Node, float] = defaultdict(float)
+        self.flows: defaultdict[tuple[fx.Node, fx.Node], float] = defaultdict(float)
 
     def sum(self, node: fx.Node, relevance: Relevance) -> float:
         return float(_total(relevance, self.values[node]).sum(dtype=torch.float64))
@@ -181,7 +203,9 @@ class _Books:
         self.seen[node] += self.sum(node, relevance)
 
     def pass_on(self, node: fx.Node, operand: fx.Node, relevance: Relevance) -> None:
-        self.passed[node] += self.sum(operand, relevance)
+        share = self.sum(operand, relevance)
+        self.passed[node] += share
+        self.flows[node, operand] += share
 
     def close(self) -> list[Entry]:
         entries = []

@@ -29,6 +29,7 @@ def compile(
     target: Explained | Pick | Sequence[Pick] = "argmax",
     seed: str | None = None,
     wrt: Sequence[str] | None = None,
+    observe: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     planner: str = "segments",
@@ -54,6 +55,10 @@ def compile(
         wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
             modules (`encoder.layer.3`: the values that leave them). Default: all inputs that carry relevance. Leaving
             an input out does not change the relevance of the others.
+        observe: intermediate values whose relevance is returned as well, by the path of the module that they leave
+            (`encoder.layer.*`: `*` stays between two dots, `**` does not) or by the name of a node of the forward graph
+            (`softmax*`; `Explainer.show` lists them). Whole tensors, in their own shape; the inputs' relevance stays
+            what it is.
         dynamic_shapes: as torch.export takes it.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
@@ -66,7 +71,7 @@ def compile(
         CaptureError: torch.export cannot trace the model, or it is in training mode.
         UnsupportedOpError: ops without a rule: all of them at once.
         CompositeError: unknown composite, or one that gives an op a rule that does not fit.
-        InputError: example inputs, target, seed or wrt that do not fit the model.
+        InputError: example inputs, target, seed, wrt or observe that do not fit the model.
         FormatError: the `.pt2` file is no exported program.
     """
     report = progress or (lambda stage: None)
@@ -94,6 +99,7 @@ def compile(
             output_name=captured.outputs[output],
             function=function,
             wrt=wrt,
+            observe=[observe] if isinstance(observe, str) else observe,
             memory_budget=memory_budget,
             planner=planner,
             dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),

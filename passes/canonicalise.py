@@ -23,6 +23,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 from lrp_compiler.rules import bind
 
 from .graph_tools import arguments, call, is_tensor
+from .notes import keep_form
 
 aten = torch.ops.aten
 
@@ -76,6 +77,7 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
         if node.target in CHECKS:
             module.graph.erase_node(node)
         elif _changes_nothing(node) and not _names_an_input(node):
+            keep_form(node, node.args[0])
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
         elif node.target in RESHAPES:

@@ -28,6 +28,7 @@ from lrp_compiler.rules.relevance import Form
 
 from .assignment import assignment
 from .graph_tools import is_tensor, module_path, unguarded
+from .notes import note_form
 from .seed_relevance import Seed, seed_relevance
 from .several_targets import over_targets
 
@@ -155,7 +156,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def emit_relevance(
-    forward: fx.GraphModule, explained: fx.Node, seed: Seed, wanted: Mapping[fx.Node, str]
+    forward: fx.GraphModule, explained: fx.Node, seed: Seed, wanted: Mapping[str, fx.Node]
 ) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
     """Trace the walk into the relevance graph.
 
@@ -163,7 +164,7 @@ def emit_relevance(
         forward: the assigned forward graph.
         explained: its `[batch, classes]` value that is explained.
         seed: what is put on it.
-        wanted: values whose relevance is returned → the name that it gets.
+        wanted: name → the value whose relevance is returned under it.
 
     Returns:
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
@@ -178,6 +179,7 @@ def emit_relevance(
     with fake_mode:
         extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
+    returned = set(wanted.values())
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
         handed = dict(zip(nodes, tensors, strict=False))
@@ -201,7 +203,8 @@ def emit_relevance(
         seen: dict[fx.Node, Relevance] = {}
 
         def observe(node: fx.Node, relevance: Relevance) -> None:
-            if node in wanted:
+            note_form(node, relevance.tensor, relevance.form)
+            if node in returned:
                 seen[node] = relevance
 
         def walk(start: Tensor, form: Form) -> dict[str, Tensor]:
@@ -209,12 +212,13 @@ def emit_relevance(
                 forward, {explained: Relevance(start, form)}, fetch, asked=asked, observe=observe, parameters=True
             )
             result = {}
-            for node, name in wanted.items():
+            for name, node in wanted.items():
                 with traceback.annotate({"lrp": {"explains": node.name, "module": "", "rule": "input"}}):
                     if node in seen:
                         result[name] = Accumulator(fetch, asked).total(node, seen[node])
                     else:  # a rule keeps everything away from it
                         result[name] = torch.zeros_like(fetch(node), dtype=start.dtype)
+                    note_form(node, result[name], "total")
             return result
 
         if seed.target.targets is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -29,13 +31,18 @@ def outputs(module: fx.GraphModule) -> list[Any]:
     return list(flat)
 
 
+UNKNOWN_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What torch.export writes where it lost the module."""
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
     note = (node.meta.get("custom") or {}).get("lrp") or {}
     if "module" in note:
         return str(note["module"])
     stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return "" if path == UNKNOWN_MODULE else path
 
 
 def module_calls(node: fx.Node) -> dict[str, str]:
@@ -56,8 +63,22 @@ def inside(path: str, pattern: str) -> bool:
 
     `*` stands for anything between two dots, `**` for anything.
     """
-    parts = (re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
-    return re.match(rf"{'.*'.join(parts)}(\.|$)", path) is not None
+    return re.match(rf"{_expression(pattern)}(\.|$)", path) is not None
+
+
+def called(path: str, pattern: str) -> bool:
+    """Whether `path` is what the pattern names: `*` and `**` as in `inside`, but not what lies within."""
+    return re.fullmatch(_expression(pattern), path) is not None
+
+
+def _expression(pattern: str) -> str:
+    return ".*".join(re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
+    """The choices that are written most like `name`, for a message."""
+    known = sorted({choice for choice in choices if choice})
+    return ", ".join(get_close_matches(name, known, count, 0.3) or known[:count])
 
 
 def source_line(node: fx.Node) -> str:

@@ -67,6 +67,24 @@ def _own_value(item: Any) -> Any:
     return call(item.graph, aten.clone.default, item, like=item)
 
 
+def copy_repeated(joint: fx.GraphModule, own: int) -> None:
+    """A relevance that is returned under two names becomes two values: a file cannot give one value two names.
+
+    Args:
+        joint: the joint graph, final.
+        own: how many of its outputs are the model's.
+    """
+    flat, seen = outputs(joint), set()
+    for place, item in enumerate(flat[own:], start=own):
+        if item in seen:
+            with joint.graph.inserting_before(joint.graph.output_node()):
+                flat[place] = call(joint.graph, aten.clone.default, item, like=item)
+            flat[place].meta["custom"] = item.meta.get("custom")
+        seen.add(item)
+    joint.graph.output_node().args = (tuple(flat),)
+    joint.recompile()
+
+
 def _relevances(output: fx.Node) -> Mapping[str, fx.Node]:
     return output.args[0]  # type: ignore[return-value]
 

@@ -15,6 +15,7 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from .graph_tools import arguments, call
+from .notes import shared_note
 
 aten = torch.ops.aten
 
@@ -75,6 +76,5 @@ def _flipped(graph: fx.Graph, weight: fx.Node, groups: int, like: fx.Node) -> fx
 
 def _add(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
     node = call(graph, target, *args, like=like)
-    if "custom" in like.meta:
-        node.meta["custom"] = like.meta["custom"]
+    node.meta["custom"] = shared_note(like)
     return node

@@ -15,7 +15,7 @@ from lrp_compiler.rules import bind, find
 from lrp_compiler.rules.product import GATE
 
 from .assignment import KEY, Assignment, assignment
-from .graph_tools import attribute
+from .graph_tools import attribute, is_tensor
 from .graph_tools import outputs as graph_outputs
 from .select_explained import EXPLAINED, select_explained
 from .target import Target
@@ -36,12 +36,14 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
         if original is explained:
             note["explained"] = True
         if given is not None and given.rule:
+            note["rule"] = given.rule
             note["assignment"] = {
                 "region": given.target if isinstance(given.target, str) else None,
                 "operands": {name: given.arguments[name].name for name in given.active},
                 # What the analysis added to the op's own arguments.
                 "notes": {key: given.arguments[key] for key in ("slope", GATE) if key in given.arguments},
                 "nonnegative": list(given.nonnegative),
+                "wanted": list(given.wanted),
                 "kind": given.kind,
                 "rule": given.rule,
                 "options": dict(given.options),
@@ -103,7 +105,7 @@ def restore_forward(
         known = set(forward.graph.nodes)
         select_explained(forward, explained, "", target)
         for node in forward.graph.nodes:
-            if node not in known and node.op == "call_function":
+            if node not in known and node.op == "call_function" and is_tensor(node):
                 _assign_default(node)
     return joint, forward
 
@@ -156,6 +158,7 @@ def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]
         {**arguments, **note["notes"], **operands},
         tuple(operands),
         nonnegative=tuple(note["nonnegative"]),
+        wanted=tuple(note.get("wanted", ())),
         kind=note["kind"],
         rule=note["rule"],
         options=note["options"],

@@ -25,10 +25,12 @@ from .find_gates import find_gates
 from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
-from .join import join
+from .graph_tools import outputs
+from .join import copy_repeated, join
 from .ledger import Ledger
 from .lower_own_ops import lower_own_ops
 from .lower_transposes import lower_transposes
+from .notes import note_promises
 from .pair_complex import pair_complex
 from .plan_promises import Decision, Planner, Value
 from .plan_promises import plan as plan_by_segments
@@ -42,7 +44,7 @@ from .simplify import simplify
 from .split_bias import split_bias
 from .text import graph_text
 from .unlift import unlift
-from .wanted_values import parameters_of, wanted_values
+from .wanted_values import parameters_of, wanted_values, with_observed
 from .write_out_products import write_out_products
 from .write_out_scatters import write_out_scatters
 
@@ -69,7 +71,7 @@ class Compiled:
         output: which of the flat outputs is explained.
         explained: the `[batch, classes]` node that is explained.
         joint: both in one: model inputs, seed inputs → flat outputs, relevance of each value asked for.
-        names: names of the values whose relevance the joint graph returns, in order.
+        wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
         plan: the promises and how each is resolved.
     """
 
@@ -77,7 +79,7 @@ class Compiled:
     output: int
     explained: fx.Node
     joint: fx.GraphModule
-    names: list[str]
+    wanted: dict[str, fx.Node]
     plan: Plan
 
 
@@ -158,6 +160,7 @@ def compile_graphs(
     output_name: str,
     function: Callable[[Any], Any] | None = None,
     wrt: Sequence[str] | None = None,
+    observe: Sequence[str] = (),
     memory_budget: float = 1.0,
     planner: str = "segments",
     dump: Dump | None = None,
@@ -174,6 +177,7 @@ def compile_graphs(
         output_name: its name, for messages.
         function: explains what it makes of the model's outputs instead, `[batch]`.
         wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
+        observe: patterns of modules or nodes whose values' relevance is returned as well.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
         planner: who decides what that is, one of `PLANNERS`.
         dump: where to write the graph after each pass.
@@ -197,9 +201,37 @@ def compile_graphs(
     wanted = wanted_values(forward, wrt, inputs, reached)
     if not wanted:
         raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
+    wanted = with_observed(wanted, forward, observe, reached)
     assign_rules(forward, composite, reached)
     leave_out_negative_branches(forward, explained)
     dump("assign_rules", forward)
+    joint, plan = joint_graph(
+        forward, explained, seed, wanted, memory_budget=memory_budget, planner=planner, dump=dump, progress=progress
+    )
+    return Compiled(forward, output, explained, joint, wanted, plan)
+
+
+def joint_graph(
+    forward: fx.GraphModule,
+    explained: fx.Node,
+    seed: Seed,
+    wanted: Mapping[str, fx.Node],
+    *,
+    memory_budget: float = 1.0,
+    planner: str = "segments",
+    dump: Dump | None = None,
+    progress: Progress = lambda stage: None,
+) -> tuple[fx.GraphModule, Plan]:
+    """The second half of the passes: the relevance of what is wanted, behind the assigned forward graph.
+
+    Args:
+        forward: the forward graph, every node that relevance reaches with its rule; it stays as it is.
+        explained: its `[batch, classes]` value that is explained.
+        seed: what is put on it.
+        wanted: name → the node whose relevance is returned under it.
+        memory_budget, planner, dump, progress: as `compile_graphs` takes them.
+    """
+    dump = dump or Dump(None)
     progress("emit relevance")
     relevance, promises = emit_relevance(forward, explained, seed, wanted)
     dump("emit_relevance", relevance)
@@ -208,6 +240,7 @@ def compile_graphs(
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
     decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
+    reached = reachable(forward, explained)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
     plan = make_plan(ledger, asked, decision, path, memory_budget)
     relevance = resolve_promises(relevance, ledger, decision)
@@ -218,4 +251,6 @@ def compile_graphs(
     for rewrite in (lower_own_ops, simplify, lower_transposes):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
-    return Compiled(forward, output, explained, joint, list(wanted.values()), plan)
+    copy_repeated(joint, len(outputs(forward)))
+    note_promises(joint, {promise.value: promise.resolution for promise in plan})
+    return joint, plan

@@ -19,6 +19,7 @@ from .assignment import assignment
 from .graph_tools import is_tensor, module_path
 from .ledger import Ledger, nbytes
 from .plan_promises import Decision
+from .tables import as_html, as_text
 
 aten = torch.ops.aten
 
@@ -113,29 +114,29 @@ class Plan:
             f"{self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
         )
 
-    def table(self) -> Any:
-        """The plan as a rich table, constants left out."""
+    def table(self, limit: int | None = None) -> Any:
+        """The plan as a rich table, constants left out; of `limit` rows."""
         from rich.table import Table
 
         table = Table(title=self.summary(), title_justify="left")
         for column in ("value", "module", "asked by", "resolution", "from"):
             table.add_column(column, overflow="fold")
         table.add_column("size", justify="right")
-        for promise in self.promises:
-            if promise.resolution != "constant":
-                by = ", ".join(promise.origins[:3]) + (", …" if len(promise.origins) > 3 else "")
-                source = ", ".join(promise.args[:3]) + (", …" if len(promise.args) > 3 else "")
-                table.add_row(promise.value, promise.module, by, promise.resolution, source, megabytes(promise.nbytes))
+        shown = [promise for promise in self.promises if promise.resolution != "constant"]
+        for promise in shown[:limit]:
+            by = ", ".join(promise.origins[:3]) + (", …" if len(promise.origins) > 3 else "")
+            source = ", ".join(promise.args[:3]) + (", …" if len(promise.args) > 3 else "")
+            table.add_row(promise.value, promise.module, by, promise.resolution, source, megabytes(promise.nbytes))
+        if limit is not None and len(shown) > limit:
+            table.add_row(f"… {len(shown) - limit} more")
         return table
 
     def __str__(self) -> str:
         """The table as text."""
-        from rich.console import Console
+        return as_text(self.table())
 
-        console = Console(width=160, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get().rstrip()
+    def _repr_html_(self) -> str:
+        return as_html(self.table(SHOWN_ROWS))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data: what the artefact stores."""
@@ -154,6 +155,10 @@ class Plan:
         ]
         rows = [Promise(**row) for row in tuples]
         return cls(**{**data, "promises": rows})
+
+
+SHOWN_ROWS = 40
+"""How many promises a notebook shows."""
 
 
 def megabytes(nbytes: float) -> str:

@@ -16,6 +16,7 @@ from torch import fx
 
 from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path
 from .ledger import Ledger, nbytes
+from .notes import WAIT
 from .plan_promises import Decision
 
 aten = torch.ops.aten
@@ -196,7 +197,7 @@ class _Splice:
 
         def made(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
             new = call(self.graph, target, *args, **kwargs)
-            new.meta["custom"] = {"lrp": {"explains": node.name, "module": "", "rule": "rebuilt"}}
+            new.meta["custom"] = {"lrp": {"explains": node.name, "module": "", "rule": WAIT}}
             return new
 
         first = made(aten.slice.Tensor, made(aten.reshape.default, self.arrived, [-1]), 0, 0, 1)

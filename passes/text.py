@@ -34,13 +34,14 @@ def graph_text(module: fx.GraphModule) -> str:
     for node in module.graph.nodes:
         if node.op == "output":
             continue
-        text = f"{node.name}{_type(node)} = {_operation(node)}"
+        text = f"{node.name}{type_text(node)} = {operation_text(node)}"
         note = _note(node)
         lines.append(f"{text:<64}  # {note}" if note else text)
     return "\n".join([*lines, f"return {_returned(module)}"]) + "\n"
 
 
-def _type(node: fx.Node) -> str:
+def type_text(node: fx.Node) -> str:
+    """Its dtype and shape, `: f32[s, 3]`; empty for what is no tensor."""
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
         shape = ", ".join(str(size) for size in value.shape)
@@ -48,7 +49,8 @@ def _type(node: fx.Node) -> str:
     return ": size" if isinstance(value, torch.SymInt) else ""
 
 
-def _operation(node: fx.Node) -> str:
+def operation_text(node: fx.Node) -> str:
+    """What the node computes: `linear(x, weight, bias)`, `input` or `constant`."""
     if node.op == "placeholder":
         if "promise" in node.meta:
             return f"promise({node.meta['promise']})"
