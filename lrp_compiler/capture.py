@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from lrp_compiler.errors import CaptureError, FormatError, InputError
 from lrp_compiler.quiet import quiet
 from lrp_compiler.safe_load import load_exported
 
+CACHE = "use_cache"
+"""An argument by which models return keys and values for a next call; an explanation is of one call alone."""
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
 
@@ -101,6 +105,12 @@ def _export(
         raise CaptureError(f"The model is in training mode ({training[0]}): call model.eval() first.")
     if not args and not kwargs:
         raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
+    if CACHE in inspect.signature(model.forward).parameters and CACHE not in kwargs:
+        kwargs = {**kwargs, CACHE: False}
+        if isinstance(dynamic_shapes, Mapping):
+            dynamic_shapes = {**dynamic_shapes, CACHE: None}
+        elif dynamic_shapes is not None:
+            dynamic_shapes = (*dynamic_shapes, None)
     cloned_args, cloned_kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
     try:
         with quiet(output=True), torch.no_grad():
@@ -111,6 +121,12 @@ def _export(
 
 def _explain(error: Exception) -> str:
     text, kind = str(error), type(error).__name__
+    if "not a known type" in text:
+        found = re.search(r"<class '([^']+)'>", text)
+        return (
+            f"The model returns a {found[1] if found else 'value'}, which is no tensor and no structure of tensors: "
+            "switch that output off (with an argument such as use_cache=False) or register it as a pytree."
+        )
     if "data-dependent" in text or "DataDependent" in kind or "bool()" in text or "is_nonzero" in text:
         where = _user_frame(text) or _user_frame(getattr(error, "msg", "") or "")
         return (

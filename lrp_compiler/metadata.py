@@ -10,6 +10,8 @@ from lrp_compiler.errors import FormatError
 
 METADATA_KEY = "lrp_compiler"
 SCHEMA = 1
+TOLERANCE = 1e-3
+"""What seed − Σ inputs − Σ absorbed may be in float32, as a share of Σ|R|; in float64 it is rounding alone."""
 
 _SECTIONS = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
 _VALUES = ("target", "seed", "classes")
@@ -23,8 +25,9 @@ def read_metadata(text: str | None, label: str) -> dict[str, Any]:
         label: how to call the file in a message.
 
     Returns:
-        `schema`, `composite`, `target`, `seed`, `classes`, `inputs`, `outputs`, `relevance`, `versions`, and whatever
-        else a later release of the same schema added.
+        `schema`, `composite`, `target`, `seed`, `classes`, `inputs`, `outputs`, `relevance`, `versions`; and of this
+        release `seed_inputs`, `rules` (with how many nodes each explains), `plan`, `source` (SHA-256 of the captured
+        model), `sizes` (the example's, of every open dim), `tolerance`, `weights` and `profile` (of an ONNX file).
 
     Raises:
         FormatError: no metadata, broken JSON, a part that is missing, or a schema newer than `SCHEMA`.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import glob
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import onnx_ir
 import torch
@@ -20,24 +22,39 @@ import lrp_compiler
 from lrp_compiler.errors import LrpError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA
+from lrp_compiler.onnx_notes import note_origins
+from lrp_compiler.onnx_weights import halve_weights, multiply_transposed, weights_digest
 from lrp_compiler.passes.inline import write_out
 from lrp_compiler.quiet import quiet
 
+Weights = Literal["model", "float16"]
+Profile = Literal["fast", "small"]
 EXTERNAL_DATA_BYTES = 2_000_000_000
 """Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
 
 
 def export_onnx(
-    program: ExportedProgram, metadata: dict[str, Any], path: str | os.PathLike[str], *, opset: int
+    program: ExportedProgram,
+    metadata: dict[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    opset: int,
+    dtype: Weights = "model",
+    profile: Profile = "fast",
 ) -> None:
     """Write an explainer's program to `path`, whole or not at all.
 
     Raises:
-        LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
-            op.
+        LrpError: the opset is below 18, dtype or profile is unknown, the program calculates in bfloat16, or the
+            exporter has no translation for an op.
     """
+    for name, value, known in (("dtype", dtype, get_args(Weights)), ("profile", profile, get_args(Profile))):
+        if value not in known:
+            raise LrpError(f"Unknown {name} {value!r}: choose {' or '.join(map(repr, known))}.")
     inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
-    write_onnx(program, inputs, [*metadata["outputs"], *metadata["relevance"]], path, opset=opset, metadata=metadata)
+    outputs = [*metadata["outputs"], *metadata["relevance"]]
+    metadata = {**metadata, "weights": dtype, "profile": profile}
+    write_onnx(program, inputs, outputs, path, opset=opset, metadata=metadata)
 
 
 def write_onnx(
@@ -70,23 +87,43 @@ def write_onnx(
             "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
             "or save this explainer as .pt2."
         )
+    about = dict(metadata or {})
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
-    _tidy(model)
-    _strip(model.graph)
-    for function in list(model.functions.values()):
-        _strip(function)
+    note_origins(model, onnx_program.exported_program.graph, about.get("plan"))
+    if about.get("weights") == "float16":  # before anything is calculated from them
+        halve_weights(model)
+    with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
+        _tidy(model)
     _name_dims(model.graph, inputs)
+    small = about.get("profile") == "small"
+    if small:
+        multiply_transposed(model)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
     model.producer_version = lrp_compiler.__version__
     model.model_version = SCHEMA
     model.metadata_props.clear()
     if metadata is not None:
-        model.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+        model.metadata_props[METADATA_KEY] = json.dumps(about, sort_keys=True)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    _save(model, Path(path), apart=small or size > EXTERNAL_DATA_BYTES)
+
+
+def _save(model: Any, path: Path, *, apart: bool) -> None:
+    """Write the file; `apart`: its weights beside it.
+
+    The file beside it is named after its content, so that no moment leaves an explainer next to another's weights.
+    """
     with atomic_path(path) as temporary:
-        onnx_program.save(str(temporary), external_data=size > EXTERNAL_DATA_BYTES)
+        if apart:
+            beside = f"{path.name}.{weights_digest(model)[:12]}.data"
+            onnx_ir.save(model, temporary, external_data=beside, alignment=4096)
+        else:
+            onnx_ir.save(model, temporary)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.data"):
+        if not (apart and left.name == beside):
+            left.unlink()
 
 
 def _translated(
@@ -166,18 +203,6 @@ def _tidy(model: Any) -> None:
         passes.NameFixPass(),
     ):
         tidy(model)
-
-
-def _strip(graph: Any) -> None:
-    """Exporter notes go: they hold absolute source paths."""
-    graph.metadata_props.clear()
-    for value in graph.inputs:
-        value.metadata_props.clear()
-    for node in graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
 
 
 def _name_dims(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:

@@ -51,10 +51,12 @@ def lean_options() -> onnxruntime.SessionOptions:
     """Session options under which memory is given back as soon as a value has been read for the last time.
 
     By default onnxruntime keeps a value's memory for a later value of the same size, however much later: what a memory
-    budget let go of stays taken. Its arena and its memory pattern keep memory from run to run.
+    budget let go of stays taken. Its arena and its memory pattern keep memory from run to run, and it packs weights
+    into copies of its own; without these it reads the weights of a file of the `small` profile where they lie.
     """
     options = onnxruntime.SessionOptions()
     options.enable_mem_reuse = options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 4
     return options
 

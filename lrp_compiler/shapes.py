@@ -46,7 +46,7 @@ def _dim(size: int | torch.SymInt, dim: int, value: Tensor, name: str, known: di
         return int(expression)
     if expression not in known:
         label = str(expression) if known and not expression.is_Symbol else _label(dim, value, name)
-        known[expression] = label if label not in known.values() else f"{name}_dim_{dim}"
+        known[expression] = label if label not in known.values() else f"{name}_{label}"
     return known[expression]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from .registry import RULES, RuleError
+
 Position = Literal["first", "last"]
 Bound = float | Sequence[float]
 ANY = "*"
@@ -60,7 +62,21 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain data; functions by their names."""
-        return {**self.conditions(), "kind": list(self.kinds), "rule": _name(self.rule), "options": dict(self.options)}
+        plain: dict[str, Any] = {**self.conditions(), "kind": list(self.kinds), "rule": _name(self.rule)}
+        return {**plain, "options": dict(self.options), "optional": self.optional}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Entry:
+        """The inverse of `to_dict`.
+
+        Raises:
+            RuleError: a predicate or a rule of it is a function, which does not travel in files.
+        """
+        known = {FIXED, *(name for _, name in RULES)}
+        function = data.get("when") or (data["rule"] if data["rule"] not in known else None)
+        if function:
+            raise RuleError(f"The composite uses the function {function!r}, which does not travel in files.")
+        return cls(**{**data, "kind": tuple(data["kind"])})
 
     def __str__(self) -> str:
         """The conditions and the rule, on one line."""
@@ -93,6 +109,11 @@ class Composite:
             "seed": self.seed,
             "primitives": self.primitives,
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Composite:
+        """The inverse of `to_dict`; raises `RuleError` if it holds functions, which do not travel in files."""
+        return cls(**{**data, "entries": tuple(map(Entry.from_dict, data["entries"]))})
 
     def table(self) -> Any:
         """The composite as a rich table, one row an entry."""

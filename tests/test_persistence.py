@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import onnx_ir
 import pytest
 import torch
 from support.small import small
@@ -236,11 +237,11 @@ def test_an_onnx_export_that_fails_changes_nothing(
         path.write_bytes(existing)
     explainer = compiled()
 
-    def fail_half_way(program: object, file: str, **options: object) -> None:
+    def fail_half_way(model: object, file: str, **options: object) -> None:
         Path(file).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", fail_half_way)
+    monkeypatch.setattr(onnx_ir, "save", fail_half_way)
     with pytest.raises(OSError, match="no space left"):
         explainer.to_onnx(path)
 

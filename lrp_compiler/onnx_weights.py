@@ -1,0 +1,102 @@
+"""How an ONNX file holds its weights: in half the bytes, without a transposed copy, in a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir.convenience import replace_nodes_and_values
+
+LEAST = 8193
+"""Elements below which a tensor stays as it is: it weighs nothing, and what is made of it was folded into constants."""
+SMALLEST, LARGEST = 2.0**-14, 65504.0
+"""Where its largest element is between these, float16 holds a tensor to 11 bits of that element."""
+
+
+def halves(size: int, largest: float) -> bool:
+    """Whether float16 will do for a tensor of so many elements; a NaN is not between the limits, either."""
+    return size >= LEAST and SMALLEST <= largest <= LARGEST
+
+
+def halve_weights(model: onnx_ir.Model) -> None:
+    """Store weights in float16 and cast them back where they are read.
+
+        W: float32[n, m]    →    W: float16[n, m], Cast(W) → float32
+
+    A runtime casts them once, when it loads the file, and calculates in float32 as before: onnxruntime has next to no
+    float16 arithmetic on CPUs. Forward and relevance read the same rounded weights: the file explains what it predicts.
+    """
+    graph: Any = model.graph
+    for value in list(graph.initializers.values()):
+        if value.const_value is None or value.const_value.dtype != onnx_ir.DataType.FLOAT:
+            continue
+        array = value.const_value.numpy()
+        if not halves(array.size, float(np.abs(array).max(initial=0))):
+            continue
+        half = _constant(graph, f"{value.name}_float16", array.astype(np.float16))
+        cast = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT})
+        value.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
+        cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = value.name, value.type, value.shape
+        del graph.initializers[value.name]
+        graph.insert_before(graph[0], cast)
+
+
+def multiply_transposed(model: onnx_ir.Model) -> None:
+    """Multiply with the transpose of a weight matrix without making it.
+
+        MatMul(x, Transpose(W))    →    Reshape(Gemm(Reshape(x, [-1, k]), W, transB=1), […, n])
+
+    A runtime makes the transpose of a constant when it loads the file, and keeps both.
+    """
+    graph: Any = model.graph
+    for node in list(graph):
+        if node.op_type != "Transpose" or not _is_matrix(node.inputs[0]):
+            continue
+        for product, index in list(node.outputs[0].uses()):
+            if product.op_type == "MatMul" and index == 1:
+                _write_gemm(graph, product, node.inputs[0])
+        if not node.outputs[0].uses():
+            graph.remove(node)
+
+
+def _is_matrix(value: Any) -> bool:
+    """Whether it is a weight of two dims, as it is stored or cast."""
+    made = value.producer()
+    source = made.inputs[0] if made is not None and made.op_type == "Cast" else value
+    return source.const_value is not None and len(source.const_value.shape) == 2
+
+
+def _write_gemm(graph: Any, product: Any, matrix: Any) -> None:
+    x, (out_features, in_features) = product.inputs[0], matrix.shape
+
+    def sizes(*given: int) -> Any:
+        name = "sizes_" + "_".join(str(size).replace("-", "minus_") for size in given)
+        return graph.initializers.get(name) or _constant(graph, name, np.array(given, np.int64))
+
+    rows = onnx_ir.node("Reshape", [x, sizes(-1, int(in_features))])
+    gemm = onnx_ir.node("Gemm", [rows.outputs[0], matrix], {"transB": 1})
+    leading = onnx_ir.node("Shape", [x], {"start": 0, "end": -1})
+    shape = onnx_ir.node("Concat", [leading.outputs[0], sizes(int(out_features))], {"axis": 0})
+    result = onnx_ir.node("Reshape", [gemm.outputs[0], shape.outputs[0]])
+    nodes = [rows, gemm, leading, shape, result]
+    for node in nodes:
+        node.metadata_props.update(product.metadata_props)
+    replace_nodes_and_values(graph, product, [product], nodes, product.outputs, result.outputs)
+
+
+def weights_digest(model: onnx_ir.Model) -> str:
+    """SHA-256 of all weights, in the order of the file."""
+    digest = hashlib.sha256()
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            digest.update(np.ascontiguousarray(value.const_value.numpy()).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _constant(graph: Any, name: str, array: np.ndarray) -> Any:
+    tensor: Any = onnx_ir.tensor(array, name=name)
+    value = onnx_ir.Value(name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value

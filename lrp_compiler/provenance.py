@@ -1,0 +1,56 @@
+"""What an explainer was compiled from, and by which rules: plain data for its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.graph_tools import hint
+
+
+def source_hash(program: ExportedProgram) -> str:
+    """SHA-256 of a captured model: its operations, the shapes and dtypes of its values, and all its weights.
+
+    The same model captured again, or saved and loaded, has the same hash; the example inputs do not count, and neither
+    does where the source code lies.
+    """
+    digest = hashlib.sha256()
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        kind = f"{value.dtype}[{value.dim()}]" if isinstance(value, Tensor) else type(value).__name__
+        digest.update(f"{node.op} {node.target} {node.args} {dict(node.kwargs)} {kind}\n".encode())
+    for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
+        if isinstance(tensor, Tensor):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def rules_used(forward: fx.GraphModule) -> list[dict[str, Any]]:
+    """The rules of an assigned forward graph, most frequent first: kind, rule, options, and at how many nodes."""
+    counts: Counter[str] = Counter()
+    for node in forward.graph.nodes:
+        given = assignment(node)
+        if given is not None and given.rule:
+            use = {"kind": given.kind, "rule": given.rule, "options": dict(given.options)}
+            counts[json.dumps(use, sort_keys=True)] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{**json.loads(use), "nodes": count} for use, count in ordered]
+
+
+def example_sizes(symbols: dict[Any, str], nodes: list[fx.Node]) -> dict[str, int]:
+    """Name of each open size → the example's: one that the model surely takes."""
+    sizes = {}
+    for node in nodes:
+        for size in node.meta["val"].shape:
+            if isinstance(size, torch.SymInt) and size.node.expr in symbols:
+                sizes[symbols[size.node.expr]] = hint(size)
+    return sizes

@@ -1,0 +1,53 @@
+"""Inputs that a model surely takes, from what its file says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+EXTRAS = ("target", "position", "seed")
+PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
+"""What may stand between an input and the table that it looks up."""
+
+
+def random_inputs(
+    metadata: Mapping[str, Any], limits: Mapping[str, int], random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known."""
+    sizes = dict(metadata.get("sizes", {}))
+    if "batch" in sizes:
+        sizes["batch"] = max(sizes["batch"], 2)
+    feeds = {}
+    for entry in (*metadata["inputs"], *metadata["seed_inputs"]):
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in entry["shape"]]
+        name, dtype = entry["name"], np.dtype(entry["dtype"])
+        if dtype.kind == "f":
+            feeds[name] = random.standard_normal(shape).astype(dtype)
+        elif name == "target" and metadata["classes"]:
+            feeds[name] = random.integers(0, metadata["classes"], shape)
+        elif name in limits:
+            feeds[name] = random.integers(0, limits[name], shape).astype(dtype)
+        else:
+            feeds[name] = np.full(shape, name not in EXTRAS, dtype)
+    return feeds
+
+
+def table_sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Input → rows of the smallest table that it looks up."""
+    rows = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    made = {output: node for node in model.graph.node for output in node.output}
+    limits: dict[str, int] = {}
+    for value in model.graph.input:
+        reached = {value.name}
+        for node in model.graph.node:
+            if node.op_type in PASSES_ON and node.input[0] in reached:
+                reached.add(node.output[0])
+            elif node.op_type == "Gather" and node.input[1] in reached:
+                table = node.input[0]
+                table = made[table].input[0] if table in made and made[table].op_type == "Cast" else table
+                if table in rows:
+                    limits[value.name] = min(rows[table][0], limits.get(value.name, rows[table][0]))
+    return limits
