@@ -58,6 +58,10 @@ class Refused(Exception):
     """What the file holds that could run; the rest of a sentence."""
 
 
+class Unknown(Exception):
+    """An operator that nothing in this process defines."""
+
+
 def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None) -> ExportedProgram:
     """Load what torch.export.save wrote.
 
@@ -77,6 +81,11 @@ def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | No
             _check_operators(program)
         except Refused as reason:
             raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
+        except Unknown as name:
+            raise FormatError(
+                f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
+                "what registers its rule, then load again."
+            ) from name
     return program
 
 
@@ -161,6 +170,11 @@ def _identifier(text: str) -> None:
 def _target(text: str) -> None:
     if not TARGET.fullmatch(text):
         raise Refused(f"{text[:60]!r} is not an operator")
+    owner: Any = torch
+    for part in text.split(".")[1:] if text.startswith("torch.ops.") else ():
+        owner = getattr(owner, part, None)
+    if owner is None:
+        raise Unknown(text.removeprefix("torch.ops."))
 
 
 def _expression(text: str) -> None:

@@ -139,7 +139,7 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
     """
     entry = find(op)
     if entry is None:
-        raise RuleError(f"There is no rule for {op.target}")
+        raise RuleError(f"There is no rule for {op.target}; @rule registers one, in every process that uses it")
     name = rule or entry.rule
     if (entry.family, name) not in RULES:
         raise RuleError(f"{op.target} is of kind {entry.kind!r}: it takes {rules_of(entry.family)}, not {name!r}")

@@ -1,5 +1,7 @@
 """A saved explainer is the explainer; a file that is none is refused; a save that fails leaves nothing behind."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -274,3 +276,50 @@ def test_modules_may_have_names_that_are_no_identifiers(tmp_path: Path) -> None:
 
     x = torch.randn(2, 3)
     assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x).relevance["input"], explainer(x).relevance["input"])
+
+
+OWN_OP = """
+import sys, torch, lrp_compiler as lrp
+from lrp_compiler.errors import LrpError
+
+def define():
+    torch.library.define("travels::swish", "(Tensor x) -> Tensor")
+    torch.library.impl("travels::swish", "CompositeExplicitAutograd", lambda x: x * torch.sigmoid(x))
+    torch.library.register_fake("travels::swish", lambda x: torch.empty_like(x))
+
+def register():
+    @lrp.rule(torch.ops.travels.swish.default)
+    def swish(op, relevance):
+        return lrp.total(op.total(relevance))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(4, 4)
+    def forward(self, x):
+        return torch.ops.travels.swish(self.first(x))
+
+path, knows = sys.argv[1:]
+if "op" in knows: define()
+if "rule" in knows: register()
+x = torch.ones(2, 4)
+try:
+    if "write" in knows:
+        lrp.compile(Net().eval(), (x,)).save(path)
+    loaded = lrp.load(path)
+    loaded(x)
+    print("audited", abs(loaded.audit(x).error) < 1e-9)
+except LrpError as error:
+    print(error)
+"""
+
+
+def test_a_rule_of_ones_own_is_registered_again_where_the_file_is_loaded(tmp_path: Path) -> None:
+    def run(knows: str) -> str:
+        command = [sys.executable, "-W", "ignore", "-c", OWN_OP, str(tmp_path / "own.lrp.pt2"), knows]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert run("write op rule") == "audited True"
+    assert run("op rule") == "audited True"
+    assert "There is no rule for travels.swish.default; @rule registers one" in run("op")
+    assert "needs the operator travels.swish.default, which is not known here: import what defines it" in run("")
