@@ -74,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", type=_explainer_path, required=True, help=OUTPUT)
     _add_compile_options(command)
     command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
+    command.add_argument(
+        "--dtype",
+        choices=["model", "float16"],
+        default="model",
+        help="of the ONNX file's weights (default: %(default)s)",
+    )
+    command.add_argument(
+        "--profile", choices=["fast", "small"], default="fast", help="small: less memory (default: %(default)s)"
+    )
 
     command = _add(
         subparsers,
@@ -104,6 +113,19 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
+        commands.inspect_command,
+        "inspect",
+        "show the relevance graph: which rule made which node, in which form, of which promises",
+        'lrp-compiler inspect model.lrp.pt2 --only "layer4.*" --rule epsilon --op conv2d\n'
+        "  lrp-compiler inspect model.pt2 --composite epsilon --diff epsilon-plus\n"
+        "  lrp-compiler inspect model.lrp.pt2 --html graph.html --input x.npy",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL.pt2|M.lrp.pt2", help="a program, or an explainer's file")
+    _add_compile_options(command)
+    _add_inspect_options(command)
+
+    command = _add(
+        subparsers,
         commands.coverage_command,
         "coverage",
         "list which nodes of a model have a rule, without compiling it",
@@ -116,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.audit_command,
         "audit",
         "show node by node where relevance goes: in, out, absorbed, error",
-        "lrp-compiler audit model.lrp.pt2 --input x.npy",
+        "lrp-compiler audit model.lrp.pt2 --input x.npy --sort error --limit 10\n"
+        "  lrp-compiler audit model.lrp.pt2 --input x.npy --depth 2",
     )
     _add_explainer_arguments(command, "M.lrp.pt2")
     command.add_argument(
@@ -125,6 +148,35 @@ def _parser() -> argparse.ArgumentParser:
         default="float64",
         help="float64: what the rules do (default); model: and what the model's own dtype makes of it",
     )
+    command.add_argument(
+        "--depth", type=int, metavar="N", help="fold by the first N parts of the module path (0: the whole model)"
+    )
+    command.add_argument(
+        "--sort",
+        choices=("absorbed", "error", "relevance", "order"),
+        default="absorbed",
+        help="the largest first; order: as relevance passes (default: %(default)s)",
+    )
+    command.add_argument("--limit", type=int, metavar="N", help="rows of the table; the others are summed up in one")
+
+    command = _add(
+        subparsers,
+        commands.verify_command,
+        "verify",
+        "check that a file is sound and explains the model it was made of; exit code 1 if not",
+        "lrp-compiler verify M.lrp.onnx --against MODEL.pt2\n"
+        "  lrp-compiler verify text.lrp.onnx --input input_ids=ids.npy --json",
+    )
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx|M.lrp.pt2", help="the file")
+    command.add_argument("--against", type=Path, metavar="MODEL.pt2", help="the model: for the books and for float64")
+    command.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="run on this (default: random values in the example's sizes); once for each",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random values (default: 0)")
 
     command = _add(
         subparsers,
@@ -191,6 +243,13 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         help="input, parameter or module whose relevance is wanted; once for each (default: all inputs)",
     )
     command.add_argument(
+        "--observe",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="modules (encoder.layer.*) or nodes (softmax*) whose values' relevance is returned as well; once for each",
+    )
+    command.add_argument(
         "--memory-budget",
         type=float,
         default=1.0,
@@ -202,6 +261,40 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         default="segments",
         metavar="segments|min-cut",
         help="what chooses them: min-cut is functorch's, a cross-check (default: %(default)s)",
+    )
+
+
+def _add_inspect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="modules, as composites name them (layer4.*, with everything inside); once for each",
+    )
+    command.add_argument("--rule", metavar="NAME", help="nodes that this rule made")
+    command.add_argument("--op", metavar="NAME", help="nodes of this op, and those that explain one (conv2d)")
+    command.add_argument(
+        "--diff",
+        metavar="M.lrp.pt2|COMPOSITE",
+        help="what changes from this explainer to another of the same model: its file, or the composite that makes it",
+    )
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows both graphs instead")
+    command.add_argument(
+        "--model-explorer", type=Path, metavar="FILE", help="likewise JSON for Google's Model Explorer"
+    )
+    command.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE.npy",
+        help="with either: an input of a run whose relevance it shows (class: --target); once for each",
+    )
+    command.add_argument(
+        "--dagre",
+        type=Path,
+        metavar="DIR",
+        help="the unpacked npm package @dagrejs/dagre (default: npm fetches it once)",
     )
 
 

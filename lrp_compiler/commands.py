@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError
+from lrp_compiler.errors import InputError, LrpError
 from lrp_compiler.files import atomic_path, check_destination
 from lrp_compiler.progress import stages
 
@@ -24,7 +24,7 @@ def compile_command(arguments: argparse.Namespace) -> None:
         if progress is not None:
             progress("write")
         if arguments.output.suffix == ".onnx":
-            explainer.to_onnx(arguments.output, opset=arguments.opset)
+            explainer.to_onnx(arguments.output, opset=arguments.opset, dtype=arguments.dtype, profile=arguments.profile)
         elif arguments.output.name.endswith(".aoti.pt2"):
             explainer.to_aoti(arguments.output)
         else:
@@ -59,14 +59,55 @@ def plan_command(arguments: argparse.Namespace) -> None:
     """`plan`: the promises of an explainer, and how each is resolved."""
     _must_exist(arguments.model)
     with stages("load torch") as progress:
-        import lrp_compiler as lrp
-        from lrp_compiler.errors import FormatError
-
-        try:
-            explainer = lrp.load(arguments.model)
-        except FormatError:  # a program that is still to be compiled
-            explainer = _compiled(arguments, progress)
+        explainer = _loaded(arguments.model) or _compiled(arguments, progress)
     _report_table(arguments, explainer.plan)
+
+
+def inspect_command(arguments: argparse.Namespace) -> None:
+    """`inspect`: the explainer's graph as text, or what another explainer of the model does differently."""
+    _must_exist(arguments.model)
+    chosen = {"only": arguments.only, "rule": arguments.rule, "op": arguments.op}
+    drawn = [path for path in (arguments.html, arguments.model_explorer) if path is not None]
+    for path in drawn:
+        check_destination(path)
+    if drawn and arguments.model.suffix == ".onnx":
+        raise InputError(
+            "An .onnx file lacks the forward graph and the rules' formulas: inspect the explainer's .lrp.pt2 file, or "
+            "open this one in Netron, where every node shows its notes."
+        )
+    if arguments.input and not drawn:
+        raise InputError("Only --html and --model-explorer show a run: leave --input out, or add one of them.")
+    with stages("load torch") as progress:
+        loaded = _loaded(arguments.model)
+        explainer = loaded or _compiled(arguments, progress)
+        if drawn:
+            files = _draw(arguments, explainer)
+        elif arguments.diff is None:
+            shown: Any = explainer.show(**chosen)
+        else:
+            shown = explainer.diff(_other(arguments, loaded is None, progress), **chosen)
+    if drawn:
+        result = [{"path": str(file), "bytes": file.stat().st_size} for file in files]
+        _report(arguments, {"files": result}, "\n".join(f"wrote {file}" for file in files))
+    else:
+        _report(arguments, shown.to_dict(), str(shown))
+
+
+def _draw(arguments: argparse.Namespace, explainer: Any) -> list[Path]:
+    """Write what `--html` and `--model-explorer` ask for."""
+    arrays, named = _load_inputs(arguments.input)
+    args, kwargs = [_tensor(array) for array in arrays], _tensors(named)
+    takes = {entry["name"] for entry in explainer.metadata["seed_inputs"]}
+    if arguments.input and "target" in takes and isinstance(arguments.target, int):
+        kwargs["target"] = arguments.target
+    files: list[Path] = []
+    if arguments.html is not None:
+        title = arguments.model.name.split(".")[0]
+        explainer.to_html(arguments.html, *args, title=title, dagre=arguments.dagre, **kwargs)
+        files.append(arguments.html)
+    if arguments.model_explorer is not None:
+        files += explainer.to_model_explorer(arguments.model_explorer, *args, **kwargs)
+    return files
 
 
 def coverage_command(arguments: argparse.Namespace) -> None:
@@ -91,7 +132,24 @@ def audit_command(arguments: argparse.Namespace) -> None:
         audit = lrp.load(arguments.explainer).audit(
             *map(_tensor, args), precision=arguments.precision, **_tensors(kwargs)
         )
-    _report_table(arguments, audit)
+    books = (audit if arguments.depth is None else audit.by_module(arguments.depth)).sorted(arguments.sort)
+    _report_table(arguments, books, limit=arguments.limit, sort="order")
+
+
+def verify_command(arguments: argparse.Namespace) -> None:
+    """`verify`: whether a file is sound, and explains the model that it was made of."""
+    _must_exist(arguments.explainer)
+    args, inputs = _load_inputs(arguments.input)
+    with stages("verify"):
+        from lrp_compiler.verify import verify
+
+        if args:
+            raise InputError("verify takes its inputs by name: --input NAME=FILE.npy.")
+        found = verify(arguments.explainer, arguments.against, inputs, arguments.seed)
+    _report_table(arguments, found)
+    failed = [check.name for check in found.checks if check.passed is False]
+    if failed:
+        raise LrpError(f"{arguments.explainer} is not sound: {', '.join(failed)} failed.")
 
 
 def page_command(arguments: argparse.Namespace) -> None:
@@ -123,6 +181,27 @@ def page_command(arguments: argparse.Namespace) -> None:
         serve(folder, arguments.serve)
 
 
+def _loaded(path: Path) -> Any:
+    """The explainer in the file; `None`: it is a program that is still to be compiled."""
+    import lrp_compiler as lrp
+    from lrp_compiler.errors import FormatError
+
+    try:
+        return lrp.load(path)
+    except FormatError:
+        return None
+
+
+def _other(arguments: argparse.Namespace, is_program: bool, progress: Any) -> Any:
+    """The explainer that `--diff` names: a file, or the same program compiled with another composite."""
+    import lrp_compiler as lrp
+
+    if is_program and not Path(arguments.diff).exists():
+        return _compiled(argparse.Namespace(**{**vars(arguments), "composite": arguments.diff, "option": []}), progress)
+    _must_exist(Path(arguments.diff))
+    return lrp.load(arguments.diff)
+
+
 def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
     import lrp_compiler as lrp
     from lrp_compiler.compiler import resolve_composite
@@ -133,6 +212,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
         seed=arguments.seed,
         wrt=arguments.wrt,
+        observe=arguments.observe,
         memory_budget=arguments.memory_budget,
         planner=arguments.planner,
         progress=progress,
@@ -228,11 +308,11 @@ def _report(arguments: argparse.Namespace, result: dict[str, Any], text: str) ->
     print(json.dumps(result, indent=2) if arguments.json else text)
 
 
-def _report_table(arguments: argparse.Namespace, result: Any) -> None:
+def _report_table(arguments: argparse.Namespace, result: Any, **options: Any) -> None:
     if arguments.json:
         print(json.dumps(result.to_dict(), indent=2))
         return
     from rich.console import Console
 
     # A pipe has no width; 80 columns would cut the names of nodes.
-    Console(width=None if sys.stdout.isatty() else 200).print(result.table())
+    Console(width=None if sys.stdout.isatty() else 200).print(result.table(**options))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -17,10 +18,16 @@ import lrp_compiler
 from lrp_compiler.aoti import export_aoti
 from lrp_compiler.audit import Audit, Precision, audit
 from lrp_compiler.capture import Capture
+from lrp_compiler.difference import Difference, diff
 from lrp_compiler.errors import FormatError, InputError
+from lrp_compiler.explanation import Explanation
 from lrp_compiler.files import atomic_path
-from lrp_compiler.metadata import METADATA_KEY, SCHEMA, read_metadata
-from lrp_compiler.onnx_export import export_onnx, write_onnx
+from lrp_compiler.graph_data import GraphData, graph_data
+from lrp_compiler.inspection import Listing, show, summary_table
+from lrp_compiler.metadata import METADATA_KEY, SCHEMA, TOLERANCE, read_metadata
+from lrp_compiler.model_explorer import write_model_explorer
+from lrp_compiler.observing import observed, relevance_entries
+from lrp_compiler.onnx_export import Profile, Weights, export_onnx, write_onnx
 from lrp_compiler.passes import Compiled, Seed, Target
 from lrp_compiler.passes.graph_tools import outputs
 from lrp_compiler.passes.lift import lift
@@ -29,24 +36,15 @@ from lrp_compiler.passes.persist import annotate_for_file, restore_forward
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.select_explained import EXPLAINED, POSITION
 from lrp_compiler.passes.split import split
+from lrp_compiler.passes.tables import as_html
+from lrp_compiler.provenance import example_sizes, rules_used, source_hash
 from lrp_compiler.quiet import quiet
 from lrp_compiler.rules.composite import Composite
+from lrp_compiler.run import FUNCTION, Run
 from lrp_compiler.safe_load import check_structure, load_exported
 from lrp_compiler.shapes import tensor_specs
 from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What an explainer returns.
-
-    Args:
-        output: the model's own output, in its own structure (flat name → tensor where that class is not at hand).
-        relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`).
-    """
-
-    output: Any
-    relevance: dict[str, Tensor]
+from lrp_compiler.viewer import write_viewer
 
 
 class Explainer:
@@ -89,19 +87,16 @@ class Explainer:
             "inputs": [spec.to_dict() for spec in specs.tensors[: len(names)]],
             "seed_inputs": [spec.to_dict() for spec in specs.tensors[len(names) :]],
             "outputs": [spec.to_dict() for spec in tensor_specs(flat[:own], captured.outputs, symbols).tensors],
-            "relevance": [
-                {**spec.to_dict(), "input": name}
-                for name, spec in zip(
-                    compiled.names,
-                    tensor_specs(flat[own:], [f"relevance.{name}" for name in compiled.names], symbols).tensors,
-                    strict=True,
-                )
-            ],
+            "relevance": relevance_entries(compiled.wanted, flat[own:], symbols),
             "arguments": captured.arguments,
             "constants": captured.constants,
             "explained": compiled.output,
             "plan": compiled.plan.to_dict(),
             "output_structure": _dump_structure(captured.program.call_spec.out_spec),
+            "source": source_hash(captured.program),
+            "rules": rules_used(compiled.forward),
+            "sizes": example_sizes(symbols, placeholders),
+            "tolerance": TOLERANCE,
             "versions": {
                 "lrp_compiler": lrp_compiler.__version__,
                 "torch": torch.__version__.split("+")[0],
@@ -129,7 +124,7 @@ class Explainer:
         position: Any = None,
         check_nan: bool = False,
         **kwargs: Any,
-    ) -> Explanation:
+    ) -> Explanation[Tensor]:
         """Run the model and explain it.
 
         Args:
@@ -149,13 +144,15 @@ class Explainer:
                 self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
             ]
             relevance = {name: torch.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance}
-            return Explanation(rows[0].output, relevance)
+            run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
+            return Explanation(rows[0].output, relevance, run)
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
         with torch.no_grad():
             results = self.module(*tensors)
         own = len(self.metadata["outputs"])
         names = [entry["input"] for entry in self.metadata["relevance"]]
-        return Explanation(self._structured(results[:own]), dict(zip(names, results[own:], strict=True)))
+        relevance = dict(zip(names, results[own:], strict=True))
+        return Explanation(self._structured(results[:own]), relevance, self._run(tensors, results[:own]))
 
     def audit(
         self,
@@ -175,13 +172,55 @@ class Explainer:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
-        if not any(node.meta.get(EXPLAINED) for node in self.forward.graph.nodes):
-            raise InputError("An explainer whose target is a Python function cannot be audited once it was loaded.")
+        _ = self._explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)}
         extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
         given = dict(zip(extra, tensors[len(names) :], strict=True))
         return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names, precision)
+
+    def show(self, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
+        """The forward graph and the relevance graph, one line a node: text when printed, rows when iterated.
+
+        Args:
+            only: modules, as a composite names them: `*` stays between two dots, `**` does not, and a path names the
+                module and everything in it. Several: nodes of any of them.
+            rule: nodes that this rule made, and operations that it explains.
+            op: nodes of this op (`conv2d`, `aten.conv2d.default`), and those that explain one.
+
+        Raises:
+            InputError: there is no such module, rule or op.
+        """
+        return show(self, only, rule, op)
+
+    def diff(
+        self, other: Explainer, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None
+    ) -> Difference:
+        """What `other`, an explainer of the same model, does differently: operation by operation its rule, the promise
+        of its value, and the nodes of the relevance graph that explain it. Filters are those of `show`.
+
+        Raises:
+            InputError: the two explain different models; or there is no such module, rule or op.
+        """
+        return diff(self, other, only, rule, op)
+
+    def observe(self, *patterns: str) -> Explainer:
+        """An explainer that also returns the relevance of intermediate values; this one stays as it is.
+
+            explainer.observe("encoder.layer.*")(x).relevance["encoder.layer.3"]
+
+        What it already returns stays the same, number for number. The promises are planned anew, for the same budget.
+
+        Args:
+            patterns: modules, whose leaving values are meant (`encoder.layer.*`: `*` stays between two dots, `**` does
+                not), or else nodes of the forward graph (`softmax*`; `show` lists them). Whole tensors are returned:
+                of attention, heads keep their dim.
+
+        Raises:
+            InputError: a pattern that names nothing, or only what takes no relevance.
+        """
+        joint, plan, relevance = observed(self, self._explained, self._seed, patterns)
+        return Explainer(joint, self.forward, {**self.metadata, "relevance": relevance, "plan": plan.to_dict()})
 
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """The explainer in two: run the forward once, then relevance as often as there are targets or seeds.
@@ -230,21 +269,71 @@ class Explainer:
         with atomic_path(path) as temporary:
             torch.export.save(self.program, temporary, extra_files={METADATA_KEY: json.dumps(self.metadata)})
 
-    def to_onnx(self, path: str | os.PathLike[str], *, opset: int = 20) -> None:
+    def to_onnx(
+        self, path: str | os.PathLike[str], *, opset: int = 20, dtype: Weights = "model", profile: Profile = "fast"
+    ) -> None:
         """Write the explainer as an ONNX file of default-domain ops that onnxruntime runs without torch.
 
         Graph inputs are the model's own, plus `target` or `seed` where the explainer takes one; outputs are the model's
         own, plus `relevance.<input>`. The file appears whole or not at all.
 
         Args:
-            path: where to; above 2 GB the weights are put beside it.
+            path: where to; above 2 GB the weights are put beside it, in a file named after its content.
             opset: 18 or higher.
+            dtype: how weights are stored: "model": as the model has them; "float16": in half the bytes, rounded to 11
+                bits, while what is calculated stays float32 (for arithmetic in float16 compile `model.half()`).
+            profile: "fast", or "small": no transposed copy of a weight matrix is made, and the weights lie beside the
+                file, where onnxruntime reads them in place. Open such a file with `lean_options()`.
 
         Raises:
-            LrpError: the opset is below 18, the model calculates in bfloat16, or the exporter has no translation for an
-                op.
+            LrpError: the opset is below 18, dtype or profile is unknown, the model calculates in bfloat16, or the
+                exporter has no translation for an op.
         """
-        export_onnx(self.program, self.metadata, path, opset=opset)
+        export_onnx(self.program, self.metadata, path, opset=opset, dtype=dtype, profile=profile)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *args: Any,
+        title: str = "",
+        dagre: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write a page that shows both graphs, the promises and, of a run, where relevance went: one file, offline.
+
+        Args:
+            path: of the page.
+            args: inputs of a run, as `audit` takes them; without any, the page has no statistics.
+            title: of the page; by default the composite's name.
+            dagre: folder with the unpacked npm package @dagrejs/dagre; by default npm fetches it once.
+            kwargs: inputs, `target`, `seed` and `position` of the run by name.
+
+        Raises:
+            InputError: inputs that do not fit, or `dagre` is not that package.
+            LrpError: npm is not there, or fails.
+            OSError: the file cannot be written.
+        """
+        write_viewer(self._described(args, kwargs), path, title=title, dagre=dagre)
+
+    def to_model_explorer(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> list[Path]:
+        """Write both graphs as JSON for Google's Model Explorer, and the relevance of a run as its node data.
+
+        Args:
+            path: of the graph, ending in `.json`; node data lies beside it, ending in `.relevance.json`.
+            args: inputs of a run, as `audit` takes them; without any, there is no node data.
+            kwargs: inputs, `target`, `seed` and `position` of the run by name.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: inputs that do not fit.
+            OSError: a file cannot be written.
+        """
+        return write_model_explorer(self._described(args, kwargs), path)
+
+    def _described(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GraphData:
+        return graph_data(self, self.audit(*args, **kwargs) if args or kwargs else None)
 
     def to_aoti(self, path: str | os.PathLike[str]) -> None:
         """Compile the explainer into an AOTInductor package, machine code that C++ runs without Python.
@@ -294,6 +383,19 @@ class Explainer:
             f"target {self.metadata['target']!r})"
         )
 
+    def _repr_html_(self) -> str:
+        return as_html(summary_table(self))
+
+    @property
+    def _explained(self) -> fx.Node:
+        """The node that is explained."""
+        for node in self.forward.graph.nodes:
+            if node.meta.get(EXPLAINED):
+                return node
+        raise InputError(
+            "An explainer whose target is a Python function cannot be audited or observed once it was loaded."
+        )
+
     @property
     def _seed(self) -> Seed:
         return Seed(Target.from_dict(self.metadata["explains"]), self.metadata["seed"])
@@ -341,6 +443,17 @@ class Explainer:
                     )
         return [], flat
 
+    def _run(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> Run:
+        entries = ("inputs", "seed_inputs", "outputs")
+        inputs, choices, outputs = ([entry["name"] for entry in self.metadata[key]] for key in entries)
+        given = dict(zip([*inputs, *choices], tensors, strict=True))
+        return Run(
+            self.metadata,
+            {name: given[name] for name in inputs},
+            dict(zip(outputs, results, strict=True)),
+            {name: given[name] for name in choices},
+        )
+
     def _structured(self, flat: tuple[Any, ...]) -> Any:
         structure = self.metadata["output_structure"]
         try:
@@ -350,8 +463,6 @@ class Explainer:
             return {entry["name"]: value for entry, value in zip(self.metadata["outputs"], flat, strict=True)}
 
 
-FUNCTION = "function"
-"""What the metadata calls a target that is a function of the outputs."""
 PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 """Inputs that are no tensors themselves but may hold some, or were baked in."""
 
