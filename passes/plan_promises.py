@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 
 SEGMENTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
 """How many segments are tried."""
+ROUNDS = 3
+"""How often the room that a budget leaves is given away."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +171,34 @@ def _segmented(
     ends |= {index for index in kept if index > last}
     decision = Decision(kept=ends)
     consequences(values, wanted, decision, cuts)
-    spare = limit - decision.held
-    if spare <= 0:
-        return decision
-    for index in sorted(kept - ends, key=lambda i: (-values[i].cost / max(values[i].nbytes, 1), i)):
-        if values[index].nbytes <= spare:
-            decision.kept.add(index)
-            spare -= values[index].nbytes
-    consequences(values, wanted, decision, cuts)
+    for _ in range(ROUNDS):  # what is kept makes the segments smaller, which leaves room for more
+        spare = limit - decision.held
+        saved = _saved_by_keeping(values, wanted, decision.rebuilt)
+        for index in sorted(saved, key=lambda i: (-saved[i] / max(values[i].nbytes, 1), i)):
+            if values[index].nbytes <= spare:
+                decision.kept.add(index)
+                spare -= values[index].nbytes
+        consequences(values, wanted, decision, cuts)
     return decision
+
+
+def _saved_by_keeping(values: Sequence[Value], wanted: Collection[int], rebuilt: Collection[int]) -> dict[int, float]:
+    """By rebuilt index, what keeping it would save: its own cost, and that of what is rebuilt for it alone.
+
+    linear → add, of which relevance asks for the sum: the sum is as large as the product, and saves both.
+    """
+    readers: dict[int, int] = dict.fromkeys(rebuilt, 0)
+    for index in rebuilt:
+        for source in set(values[index].sources):
+            if source in readers:
+                readers[source] += 1
+    saved: dict[int, float] = {}
+    handed_on: set[int] = set()
+    for index in sorted(rebuilt):
+        alone = [s for s in set(values[index].sources) if s in saved and s not in wanted and readers[s] == 1]
+        saved[index] = (0.0 if values[index].free else values[index].cost) + sum(saved[s] for s in alone)
+        handed_on.update(alone)
+    return {index: cost for index, cost in saved.items() if index not in handed_on and not values[index].free}
 
 
 def _cuts(values: Sequence[Value], kept: Collection[int], crossing: Sequence[int], count: int) -> list[int]:
