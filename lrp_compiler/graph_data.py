@@ -34,6 +34,7 @@ GENERATED = {
     "seed": "What is put on the explained output: the logit (`value`), 1 (`one`), or a tensor given at run time.",
     "input": "Relevance has arrived: `R = x ⊙ g`, in total form, is what the explainer returns.",
     "rebuilt": "A promised forward value that is computed again, when relevance gets here.",
+    "wait": "Makes what is rebuilt wait for relevance: it adds 0, made of what arrived.",
 }
 """What made relevance nodes that no rule made."""
 
