@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures test test-all lint types clean
+.PHONY: help demo pictures tutorial test test-all lint types clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,9 @@ demo: $(VENV)/.demo  ## explain photos and a sentence; results in build/demo
 
 pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in benchmarks/results
 	$(BIN)/python benchmarks/pictures.py
+
+tutorial: $(VENV)/.demo  ## from a photo to the audit; results in benchmarks/results
+	$(BIN)/python benchmarks/tutorial_page.py
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
 	$(BIN)/python -m pytest --numprocesses 2

@@ -96,5 +96,11 @@ PUBLISHED: dict[str, Published] = {
         _text(128),
         "attnlrp",
     ),
+    "efficientnet_v2_m": Published(
+        "EfficientNetV2-M, 224²", _convolutional("torchvision.models:efficientnet_v2_m"), _image, "epsilon-plus"
+    ),
+    "mamba": Published(
+        "Mamba 130M, 24 layers, 64 tokens", lambda: ARCHITECTURES["mamba"].build(width=1), _text(64), "cp-lrp"
+    ),
 }
 """By the name that the benchmarks take."""
