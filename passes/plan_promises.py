@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 
 SEGMENTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
 """How many segments are tried."""
-ROUNDS = 3
-"""How often the room that a budget leaves is given away."""
+ROUNDS = 2
+"""How often the best of them is given the room that is left."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,18 @@ def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> 
     limit = budget * default.promised
     if default.held <= limit:
         return default
-    crossing = _crossing(values)
-    candidates = [_segmented(values, wanted, kept, crossing, count, limit) for count in SEGMENTS]
-    candidates = [default, _without_cheap(values, wanted, kept), *candidates]
-    within = [candidate for candidate in candidates if candidate.held <= limit]
-    chosen = min(within, key=lambda c: (c.cost, c.held)) if within else min(candidates, key=lambda c: (c.held, c.cost))
+    crossing, last_use = _crossing(values), _last_uses(values)
+    candidates: list[tuple[Decision, Sequence[int]]] = [(default, []), (_without_cheap(values, wanted, kept), [])]
+    for count in SEGMENTS:
+        cuts = _cuts(values, kept, crossing, count)
+        candidates.append((_segmented(values, wanted, kept, cuts, limit, last_use), cuts))
+    within = [candidate for candidate in candidates if candidate[0].held <= limit]
+    chosen, cuts = min(within or candidates, key=lambda c: (c[0].cost, c[0].held) if within else (c[0].held, c[0].cost))
+    if cuts and within:
+        for _ in range(ROUNDS):  # what is kept makes the segments smaller, which leaves room for more
+            _fill(values, wanted, chosen, limit, last_use)
+    if cuts:
+        consequences(values, wanted, chosen, cuts)
     chosen.promised = default.promised
     return chosen
 
@@ -159,27 +166,34 @@ def _segmented(
     values: Sequence[Value],
     wanted: Collection[int],
     kept: set[int],
-    crossing: Sequence[int],
-    count: int,
+    cuts: Sequence[int],
     limit: float,
+    last_use: Sequence[int],
 ) -> Decision:
-    """About `count` segments of equal size; what the budget leaves goes to the values that are dearest to rebuild."""
-    cuts = _cuts(values, kept, crossing, count)
+    """Segments that end at `cuts`; what the budget leaves goes to the values that are dearest to rebuild."""
     ends = set(_live_at(values, cuts))
     last = cuts[-1] if cuts else -1
     # Relevance comes back to the last segment at once: nothing is gained by rebuilding it.
     ends |= {index for index in kept if index > last}
     decision = Decision(kept=ends)
-    consequences(values, wanted, decision, cuts)
-    for _ in range(ROUNDS):  # what is kept makes the segments smaller, which leaves room for more
-        spare = limit - decision.held
-        saved = _saved_by_keeping(values, wanted, decision.rebuilt)
-        for index in sorted(saved, key=lambda i: (-saved[i] / max(values[i].nbytes, 1), i)):
-            if values[index].nbytes <= spare:
-                decision.kept.add(index)
-                spare -= values[index].nbytes
-        consequences(values, wanted, decision, cuts)
+    _follow(values, wanted, decision, last_use)
+    _fill(values, wanted, decision, limit, last_use)
     return decision
+
+
+def _fill(
+    values: Sequence[Value], wanted: Collection[int], decision: Decision, limit: float, last_use: Sequence[int]
+) -> None:
+    """Keep what saves most for its bytes, as long as the budget lasts."""
+    spare = limit - decision.held
+    if spare <= 0:
+        return
+    saved = _saved_by_keeping(values, wanted, decision.rebuilt)
+    for index in sorted(saved, key=lambda i: (-saved[i] / max(values[i].nbytes, 1), i)):
+        if values[index].nbytes <= spare:
+            decision.kept.add(index)
+            spare -= values[index].nbytes
+    _follow(values, wanted, decision, last_use)
 
 
 def _saved_by_keeping(values: Sequence[Value], wanted: Collection[int], rebuilt: Collection[int]) -> dict[int, float]:
@@ -192,13 +206,12 @@ def _saved_by_keeping(values: Sequence[Value], wanted: Collection[int], rebuilt:
         for source in set(values[index].sources):
             if source in readers:
                 readers[source] += 1
+    alone = {index for index, count in readers.items() if count == 1 and index not in wanted}
     saved: dict[int, float] = {}
-    handed_on: set[int] = set()
     for index in sorted(rebuilt):
-        alone = [s for s in set(values[index].sources) if s in saved and s not in wanted and readers[s] == 1]
-        saved[index] = (0.0 if values[index].free else values[index].cost) + sum(saved[s] for s in alone)
-        handed_on.update(alone)
-    return {index: cost for index, cost in saved.items() if index not in handed_on and not values[index].free}
+        value = values[index]
+        saved[index] = (0.0 if value.free else value.cost) + sum(saved[s] for s in set(value.sources) if s in alone)
+    return {index: cost for index, cost in saved.items() if index not in alone and not values[index].free}
 
 
 def _cuts(values: Sequence[Value], kept: Collection[int], crossing: Sequence[int], count: int) -> list[int]:
@@ -243,6 +256,13 @@ def consequences(values: Sequence[Value], wanted: Collection[int], decision: Dec
         decision: `kept` is read, all but `promised` is written.
         cuts: positions after which a segment ends; none: what is rebuilt needs no holding back.
     """
+    _follow(values, wanted, decision, _last_uses(values))
+    segment = _segment_of(len(values), cuts)
+    decision.segment = {index: segment[index] + 1 if cuts else 0 for index in sorted(decision.rebuilt)}
+
+
+def _follow(values: Sequence[Value], wanted: Collection[int], decision: Decision, last_use: Sequence[int]) -> None:
+    """What `consequences` does, but for the segments, which only the decision that is taken needs."""
     kept = decision.kept
     rebuilt: set[int] = set()
     stack = [index for index in wanted if index not in kept]
@@ -252,11 +272,9 @@ def consequences(values: Sequence[Value], wanted: Collection[int], decision: Dec
             continue
         rebuilt.add(index)
         stack.extend(values[index].sources)
-    segment = _segment_of(len(values), cuts)
     decision.rebuilt = rebuilt
-    decision.segment = {index: segment[index] + 1 if cuts else 0 for index in sorted(rebuilt)}
-    decision.cost = sum(values[index].cost for index in rebuilt if not values[index].free)
-    decision.held = _held(values, wanted, kept, rebuilt)
+    decision.cost = sum(values[index].cost for index in sorted(rebuilt) if not values[index].free)
+    decision.held = _held(values, wanted, kept, rebuilt, last_use)
 
 
 def _last_uses(values: Sequence[Value]) -> list[int]:
@@ -268,7 +286,13 @@ def _last_uses(values: Sequence[Value]) -> list[int]:
     return last_use
 
 
-def _held(values: Sequence[Value], wanted: Collection[int], kept: Collection[int], rebuilt: Collection[int]) -> int:
+def _held(
+    values: Sequence[Value],
+    wanted: Collection[int],
+    kept: Collection[int],
+    rebuilt: Collection[int],
+    last_use: Sequence[int],
+) -> int:
     """Bytes held at once, at most, while relevance walks back from the last value to the first.
 
     A kept value goes when relevance has passed it. A rebuilt one comes, with all that leads to it, when relevance
@@ -277,7 +301,6 @@ def _held(values: Sequence[Value], wanted: Collection[int], kept: Collection[int
     """
     if not rebuilt:
         return _bytes(values, kept)
-    last_use = _last_uses(values)
     change = [0] * (len(values) + 1)  # at a position, and at all before it
 
     def hold(nbytes: int, first: int, last: int) -> None:
