@@ -91,7 +91,7 @@ def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> 
     if default.held <= limit:
         return default
     crossing, last_use = _crossing(values), _last_uses(values)
-    candidates: list[tuple[Decision, Sequence[int]]] = [(default, []), (_without_cheap(values, wanted, kept), [])]
+    candidates: list[tuple[Decision, list[int]]] = [(default, []), (_without_cheap(values, wanted, kept), [])]
     for count in SEGMENTS:
         cuts = _cuts(values, kept, crossing, count)
         candidates.append((_segmented(values, wanted, kept, cuts, limit, last_use), cuts))
