@@ -171,7 +171,7 @@ def test_attnlrp_at_any_budget_is_the_gradient_of_the_detached_forward(
 
 
 @pytest.mark.heavy
-@drawing(400)
+@drawing(150)
 @given(random_graphs(most=40), composites(), budgets, classes)
 def test_joint_split_rebuilt_and_eager_agree_in_many_larger_graphs(
     drawn: Drawn, composite: lrp.Composite, budget: float, target: int
@@ -180,7 +180,7 @@ def test_joint_split_rebuilt_and_eager_agree_in_many_larger_graphs(
 
 
 @pytest.mark.heavy
-@drawing(400)
+@drawing(150)
 @given(random_graphs(most=40), budgets, classes)
 def test_attnlrp_is_the_gradient_of_the_detached_forward_in_many_larger_graphs(
     drawn: Drawn, budget: float, target: int
