@@ -19,9 +19,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from lrp_compiler.audit import Audit
+from lrp_compiler.inspection import dim_names, with_names
 from lrp_compiler.passes.assignment import Assignment, assignment
-from lrp_compiler.passes.graph_tools import module_path, outputs
-from lrp_compiler.passes.notes import note_of
+from lrp_compiler.passes.graph_tools import module_path, note_of, outputs
 from lrp_compiler.passes.select_explained import EXPLAINED
 from lrp_compiler.passes.text import operation_text, type_text
 from lrp_compiler.rules import RuleError, find
@@ -119,11 +119,11 @@ def graph_data(explainer: Explainer, books: Audit | None = None) -> GraphData:
         books: the audit of a run, for statistics.
     """
     rules = _Rules()
-    dims = _dims(explainer)
+    dims = dim_names(explainer)
     forward, position = _forward(explainer, rules)
     relevance = _relevance(explainer, forward, position, rules)
     for node in (*forward, *relevance):
-        node.type = re.sub(r"\b[a-zA-Z]\w*", lambda found: dims.get(found[0], found[0]), node.type)
+        node.type = with_names(node.type, dims)
     return GraphData(
         forward,
         relevance,
@@ -133,17 +133,6 @@ def graph_data(explainer: Explainer, books: Audit | None = None) -> GraphData:
         None if books is None else _books(books, position),
         _summary(explainer),
     )
-
-
-def _dims(explainer: Explainer) -> dict[str, str]:
-    """Symbol → the public name of the dim."""
-    placeholders = explainer.forward.graph.find_nodes(op="placeholder")
-    return {
-        str(symbol): name
-        for node, spec in zip(placeholders, explainer.inputs, strict=False)
-        for symbol, name in zip(node.meta["val"].shape, spec.shape, strict=True)
-        if isinstance(name, str)
-    }
 
 
 def _forward(explainer: Explainer, rules: _Rules) -> tuple[list[Node], dict[str, int]]:

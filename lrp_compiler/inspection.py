@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from lrp_compiler.errors import InputError
-from lrp_compiler.passes.graph_tools import inside, nearest, outputs
-from lrp_compiler.passes.notes import note_of
+from lrp_compiler.passes.graph_tools import inside, nearest, note_of, outputs
 from lrp_compiler.passes.text import operation_text, type_text
 from lrp_compiler.validate import TensorSpec
 
@@ -153,7 +152,7 @@ def summary_table(explainer: Explainer) -> Any:
 
 def rows_of(explainer: Explainer) -> list[Row]:
     """A row for every node of the graph."""
-    names = _dims(explainer)
+    names = dim_names(explainer)
     asked: dict[str, str] = {}
     for promise in explainer.plan:
         by = ", ".join(promise.origins)
@@ -176,8 +175,8 @@ def _row(node: fx.Node, names: Mapping[str, str], asked: Mapping[str, str]) -> R
     return Row(
         node.name,
         kinds.get(node.op, str(node.target)),
-        _named(type_text(node).removeprefix(": "), names),
-        _named(operation_text(node), names),
+        with_names(type_text(node).removeprefix(": "), names),
+        with_names(operation_text(node), names),
         phase,
         str(note.get("form", "")),
         str(note.get("of", "")),
@@ -188,7 +187,7 @@ def _row(node: fx.Node, names: Mapping[str, str], asked: Mapping[str, str]) -> R
     )
 
 
-def _dims(explainer: Explainer) -> dict[str, str]:
+def dim_names(explainer: Explainer) -> dict[str, str]:
     """torch's names of symbolic dims → the explainer's."""
     placeholders = explainer.module.graph.find_nodes(op="placeholder")
     specs = [*explainer.metadata["inputs"], *explainer.metadata["seed_inputs"]]
@@ -200,7 +199,8 @@ def _dims(explainer: Explainer) -> dict[str, str]:
     }
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """The text with the explainer's names of its symbolic dims."""
     return re.sub(r"\b[su]\d+\b", lambda found: names.get(found[0], found[0]), text)
 
 

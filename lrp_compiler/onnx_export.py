@@ -29,6 +29,8 @@ from lrp_compiler.quiet import quiet
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
+DIGITS = 12
+"""Of the hash in the name of the file that holds the weights."""
 EXTERNAL_DATA_BYTES = 2_000_000_000
 """Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
 
@@ -90,7 +92,7 @@ def write_onnx(
     about = dict(metadata or {})
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
-    note_origins(model, onnx_program.exported_program.graph, about.get("plan"))
+    note_origins(model, onnx_program.exported_program.graph)
     if about.get("weights") == "float16":  # before anything is calculated from them
         halve_weights(model)
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
@@ -117,11 +119,11 @@ def _save(model: Any, path: Path, *, apart: bool) -> None:
     """
     with atomic_path(path) as temporary:
         if apart:
-            beside = f"{path.name}.{weights_digest(model)[:12]}.data"
+            beside = f"{path.name}.{weights_digest(model)[:DIGITS]}.data"
             onnx_ir.save(model, temporary, external_data=beside, alignment=4096)
         else:
             onnx_ir.save(model, temporary)
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.data"):
+    for left in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * DIGITS}.data"):
         if not (apart and left.name == beside):
             left.unlink()
 

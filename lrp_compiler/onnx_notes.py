@@ -8,10 +8,11 @@ Viewers such as Netron show these under "metadata"; `onnx` reads them as `node.m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
+
+from lrp_compiler.passes.graph_tools import note_of
 
 PREFIX = "lrp."
 NAMES = {
@@ -22,6 +23,7 @@ NAMES = {
     "module": "module",
     "form": "form",  # "unit" or "total"
     "of": "of",  # whose relevance the value is
+    "promise": "promise",  # how its value is had where relevance asks for it
     "promises": "promises",  # that it reads
 }
 """Key of a graph node's note → key of the file's, without the prefix."""
@@ -29,20 +31,18 @@ FX_NODE = "pkg.torch.onnx.fx_node"
 """Where torch's exporter writes the graph node that it translates, as fx prints it: `%mul_4 : [num_users=…`."""
 
 
-def note_origins(model: Any, graph: fx.Graph, plan: Mapping[str, Any] | None) -> None:
+def note_origins(model: Any, graph: fx.Graph) -> None:
     """Replace the exporter's notes, which hold source paths, by the explainer's.
 
     Args:
         model: the `onnx_ir.Model` as it was translated, before any node is rewritten.
         graph: the graph that it was translated from; its nodes carry `meta["custom"]["lrp"]`.
-        plan: the promises, as plain data: a node whose value is promised says how that is had.
     """
-    promised: dict[str, str] = {row["value"]: row["resolution"] for row in plan["promises"]} if plan else {}
     notes: dict[str, dict[str, str]] = {}
     for node in reversed(graph.nodes):
         # What an operation was written out into says what for by the operation that reads it.
         read_by = next((notes[user.name] for user in node.users if notes.get(user.name)), {})
-        notes[node.name] = _note(node, promised) or read_by
+        notes[node.name] = _note(node) or read_by
     for owner in (model.graph, *model.functions.values()):
         owner.metadata_props.clear()
         owner.doc_string = None
@@ -57,18 +57,7 @@ def note_origins(model: Any, graph: fx.Graph, plan: Mapping[str, Any] | None) ->
                 value.metadata_props.clear()
 
 
-def _note(node: fx.Node, promised: Mapping[str, str]) -> dict[str, str]:
-    note = (node.meta.get("custom") or {}).get("lrp") or {}
+def _note(node: fx.Node) -> dict[str, str]:
+    note = note_of(node)
     kept = {PREFIX + NAMES[key]: str(value) for key, value in note.items() if key in NAMES and value}
-    assigned = note.get("assignment")
-    if assigned:
-        kept[PREFIX + "rule"] = str(assigned["rule"])
-    forward = kept.get(PREFIX + "forward")
-    # A value is computed where the forward is, and a second time where it is rebuilt.
-    if (
-        forward is not None
-        and forward in promised
-        and (note.get("phase") == "forward" or note.get("rule") == "rebuilt")
-    ):
-        kept[PREFIX + "promise"] = promised[forward]
     return dict(sorted(kept.items()))

@@ -277,7 +277,8 @@ def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result
     with torch.no_grad():
         exact = [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
     own = len(metadata["outputs"])
-    torch_run = [*_run(reference, feeds)[0], *_run(reference, feeds)[1].values()]
+    outputs, relevance = _run(reference, feeds)
+    torch_run = [*outputs, *relevance.values()]
     found = []
     for index, (mine, theirs, true) in enumerate(zip([*first[0], *first[1].values()], torch_run, exact, strict=True)):
         if index >= own or index == metadata["explained"]:

@@ -35,9 +35,14 @@ UNKNOWN_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 """What torch.export writes where it lost the module."""
 
 
+def note_of(node: fx.Node) -> dict[str, Any]:
+    """What the node remembers (see `notes.py`), a copy; empty where it remembers nothing."""
+    return dict((node.meta.get("custom") or {}).get("lrp") or {})
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
-    note = (node.meta.get("custom") or {}).get("lrp") or {}
+    note = note_of(node)
     if "module" in note:
         return str(note["module"])
     stack = node.meta.get("nn_module_stack") or {}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path, outputs
+from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path, note_of, outputs
 
 aten = torch.ops.aten
 
@@ -52,8 +52,7 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
             copies[node] = known
         else:
             copies[node] = graph.node_copy(node, lambda original: copies[original])
-            custom = dict((node.meta.get("custom") or {}).get("lrp", {}))
-            copies[node].meta["custom"] = {"lrp": {"phase": "relevance", **custom}}
+            copies[node].meta["custom"] = {"lrp": {"phase": "relevance", **note_of(node)}}
             sizes.remember(copies[node])
     joint = fx.GraphModule(root, graph)
     joint.graph.lint()

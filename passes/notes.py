@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 
-from .graph_tools import is_tensor
+from .graph_tools import is_tensor, note_of
 
 aten = torch.ops.aten
 
@@ -26,11 +26,6 @@ WAIT = "wait"
 ELIDED = "elided"
 LOCAL = ("form", "of", "promises")
 """Keys that are about one node alone: whoever makes several nodes of it must not hand them on."""
-
-
-def note_of(node: fx.Node) -> dict[str, Any]:
-    """What the node remembers; empty where it remembers nothing."""
-    return dict((node.meta.get("custom") or {}).get("lrp") or {})
 
 
 def add_note(node: fx.Node, **note: str) -> None:

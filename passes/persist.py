@@ -15,7 +15,7 @@ from lrp_compiler.rules import bind, find
 from lrp_compiler.rules.product import GATE
 
 from .assignment import KEY, Assignment, assignment
-from .graph_tools import attribute, is_tensor
+from .graph_tools import attribute, is_tensor, note_of
 from .graph_tools import outputs as graph_outputs
 from .select_explained import EXPLAINED, select_explained
 from .target import Target
@@ -84,18 +84,18 @@ def restore_forward(
             copies[node].meta.update(node.meta)
         else:
             args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-            name = str(_note(node).get("name", node.name))
+            name = str(note_of(node).get("name", node.name))
             copies[node] = graph.create_node(node.op, node.target, args, kwargs, name=name)
             copies[node].meta.update(node.meta)
         if node.op == "get_attr":
             root.register_buffer(str(node.target), attribute(joint, str(node.target)))
-        note = _note(node)
+        note = note_of(node)
         by_name[note.get("name", node.name)] = copies[node]
     flat = graph_outputs(joint)[:outputs]
     graph.output(tuple(copies[item] if isinstance(item, fx.Node) else item for item in flat))
     forward = fx.GraphModule(root, graph)
     for node in forward.graph.nodes:
-        note = _note(node)
+        note = note_of(node)
         if note.get("explained"):
             node.meta[EXPLAINED] = True
         if "assignment" in note:
@@ -130,13 +130,9 @@ def _sizes_of(placeholders: list[fx.Node]) -> dict[Any, tuple[fx.Node, int]]:
     return sizes
 
 
-def _note(node: fx.Node) -> dict[str, Any]:
-    return dict((node.meta.get("custom") or {}).get("lrp") or {})
-
-
 def _needed(joint: fx.GraphModule, outputs: int) -> set[fx.Node]:
     queue = [item for item in graph_outputs(joint)[:outputs] if isinstance(item, fx.Node)]
-    queue += [node for node in joint.graph.nodes if _note(node).get("phase") == "forward"]
+    queue += [node for node in joint.graph.nodes if note_of(node).get("phase") == "forward"]
     needed = set(queue)
     while queue:
         fresh = [operand for operand in queue.pop().all_input_nodes if operand not in needed]

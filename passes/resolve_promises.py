@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path
+from .graph_tools import attribute, call, is_tensor, keep_tensor, module_path, note_of
 from .ledger import Ledger, nbytes
 from .notes import WAIT
 from .plan_promises import Decision
@@ -126,7 +126,7 @@ class _Splice:
             if source in promised and source not in self.copies:
                 self.copies[source] = self._value(promised[source])
         new = self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
-        note = (node.meta.get("custom") or {}).get("lrp") or {}
+        note = note_of(node)
         if note.get("rule") == "seed" or any(source in self.carries for source in node.all_input_nodes):
             self.carries.add(node)
             if is_tensor(new) and new.meta["val"].is_floating_point():

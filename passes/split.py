@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph_tools import attribute, is_tensor, outputs
+from .graph_tools import attribute, is_tensor, note_of, outputs
 
 aten = torch.ops.aten
 
@@ -52,7 +52,7 @@ def split(joint: fx.GraphModule, inputs: int, own: int) -> tuple[fx.GraphModule,
 
 
 def _phase(node: fx.Node) -> str:
-    note = (node.meta.get("custom") or {}).get("lrp") or {}
+    note = note_of(node)
     return str(note.get("phase", ""))
 
 

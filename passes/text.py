@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from .assignment import assignment
-from .graph_tools import outputs
+from .graph_tools import note_of, outputs
 
 DTYPES = {
     torch.float64: "f64",
@@ -76,7 +76,7 @@ def _note(node: fx.Node) -> str:
     if given is not None and given.rule:
         options = ", ".join(f"{name}={value}" for name, value in given.options.items())
         return f"{given.rule}({options})" if options else given.rule
-    note = (node.meta.get("custom") or {}).get("lrp") or {}
+    note = note_of(node)
     return f"{note['explains']}: {note['rule']}" if "explains" in note else ""
 
 
