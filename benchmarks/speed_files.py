@@ -30,6 +30,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
 
     import lrp_compiler as lrp
     from lrp_compiler.compiler import resolve_composite
+    from lrp_compiler.onnx_export import tidy
     from lrp_compiler.quiet import quiet
 
     warnings.filterwarnings("ignore")
@@ -58,7 +59,10 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     explainer.save(folder / EXPLAINER)
     with timed("plain"), quiet(output=True):
         options: dict[str, Any] = {"dynamo": True, "opset_version": 20, "verbose": False, "dynamic_shapes": shapes}
-        torch.onnx.export(model, kwargs=example, f=folder / FILES["forward"], **options)
+        plain = torch.onnx.export(model, kwargs=example, optimize=case.rewritten, **options)
+        if not case.rewritten:
+            tidy(plain.model)
+        plain.save(folder / FILES["forward"])
     counted = count(explainer.forward)
     return {
         "seconds": seconds,

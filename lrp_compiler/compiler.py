@@ -33,6 +33,7 @@ def compile(
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     planner: str = "segments",
+    optimise: bool = True,
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Explainer:
@@ -64,6 +65,8 @@ def compile(
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
         planner: what chooses them: "segments" (linear in the graph) or "min-cut" (functorch's partitioner, a
             cross-check: slower, and its budget counts what is saved, not what is held).
+        optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
+            written down, to compare with.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 
@@ -102,6 +105,7 @@ def compile(
             observe=[observe] if isinstance(observe, str) else observe,
             memory_budget=memory_budget,
             planner=planner,
+            optimise=optimise,
             dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
             progress=report,
         )

@@ -23,6 +23,7 @@ from lrp_compiler.errors import LrpError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA
 from lrp_compiler.onnx_notes import note_origins
+from lrp_compiler.onnx_translations import TRANSLATIONS
 from lrp_compiler.onnx_weights import halve_weights, multiply_transposed, weights_digest
 from lrp_compiler.passes.inline import write_out
 from lrp_compiler.quiet import quiet
@@ -96,7 +97,7 @@ def write_onnx(
     if about.get("weights") == "float16":  # before anything is calculated from them
         halve_weights(model)
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
-        _tidy(model)
+        tidy(model)
     _name_dims(model.graph, inputs)
     small = about.get("profile") == "small"
     if small:
@@ -143,6 +144,7 @@ def _translated(
                     opset_version=opset,
                     input_names=[entry["name"] for entry in inputs],
                     output_names=[entry["name"] for entry in outputs],
+                    custom_translation_table=dict(TRANSLATIONS),
                     optimize=False,
                     verbose=False,
                 )
@@ -186,7 +188,7 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     )
 
 
-def _tidy(model: Any) -> None:
+def tidy(model: Any) -> None:
     """Small constants folded, duplicates merged, leftovers removed.
 
     The exporter's own `optimize=True` also tries a library of rewrites on every node, which takes longer than all the
@@ -194,7 +196,7 @@ def _tidy(model: Any) -> None:
     """
     passes.InlinePass()(model)
     fold_constants(model)
-    for tidy in (
+    for step in (
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),
         passes.RemoveUnusedOpsetsPass(),
@@ -204,7 +206,7 @@ def _tidy(model: Any) -> None:
         passes.OutputFixPass(),
         passes.NameFixPass(),
     ):
-        tidy(model)
+        step(model)
 
 
 def _name_dims(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .graph_tools import unguarded
+from .graph_tools import note_of, unguarded
+from .notes import shared_note
 
 
 def inline(
@@ -46,6 +47,8 @@ def inline(
                 copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
             provenance = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
             copies[inner].meta.update(provenance)
+            if note_of(node):
+                copies[inner].meta["custom"] = shared_note(node)
     (result,) = traced.graph.output_node().all_input_nodes
     return copies[result]
 

@@ -15,7 +15,7 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from .graph_tools import arguments, call
-from .notes import shared_note
+from .notes import noted_call
 
 aten = torch.ops.aten
 
@@ -65,16 +65,10 @@ def _flipped(graph: fx.Graph, weight: fx.Node, groups: int, like: fx.Node) -> fx
     count, inner, *kernel = weight.meta["val"].shape
     swapped = weight
     if groups > 1:
-        swapped = _add(graph, like, aten.reshape.default, weight, [groups, count // groups, inner, *kernel])
-        swapped = _add(graph, like, aten.transpose.int, swapped, 1, 2)
-        swapped = _add(graph, like, aten.reshape.default, swapped, [groups * inner, count // groups, *kernel])
+        swapped = noted_call(graph, like, aten.reshape.default, weight, [groups, count // groups, inner, *kernel])
+        swapped = noted_call(graph, like, aten.transpose.int, swapped, 1, 2)
+        swapped = noted_call(graph, like, aten.reshape.default, swapped, [groups * inner, count // groups, *kernel])
     else:
-        swapped = _add(graph, like, aten.transpose.int, weight, 0, 1)
+        swapped = noted_call(graph, like, aten.transpose.int, weight, 0, 1)
     spatial = [dim for dim, size in enumerate(kernel, start=2) if size > 1]
-    return _add(graph, like, aten.flip.default, swapped, spatial) if spatial else swapped
-
-
-def _add(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
-    node = call(graph, target, *args, like=like)
-    node.meta["custom"] = shared_note(like)
-    return node
+    return noted_call(graph, like, aten.flip.default, swapped, spatial) if spatial else swapped

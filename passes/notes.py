@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 
-from .graph_tools import is_tensor, note_of
+from .graph_tools import call, is_tensor, note_of
 
 aten = torch.ops.aten
 
@@ -36,6 +36,13 @@ def add_note(node: fx.Node, **note: str) -> None:
 def shared_note(node: fx.Node) -> dict[str, Any]:
     """What another node made for the same purpose may remember as well."""
     return {"lrp": {key: value for key, value in note_of(node).items() if key not in LOCAL}}
+
+
+def noted_call(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """A call at the graph's insertion point that remembers what `like` does, but for what is about `like` alone."""
+    node = call(graph, target, *args, like=like)
+    node.meta["custom"] = shared_note(like)
+    return node
 
 
 def note_form(value: fx.Node, relevance: Tensor, form: str) -> None:

@@ -25,11 +25,13 @@ from .find_gates import find_gates
 from .fold_batch_norm import fold_batch_norm
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
+from .gather_constants import gather_constants
 from .graph_tools import outputs
 from .join import copy_repeated, join
 from .ledger import Ledger
 from .lower_own_ops import lower_own_ops
 from .lower_transposes import lower_transposes
+from .merge_stabilisers import merge_stabilisers
 from .notes import note_promises
 from .pair_complex import pair_complex
 from .plan_promises import Decision, Planner, Value
@@ -37,6 +39,7 @@ from .plan_promises import plan as plan_by_segments
 from .positive_branch import leave_out_negative_branches
 from .promises import Plan, make_plan
 from .resolve_promises import asked_values, resolve_promises
+from .route_windows import route_windows
 from .seed_relevance import Seed
 from .select_explained import select_by_function, select_explained
 from .signs import nonnegative_values
@@ -60,6 +63,10 @@ def plan_by_min_cut(values: Sequence[Value], asked: Iterable[int], budget: float
 
 PLANNERS: dict[str, Planner] = {"segments": plan_by_segments, "min-cut": plan_by_min_cut}
 """By the name that `compile(planner=…)` takes."""
+
+OPTIMISATIONS = (lower_transposes, gather_constants, route_windows)
+"""Rewrites of the joint graph that change its speed and nothing else. Before it is joined, `nonnegative_values`,
+`leave_out_negative_branches` and `merge_stabilisers` do the same for the rules and the relevance graph."""
 
 
 @dataclass
@@ -125,7 +132,11 @@ def explainable_inputs(forward: fx.GraphModule) -> list[str]:
 
 
 def analyse(
-    forward: fx.GraphModule, inputs: Sequence[str], composite: Composite, wrt: Sequence[str] | None = None
+    forward: fx.GraphModule,
+    inputs: Sequence[str],
+    composite: Composite,
+    wrt: Sequence[str] | None = None,
+    optimise: bool = True,
 ) -> None:
     """Annotate the forward graph: where relevance flows, which factors are frozen, which regions are one function.
 
@@ -134,6 +145,7 @@ def analyse(
         inputs: names of the placeholders that may carry relevance.
         composite: says which modules are explained as a whole, and whether primitives stay by themselves.
         wrt: the values whose relevance is asked for; parameters among them take part.
+        optimise: whether rules are told which operands are ≥ 0.
     """
     frozen = () if composite.primitives else statistics(forward)
     mark_active(forward, inputs, frozen)
@@ -146,7 +158,7 @@ def analyse(
     find_gates(forward, nonnegative)
     for node in forward.graph.nodes:
         given = assignment(node)
-        if given is not None:
+        if given is not None and optimise:
             given.nonnegative = tuple(name for name in given.active if given.arguments[name] in nonnegative)
 
 
@@ -163,6 +175,7 @@ def compile_graphs(
     observe: Sequence[str] = (),
     memory_budget: float = 1.0,
     planner: str = "segments",
+    optimise: bool = True,
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
@@ -180,6 +193,7 @@ def compile_graphs(
         observe: patterns of modules or nodes whose values' relevance is returned as well.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
         planner: who decides what that is, one of `PLANNERS`.
+        optimise: whether to do the same with fewer operations; see `OPTIMISATIONS`.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
 
@@ -196,17 +210,26 @@ def compile_graphs(
     else:
         explained = select_by_function(forward, function, program.call_spec.out_spec)
     progress("assign rules")
-    analyse(forward, explainable, composite, wrt)
+    analyse(forward, explainable, composite, wrt, optimise)
     reached = reachable(forward, explained)
     wanted = wanted_values(forward, wrt, inputs, reached)
     if not wanted:
         raise InputError(f"Output {output_name!r} depends on none of the inputs: there is nothing to explain.")
     wanted = with_observed(wanted, forward, observe, reached)
     assign_rules(forward, composite, reached)
-    leave_out_negative_branches(forward, explained)
+    if optimise:
+        leave_out_negative_branches(forward, explained)
     dump("assign_rules", forward)
     joint, plan = joint_graph(
-        forward, explained, seed, wanted, memory_budget=memory_budget, planner=planner, dump=dump, progress=progress
+        forward,
+        explained,
+        seed,
+        wanted,
+        memory_budget=memory_budget,
+        planner=planner,
+        optimise=optimise,
+        dump=dump,
+        progress=progress,
     )
     return Compiled(forward, output, explained, joint, wanted, plan)
 
@@ -219,6 +242,7 @@ def joint_graph(
     *,
     memory_budget: float = 1.0,
     planner: str = "segments",
+    optimise: bool = True,
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
 ) -> tuple[fx.GraphModule, Plan]:
@@ -229,7 +253,7 @@ def joint_graph(
         explained: its `[batch, classes]` value that is explained.
         seed: what is put on it.
         wanted: name → the node whose relevance is returned under it.
-        memory_budget, planner, dump, progress: as `compile_graphs` takes them.
+        memory_budget, planner, optimise, dump, progress: as `compile_graphs` takes them.
     """
     dump = dump or Dump(None)
     progress("emit relevance")
@@ -237,6 +261,9 @@ def joint_graph(
     dump("emit_relevance", relevance)
     progress("resolve promises")
     relevance = simplify(relevance).graph_module
+    if optimise:
+        relevance = merge_stabilisers(relevance, forward).graph_module
+        dump("merge_stabilisers", relevance)
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
     decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
@@ -248,7 +275,7 @@ def joint_graph(
     joint = join(forward, relevance)
     dump("join", joint)
     progress("simplify")
-    for rewrite in (lower_own_ops, simplify, lower_transposes):
+    for rewrite in (lower_own_ops, simplify, *(OPTIMISATIONS if optimise else ())):
         joint = rewrite(joint).graph_module
         dump(rewrite.__name__, joint)
     copy_repeated(joint, len(outputs(forward)))

@@ -1,0 +1,55 @@
+"""Operators whose translation by the exporter is exact but slow to run: ours instead.
+
+`torch.onnx.export(custom_translation_table=TRANSLATIONS)`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from onnxscript import opset18 as op
+from onnxscript.function_libs.torch_lib.ops.core import aten_pixel_unshuffle
+
+aten = torch.ops.aten
+
+
+def max_pool_with_indices(
+    x: Any, kernel_size: Sequence[int], stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Any:
+    """`MaxPool`, whose indices count from the first element of the batch: torch's count from that of the map.
+
+    The exporter finds the difference by another pool of the whole input, of windows of 1.
+    """
+    dims = len(kernel_size)
+    pads, dilations = (list(value) if isinstance(value, Sequence) else [value] * dims for value in (padding, dilation))
+    # Without a batch dim the channels stand for one: indices are taken modulo the size of a map either way.
+    alone = len(x.shape) == dims + 1
+    pooled, indices = op.MaxPool(
+        op.Unsqueeze(x, op.Constant(value_ints=[0])) if alone else x,
+        ceil_mode=int(ceil_mode),
+        dilations=dilations,
+        kernel_shape=list(kernel_size),
+        pads=[*pads, *pads],
+        strides=list(stride or kernel_size),
+    )
+    indices = op.Mod(indices, op.ReduceProd(op.Shape(x, start=-dims), keepdims=0))
+    if alone:
+        pooled, indices = (op.Squeeze(value, op.Constant(value_ints=[0])) for value in (pooled, indices))
+    return pooled, indices
+
+
+def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
+    """`SpaceToDepth`, which orders the channels of one map as torch does, and those of several otherwise."""
+    if len(x.shape) == 4 and x.shape[1] == 1:
+        return op.SpaceToDepth(x, blocksize=downscale_factor)
+    return aten_pixel_unshuffle(x, downscale_factor)
+
+
+TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.max_pool1d_with_indices.default: max_pool_with_indices,
+    aten.max_pool2d_with_indices.default: max_pool_with_indices,
+    aten.max_pool3d_with_indices.default: max_pool_with_indices,
+    aten.pixel_unshuffle.default: pixel_unshuffle,
+}

@@ -1,0 +1,104 @@
+"""Max pools whose windows do not overlap, explained without indices.
+
+    scatter_add(0, indices of max_pool(x), R)    →    a knock-out among the elements of each window
+
+x becomes one map for each place in the window (`pixel_unshuffle`). Halves of them are compared: where the first half
+holds the larger value (or an equal one: the first of equals wins, as in torch) R goes there, else to the second, and
+so on within each half. A handful of elementwise operations on maps of the result's size; indices are 64-bit, slow to
+find and slow to scatter by.
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.passes.infra.pass_base import PassResult
+from torch.nn import functional
+
+from .graph_tools import arguments
+from .inline import write_out
+
+aten = torch.ops.aten
+
+LARGEST = 9
+"""Elements of a window: the work grows with their logarithm."""
+
+
+def route_windows(module: fx.GraphModule) -> PassResult:
+    """Rewrite the joint graph in place."""
+    changed = False
+    for node in module.graph.find_nodes(op="call_function", target=aten.scatter_add.default):
+        found = _matched(node)
+        if found is not None:
+            x, relevance, size = found
+            node.args, node.kwargs = (x, relevance), {}
+            write_out(node, lambda x, r, size=size: routed(x, r, size))
+            changed = True
+    if changed:
+        module.graph.eliminate_dead_code()
+        module.recompile()
+    return PassResult(module, changed)
+
+
+def routed(x: Tensor, relevance: Tensor, size: int) -> Tensor:
+    """Each window's relevance at its largest element.
+
+    Args:
+        x: `[…, height, width]`, both a multiple of `size`.
+        relevance: `[…, height/size · width/size]`, the windows of a map in a row.
+        size: of the windows, which are squares.
+
+    Returns:
+        `[…, height · width]`.
+    """
+    height, width = x.shape[-2:]
+    # As one channel: then the places in the window are whole maps, whichever order the channels are told in.
+    places = functional.pixel_unshuffle(x.reshape(-1, 1, height, width), size).split(1, 1)
+    shares = _knock_out(list(places), relevance.reshape(-1, 1, height // size, width // size))
+    # Column by column, then row by row: what `pixel_shuffle` does, several times as fast in onnxruntime.
+    rows = [torch.stack(shares[start : start + size], -1).flatten(-2) for start in range(0, size * size, size)]
+    return torch.stack(rows, -2).reshape(*x.shape[:-2], height * width)
+
+
+def _knock_out(places: list[Tensor], relevance: Tensor) -> list[Tensor]:
+    if len(places) == 1:
+        return [relevance]
+    first, second = places[: len(places) // 2], places[len(places) // 2 :]
+    wins = reduce(torch.maximum, first) >= reduce(torch.maximum, second)
+    taken = relevance * wins.to(relevance.dtype)
+    return [*_knock_out(first, taken), *_knock_out(second, relevance - taken)]
+
+
+def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:
+    """x, R and the window's size of `scatter_add(flatten(0), -1, flatten(indices), flatten(R))`."""
+    into, dim, index, source = arguments(node)
+    zeros, winners = _behind(into, aten.flatten.using_ints), _behind(index, aten.flatten.using_ints)
+    pool = _behind(winners, operator.getitem)
+    if dim != -1 or _behind(zeros, aten.zeros_like.default) is None or pool is None:
+        return None
+    if pool.target is not aten.max_pool2d_with_indices.default or arguments(winners)[1] != 1:
+        return None
+    x, kernel, stride, padding, dilation, _ = (*pool.args, *DEFAULTS[len(pool.args) :])
+    size = kernel[0]
+    disjoint = list(kernel) == [size, size] and list(stride or kernel) == list(kernel)
+    plain = not any(_pair(padding)) and _pair(dilation) == [1, 1] and size * size <= LARGEST
+    covered = all(statically_known_true(length % size == 0) for length in x.meta["val"].shape[-2:])
+    return (x, source, size) if disjoint and plain and covered and x.meta["val"].dim() in (3, 4) else None
+
+
+DEFAULTS: list[Any] = [None, None, [], 0, 1, False]
+"""x, kernel, stride, padding, dilation and ceil mode of a max pool."""
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+def _behind(node: Any, target: Any) -> Any:
+    """The first argument of a call of `target`, `None` for anything else."""
+    return arguments(node)[0] if isinstance(node, fx.Node) and node.target is target else None
