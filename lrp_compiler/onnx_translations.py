@@ -26,8 +26,9 @@ def max_pool_with_indices(
     pads, dilations = (list(value) if isinstance(value, Sequence) else [value] * dims for value in (padding, dilation))
     # Without a batch dim the channels stand for one: indices are taken modulo the size of a map either way.
     alone = len(x.shape) == dims + 1
+    first: Any = op.Constant(value_ints=[0])
     pooled, indices = op.MaxPool(
-        op.Unsqueeze(x, op.Constant(value_ints=[0])) if alone else x,
+        op.Unsqueeze(x, first) if alone else x,
         ceil_mode=int(ceil_mode),
         dilations=dilations,
         kernel_shape=list(kernel_size),
@@ -36,7 +37,7 @@ def max_pool_with_indices(
     )
     indices = op.Mod(indices, op.ReduceProd(op.Shape(x, start=-dims), keepdims=0))
     if alone:
-        pooled, indices = (op.Squeeze(value, op.Constant(value_ints=[0])) for value in (pooled, indices))
+        pooled, indices = (op.Squeeze(value, first) for value in (pooled, indices))
     return pooled, indices
 
 

@@ -83,7 +83,8 @@ def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:
         return None
     if pool.target is not aten.max_pool2d_with_indices.default or arguments(winners)[1] != 1:
         return None
-    x, kernel, stride, padding, dilation, _ = (*pool.args, *DEFAULTS[len(pool.args) :])
+    given = arguments(pool)
+    x, kernel, stride, padding, dilation, _ = (*given, *DEFAULTS[len(given) :])
     size = kernel[0]
     disjoint = list(kernel) == [size, size] and list(stride or kernel) == list(kernel)
     plain = not any(_pair(padding)) and _pair(dilation) == [1, 1] and size * size <= LARGEST

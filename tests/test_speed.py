@@ -21,6 +21,7 @@ sys.path += [str(ROOT / "benchmarks")]
 import speed  # noqa: E402
 import speed_files  # noqa: E402
 import speed_measure  # noqa: E402
+import speed_profile  # noqa: E402
 import speed_table  # noqa: E402
 from floor import Count, count  # noqa: E402
 from speed_cases import CASES, CONTENDERS, SERIES, Case  # noqa: E402
@@ -359,3 +360,19 @@ def test_contenders_of_a_small_network_are_measured_side_by_side() -> None:
     assert found[1]["contenders"]["zennit"]["cosine"] == pytest.approx(1, abs=1e-5)
     assert found[1]["contenders"]["torch-explainer"]["cosine"] == pytest.approx(1, abs=1e-5)
     assert not (speed_files.BUILD / case.name).exists()
+
+
+# ── profiles ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_profile_says_what_is_not_a_product() -> None:
+    forward = {"run": 11.0, "ops": {"Conv": [9.0, 2], "Relu": [1.0, 1]}}
+    explainer = {"run": 30.0, "ops": {"Conv": [18.0, 4], "Mul": [6.0, 3], "Cast": [0.1, 1]}}
+
+    text = speed_profile.section("vgg16-epsilon", {"forward": forward, "explainer": explainer})
+
+    assert "| Mul | 0.0 | 0 | 6.0 | 3 |" in text
+    assert "| others | 1.0 | 1 | 0.1 | 1 |" in text
+    assert "| **all** | 10.0 | 3 | 24.1 | 8 |" in text
+    assert "Products alone: 2.00 × the forward's; everything else: 0.61 forwards." in text
+    assert "11.0 and 30.0 ms, 2.73 forwards" in text

@@ -68,6 +68,13 @@ def test_leaving_an_input_out_changes_nothing_for_the_others() -> None:
         torch.testing.assert_close(alone[name], both[name], rtol=0, atol=0)
 
 
+def test_a_single_name_needs_no_list() -> None:
+    found = lrp.compile(NET, ARGS, composite="attnlrp", target=1, wrt="scale")(*ARGS).relevance
+
+    assert list(found) == ["scale"]
+    torch.testing.assert_close(found["scale"], relevance("scale")["scale"], rtol=0, atol=0)
+
+
 def test_values_that_leave_a_module_are_named_by_its_calls() -> None:
     found = relevance("block", "embed", "ids")
 
