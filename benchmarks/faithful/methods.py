@@ -1,0 +1,250 @@
+"""Attributions of image models by name: ours, Zennit's, LXT's, captum's, and chance.
+
+A method takes a `Subject` and returns relevance shaped like its images, of the class that the model predicts for each.
+Every method is used as its own documentation does, with its own defaults where the table says nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+
+COMPOSITES = lrp.composites
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the images that are explained.
+
+    Args:
+        model: in eval mode; `[batch, channels, height, width]` → logits `[batch, classes]`.
+        x: the images as the model takes them.
+        target: the predicted class of each, int64 `[n]`.
+        low, high: what a pixel can be, one number a channel.
+        replacement: what flipped places show, shaped like `x`.
+        background: images that GradientSHAP draws its baselines from.
+        rows: how many images are explained at once.
+        seed: of everything drawn.
+    """
+
+    model: nn.Module
+    x: Tensor
+    target: Tensor
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    replacement: Tensor
+    background: Tensor
+    rows: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Method:
+    """How relevance is had; `same`: the method of ours that computes the same by other means."""
+
+    family: str
+    explain: Callable[[Subject], Tensor]
+    same: str | None = None
+    about: str = ""
+
+
+def in_batches(subject: Subject, explain: Callable[[slice], Tensor]) -> Tensor:
+    """`explain` for some rows at a time, the random numbers of each batch by the subject's seed."""
+    found = []
+    for at in range(0, len(subject.x), subject.rows):
+        torch.manual_seed(subject.seed + at)
+        found.append(explain(slice(at, at + subject.rows)).detach())
+    return torch.cat(found)
+
+
+# ── ours ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ours(composite: Callable[[Subject], lrp.Composite], subject: Subject) -> Tensor:
+    """Compiled once, with an open batch, and run in torch."""
+    batch = {0: torch.export.Dim("batch")}
+    explainer = lrp.compile(subject.model, (subject.x[:2],), composite=composite(subject), dynamic_shapes=(batch,))
+    with torch.no_grad():
+        return in_batches(subject, lambda rows: next(iter(explainer(subject.x[rows]).relevance.values())))
+
+
+def _ours(name: str, about: str = "", **options: Any) -> Method:
+    return Method("ours", partial(ours, lambda _: COMPOSITES.COMPOSITES[name](**options)), about=about)
+
+
+def _gamma_box(gamma: float = 0.25) -> Method:
+    def composite(subject: Subject) -> lrp.Composite:
+        return COMPOSITES.epsilon_gamma_box(list(subject.low), list(subject.high), gamma=gamma)
+
+    return Method("ours", partial(ours, composite))
+
+
+def _cp_gamma(conv: float, linear: float) -> Method:
+    """Attention patterns held fixed as in `cp-lrp`, γ on weights: what LXT recommends for vision transformers."""
+    optional = {"optional": True}
+    entries = (
+        lrp.Entry("convolution", "gamma", {"gamma": conv}, **optional),
+        lrp.Entry("linear", "gamma", {"gamma": linear}, **optional),
+        *COMPOSITES.cp_lrp().entries,
+    )
+    return Method("ours", partial(ours, lambda _: lrp.Composite("cp-lrp-gamma", entries)))
+
+
+def from_blurred(conv: float, linear: float, subject: Subject) -> Tensor:
+    """γ but in the first map, whose ε → 0 rule counts x − blurred x instead of x: R ⊙ (x − blurred x) / x."""
+    first = lrp.Entry("convolution", "epsilon", {"epsilon": 0.0}, position="first", optional=True)
+    composite = lrp.Composite("blurred", (first, *COMPOSITES.attnlrp_gamma(conv, linear).entries))
+    relevance = ours(lambda _: composite, subject)
+    share = torch.where(subject.x == 0, 0.0, relevance / subject.x)
+    return share * (subject.x - subject.replacement)
+
+
+TOLD = "from the blurred image: it is told what flipped places show"
+BLURRED_GAMMAS = ((0.05, 0.01), (0.25, 0.05))
+GAMMAS = ((0.05, 0.01), (0.25, 0.01), (0.25, 0.05), (1.0, 0.05), (1.0, 0.25), (10.0, 0.5))
+"""γ of convolutions and of dense layers."""
+BOX_GAMMAS = (0.05, 0.1, 1.0)
+OURS: dict[str, Method] = {
+    "epsilon": _ours("epsilon"),
+    "epsilon-plus": _ours("epsilon-plus"),
+    "epsilon-plus-flat": _ours("epsilon-plus-flat"),
+    "epsilon-alpha2-beta1": _ours("epsilon-alpha2-beta1"),
+    "epsilon-alpha2-beta1-flat": _ours("epsilon-alpha2-beta1-flat"),
+    "epsilon-gamma-box": _gamma_box(),
+    **{f"epsilon-gamma-box({gamma:g})": _gamma_box(gamma) for gamma in BOX_GAMMAS},
+    "attnlrp": _ours("attnlrp"),
+    "cp-lrp": _ours("cp-lrp"),
+    "dynamic-lrp": _ours("dynamic-lrp"),
+    "dynamic-lrp(0.25, 0.05)": _ours("dynamic-lrp", conv_gamma=0.25, linear_gamma=0.05),
+    **{f"attnlrp-gamma({c:g}, {d:g})": _ours("attnlrp-gamma", conv=c, linear=d) for c, d in GAMMAS},
+    **{f"cp-lrp-gamma({c:g}, {d:g})": _cp_gamma(c, d) for c, d in GAMMAS[:3]},
+    **{
+        f"attnlrp-gamma({c:g}, {d:g})-blurred": Method("ours", partial(from_blurred, c, d), about=TOLD)
+        for c, d in BLURRED_GAMMAS
+    },
+}
+
+# ── Zennit ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def zennit(name: str, subject: Subject) -> Tensor:
+    """Zennit 0.5.1, with batch norms folded exactly and residual additions as modules (`faithful/canonizers.py`)."""
+    from zennit import composites
+
+    from faithful import canonizers
+
+    bounds: dict[str, Any] = {
+        key: torch.tensor(value).view(1, -1, 1, 1)
+        for key, value in (("low", subject.low), ("high", subject.high))
+        if name == "EpsilonGammaBox"
+    }
+    model = canonizers.prepared(copy.deepcopy(subject.model))
+    make = canonizers.epsilon_everywhere if name == "Epsilon" else getattr(composites, name)
+    with make(canonizers=canonizers.merging(), **bounds).context(model) as explained:
+
+        def explain(rows: slice) -> Tensor:
+            x = subject.x[rows].clone().requires_grad_()
+            said = explained(x)
+            value = said.detach() * nn.functional.one_hot(subject.target[rows], said.shape[-1])
+            (relevance,) = torch.autograd.grad(said, x, value)
+            return relevance
+
+        return in_batches(subject, explain)
+
+
+ZENNIT = {
+    "epsilon": "Epsilon",
+    "epsilon-plus": "EpsilonPlus",
+    "epsilon-plus-flat": "EpsilonPlusFlat",
+    "epsilon-alpha2-beta1": "EpsilonAlpha2Beta1",
+    "epsilon-alpha2-beta1-flat": "EpsilonAlpha2Beta1Flat",
+    "epsilon-gamma-box": "EpsilonGammaBox",
+}
+
+# ── LXT ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lxt(conv: float, linear: float, subject: Subject) -> Tensor:
+    """LXT 2.1 in build/peers, on torchvision's vision transformer; γ = 0: the ε rule."""
+    from faithful import lxt_vit
+
+    return lxt_vit.relevance(subject.model, subject.x, subject.target, conv, linear, subject.rows)
+
+
+# ── captum ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DRAWS = 20
+"""Samples of SmoothGrad and GradientSHAP, and steps of integrated gradients."""
+NOISE = 0.15
+"""SmoothGrad's deviation, as a share of the range of pixels (Smilkov et al.: 10 to 20 %)."""
+
+
+def captum(name: str, options: Callable[[Subject, slice], dict[str, Any]], subject: Subject) -> Tensor:
+    """captum 0.9; a method "Noise X" is X behind a NoiseTunnel."""
+    from captum import attr
+
+    made = getattr(attr, name.removeprefix("Noise "))(subject.model)
+    made = attr.NoiseTunnel(made) if name.startswith("Noise ") else made
+
+    def explain(rows: slice) -> Tensor:
+        x = subject.x[rows].clone().requires_grad_()
+        relevance: Tensor = made.attribute(x, target=subject.target[rows], **options(subject, rows))
+        return relevance
+
+    return in_batches(subject, explain)
+
+
+def _captum(
+    name: str, options: Callable[[Subject, slice], dict[str, Any]] = lambda _, __: {}, about: str = ""
+) -> Method:
+    return Method("peer", partial(captum, name, options), about=about)
+
+
+def _smooth(subject: Subject, _: slice) -> dict[str, Any]:
+    deviation = NOISE * max(high - low for low, high in zip(subject.low, subject.high, strict=True))
+    return {"nt_type": "smoothgrad", "nt_samples": DRAWS, "nt_samples_batch_size": 1, "stdevs": deviation}
+
+
+CAPTUM: dict[str, Method] = {
+    "gradient-x-input": _captum("InputXGradient"),
+    "integrated-gradients": _captum(
+        "IntegratedGradients", lambda s, rows: {"n_steps": DRAWS, "internal_batch_size": len(s.x[rows])}
+    ),
+    "integrated-gradients-blurred": _captum(
+        "IntegratedGradients",
+        lambda s, rows: {
+            "n_steps": DRAWS,
+            "internal_batch_size": len(s.x[rows]),
+            "baselines": s.replacement[rows],
+        },
+        TOLD,
+    ),
+    "smoothgrad": _captum("Noise Saliency", _smooth),
+    "saliency": _captum("Saliency"),
+    "gradient-shap": _captum("GradientShap", lambda s, _: {"n_samples": DRAWS, "baselines": s.background}),
+}
+
+# ── chance ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chance(subject: Subject) -> Tensor:
+    """Normal noise."""
+    return torch.randn(subject.x.shape, generator=torch.Generator().manual_seed(subject.seed))
+
+
+METHODS: dict[str, Method] = {
+    **OURS,
+    **{f"zennit {name}": Method("peer", partial(zennit, theirs), same=name) for name, theirs in ZENNIT.items()},
+    "lxt cp-lrp": Method("peer", partial(lxt, 0.0, 0.0), same="cp-lrp"),
+    "lxt cp-lrp-gamma(0.25, 0.05)": Method("peer", partial(lxt, 0.25, 0.05), about="γ only where a module is a Linear"),
+    **CAPTUM,
+    "random": Method("baseline", chance),
+}

@@ -1,0 +1,231 @@
+"""What was measured, kept as JSON, and the tables and curves that are made of the rows alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reporting
+
+from faithful.metrics import METRICS, difference
+from lrp_compiler.files import atomic_path
+
+Row = dict[str, Any]
+MARKS = ("<!-- faithfulness: written by benchmarks/faithfulness.py -->", "<!-- end of faithfulness -->")
+SHOWN = 8
+"""Curves in one picture: the best of ours, the best of the others, and chance."""
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a row is of: model, metric, method."""
+    return row["model"], row["metric"], row["method"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What was measured so far: {"machine": …, "rows": […]}."""
+    empty: dict[str, Any] = {"machine": {}, "rows": []}
+    return empty | (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """A line for each row: what changed is what a diff shows."""
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found["rows"])
+    reporting.write(path, f'{{"machine": {json.dumps(found["machine"])},\n"rows": [\n{rows}\n]}}\n')
+
+
+def put(rows: list[Row], row: Row, order: Sequence[tuple[str, str]]) -> list[Row]:
+    """The rows with a new one, over an older one of the same; in the order of (model, method)."""
+    rank = {each: at for at, each in enumerate(order)}
+    kept = [other for other in rows if key(other) != key(row)]
+    return sorted([*kept, row], key=lambda r: (r["metric"] != "flipping", rank.get((r["model"], r["method"]), 1 << 20)))
+
+
+def groups(rows: Iterable[Row], metric: str | None = None) -> dict[tuple[str, str], list[Row]]:
+    """Rows that were measured, by (model, metric)."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if "failure" not in row and metric in (None, row["metric"]):
+            found.setdefault((row["model"], row["metric"]), []).append(row)
+    return found
+
+
+def best(rows: Iterable[Row], family: str) -> Row | None:
+    """The row of the largest ABPC among a family's."""
+    mine = [row for row in rows if row["family"] == family]
+    return max(mine, key=lambda row: row["abpc"], default=None)
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(titles: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table in markdown, its first `left` columns flush left."""
+    rule = ["---" if at < left else "---:" for at in range(len(titles))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *lines))
+
+
+def number(value: float, bounds: Sequence[float] | None = None, sign: str = "") -> str:
+    """A mean, and where it lies with 95 % confidence."""
+    shown = f"{value:{sign}.3f}"
+    return shown if bounds is None else f"{shown} [{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]"
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """A line for each model: the best of ours beside the best of the others, and their difference input by input."""
+    titles = ("model", "inputs", "ours", "ABPC", "best of the others", "ABPC", "difference", "chance")
+    lines = []
+    for rows in groups(found["rows"], "flipping").values():
+        ours, peer, chance = (best(rows, family) for family in ("ours", "peer", "baseline"))
+        if ours is None:
+            continue
+        cells = [ours["title"], f"{ours['samples']:,}", ours["method"], number(ours["abpc"], ours["abpc_interval"])]
+        cells += [peer["method"], number(peer["abpc"]), paired(ours, peer)] if peer else ["–"] * 3
+        lines.append([*cells, number(chance["abpc"]) if chance else "–"])
+    return table(titles, lines, left=3)
+
+
+def paired(first: Row, second: Row) -> str:
+    """Difference of two methods on the same inputs."""
+    mean, bounds = difference(np.array(first["abpc_samples"]), np.array(second["abpc_samples"]), first["seed"])
+    return number(mean, bounds, sign="+")
+
+
+def flipping_table(rows: Sequence[Row]) -> str:
+    """All methods of a model, the best first."""
+    titles = ("method", "ABPC", "to the best of ours", "4 × accuracy gap", "compr.", "suff.", "seconds")
+    ours = best(rows, "ours")
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["abpc"]):
+        name = f"**{row['method']}**" if row["family"] == "ours" else row["method"]
+        low, high = (4 * bound for bound in row["accuracy_gap_interval"])
+        lines.append(
+            [
+                name + (f" ({row['note']})" if row.get("note") else ""),
+                number(row["abpc"], row["abpc_interval"]),
+                paired(row, ours) if ours and row is not ours else "",
+                number(row["paper_abpc"], (low, high)),
+                number(row["comprehensiveness"]),
+                number(row["sufficiency"]),
+                f"{row['seconds']:.1f}" if "seconds" in row else "",
+            ]
+        )
+    return table(titles, lines)
+
+
+def values_table(rows: Sequence[Row]) -> str:
+    """Any other metric: a column for each of its values."""
+    names = list(rows[0]["values"])
+    lines = [
+        [f"**{row['method']}**" if row["family"] == "ours" else row["method"]]
+        + [number(row["values"][name], row["intervals"][name]) for name in names]
+        for row in sorted(rows, key=lambda row: -row["values"][names[0]])
+    ]
+    return table(("method", *names), lines)
+
+
+def parity_table(rows: Iterable[Row], same: Mapping[str, str]) -> str:
+    """Where a peer has the same composite: both figures, and how far apart single inputs are."""
+    lines = []
+    for (model, _), mine in groups(rows, "flipping").items():
+        by_name = {row["method"]: row for row in mine}
+        for theirs, name in same.items():
+            if theirs in by_name and name in by_name:
+                pair = by_name[theirs], by_name[name]
+                apart = np.abs(np.subtract(*(row["abpc_samples"] for row in pair)))
+                shown = [f"{row['abpc']:.4f}" for row in pair]
+                lines.append([model, theirs, name, *shown, f"{np.median(apart):.0e}", f"{apart.max():.0e}"])
+    titles = ("model", "peer", "ours", "ABPC, peer", "ABPC, ours", "median difference of an input", "largest")
+    return table(titles, lines, left=3) if lines else ""
+
+
+def markdown(found: Mapping[str, Any], same: Mapping[str, str]) -> str:
+    """All tables."""
+    machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
+    parts = [
+        "# Faithfulness",
+        "Written by `benchmarks/faithfulness.py` from `faithfulness.json`; [how it is measured](../README.md). "
+        "[…]: 95 % bootstrap intervals over inputs. Bold: ours.",
+        f"Measured with {machine}." if machine else "",
+        "## The best of each",
+        summary(found),
+        "ABPC of the predicted class's probability. The best method is chosen on the inputs that are shown, on both "
+        "sides: on few inputs that flatters whoever has more entries.",
+    ]
+    if parity := parity_table(found["rows"], same):
+        parts += ["## The same composite, by others", parity]
+    for (model, metric), rows in groups(found["rows"]).items():
+        title = METRICS[metric]
+        parts += [f"## {rows[0]['title']}: {title}", f"{rows[0]['about']}; {rows[0]['samples']:,} inputs."]
+        parts += [flipping_table(rows) if metric == "flipping" else values_table(rows)]
+        if metric == "flipping":
+            parts += [f"![Curves of {rows[0]['title']}]({picture_name(model)})"]
+    failures = [row for row in found["rows"] if "failure" in row]
+    if failures:
+        parts += ["## What could not be run", *(f"- {r['model']}, {r['method']}: {r['failure']}" for r in failures)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def with_summary(readme: str, found: Mapping[str, Any]) -> str:
+    """The README with its table made anew; as it is, if it has no marks for one."""
+    before, start, rest = readme.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    return "\n\n".join((before + start, summary(found), end + after)) if start and end else readme
+
+
+# ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def picture_name(model: str) -> str:
+    """The file of a model's curves."""
+    return f"faithfulness_{model}.png"
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Probability and accuracy as places are flipped: MoRF (falls early if faithful) and LeRF (stays up)."""
+    from matplotlib.figure import Figure
+
+    rows = shown(rows)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (curve, unit) in zip(
+        axes, (("probability", "probability of the predicted class"), ("accuracy", "accuracy")), strict=True
+    ):
+        for at, row in enumerate(rows):
+            colour = "0.6" if row["family"] == "baseline" else f"C{at}"
+            line = "-" if row["family"] == "ours" else "--"
+            for order in ("lerf", "morf"):
+                values = row["curves"][curve][order]
+                axis.plot(
+                    np.linspace(0, 100, len(values)),
+                    values,
+                    line,
+                    color=colour,
+                    linewidth=1.4,
+                    label=f"{row['method']}  {row['abpc']:.3f}" if order == "morf" else None,
+                )
+        axis.set(xlabel="flipped, %", ylabel=unit, ylim=(0, None), xlim=(0, 100))
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside right center", frameon=False, title="ABPC", fontsize=8)
+    legend.set_alignment("left")
+    figure.suptitle(
+        f"{rows[0]['title']}: upper curves least relevant first, lower ones most relevant first", fontsize=11
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90)
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The four best of ours, the three best of the others, and chance, in that order."""
+    ranked = sorted(rows, key=lambda row: -row["abpc"])
+    half = SHOWN // 2
+    return [
+        row
+        for family, count in (("ours", half), ("peer", half - 1), ("baseline", 1))
+        for row in [row for row in ranked if row["family"] == family][:count]
+    ]

@@ -1,0 +1,550 @@
+"""`lrp.tune`: perturbation curves against closed forms, the choice that a model needs, and what is said about it."""
+
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler.errors import CompositeError, InputError, LrpError
+from lrp_compiler.flipping import blurred, feature_map, replacement
+from lrp_compiler.tuned import Interval, Trial, Tuned, bootstrap
+from lrp_compiler.variants import variants
+
+
+def linear(*weights: float, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """One logit, w·x: the contribution of x_i is w_i x_i, and that is its relevance under ε → 0."""
+    layer = nn.Linear(len(weights), 1, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([weights], dtype=dtype))
+    return nn.Sequential(layer).eval()
+
+
+class Difference(nn.Module):
+    """relu(a + s) − relu(b + s): s cancels. Linear where the sums are positive, so ε finds what a, b and s contribute.
+
+    Under γ the positive neuron is stressed, and s gets relevance that it does not deserve.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.hidden.weight.copy_(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+            self.out.weight.copy_(torch.tensor([[1.0, -1.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).relu())
+
+
+class Tokens(nn.Module):
+    """The sum of what tokens weigh, those behind the mask left out; token 0 weighs nothing."""
+
+    WEIGHTS = (0.0, 1.0, 2.0, 4.0, -1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(torch.tensor(self.WEIGHTS)[:, None])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return (self.table(input_ids)[..., 0] * attention_mask).sum(1, keepdim=True)
+
+
+def gammas(gamma: float = 1.0) -> lrp.Composite:
+    return lrp.Composite("gammas", (lrp.Entry("linear", "gamma", {"gamma": gamma}),))
+
+
+TRIPLES = torch.tensor([[1.0, 0.5, 10.0]]) * torch.tensor([[1.0], [2.0], [3.0]])
+"""(a, b, s) for `Difference`."""
+BY_HAND: dict[str, Any] = {"baseline": 0.0, "measure": "logit"}
+ONE: dict[str, Any] = {"composite": "attnlrp", "grid": {"epsilon": [0.0]}, "baseline": 0.0}
+"""One setting, whose relevance on a linear model is its contributions."""
+
+
+# ---- The curves ----
+
+
+def test_the_area_on_a_linear_model_is_the_one_worked_out_by_hand() -> None:
+    # Contributions 3, 2 and 1. MoRF says 6, 3, 1, 0 (area 7/3), LeRF 6, 5, 3, 0 (area 11/3).
+    found = lrp.tune(linear(3, 2, 1), torch.ones(1, 3), measure="logit", **ONE)
+
+    np.testing.assert_allclose(found.best.fractions, [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(found.best.morf, [6, 3, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.best.lerf, [6, 5, 3, 0], rtol=1e-6)
+    assert found.score.mean == pytest.approx(4 / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_the_area_of_probabilities_on_a_linear_model_is_its_closed_form(batch_size: int) -> None:
+    weights, x, baseline = np.random.default_rng(0).normal(size=(3, 9, 6))
+    contributions, left = weights[0] * x, weights[0] * (x - baseline)
+    total = contributions.sum(1)
+    falls = np.take_along_axis(left, np.argsort(-contributions, 1), 1)
+
+    def area(removed: np.ndarray) -> np.ndarray:
+        logits = total[:, None] - np.concatenate((np.zeros((9, 1)), removed.cumsum(1)), 1)
+        p = 1 / (1 + np.exp(-logits))
+        return (p[:, 1:] + p[:, :-1]).sum(1) / 2 / 6
+
+    model = linear(*weights[0], dtype=torch.float64)
+    options = {**ONE, "baseline": torch.from_numpy(baseline)}
+    found = lrp.tune(model, torch.from_numpy(x), batch_size=batch_size, **options)
+
+    np.testing.assert_allclose(found.default.samples, area(falls[:, ::-1]) - area(falls), rtol=1e-10, atol=1e-12)
+
+
+def test_fewer_steps_replace_several_features_at_once() -> None:
+    # Contributions 4, 3, 2, 1, two at a time: MoRF says 10, 3, 0, LeRF 10, 7, 0.
+    found = lrp.tune(linear(1, 2, 3, 4), torch.ones(1, 4), measure="logit", steps=2, **ONE)
+
+    np.testing.assert_allclose(found.best.morf, [10, 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.best.lerf, [10, 7, 0], rtol=1e-6)
+
+
+def test_padding_is_never_replaced_and_short_rows_count_as_much_as_long_ones() -> None:
+    # Row 0 weighs 4, 2, 1 and −1. MoRF: 6, 2, 0, −1, 0, LeRF: 6, 7, 6, 4, 0. Row 1 weighs 2 and 1: 3, 1, 0 and 3, 2, 0.
+    ids = torch.tensor([[3, 2, 1, 4], [2, 1, 3, 3]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+
+    found = lrp.tune(
+        Tokens().eval(),
+        kwargs={"input_ids": ids, "attention_mask": mask},
+        wrt="input_ids",
+        measure="logit",
+        **{**ONE, "baseline": 0},
+    )
+
+    areas = [(6 / 2 + 7 + 6 + 4) / 4 - (6 / 2 + 2 + 0 - 1) / 4, (3 / 2 + 2) / 2 - (3 / 2 + 1) / 2]
+    np.testing.assert_allclose(found.default.samples, areas, rtol=1e-6)
+
+
+def test_features_given_by_number_move_together_and_negative_ones_stay() -> None:
+    # The groups {0, 2} and {1} contribute 4 and 2, the last element stays: 7, 3, 1 and 7, 5, 1.
+    found = lrp.tune(linear(3, 2, 1, 1), torch.ones(1, 4), measure="logit", features=torch.tensor([7, 9, 7, -1]), **ONE)
+
+    np.testing.assert_allclose(found.best.morf, [7, 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.best.lerf, [7, 5, 1], rtol=1e-6)
+
+
+def test_the_class_is_the_predicted_one_or_the_one_that_is_asked_for() -> None:
+    # Two classes, w·x and 0; the second one's relevance is 0, so only what is measured differs.
+    model = nn.Sequential(nn.Linear(2, 2, bias=False)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0, -1.0], [-2.0, 1.0]]))
+    x = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+
+    def starts(target: Any) -> list[float]:
+        found = lrp.tune(model, x, measure="logit", target=target, **ONE)
+        return [float(found.best.morf[0]), float(found.score.mean)]
+
+    # Predicted are classes 0 and 1, each with logit 1 and contributions 2 and −1: MoRF 1, −1, 0 and LeRF 1, 2, 0.
+    assert starts("argmax") == pytest.approx([1.0, 1.5])
+    assert starts(torch.tensor([0, 1])) == pytest.approx([1.0, 1.5])
+    # Class 0 has logits 1 and −1; the second row loses −2 last and 1 first: MoRF −1, −2, 0 and LeRF −1, 1, 0.
+    assert starts(lrp.Target(0, output=0)) == pytest.approx([0.0, 1.5])
+
+
+def test_a_program_of_a_fixed_batch_size_is_run_in_batches_of_that_size() -> None:
+    # As in the first test, scaled by 1 to 5: 4/3 of it.
+    program = torch.export.export(linear(3, 2, 1), (torch.ones(2, 3),))
+
+    found = lrp.tune(program, torch.arange(1.0, 6.0)[:, None].expand(5, 3), measure="logit", **ONE)
+
+    np.testing.assert_allclose(found.default.samples, 4 / 3 * np.arange(1, 6), rtol=1e-6)
+
+
+# ---- The choice ----
+
+
+def test_the_setting_is_found_that_the_model_needs() -> None:
+    # γ = 0 orders a, s, b: MoRF ½, −½, −½, 0 and LeRF ½, 1, 1, 0, so 1. Under γ = 1 s comes before a: MoRF ½, ½, −½, 0
+    # and LeRF ½, 1, 0, 0, so ⅓. Rows are multiples of the first.
+    best = lrp.tune(
+        Difference().eval(), TRIPLES, composite=gammas, grid={"gamma": [0.0, 1.0]}, baseline=0.0, measure="logit"
+    )
+
+    assert best.options == {"gamma": 0.0}
+    np.testing.assert_allclose(best.best.samples, [1, 2, 3], rtol=1e-4)
+    np.testing.assert_allclose(best.default.samples, [1 / 3, 2 / 3, 1], rtol=1e-4)
+    np.testing.assert_allclose(best.best.gain.mean, 4 / 3, rtol=1e-4)
+    assert [value for value, _ in best.curve()] == [0.0, 1.0]
+    assert best.clearly_better
+
+
+def test_the_best_composite_is_ready_to_compile_with() -> None:
+    best = lrp.tune(Difference().eval(), TRIPLES, composite=gammas, grid={"gamma": [0.0]}, baseline=0.0)
+
+    relevance = lrp.compile(Difference().eval(), (TRIPLES,), composite=best.composite, target=0)(TRIPLES).relevance["x"]
+
+    torch.testing.assert_close(relevance, TRIPLES * torch.tensor([1.0, -1.0, 0.0]), rtol=1e-4, atol=1e-4)
+
+
+def test_settings_that_change_no_rule_of_the_model_are_measured_once() -> None:
+    steps: list[str] = []
+    grid = {"conv": [0.0, 1.0], "linear": [0.0]}
+
+    found = lrp.tune(linear(3, 2, 1), torch.ones(2, 3), composite="attnlrp-gamma", grid=grid, progress=steps.append)
+
+    assert len(found.trials) == 3
+    assert sum("flip" in step for step in steps) == 2
+
+
+def test_by_default_what_the_model_does_not_meet_is_not_tuned() -> None:
+    found = lrp.tune(linear(3, 2, 1), torch.ones(2, 3), composite="attnlrp-gamma")
+
+    assert set(found.options) == {"linear"}
+    assert found.unused == ("conv",)
+    assert any("conv changes nothing" in note for note in found.notes)
+
+
+def test_the_same_seed_gives_the_same_result_and_another_breaks_ties_otherwise() -> None:
+    # Everything contributes alike, but what is left when it is replaced differs: the order among equals decides.
+    baseline = torch.linspace(-3, 3, 12)
+
+    def samples(seed: int) -> np.ndarray:
+        options = {**ONE, "baseline": baseline}
+        return lrp.tune(linear(*[1.0] * 12), torch.ones(2, 12), seed=seed, **options).default.samples
+
+    first = samples(1)
+    np.testing.assert_array_equal(samples(1), first)
+    assert not np.allclose(samples(2), first)
+
+
+def test_the_model_and_the_inputs_are_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = torch.randn(3, 3, 6, 6, requires_grad=True)
+    before, given = copy.deepcopy(model.state_dict()), x.detach().clone()
+
+    lrp.tune(model, (x,), composite="attnlrp-gamma", grid={"conv": [0.0]}, steps=3)
+
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert not any(module.training or module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert x.grad is None
+    torch.testing.assert_close(x.detach(), given, rtol=0, atol=0)
+    lrp.compile(model, (x.detach(),))
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# ---- What is not finite ----
+
+
+def test_inputs_on_which_the_model_is_not_finite_are_left_out_and_named() -> None:
+    x = torch.ones(4, 3)
+    x[2, 1] = float("nan")
+
+    found = lrp.tune(linear(3, 2, 1), x, measure="logit", **ONE)
+
+    assert found.left_out == (2,)
+    assert found.inputs == (0, 1, 3)
+    np.testing.assert_allclose(found.default.samples, [4 / 3] * 3, rtol=1e-6)
+    assert "Left out: inputs 2" in str(found)
+
+
+def boxed(high: float = 1.0) -> lrp.Composite:
+    """Not finite for a bound that float32 does not hold."""
+    return lrp.Composite("boxed", (lrp.Entry("linear", "z-box", {"low": 0.0, "high": high}, position="first"),))
+
+
+def test_a_setting_whose_relevance_is_not_finite_is_named_and_never_chosen() -> None:
+    found = lrp.tune(Difference().eval(), TRIPLES, composite=boxed, grid={"high": [1e39]}, baseline=0.0)
+
+    assert found.best is found.default
+    assert found.trials[1].failed == [0, 1, 2]
+    assert np.isnan(found.trials[1].score.mean)
+    assert any("not finite" in note and "high=1e+39" in note for note in found.notes)
+
+
+def test_without_any_finite_setting_there_is_no_result() -> None:
+    def beyond(high: float = 1e39) -> lrp.Composite:
+        return boxed(high)
+
+    with pytest.raises(LrpError, match="Under every setting"):
+        lrp.tune(Difference().eval(), TRIPLES, composite=beyond, grid={"high": [2e39]}, baseline=0.0)
+
+
+def test_functions_that_explain_a_module_are_told_apart() -> None:
+    # The first function says what is true of s, the second one that s is all.
+    def reversed_or_not(sign: float = -1.0) -> lrp.Composite:
+        def rule(op: lrp.Op, relevance: lrp.Relevance) -> lrp.Relevance:
+            return lrp.total(op.tensor("0") * sign)
+
+        return lrp.Composite("own", (lrp.Entry("*", rule, path="0"),))
+
+    found = lrp.tune(
+        linear(3, 2, 1), torch.tensor([[3.0, 2.0, 1.0]]), composite=reversed_or_not, grid={"sign": [1.0]}, **BY_HAND
+    )
+
+    # Contributions 9, 4 and 1: MoRF 14, 5, 1, 0 and LeRF 14, 13, 9, 0; the other way round under the sign −1.
+    assert [trial.score.mean for trial in found.trials] == pytest.approx([-16 / 3, 16 / 3])
+
+
+# ---- What may be concluded ----
+
+
+def trial(samples: Any, base: Any, **options: Any) -> Trial:
+    samples, base = np.asarray(samples, float), np.asarray(base, float)
+    none = np.zeros(2)
+    return Trial(options, gammas(), samples, bootstrap(samples), bootstrap(samples - base), none, none, none)
+
+
+def tuned(*rows: tuple[dict[str, Any], Any]) -> Tuned:
+    return Tuned(
+        tuple(trial(samples, rows[0][1], **options) for options, samples in rows), tuple(range(len(rows[0][1])))
+    )
+
+
+NOISE = np.random.default_rng(0).normal(size=400)
+
+
+def test_the_interval_is_that_of_a_mean() -> None:
+    found = bootstrap(NOISE)
+
+    error = NOISE.std() / 20
+    assert found.mean == pytest.approx(NOISE.mean())
+    assert found.low == pytest.approx(NOISE.mean() - 1.96 * error, abs=0.15 * error)
+    assert found.high == pytest.approx(NOISE.mean() + 1.96 * error, abs=0.15 * error)
+    assert bootstrap(np.full(5, 2.0)) == Interval(2.0, 2.0, 2.0)
+
+
+def test_a_gain_that_is_noise_is_not_called_better() -> None:
+    found = tuned(({"gamma": 0.25}, np.zeros(400)), ({"gamma": 0.5}, NOISE - NOISE.mean() + 0.01))
+
+    assert found.options == {"gamma": 0.5}
+    assert not found.clearly_better
+    assert found.notes[0].startswith("No setting is clearly better")
+
+
+def test_a_gain_on_every_input_is_called_better_and_holds_on_unseen_ones() -> None:
+    found = tuned(({"gamma": 0.25}, NOISE), ({"gamma": 0.5}, NOISE + 0.2), ({"gamma": 1.0}, NOISE))
+
+    assert found.clearly_better
+    assert found.held_out_gain == pytest.approx(0.2)
+    assert found.notes[0].startswith("gamma=0.5 gains 0.2000 (0.2000 to 0.2000) over the default")
+
+
+def test_the_best_of_many_that_differ_by_chance_gains_nothing_on_unseen_inputs() -> None:
+    draws = np.random.default_rng(1).normal(size=(30, 40))
+    draws[0] = 0
+
+    found = tuned(*(({"gamma": float(number)}, row) for number, row in enumerate(draws)))
+
+    assert found.best.gain.mean > 0.2
+    assert found.held_out_gain < 0.5 * found.best.gain.mean
+
+
+@pytest.mark.parametrize(("best", "end"), [(0.05, "smallest"), (0.25, None), (4.0, "largest")])
+def test_a_best_value_at_the_edge_of_the_grid_is_said_to_be_there(best: float, end: str | None) -> None:
+    found = tuned(*(({"gamma": value}, np.full(20, float(value == best))) for value in (0.25, 0.05, 4.0)))
+
+    edges = [note for note in found.notes if "wider grid" in note]
+    assert edges == (
+        [] if end is None else [f"gamma={best:g} is the {end} value tried: a wider grid may hold a better one."]
+    )
+
+
+def test_nothing_lies_below_zero_so_zero_is_no_edge() -> None:
+    found = tuned(({"gamma": 0.25}, np.zeros(20)), ({"gamma": 0.0}, np.ones(20)))
+
+    assert not any("wider grid" in note for note in found.notes)
+
+
+def test_a_score_like_that_of_chance_is_said_to_be_so() -> None:
+    found = tuned(({"gamma": 0.25}, NOISE - NOISE.mean()))
+
+    assert any("random order" in note for note in found.notes)
+
+
+def test_the_curve_runs_along_one_option_with_the_others_as_in_the_best() -> None:
+    values = {(0.25, 0.05): 0.0, (0.0, 0.05): 1.0, (0.0, 1.0): 3.0, (0.25, 1.0): 2.0}
+    found = tuned(*(({"conv": conv, "linear": dense}, np.full(5, v)) for (conv, dense), v in values.items()))
+
+    assert [(value, score.mean) for value, score in found.curve("conv")] == [(0.0, 3.0), (0.25, 2.0)]
+    assert [(value, score.mean) for value, score in found.curve("linear")] == [(0.05, 1.0), (1.0, 3.0)]
+    with pytest.raises(InputError, match="Say along which option, one of conv, linear"):
+        found.curve()
+
+
+def test_the_table_has_a_row_for_every_setting_and_marks_the_best() -> None:
+    text = str(tuned(({"gamma": 0.25}, np.zeros(20)), ({"gamma": 0.0}, np.ones(20))))
+
+    assert re.search(r"0\.25 .* 0\.0000 \(0\.0000 to 0\.0000\) .* default", text)
+    assert re.search(r"0 .* 1\.0000 \(1\.0000 to 1\.0000\) .* 1\.0000 \(1\.0000 to 1\.0000\) .* best", text)
+
+
+# ---- What can be chosen about a composite ----
+
+
+@pytest.mark.parametrize(
+    ("composite", "options", "tuned_options"),
+    [
+        ("epsilon", {}, {"epsilon"}),
+        ("epsilon-gamma-box", {"low": -1, "high": 1}, {"gamma"}),
+        ("attnlrp-gamma", {}, {"conv", "linear"}),
+        ("attnlrp-gamma", {"conv": 0.0}, {"linear"}),
+        ("dynamic-lrp", {}, {"conv_gamma", "linear_gamma"}),
+        (lrp.composites.cp_lrp, {}, {"epsilon"}),
+        (gammas, {}, {"gamma"}),
+        (gammas(), {}, {"gamma"}),
+        (lrp.composites.epsilon_alpha2_beta1(), {}, {"alpha"}),
+    ],
+)
+def test_the_default_grid_is_read_from_where_the_options_lead(
+    composite: Any, options: dict[str, float], tuned_options: set[str]
+) -> None:
+    assert set(variants(composite, options).default_grid()) == tuned_options
+
+
+def test_alpha_takes_beta_along() -> None:
+    made = variants(lrp.composites.epsilon_alpha2_beta1()).make({"alpha": 1.5})
+
+    assert made.entries[0].options == {"alpha": 1.5, "beta": 0.5, "epsilon": 1e-6}
+
+
+def test_the_options_of_a_table_can_be_set_for_one_kind_alone() -> None:
+    choices = variants(lrp.composites.attnlrp_gamma(conv=0.25, linear=0.05))
+
+    both, one = choices.make({"gamma": 1.0}), choices.make({"linear.gamma": 1.0})
+
+    assert [entry.options["gamma"] for entry in both.entries[:2]] == [1.0, 1.0]
+    assert [entry.options["gamma"] for entry in one.entries[:2]] == [0.25, 1.0]
+    assert (choices.defaults["gamma"], choices.defaults["linear.gamma"]) == (None, 0.05)
+
+
+# ---- Features and baselines ----
+
+
+def test_patches_are_numbered_row_by_row_and_cut_at_the_edges() -> None:
+    found = feature_map(torch.zeros(2, 3, 3, 5), 2)
+
+    expected = torch.tensor([[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]).expand(2, 3, 3, 5)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "features", "count"),
+    [
+        (torch.zeros(2, 3, 4, 5), None, 20),
+        (torch.zeros(2, 3, 4, 5), "pixels", 20),
+        (torch.zeros(2, 3, 4, 5), "elements", 60),
+        (torch.zeros(2, 7, 6), "tokens", 7),
+        (torch.zeros(2, 7, dtype=torch.int64), None, 7),
+        (torch.zeros(2, 7), None, 7),
+    ],
+)
+def test_features_by_name(x: Tensor, features: Any, count: int) -> None:
+    found = feature_map(x, features)
+
+    assert found.shape == x.shape
+    assert found.unique().tolist() == list(range(count))
+
+
+def test_a_blur_keeps_what_is_even_and_the_mean_of_what_is_not() -> None:
+    edge = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    edge[..., 16:] = 1
+
+    assert torch.allclose(blurred(torch.full((1, 2, 20, 30), 3.0)), torch.tensor(3.0))
+    smooth = blurred(edge)[0, 0]
+    # An edge behind a Gaussian is the normal distribution function; σ is 4.
+    expected = 0.5 * (1 + torch.erf((torch.arange(32) - 15.5) / (4 * 2**0.5)))
+    torch.testing.assert_close(smooth[16, 4:28], expected[4:28].double(), rtol=0, atol=5e-3)
+
+
+def test_the_mean_is_that_of_each_channel_over_all_inputs() -> None:
+    x = torch.arange(24.0).view(2, 3, 2, 2)
+
+    found = replacement(x, "mean")
+
+    assert found[0, :, 0, 0].tolist() == [7.5, 11.5, 15.5]
+    assert found.shape == x.shape
+
+
+# ---- Errors ----
+
+
+def plain(message: str) -> str:
+    """One sentence, without a trace of what is inside."""
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+MODEL = linear(3, 2, 1)
+X = torch.ones(3, 3)
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "no inputs": (lambda: lrp.tune(MODEL, ()), "There are no calibration inputs"),
+    "an empty batch": (lambda: lrp.tune(MODEL, torch.ones(0, 3)), "There are no calibration inputs"),
+    "rows that differ": (
+        lambda: lrp.tune(Tokens().eval(), (torch.ones(2, 3).long(), torch.ones(4, 3))),
+        "different numbers of rows (2, 4)",
+    ),
+    "an empty grid": (lambda: lrp.tune(MODEL, X, grid={}), "The grid is empty"),
+    "no values": (lambda: lrp.tune(MODEL, X, grid={"epsilon": []}), "The grid gives 'epsilon' no values"),
+    "one value": (lambda: lrp.tune(MODEL, X, grid={"epsilon": 0.1}), "a list is wanted"),
+    "an unknown option": (
+        lambda: lrp.tune(MODEL, X, grid={"gamma": [1]}),
+        "no option 'gamma' to tune: it takes epsilon",
+    ),
+    "an unknown settled option": (lambda: lrp.tune(MODEL, X, options={"gamma": 1}), "no option 'gamma'"),
+    "a missing option": (lambda: lrp.tune(MODEL, X, composite="epsilon-gamma-box"), "needs low and high"),
+    "a value that is none": (
+        lambda: lrp.tune(MODEL, X, grid={"epsilon": [-1.0]}),
+        "a finite number from 0 up, not -1.0",
+    ),
+    "an unknown composite": (lambda: lrp.tune(MODEL, X, composite="gamma"), "Unknown composite 'gamma'"),
+    "nothing to tune": (
+        lambda: lrp.tune(MODEL, X, composite=lrp.Composite("bare")),
+        "no option that leads to a γ, α or ε",
+    ),
+    "nothing that matters": (
+        lambda: lrp.tune(MODEL, X, composite="attnlrp-gamma", options={"linear": 0.0}),
+        "conv of the composite 'attnlrp-gamma' change nothing",
+    ),
+    "options of a table": (lambda: lrp.tune(MODEL, X, composite=gammas(), options={"gamma": 1}), "composite's name"),
+    "a target of another shape": (lambda: lrp.tune(MODEL, X, target=torch.zeros(2).long(), **ONE), "shape [2]"),
+    "a class that is not there": (lambda: lrp.tune(MODEL, X, target=1, **ONE), "out of range"),
+    "several targets": (lambda: lrp.tune(MODEL, X, target=[0, 1], **ONE), "one class of each input"),
+    "a target at run time": (lambda: lrp.tune(MODEL, X, target="index", **ONE), "one class of each input"),
+    "a position at run time": (lambda: lrp.tune(MODEL, X, target=lrp.Target(0, position="index")), "one position"),
+    "an unknown measure": (lambda: lrp.tune(MODEL, X, measure="accuracy"), "Unknown measure 'accuracy'"),
+    "no steps": (lambda: lrp.tune(MODEL, X, steps=0), "steps is a whole number from 1 up, not 0"),
+    "no batch": (lambda: lrp.tune(MODEL, X, batch_size=0), "batch_size is a whole number from 1 up"),
+    "a seed of relevance": (lambda: lrp.tune(MODEL, X, seed="value"), "seed is a whole number, not 'value'"),  # type: ignore[arg-type]
+    "an unknown input": (lambda: lrp.tune(MODEL, X, wrt="y", **ONE), "not 'y'"),
+    "pixels of no image": (lambda: lrp.tune(MODEL, X, features="pixels", **ONE), "[batch, channels, height, width]"),
+    "unknown features": (lambda: lrp.tune(MODEL, X, features="words", **ONE), "features='words'"),
+    "features of another shape": (
+        lambda: lrp.tune(MODEL, X, features=torch.arange(4), **ONE),
+        "integers are wanted that broadcast to [3, 3]",
+    ),
+    "a blur of no image": (lambda: lrp.tune(MODEL, X, **{**ONE, "baseline": "blur"}), "baseline='blur'"),
+    "a baseline of another shape": (lambda: lrp.tune(MODEL, X, **{**ONE, "baseline": torch.ones(4)}), "shape [4]"),
+    "a program of another batch size": (
+        lambda: lrp.tune(torch.export.export(MODEL, (torch.ones(2, 3),)), X, batch_size=3, **ONE),
+        "batches of 2 rows",
+    ),
+    "a model that is not finite": (lambda: lrp.tune(MODEL, X * torch.nan, **ONE), "not finite on any input"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_fit_is_said_in_one_sentence(what: str) -> None:
+    call, expected = WRONG[what]
+
+    with pytest.raises((InputError, CompositeError)) as raised:
+        call()
+
+    assert expected in plain(str(raised.value))
+
+
+def test_token_ids_need_a_token_that_replaces_them() -> None:
+    ids = torch.tensor([[1, 2], [3, 4]])
+
+    with pytest.raises(InputError, match=r"baseline=tokenizer\.mask_token_id"):
+        lrp.tune(Tokens().eval(), (ids, torch.ones_like(ids)), wrt="input_ids", grid={"epsilon": [0.0]})
