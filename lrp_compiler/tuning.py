@@ -97,7 +97,8 @@ def tune(
             raise InputError(f"{name} is a whole number{' from 1 up' * (name != 'seed')}, not {number!r}.")
     report = progress or (lambda step: None)
     choices = variants(composite, options)
-    settings = choices.settings(grid) if grid is not None else []
+    # What cannot be tuned is refused before the model is captured.
+    settings = choices.settings(choices.default_grid() if grid is None else grid)
     wanted, chosen = _target(target)
     report("capture")
     study = Study(Sample.of(model, args, kwargs, batch_size), choices, wanted, wrt)

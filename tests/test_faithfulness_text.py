@@ -229,7 +229,7 @@ def tiny_bert() -> tuple[nn.Module, dict[str, Any]]:
     from transformers import BertConfig, BertModel
 
     sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 32}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 64}
     return reviews.ReviewClassifier(BertModel(BertConfig(**sizes), add_pooling_layer=False), 16), sizes
 
 
@@ -237,7 +237,7 @@ def tiny_llama() -> tuple[nn.Module, dict[str, Any]]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 32, "num_key_value_heads": 2}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 64, "num_key_value_heads": 2}
     sizes |= {"tie_word_embeddings": True}
     model = LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters={"rope_type": "default", "rope_theta": 500.0}))
     return questions.NextToken(model), {**sizes, "rope_theta": 500.0}

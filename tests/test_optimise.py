@@ -21,15 +21,20 @@ from lrp_compiler.compiler import resolve_composite
 
 SAME = 1e-9
 """Of the largest relevance: float64's rounding in another order, which differences of large sums magnify."""
-EVERYDAY = [
+PAIRS = [
     ("vgg16", "epsilon"),
     ("vgg16", "epsilon-plus"),
-    ("vgg16", "epsilon-gamma-box"),
-    ("vgg16", "epsilon-alpha2-beta1"),
     ("resnet50", "epsilon"),
-    ("resnet50", "epsilon-plus"),
-    ("vit_b_16", "attnlrp-gamma"),
     ("bert", "attnlrp"),
+    *(
+        pytest.param(*pair, marks=pytest.mark.heavy)
+        for pair in (
+            ("vgg16", "epsilon-gamma-box"),
+            ("vgg16", "epsilon-alpha2-beta1"),
+            ("resnet50", "epsilon-plus"),
+            ("vit_b_16", "attnlrp-gamma"),
+        )
+    ),
 ]
 OPTIONS: dict[str, dict[str, Any]] = {"epsilon-gamma-box": {"low": -4.0, "high": 4.0}}
 STANDS_IN = {"bert": "roberta_large"}
@@ -42,7 +47,7 @@ def differ(found: Explanation, expected: Explanation) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize(("name", "composite"), EVERYDAY)
+@pytest.mark.parametrize(("name", "composite"), PAIRS)
 def test_the_relevance_is_the_same_without_them(name: str, composite: str) -> None:
     example = small(name, torch.float64)
     rules = resolve_composite(composite, OPTIONS.get(composite))

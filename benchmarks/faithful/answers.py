@@ -25,7 +25,7 @@ from faithful.text_methods import Batch, Network, rows_of
 NAME, TITLE = "smollm2_questions", "SmolLM2-135M-Instruct on questions"
 SEED = 0
 QUICK_QUESTIONS = 12
-DRAWS = 8
+DRAWS = 16
 
 
 def top(relevance: np.ndarray, count: int) -> set[int]:
