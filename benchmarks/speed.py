@@ -231,7 +231,9 @@ def write(path: Path, found: dict[str, Any]) -> None:
         found[part] = {name: found[part][name] for name in CASES if name in found[part]}
     reporting.write_rows(path, found)
     found = json.loads(path.read_text())
-    reporting.write(path.with_suffix(".md"), markdown(found))
+    profiles = path.with_name("speed_profile.json")
+    known = json.loads(profiles.read_text()) if profiles.exists() else {}
+    reporting.write(path.with_suffix(".md"), markdown(found, known))
     if path.parent == RESULTS:
         text = README.read_text(encoding="utf-8")
         if (made := with_summary(text, found)) != text:

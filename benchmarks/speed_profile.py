@@ -24,10 +24,9 @@ from peers.ours import FILES
 from reporting import console, write, write_rows
 from speed_cases import CASES, OURS, REFERENCE
 from speed_files import prepared
-from speed_table import table
+from speed_table import shares, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 FEWEST = 0.01
 """Kinds of operators that take less than this share of the explanation are put together."""
 
@@ -83,11 +82,10 @@ def section(name: str, row: dict[str, Any]) -> str:
     lines = [[kind, *cells(plain, [kind]), *cells(ours, [kind])] for kind in large]
     lines.append(["others", *(cell for of in (plain, ours) for cell in cells(of, set(kinds) - set(large)))])
     lines.append(["**all**", *(cell for of in (plain, ours) for cell in cells(of, kinds))])
-    products = {who: sum(row[who]["ops"].get(kind, [0])[0] for kind in PRODUCTS) for who in (REFERENCE, OURS)}
+    products, rest = shares(row)
     said = (
         f"A run without the profiler: {plain['run']:.1f} and {ours['run']:.1f} ms, {ours['run'] / plain['run']:.2f} "
-        f"forwards. Products alone: {products[OURS] / products[REFERENCE]:.2f} × the forward's; everything else: "
-        f"{(total[OURS] - products[OURS]) / total[REFERENCE]:.2f} forwards."
+        f"forwards. Products alone: {products:.2f} × the forward's; everything else: {rest:.2f} forwards."
     )
     titles = ("operator", "forward, ms", "nodes", "explainer, ms", "nodes")
     return "\n\n".join((f"## {CASES[name].title}", table(titles, lines, left=1), said))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speed_cases import CASES, CONTENDERS, OURS, PEERS, REFERENCE, SERIES
+from speed_cases import CASES, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
 
 MAIN = "2x1"
 """The setting that the targets are stated for: 2 threads, batch 1."""
 NOISE = 0.1
 """Cores taken by other processes from which on a row is called noisy; and the spread, as a share of the median."""
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+"""onnxruntime's operators that the floor counts."""
 MARKS = ("<!-- speed: written by benchmarks/speed.py -->", "<!-- end of speed -->")
 
 
@@ -55,14 +57,15 @@ def summary(found: dict[str, Any]) -> str:
     return "\n\n".join((table(titles, lines, left=1), about(found)))
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """All tables."""
+def markdown(found: dict[str, Any], profiles: Mapping[str, Any] | None = None) -> str:
+    """All tables; `profiles`: the rows of speed_profile.py, which say what stops a target that was not met."""
     parts = [
         "# Speed",
         "Written by `python benchmarks/speed.py`; its docstring says what is measured and how.",
         about(found),
         "## Targets: 2 threads, batch 1",
         targets(found),
+        *bullets("## What stops the others", stops(found, profiles or {})),
         *settings(found),
         "## Memory, files, compilation",
         resources(found),
@@ -110,8 +113,7 @@ def targets(found: dict[str, Any]) -> str:
             continue
         ours = row[OURS]
         met = case.target is None or ours["ratio"] <= case.target
-        slower = {peer: how_much_slower(row, peer) for peer in case.faster}
-        met = met and all(slower[peer] is not None and slower[peer] >= least for peer, least in case.faster.items())
+        met = met and not slower(case, row)
         cells = [case.title, target(case.target), f"{ours['ratio']:.2f}", f"{spread(ours):.0%}"]
         cells += [number(found["files"].get(name, {}).get("floor"))]
         cells += [milliseconds(row[REFERENCE]), milliseconds(ours)]
@@ -123,6 +125,48 @@ def targets(found: dict[str, Any]) -> str:
             ]
         )
     return table(titles, lines, left=1)
+
+
+def slower(case: Case, row: dict[str, Any]) -> list[str]:
+    """Peers that we are not as far ahead of as the case wants."""
+    times = {peer: how_much_slower(row, peer) for peer in case.faster}
+    return [peer for peer, least in case.faster.items() if times[peer] is None or times[peer] < least]
+
+
+def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
+    """For each target that was not met: the measured floor that stops it; then what was tried, and for which."""
+    tried: dict[str, list[str]] = {}
+    for name, case in CASES.items():
+        row = rows_of(found, name, MAIN)
+        if "ratio" not in row.get(OURS, {}):
+            continue
+        ratio, behind = row[OURS]["ratio"], slower(case, row)
+        said = []
+        if case.target is not None and ratio > case.target:
+            said.append(f"{ratio:.2f} forwards instead of {case.target:g}.")
+        if said and name in profiles:
+            products, rest = shares(profiles[name])
+            said.append(f"Products alone take {products:.2f} × the forward's, everything else {rest:.2f} forwards.")
+        for peer in behind:
+            if "ratio" in row.get(peer, {}):
+                theirs, least = row[peer]["ratio"], case.faster[peer]
+                said.append(
+                    f"{title(peer)} takes {theirs:.2f} forwards: to be {least:g} times as fast is to explain in "
+                    f"{theirs / least:.2f}, and products alone need {number(found['files'][name].get('floor'))}."
+                )
+        if said:
+            yield " ".join((f"{case.title}:", *said))
+            for key in case.tried:
+                tried.setdefault(key, []).append(case.title)
+    for key, titles in tried.items():
+        yield f"{TRIED[key]} ({', '.join(titles)})"
+
+
+def shares(profile: Mapping[str, Any]) -> tuple[float, float]:
+    """Of a row of speed_profile.py: our products in the forward's, and everything else in forwards."""
+    total = {who: sum(ms for ms, _ in profile[who]["ops"].values()) for who in (REFERENCE, OURS)}
+    products = {who: sum(profile[who]["ops"].get(kind, [0])[0] for kind in PRODUCTS) for who in (REFERENCE, OURS)}
+    return products[OURS] / products[REFERENCE], (total[OURS] - products[OURS]) / total[REFERENCE]
 
 
 def settings(found: dict[str, Any]) -> list[str]:

@@ -205,9 +205,24 @@ def test_relevance_from_the_blurred_image_is_what_it_lacks_of_the_logit() -> Non
         said, without = model(x), model(replacement)
     target = said.argmax(-1)
     subject = methods.Subject(model, x, target, (-3.0,), (3.0,), replacement, x, rows=4)
-    relevance = methods.from_blurred(0.0, 0.0, subject)
+    relevance = methods.averaged(0.0, 0.0, 0, True, subject)
     expected = (said - without).gather(1, target[:, None])[:, 0]
     assert torch.allclose(relevance.sum((1, 2, 3)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_averaged_along_a_path_the_gradients_rules_are_integrated_gradients(told: bool) -> None:
+    attr = pytest.importorskip("captum.attr", reason="captum is an extra")
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 25, 3)).eval()
+    x = torch.randn(4, 1, 7, 7)
+    replacement = flipping.blurred(x, 2.0)
+    target = model(x).argmax(-1)
+    subject = methods.Subject(model, x, target, (-3.0,), (3.0,), replacement, x, rows=4)
+    relevance = methods.averaged(0.0, 0.0, methods.DRAWS, told, subject)
+    options = {"baselines": replacement if told else None, "n_steps": methods.DRAWS, "method": "riemann_middle"}
+    expected = attr.IntegratedGradients(model).attribute(x, target=target, **options)
+    assert torch.allclose(relevance, expected, atol=1e-4)
 
 
 def test_what_zennit_sees_computes_the_same() -> None:

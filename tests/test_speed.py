@@ -292,6 +292,24 @@ def test_a_target_is_met_if_ratio_and_peers_are() -> None:
     assert "| 2.2× (≥ 2.2) | – | fails | yes |" in speed_table.markdown(found)
 
 
+def test_a_target_that_was_not_met_says_what_stops_it_and_what_was_tried() -> None:
+    found = copy.deepcopy(FOUND)
+    found["rows"]["vgg16-epsilon"]["2x1"]["contenders"]["explainer"]["ratio"] = 2.5
+    profile = {
+        "forward": {"ops": {"Conv": [80.0, 13], "Relu": [20.0, 13]}},
+        "explainer": {"ops": {"Conv": [150.0, 26], "ConvTranspose": [10.0, 1], "Mul": [40.0, 20]}},
+    }
+
+    text = speed_table.markdown(found, {"vgg16-epsilon": profile})
+
+    assert "VGG16 `epsilon`: 2.50 forwards instead of 2.1. Products alone take 2.00 × the forward's, everything" in text
+    assert "else 0.40 forwards. Zennit takes 4.41 forwards: to be 2.2 times as fast is to explain in 2.00, and" in text
+    assert "(VGG16 `epsilon`)" in text
+    # 2.10 forwards are what was asked for; Zennit, 2.1 times as slow, is not as slow as was asked for.
+    assert "instead of" not in speed_table.markdown(FOUND)
+    assert "What stops the others" in speed_table.markdown(FOUND)
+
+
 def test_the_readme_changes_between_its_marks_alone() -> None:
     start, end = speed_table.MARKS
     readme = f"before\n\n{start}\n\nold\n\n{end}\n\nafter\n"

@@ -144,7 +144,8 @@ class Model:
 
 
 QUICK = ("epsilon-plus", "gradient-x-input", "random")
-TOLD = tuple(name for name in OURS if name.endswith("-blurred"))
+TOLD = ("attnlrp-gamma(0.05, 0.01)-blurred", "attnlrp-gamma(0.25, 0.05)-blurred")
+AVERAGED = tuple(name for name in OURS if "averaged" in name)
 LAST = (
     "gradient-x-input",
     "integrated-gradients",
@@ -161,12 +162,13 @@ CNN = (
     *(*TOLD, *(name for name in METHODS if name.startswith("zennit"))),
     *LAST,
 )
+FASHION_CNN = (*CNN[: -len(LAST)], *AVERAGED, *LAST)
 # Zennit's composites differ on convolutions alone, and the transformer has but one, which comes first.
 VIT = (
     *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp", "cp-lrp", "dynamic-lrp", "dynamic-lrp(0.25, 0.05)"),
     *("attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.01)", "attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.25)"),
     *("cp-lrp-gamma(0.05, 0.01)", "cp-lrp-gamma(0.25, 0.05)"),
-    *(*TOLD, *(name for name in METHODS if name.startswith("lxt"))),
+    *(*TOLD, *AVERAGED, *(name for name in METHODS if name.startswith("lxt"))),
     *LAST,
 )
 SOME = (
@@ -179,7 +181,7 @@ MODELS: dict[str, Model] = {
     "efficientnet_lite2": Model("EfficientNet-Lite2", partial(_efficientnet, 2), SOME),
     "squeezenet1_1": Model("SqueezeNet 1.1", _squeezenet, CNN),
     "cnn_fashion_mnist": Model(
-        "CNN on Fashion-MNIST", partial(_fashion, "cnn_fashion_mnist", 1, 4, "onnxruntime"), CNN, QUICK
+        "CNN on Fashion-MNIST", partial(_fashion, "cnn_fashion_mnist", 1, 4, "onnxruntime"), FASHION_CNN, QUICK
     ),
     "vit_fashion_mnist": Model("ViT on Fashion-MNIST", partial(_fashion, "vit_fashion_mnist", 4, 2, "torch"), VIT),
 }

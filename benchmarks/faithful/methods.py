@@ -98,17 +98,39 @@ def _cp_gamma(conv: float, linear: float) -> Method:
     return Method("ours", partial(ours, lambda _: lrp.Composite("cp-lrp-gamma", entries)))
 
 
-def from_blurred(conv: float, linear: float, subject: Subject) -> Tensor:
-    """γ but in the first map, whose ε → 0 rule counts x − blurred x instead of x: R ⊙ (x − blurred x) / x."""
+def averaged(conv: float, linear: float, points: int, blurred: bool, subject: Subject) -> Tensor:
+    """LRP of what lies between a reference image and x: `(x − reference) ⊙ mean of R(p) / p` over points p between.
+
+    The first map's rule is ε → 0, so that R(p) / p is what it asks of each pixel, whatever the pixel's value; the rest
+    is `attnlrp-gamma`. Points lie as in integrated gradients by midpoints, which this is for a network where every rule
+    is the gradient's; the reference is zero, or the image that flipped places show. `points` = 0: at x itself.
+    """
     first = lrp.Entry("convolution", "epsilon", {"epsilon": 0.0}, position="first", optional=True)
-    composite = lrp.Composite("blurred", (first, *COMPOSITES.attnlrp_gamma(conv, linear).entries))
-    relevance = ours(lambda _: composite, subject)
-    share = torch.where(subject.x == 0, 0.0, relevance / subject.x)
-    return share * (subject.x - subject.replacement)
+    composite = lrp.Composite("averaged", (first, *COMPOSITES.attnlrp_gamma(conv, linear).entries))
+    batch = {0: torch.export.Dim("batch")}
+    explainer = lrp.compile(
+        subject.model, (subject.x[:2],), composite=composite, target="index", dynamic_shapes=(batch,)
+    )
+    reference = subject.replacement if blurred else torch.zeros_like(subject.x)
+    steps = [(at + 0.5) / points for at in range(points)] or [1.0]
+
+    def explain(rows: slice) -> Tensor:
+        way, total = subject.x[rows] - reference[rows], torch.zeros_like(subject.x[rows])
+        for step in steps:
+            point = reference[rows] + step * way
+            (relevance,) = explainer(point, target=subject.target[rows]).relevance.values()
+            total += torch.where(point == 0, 0.0, relevance / point)
+        return way * total / len(steps)
+
+    with torch.no_grad():
+        return in_batches(subject, explain)
 
 
 TOLD = "from the blurred image: it is told what flipped places show"
-BLURRED_GAMMAS = ((0.05, 0.01), (0.25, 0.05))
+DRAWS = 20
+"""Samples of SmoothGrad and GradientSHAP, and points of integrated gradients and of averages along a path."""
+AVERAGED = ((0.0, 0.0), (0.05, 0.01), (0.25, 0.05))
+GAMMAS = ((0.05, 0.01), (0.25, 0.05))
 GAMMAS = ((0.05, 0.01), (0.25, 0.01), (0.25, 0.05), (1.0, 0.05), (1.0, 0.25), (10.0, 0.5))
 """γ of convolutions and of dense layers."""
 BOX_GAMMAS = (0.05, 0.1, 1.0)
@@ -127,8 +149,15 @@ OURS: dict[str, Method] = {
     **{f"attnlrp-gamma({c:g}, {d:g})": _ours("attnlrp-gamma", conv=c, linear=d) for c, d in GAMMAS},
     **{f"cp-lrp-gamma({c:g}, {d:g})": _cp_gamma(c, d) for c, d in GAMMAS[:3]},
     **{
-        f"attnlrp-gamma({c:g}, {d:g})-blurred": Method("ours", partial(from_blurred, c, d), about=TOLD)
-        for c, d in BLURRED_GAMMAS
+        f"attnlrp-gamma({c:g}, {d:g})-averaged{'-blurred' * told}": Method(
+            "ours", partial(averaged, c, d, DRAWS, told), about=TOLD * told
+        )
+        for c, d in AVERAGED
+        for told in (False, True)
+    },
+    **{
+        f"attnlrp-gamma({c:g}, {d:g})-blurred": Method("ours", partial(averaged, c, d, 0, True), about=TOLD)
+        for c, d in AVERAGED
     },
 }
 
@@ -181,8 +210,6 @@ def lxt(conv: float, linear: float, subject: Subject) -> Tensor:
 
 # ── captum ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-DRAWS = 20
-"""Samples of SmoothGrad and GradientSHAP, and steps of integrated gradients."""
 NOISE = 0.15
 """SmoothGrad's deviation, as a share of the range of pixels (Smilkov et al.: 10 to 20 %)."""
 
