@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import reporting
-from speed_cases import CASES, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, Case
+from speed_cases import CASES, COMPILED, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, Case
 from speed_files import prepared
 from speed_measure import measure, wait_for_calm
 from speed_worker import WorkerError
@@ -51,6 +51,7 @@ EXAMPLES = """examples:
   python benchmarks/speed.py                                     whatever has no row yet
   python benchmarks/speed.py --cases vgg16-epsilon bert-attnlrp  these, again
   python benchmarks/speed.py --quick --threads 2 --peers zennit lxt
+  python benchmarks/speed.py --compile                           seconds of compile + export, of large models
   python benchmarks/speed.py --scaling                           how cost grows with batch, layers and tokens
 """
 
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three runs, 2 threads, batch 1")
     parser.add_argument("--scaling", action="store_true", help="only how cost grows with batch, layers and tokens")
     parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES), help="with --scaling: only these")
+    parser.add_argument("--compile", action="store_true", help="only seconds of compile + export, of large models")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for speed.json and speed.md")
     parser.add_argument("--patience", type=float, default=120, help="seconds to wait for an idle machine (120)")
     parser.add_argument("--keep", action="store_true", help="keep the files in build/speed")
@@ -135,7 +137,8 @@ def main() -> None:
         for case in CASES.values():
             console.print(f"{case.name:26} {case.title}", highlight=False)
         return
-    (measure_series if options.scaling else measure_cases)(options, console)
+    measured = measure_series if options.scaling else measure_compilation if options.compile else measure_cases
+    measured(options, console)
 
 
 def measure_cases(options: argparse.Namespace, console: Any) -> None:
@@ -187,6 +190,20 @@ def measure_series(options: argparse.Namespace, console: Any) -> None:
             progress.advance(task)
 
 
+def measure_compilation(options: argparse.Namespace, console: Any) -> None:
+    path = options.results / "speed.json"
+    found = read(path)
+    with reporting.progress(console) as progress:
+        task = progress.add_task("", total=len(COMPILED))
+        for name, case in COMPILED.items():
+            wait_for_calm(options.patience, lambda text, at=name: progress.update(task, description=f"{at}, {text}"))
+            progress.update(task, description=f"{name}: compile")
+            with prepared(case, alone=True) as (_, made):
+                found["compiled"][name] = made | {"date": str(date.today())}
+            write(path, found)
+            progress.advance(task)
+
+
 def contenders(case: Case, options: argparse.Namespace) -> list[str]:
     """Those asked for that fit the case."""
     asked = {name for name, c in CONTENDERS.items() if not c.optional and name not in PEERS}
@@ -218,7 +235,7 @@ def merge(rows: dict[str, Any], key: str, row: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """What was measured so far."""
-    empty: dict[str, Any] = {"machine": {}, "files": {}, "rows": {}, "scaling": {}}
+    empty: dict[str, Any] = {"machine": {}, "files": {}, "rows": {}, "scaling": {}, "compiled": {}}
     return empty | (json.loads(path.read_text()) if path.exists() else {})
 
 

@@ -18,8 +18,8 @@ from speed_worker import WorkerError
 BUILD = Path(__file__).resolve().parents[1] / "build" / "speed"
 
 
-def prepare(case: Case, folder: Path) -> dict[str, Any]:
-    """Write model, explainers and inputs into `folder`; return what that took."""
+def prepare(case: Case, folder: Path, alone: bool = False) -> dict[str, Any]:
+    """Write model, explainers and inputs into `folder`; return what that took. `alone`: one explainer, nothing else."""
     import warnings
 
     import numpy as np
@@ -55,6 +55,9 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
         explainer = lrp.compile(model, kwargs=example, composite=composite, dynamic_shapes=shapes)
     with timed("onnx"):
         explainer.to_onnx(folder / FILES["explainer"])
+    nodes = [len(explainer.forward.graph.nodes), len(explainer.module.graph.nodes)]
+    if alone:
+        return {"seconds": seconds, "nodes": nodes}
     explainer.to_onnx(folder / FILES["small"], profile="small")
     explainer.save(folder / EXPLAINER)
     with timed("plain"), quiet(output=True):
@@ -70,7 +73,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
         "floor": round(counted.floor, 3),
         "products": {f"{times:g}": round(share, 4) for times, share in counted.products.items()},
         "gigaflops": round(2 * counted.multiplications / 2 / 1e9, 3),  # of one row of the two
-        "nodes": [len(explainer.forward.graph.nodes), len(explainer.module.graph.nodes)],
+        "nodes": nodes,
     }
 
 
@@ -80,12 +83,12 @@ def size_of(folder: Path) -> float:
 
 
 @contextmanager
-def prepared(case: Case, keep: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+def prepared(case: Case, keep: bool = False, alone: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The case's files while the block lasts, and what making them took."""
     folder = BUILD / case.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [sys.executable, "-W", "ignore", __file__, json.dumps(case.to_dict()), str(folder)]
+    command = [sys.executable, "-W", "ignore", __file__, json.dumps(case.to_dict()), str(folder), *["alone"] * alone]
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
@@ -98,4 +101,4 @@ def prepared(case: Case, keep: bool = False) -> Iterator[tuple[Path, dict[str, A
 
 if __name__ == "__main__":
     # The answer must be the last line, whatever libraries print.
-    print(json.dumps(prepare(Case.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]))))
+    print(json.dumps(prepare(Case.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), "alone" in sys.argv[3:])))

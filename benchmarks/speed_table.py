@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speed_cases import CASES, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
+from speed_cases import CASES, COMPILED, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
 
 MAIN = "2x1"
 """The setting that the targets are stated for: 2 threads, batch 1."""
@@ -69,6 +69,7 @@ def markdown(found: dict[str, Any], profiles: Mapping[str, Any] | None = None) -
         *settings(found),
         "## Memory, files, compilation",
         resources(found),
+        compilation(found),
         *scaling(found),
         *bullets("## What was not measured", failures(found)),
         *bullets("## To be read with it", notes(found)),
@@ -200,6 +201,17 @@ def resources(found: dict[str, Any]) -> str:
         took = [f"{seconds['compile'] + seconds['onnx']:.1f}", f"{seconds['plain']:.1f}", f"{made['nodes'][1]:,}"]
         lines.append([CASES[case].title, *peaks, *files, *took])
     return table(titles, lines, left=1)
+
+
+def compilation(found: dict[str, Any]) -> str:
+    """Seconds of the networks that are compiled alone."""
+    lines = []
+    for name, made in found.get("compiled", {}).items():
+        seconds = made["seconds"]
+        both = f"{seconds['compile'] + seconds['onnx']:.1f}"
+        cells = [f"{seconds[part]:.1f}" for part in ("compile", "onnx")]
+        lines.append([COMPILED[name].title, *cells, both, f"{made['nodes'][1]:,}"])
+    return table(("case", "compile, s", "export, s", "both", "nodes"), lines, left=1)
 
 
 def scaling(found: dict[str, Any]) -> list[str]:
