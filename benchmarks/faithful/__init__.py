@@ -31,7 +31,7 @@ A row of metric "flipping" is a plain dict that JSON takes (metrics.flipping_row
     accuracy_gap        the same of accuracy (label matches), with accuracy_gap_interval; `paper_abpc` is 4 × it
     comprehensiveness   mean fall of the probability under MoRF: large is good
     sufficiency         mean fall of the probability under LeRF: small is good
-    seconds             of the explanations, all of them
+    seconds             of CPU, of all explanations, compilation included
     note                optional: what differs
 
 Rows of another metric hold model, method, family, metric, title, about, samples, seed, and

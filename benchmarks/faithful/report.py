@@ -97,7 +97,7 @@ def paired(first: Row, second: Row) -> str:
 
 def flipping_table(rows: Sequence[Row]) -> str:
     """All methods of a model, the best first."""
-    titles = ("method", "ABPC", "to the best of ours", "4 × accuracy gap", "compr.", "suff.", "seconds")
+    titles = ("method", "ABPC", "to the best of ours", "4 × accuracy gap", "compr.", "suff.", "CPU, s")
     ours = best(rows, "ours")
     lines = []
     for row in sorted(rows, key=lambda row: -row["abpc"]):

@@ -68,7 +68,7 @@ class Network:
 
 
 class Attributed(NamedTuple):
-    """What a method found: an array `[batch, sequence]` for each batch, and the seconds it took to explain them."""
+    """What a method found: an array `[batch, sequence]` for each batch, and the CPU seconds it took to explain them."""
 
     relevance: list[np.ndarray]
     seconds: float
@@ -79,9 +79,9 @@ Explain = Callable[[Network, Sequence[Batch]], Attributed]
 
 def one_by_one(attribute: Callable[[Batch], np.ndarray], batches: Sequence[Batch]) -> Attributed:
     """Batch after batch, timed."""
-    start = time.perf_counter()
+    start = time.process_time()
     found = [attribute(batch) for batch in batches]
-    return Attributed(found, time.perf_counter() - start)
+    return Attributed(found, time.process_time() - start)
 
 
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
