@@ -19,6 +19,7 @@ from .activity import mark_active
 from .assign_rules import assign_rules, fixed_values, reachable
 from .assignment import assignment
 from .collapse_modules import collapse_modules
+from .concatenate_pieces import concatenate_pieces
 from .decompositions import decomposition_table
 from .emit_relevance import emit_relevance
 from .find_gates import find_gates
@@ -64,7 +65,7 @@ def plan_by_min_cut(values: Sequence[Value], asked: Iterable[int], budget: float
 PLANNERS: dict[str, Planner] = {"segments": plan_by_segments, "min-cut": plan_by_min_cut}
 """By the name that `compile(planner=…)` takes."""
 
-OPTIMISATIONS = (lower_transposes, gather_constants, route_windows)
+OPTIMISATIONS = (lower_transposes, concatenate_pieces, gather_constants, route_windows)
 """Rewrites of the joint graph that change its speed and nothing else. Before it is joined, `nonnegative_values`,
 `leave_out_negative_branches` and `merge_stabilisers` do the same for the rules and the relevance graph."""
 
