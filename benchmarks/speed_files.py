@@ -51,13 +51,25 @@ def prepare(case: Case, folder: Path, alone: bool = False) -> dict[str, Any]:
     shapes = {name: {0: torch.export.Dim("batch")} for name in example}
     model = network(case.network).build()
     composite = resolve_composite(case.composite, case.options)
+    phases: dict[str, float] = {}
+    clock = [("", time.perf_counter())]
+
+    def begins(phase: str) -> None:
+        before, since = clock[-1]
+        clock.append((phase, time.perf_counter()))
+        if before:
+            phases[before] = round(phases.get(before, 0.0) + clock[-1][1] - since, 2)
+
     with timed("compile"):
-        explainer = lrp.compile(model, kwargs=example, composite=composite, dynamic_shapes=shapes)
+        explainer = lrp.compile(
+            model, kwargs=example, composite=composite, dynamic_shapes=shapes, progress=begins if alone else None
+        )
+    begins("")
     with timed("onnx"):
         explainer.to_onnx(folder / FILES["explainer"])
     nodes = [len(explainer.forward.graph.nodes), len(explainer.module.graph.nodes)]
     if alone:
-        return {"seconds": seconds, "nodes": nodes}
+        return {"seconds": seconds, "phases": phases, "nodes": nodes}
     explainer.to_onnx(folder / FILES["small"], profile="small")
     explainer.save(folder / EXPLAINER)
     with timed("plain"), quiet(output=True):

@@ -210,8 +210,11 @@ def compilation(found: dict[str, Any]) -> str:
         seconds = made["seconds"]
         both = f"{seconds['compile'] + seconds['onnx']:.1f}"
         cells = [f"{seconds[part]:.1f}" for part in ("compile", "onnx")]
-        lines.append([COMPILED[name].title, *cells, both, f"{made['nodes'][1]:,}"])
-    return table(("case", "compile, s", "export, s", "both", "nodes"), lines, left=1)
+        longest = sorted(made["phases"].items(), key=lambda phase: -phase[1])[:3]
+        cells += [both, ", ".join(f"{phase} {taken:.1f}" for phase, taken in longest), f"{made['nodes'][1]:,}"]
+        lines.append([COMPILED[name].title, *cells])
+    titles = ("case", "compile, s", "export, s", "both", "longest phases of compile, s", "nodes")
+    return table(titles, lines, left=1)
 
 
 def scaling(found: dict[str, Any]) -> list[str]:

@@ -172,14 +172,15 @@ VIT = (
     *LAST,
 )
 SOME = (
-    *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp-gamma(1, 0.05)", "zennit epsilon-plus"),
+    *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp-gamma(1, 0.05)", "attnlrp-gamma(10, 0.5)"),
+    *("zennit epsilon", "zennit epsilon-plus", "zennit epsilon-gamma-box"),
     *("gradient-x-input", "integrated-gradients", "smoothgrad", "random"),
 )
 MODELS: dict[str, Model] = {
     "efficientnet_lite0": Model("EfficientNet-Lite0", partial(_efficientnet, 0), CNN, QUICK),
     "efficientnet_lite1": Model("EfficientNet-Lite1", partial(_efficientnet, 1), SOME),
     "efficientnet_lite2": Model("EfficientNet-Lite2", partial(_efficientnet, 2), SOME),
-    "squeezenet1_1": Model("SqueezeNet 1.1", _squeezenet, CNN),
+    "squeezenet1_1": Model("SqueezeNet 1.1", _squeezenet, SOME),
     "cnn_fashion_mnist": Model(
         "CNN on Fashion-MNIST", partial(_fashion, "cnn_fashion_mnist", 1, 4, "onnxruntime"), FASHION_CNN, QUICK
     ),
