@@ -145,7 +145,6 @@ class Model:
 
 QUICK = ("epsilon-plus", "gradient-x-input", "random")
 TOLD = ("attnlrp-gamma(0.05, 0.01)-blurred", "attnlrp-gamma(0.25, 0.05)-blurred")
-AVERAGED = tuple(name for name in OURS if "averaged" in name)
 LAST = (
     "gradient-x-input",
     "integrated-gradients",
@@ -162,13 +161,19 @@ CNN = (
     *(*TOLD, *(name for name in METHODS if name.startswith("zennit"))),
     *LAST,
 )
-FASHION_CNN = (*CNN[: -len(LAST)], *AVERAGED, *LAST)
+FASHION_CNN = (
+    *("epsilon", "epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon-gamma-box(0.1)", "dynamic-lrp"),
+    *("attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.05)"),
+    *("attnlrp-gamma(0.25, 0.05)-averaged", "attnlrp-gamma(0.25, 0.05)-blurred"),
+    "attnlrp-gamma(0.25, 0.05)-averaged-blurred",
+    *("zennit epsilon", "zennit epsilon-plus", "zennit epsilon-alpha2-beta1", "zennit epsilon-gamma-box"),
+    *LAST,
+)
 # Zennit's composites differ on convolutions alone, and the transformer has but one, which comes first.
 VIT = (
-    *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp", "cp-lrp", "dynamic-lrp", "dynamic-lrp(0.25, 0.05)"),
-    *("attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.01)", "attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.25)"),
-    *("cp-lrp-gamma(0.05, 0.01)", "cp-lrp-gamma(0.25, 0.05)"),
-    *(*TOLD, *AVERAGED, *(name for name in METHODS if name.startswith("lxt"))),
+    *("epsilon", "attnlrp", "cp-lrp", "dynamic-lrp", "attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.05)"),
+    *("cp-lrp-gamma(0.25, 0.05)", "attnlrp-gamma(0, 0)-averaged", "attnlrp-gamma(0, 0)-blurred"),
+    *("attnlrp-gamma(0, 0)-averaged-blurred", *(name for name in METHODS if name.startswith("lxt"))),
     *LAST,
 )
 SOME = (

@@ -130,6 +130,7 @@ TOLD = "from the blurred image: it is told what flipped places show"
 DRAWS = 20
 """Samples of SmoothGrad and GradientSHAP, and points of integrated gradients and of averages along a path."""
 AVERAGED = ((0.0, 0.0), (0.05, 0.01), (0.25, 0.05))
+"""γ of convolutions and dense layers behind the first map."""
 GAMMAS = ((0.05, 0.01), (0.25, 0.05))
 GAMMAS = ((0.05, 0.01), (0.25, 0.01), (0.25, 0.05), (1.0, 0.05), (1.0, 0.25), (10.0, 0.5))
 """γ of convolutions and of dense layers."""
