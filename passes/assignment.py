@@ -23,6 +23,7 @@ class Assignment:
         arguments: its arguments by schema name; nodes are the handles.
         active: operands that relevance flows to.
         nonnegative: operands that are ≥ 0 whatever the input.
+        borders: of operands with zeros put around them, how many.
         wanted: constant operands whose own relevance is asked for (weights, biases).
         kind, rule, options: the decision of the composite, once `assign_rules` has run.
     """
@@ -31,6 +32,7 @@ class Assignment:
     arguments: Mapping[str, Any]
     active: tuple[str, ...]
     nonnegative: tuple[str, ...] = ()
+    borders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted: tuple[str, ...] = ()
     kind: str = ""
     rule: str = ""
@@ -57,6 +59,7 @@ class Assignment:
             fetch=fetch,
             active=self.active,
             nonnegative=self.nonnegative,
+            borders=self.borders,
             **({"wanted": wanted} if wanted else {}),
             absorb=absorb,
             asked=asked,

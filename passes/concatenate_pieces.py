@@ -16,12 +16,12 @@ import torch
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
+from .borders import PADS
 from .graph_tools import arguments
 from .inline import inline
 from .notes import note_of
 
 aten = torch.ops.aten
-PADS = {aten.pad.default, aten.constant_pad_nd.default}
 ZEROS = (0, 0.0, None)
 
 

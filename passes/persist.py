@@ -43,6 +43,7 @@ def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained:
                 # What the analysis added to the op's own arguments.
                 "notes": {key: given.arguments[key] for key in ("slope", GATE) if key in given.arguments},
                 "nonnegative": list(given.nonnegative),
+                "borders": {name: list(amounts) for name, amounts in given.borders.items()},
                 "wanted": list(given.wanted),
                 "kind": given.kind,
                 "rule": given.rule,
@@ -154,6 +155,7 @@ def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]
         {**arguments, **note["notes"], **operands},
         tuple(operands),
         nonnegative=tuple(note["nonnegative"]),
+        borders={name: tuple(amounts) for name, amounts in note.get("borders", {}).items()},
         wanted=tuple(note.get("wanted", ())),
         kind=note["kind"],
         rule=note["rule"],

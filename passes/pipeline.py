@@ -18,6 +18,7 @@ from lrp_compiler.rules.composite import Composite
 from .activity import mark_active
 from .assign_rules import assign_rules, fixed_values, reachable
 from .assignment import assignment
+from .borders import zero_border
 from .collapse_modules import collapse_modules
 from .concatenate_pieces import concatenate_pieces
 from .decompositions import decomposition_table
@@ -139,7 +140,7 @@ def analyse(
     wrt: Sequence[str] | None = None,
     optimise: bool = True,
 ) -> None:
-    """Annotate the forward graph: where relevance flows, which factors are frozen, which regions are one function.
+    """Annotate the forward graph: where relevance flows, what is frozen, which regions are one function, borders.
 
     Args:
         forward: the forward graph.
@@ -159,6 +160,8 @@ def analyse(
     find_gates(forward, nonnegative)
     for node in forward.graph.nodes:
         given = assignment(node)
+        if given is not None:
+            given.borders = {name: border for name in given.active if (border := zero_border(given.arguments[name]))}
         if given is not None and optimise:
             given.nonnegative = tuple(name for name in given.active if given.arguments[name] in nonnegative)
 

@@ -11,6 +11,7 @@ from torch import fx
 from lrp_compiler.rules import bind
 from lrp_compiler.rules.gate import RECURRENT_GATE
 
+from .borders import PADS
 from .graph_tools import arguments
 
 aten = torch.ops.aten
@@ -105,7 +106,6 @@ FILLS = {aten.full.default: 1, aten.scalar_tensor.default: 0, aten.full_like.def
 ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.ones.default, aten.ones_like.default}
 CLAMPS = {aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
 """≥ 0 if their lower bound is."""
-PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
 def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:

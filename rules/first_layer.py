@@ -55,7 +55,8 @@ def _by_weights(
         return add_up([part.apply(ones.get(part), weight) for part, weight in weights.items()])
 
     q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
-    return hand_on(op, linear, lambda part: [Message(q, weights[part], 1.0)], constants)
+    inside = {term: op.inside(term.operand) for term in linear.terms}
+    return hand_on(op, linear, lambda part: [Message(q, weights[part], inside.get(part, 1.0))], constants)
 
 
 @family_rule("linear map", "z-box")
@@ -65,7 +66,7 @@ def z_box(
     """zᴮ rule: `R_x = (x − l) ⊙ W⁺ᵀq + (x − h) ⊙ W⁻ᵀq`, `q = R / s(W⁺(x − l) + W⁻(x − h))`, for l ≤ x ≤ h.
 
     This is `x ⊙ Wᵀq − l ⊙ W⁺ᵀq − h ⊙ W⁻ᵀq` with one transpose less and, inside the box, no cancellation. The bias plays
-    no part in it.
+    no part in it, and zeros around the input lie between 0 and 0.
 
     Args:
         op: the operation.
@@ -84,7 +85,8 @@ def z_box(
     for term in linear.terms:
         ends = _box(op, term, low, high)
         sides = sign_parts(term.weight()).items()
-        sent[term] = [(term.value(op) - ends[side], weight) for side, weight in sides]
+        inside = op.inside(term.operand)
+        sent[term] = [(term.value(op) - ends[side] * inside, weight) for side, weight in sides]
 
     def z() -> Tensor:
         return add_up([term.apply(x, weight) for term, pairs in sent.items() for x, weight in pairs])

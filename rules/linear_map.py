@@ -65,9 +65,10 @@ class Term:
         return op.tensor(self.operand)
 
     def ones(self, op: Op) -> Tensor:
-        """1 for every element of x."""
+        """1 for every element of x, 0 for zeros that were put around it."""
         # Not `new_ones`: of several targets' relevance that would be as many tensors of ones.
-        return torch.ones(op.shape(self.operand), dtype=op.dtype(self.operand), device=op.device(self.operand))
+        ones = torch.ones(op.shape(self.operand), dtype=op.dtype(self.operand), device=op.device(self.operand))
+        return ones * op.inside(self.operand)
 
     def is_nonnegative(self, op: Op) -> bool:
         """Whether x is known to be ≥ 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -50,6 +50,7 @@ class Op:
         fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
         active: names of the operands that carry relevance.
         nonnegative: names of the operands that are known to be ≥ 0.
+        borders: of the operands with zeros put around them, how many: as `torch.nn.functional.pad` counts.
         wanted: names of the constant operands (parameters) whose relevance is asked for.
         absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
         asked: told the handle of every forward value that is read.
@@ -64,6 +65,7 @@ class Op:
         fetch: Callable[[Any], Tensor],
         active: Iterable[str],
         nonnegative: Iterable[str] = (),
+        borders: Mapping[str, Sequence[int]] | None = None,
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
@@ -73,6 +75,7 @@ class Op:
         self.active = tuple(active)
         self.wanted = tuple(wanted)
         self._nonnegative = frozenset(nonnegative)
+        self._borders = borders or {}
         self._result = result
         self._fetch = fetch
         self._absorb = absorb
@@ -162,6 +165,21 @@ class Op:
     def is_nonnegative(self, name: str) -> bool:
         """Whether the operand is known to be ≥ 0 for every input."""
         return name in self._nonnegative
+
+    def inside(self, name: str) -> Tensor | float:
+        """1 for what the operand held before zeros were put around it, 0 for those; the number 1: there are none.
+
+        Rules that measure from another value than 0 ask: a border has no pixels, whether a convolution puts it there or
+        an op in front of it.
+        """
+        amounts = self._borders.get(name)
+        if not amounts:
+            return 1.0
+        dims = len(amounts) // 2
+        added = [first + last for first, last in zip(amounts[::2], amounts[1::2], strict=True)]
+        sizes = [size - more for size, more in zip(self.shape(name)[-dims:], reversed(added), strict=True)]
+        ones = torch.ones(sizes, dtype=self.dtype(name), device=self.device(name))
+        return torch.nn.functional.pad(ones, list(amounts))
 
     def total(self, relevance: Relevance) -> Tensor:
         """`R` of the op's result."""

@@ -6,6 +6,7 @@ Everything is in float64, where only the order of summation may differ.
 import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,3 +252,43 @@ def test_a_seed_of_one_scaled_by_the_logit_is_the_seed_of_the_value(network: typ
 
     shape = (-1,) + (1,) * (x.dim() - 1)
     assert_same(given * z[:, 1].view(shape), value)
+
+
+class Padded(nn.Module):
+    """A strided convolution of an image with zeros around it, put there by the convolution or by ops in front of it."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
+        self.convolution = nn.Conv2d(2, 3, 3, stride=2, padding=1 if own else 0)
+        self.classes = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.own else functional.pad(functional.pad(x, [1, 1]), [0, 0, 1, 1])
+        return self.classes(self.convolution(x).relu().mean((2, 3)))
+
+
+FIRST_LAYER = {
+    "z-box": lrp.composites.epsilon_gamma_box([-0.5, -1.0], [1.0, 2.0]),
+    "flat": lrp.composites.epsilon_plus_flat(),
+    "w-square": lrp.Composite("w²", (lrp.Entry("convolution", "w-square"),)),
+    "z-plus": lrp.composites.epsilon_plus(),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_LAYER)
+def test_it_does_not_matter_who_puts_zeros_around_an_image(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own, other = (Padded(choice).double().eval() for choice in (True, False))
+    other.load_state_dict(own.state_dict())
+    x = torch.randn(2, 2, 7, 8, dtype=torch.float64)
+    batch = {0: torch.export.Dim("batch")}
+    first, second = (
+        lrp.compile(model, (x,), composite=FIRST_LAYER[name], dynamic_shapes=(batch,)) for model in (own, other)
+    )
+    expected = first(x).relevance["x"]
+    assert torch.allclose(second(x).relevance["x"], expected, rtol=1e-12, atol=0)
+    # The notes of a file know of the border as well: observing reads them.
+    second.save(tmp_path / "padded.lrp.pt2")
+    observed = lrp.load(tmp_path / "padded.lrp.pt2").observe("convolution")
+    assert torch.allclose(observed(x).relevance["x"], expected, rtol=1e-12, atol=0)
