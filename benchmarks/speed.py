@@ -114,7 +114,7 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--cases", nargs="+", choices=CASES, metavar="NAME", help="these, whether or not they have rows"
+        "--cases", nargs="+", choices=[*CASES, *COMPILED], metavar="NAME", help="these, whether or not they have rows"
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="of each contender (2 1)")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="those that a case has, of these (1 8)")
@@ -144,7 +144,7 @@ def main() -> None:
 def measure_cases(options: argparse.Namespace, console: Any) -> None:
     path = options.results / "speed.json"
     found = read(path)
-    wanted = {name: missing(CASES[name], options, found) for name in options.cases or CASES}
+    wanted = {name: missing(case, options, found) for name, case in CASES.items() if name in (options.cases or CASES)}
     wanted = {name: settings for name, settings in wanted.items() if settings}
     with reporting.progress(console) as progress:
         task = progress.add_task("", total=sum(len(settings) for settings in wanted.values()))
@@ -194,8 +194,10 @@ def measure_compilation(options: argparse.Namespace, console: Any) -> None:
     path = options.results / "speed.json"
     found = read(path)
     with reporting.progress(console) as progress:
-        task = progress.add_task("", total=len(COMPILED))
-        for name, case in COMPILED.items():
+        wanted = [n for n in COMPILED if (n in options.cases if options.cases else n not in found["compiled"])]
+        task = progress.add_task("", total=len(wanted))
+        for name in wanted:
+            case = COMPILED[name]
             wait_for_calm(options.patience, lambda text, at=name: progress.update(task, description=f"{at}, {text}"))
             progress.update(task, description=f"{name}: compile")
             with prepared(case, alone=True) as (_, made):

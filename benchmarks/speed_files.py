@@ -48,7 +48,7 @@ def prepare(case: Case, folder: Path, alone: bool = False) -> dict[str, Any]:
         seconds[what] = round(time.perf_counter() - start, 2)
 
     example = batch_of(network(case.network), 2)
-    shapes = {name: {0: torch.export.Dim("batch")} for name in example}
+    shapes = {name: {0: torch.export.Dim("batch")} for name in example} if case.open_batch else None
     model = network(case.network).build()
     composite = resolve_composite(case.composite, case.options)
     phases: dict[str, float] = {}
