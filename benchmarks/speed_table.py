@@ -134,8 +134,17 @@ def slower(case: Case, row: dict[str, Any]) -> list[str]:
     return [peer for peer, least in case.faster.items() if times[peer] is None or times[peer] < least]
 
 
+def smaller(row: dict[str, Any]) -> list[str]:
+    """Who explains with less memory than our `small` profile."""
+    explaining = [peer for peer in PEERS if peer != "torch-forward" and "peak" in row.get(peer, {})]
+    return [peer for peer in explaining if row[peer]["peak"] < row.get("small", {}).get("peak", 0.0)]
+
+
 def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
-    """For each target that was not met: the measured floor that stops it; then what was tried, and for which."""
+    """For each target that was not met: the measured floor that stops it; then what was tried, and for which.
+
+    And where somebody explains with less memory than the `small` profile does.
+    """
     tried: dict[str, list[str]] = {}
     for name, case in CASES.items():
         row = rows_of(found, name, MAIN)
@@ -155,6 +164,9 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
                     f"{title(peer)} takes {theirs:.2f} forwards: to be {least:g} times as fast is to explain in "
                     f"{theirs / least:.2f}, and products alone need {number(found['files'][name].get('floor'))}."
                 )
+        if leaner := smaller(row):
+            peaks = ", ".join(f"{title(peer)} {row[peer]['peak']:,.0f}" for peer in leaner)
+            said.append(f"The `small` profile's peak is {row['small']['peak']:,.0f} MB; smaller: {peaks}.")
         if said:
             yield " ".join((f"{case.title}:", *said))
             for key in case.tried:

@@ -305,6 +305,10 @@ def test_a_target_that_was_not_met_says_what_stops_it_and_what_was_tried() -> No
     assert "VGG16 `epsilon`: 2.50 forwards instead of 2.1. Products alone take 2.00 × the forward's, everything" in text
     assert "else 0.40 forwards. Zennit takes 4.41 forwards: to be 2.2 times as fast is to explain in 2.00, and" in text
     assert "(VGG16 `epsilon`)" in text
+    # 900 MB are less than the peers' 1,000 and 1,200.
+    assert "MB; smaller" not in text
+    found["rows"]["vgg16-epsilon"]["2x1"]["contenders"]["gradient"]["peak"] = 850.0
+    assert "peak is 900 MB; smaller: gradient × input 850." in speed_table.markdown(found)
     # 2.10 forwards are what was asked for; Zennit, 2.1 times as slow, is not as slow as was asked for.
     assert "instead of" not in speed_table.markdown(FOUND)
     assert "What stops the others" in speed_table.markdown(FOUND)
