@@ -26,6 +26,7 @@ import reporting
 import torch
 from faithful import images, quantus_metric, report, text
 from faithful.methods import METHODS
+from faithful.metrics import METRICS
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
@@ -75,12 +76,24 @@ def order() -> list[tuple[str, str]]:
     return [(name, method) for part in PARTS for name, model in part.MODELS.items() for method in model.methods]
 
 
+def missing(found: dict[str, Any]) -> dict[str, list[str]]:
+    """Methods without a row, by model and metric."""
+    known = {report.key(row) for row in found["rows"]}
+    lists = {
+        f"{model.title}, {METRICS[model.metric]}": [m for m in model.methods if (name, model.metric, m) not in known]
+        for part in PARTS
+        for name, model in part.MODELS.items()
+    }
+    return {title: names for title, names in lists.items() if names}
+
+
 def write(folder: Path, found: dict[str, Any]) -> None:
     """Tables and curves; the README's table only with the results that are published."""
-    reporting.write(folder / "faithfulness.md", report.markdown(found, SAME))
+    reporting.write(folder / "faithfulness.md", report.markdown(found, SAME, missing(found)))
     for (model, _), rows in report.groups(found["rows"], "flipping").items():
         report.draw(folder / report.picture_name(model), rows)
-    if folder == RESULTS:
+    # The README shows a complete run or none.
+    if folder == RESULTS and not missing(found):
         text_before = README.read_text(encoding="utf-8")
         if (made := report.with_summary(text_before, found)) != text_before:
             reporting.write(README, made)

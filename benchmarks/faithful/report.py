@@ -143,8 +143,8 @@ def parity_table(rows: Iterable[Row], same: Mapping[str, str]) -> str:
     return table(titles, lines, left=3) if lines else ""
 
 
-def markdown(found: Mapping[str, Any], same: Mapping[str, str]) -> str:
-    """All tables."""
+def markdown(found: Mapping[str, Any], same: Mapping[str, str], missing: Mapping[str, Sequence[str]] = {}) -> str:
+    """All tables; `missing`: methods of each model (by its title) that were not measured yet."""
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
     parts = [
         "# Faithfulness",
@@ -164,6 +164,8 @@ def markdown(found: Mapping[str, Any], same: Mapping[str, str]) -> str:
         parts += [flipping_table(rows) if metric == "flipping" else values_table(rows)]
         if metric == "flipping":
             parts += [f"![Curves of {rows[0]['title']}]({picture_name(model)})"]
+    if missing:
+        parts += ["## Not measured yet", *(f"- {title}: {', '.join(names)}" for title, names in missing.items())]
     failures = [row for row in found["rows"] if "failure" in row]
     if failures:
         parts += ["## What could not be run", *(f"- {r['model']}, {r['method']}: {r['failure']}" for r in failures)]
@@ -208,8 +210,9 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
                     linewidth=1.4,
                     label=f"{row['method']}  {row['abpc']:.3f}" if order == "morf" else None,
                 )
-        axis.set(xlabel="flipped, %", ylabel=unit, ylim=(0, None), xlim=(0, 100))
+        axis.set(xlabel="flipped, %", ylabel=unit, xlim=(0, 100))
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(0, 1)  # shared: only once both are drawn
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside right center", frameon=False, title="ABPC", fontsize=8)
     legend.set_alignment("left")
