@@ -6,11 +6,22 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
+from torch import fx
 
 from .graph_tools import arguments, is_tensor
 
 aten = torch.ops.aten
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
+
+
+def zero_padding(value: Any) -> tuple[fx.Node, tuple[int, ...]] | None:
+    """What a node of the graph puts zeros around, and how many; `None`: it does not, or not a known number of them."""
+    if not is_tensor(value) or value.target not in PADS or value.kwargs:
+        return None
+    inner, amounts, *rest = arguments(value)
+    zeros = all(fill in ("constant", 0, None) for fill in rest)
+    known = all(isinstance(amount, int) and amount >= 0 for amount in amounts)
+    return (inner, tuple(amounts)) if zeros and known else None
 
 
 def zero_border(value: Any) -> tuple[int, ...]:
@@ -20,12 +31,7 @@ def zero_border(value: Any) -> tuple[int, ...]:
     none.
     """
     amounts: tuple[int, ...] = ()
-    while is_tensor(value) and value.target in PADS:
-        inner, added, *rest = arguments(value)
-        if value.kwargs or any(fill not in ("constant", 0, None) for fill in rest):
-            break
-        if not all(isinstance(amount, int) and amount >= 0 for amount in added):
-            break
+    while (padding := zero_padding(value)) is not None:
+        value, added = padding
         amounts = tuple(first + second for first, second in zip_longest(amounts, added, fillvalue=0))
-        value = inner
     return amounts

@@ -16,13 +16,12 @@ import torch
 from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
-from .borders import PADS
+from .borders import zero_padding
 from .graph_tools import arguments
 from .inline import inline
 from .notes import note_of
 
 aten = torch.ops.aten
-ZEROS = (0, 0.0, None)
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,10 @@ def _is_sum(node: Any) -> bool:
 
 
 def _continues(node: Any) -> bool:
-    """Whether the sum is a term of another one and of nothing else, and has no name of its own."""
+    """Whether the sum is a term of another one like it and of nothing else, and has no name of its own."""
     users = list(node.users)
-    return len(users) == 1 and _is_sum(node) and _is_sum(users[0]) and "form" not in note_of(node)
+    of_another = len(users) == 1 and _is_sum(node) and _is_sum(users[0]) and _alike(node, users[0])
+    return of_another and "form" not in note_of(node)
 
 
 def _terms(root: fx.Node) -> list[Any]:
@@ -64,7 +64,7 @@ def _terms(root: fx.Node) -> list[Any]:
     waiting = list(reversed(arguments(root)))
     while waiting:  # a scan's sum is as deep as the scan is long
         term = waiting.pop()
-        if isinstance(term, fx.Node) and _is_sum(term) and _continues(term) and _alike(term, root):
+        if isinstance(term, fx.Node) and _continues(term):
             waiting += reversed(arguments(term))
         else:
             found.append(term)
@@ -98,13 +98,10 @@ def _rewrite(root: fx.Node) -> bool:
 
 def _piece(term: Any, root: fx.Node) -> Piece | None:
     """What a term holds between zeros along one dim; `None`: it is no such thing."""
-    if not isinstance(term, fx.Node) or term.target not in PADS or len(term.users) != 1 or term.kwargs:
+    padding = zero_padding(term)
+    if padding is None or len(term.users) != 1 or not _alike(term, root):
         return None
-    value, amounts, *rest = arguments(term)
-    if any(fill != "constant" and fill not in ZEROS for fill in rest) or not _alike(term, root):
-        return None
-    if not all(isinstance(amount, int) and amount >= 0 for amount in amounts):
-        return None
+    value, amounts = padding
     filled = [at // 2 for at, amount in enumerate(amounts) if amount]
     dim = value.meta["val"].dim() - 1 - filled[0] if len(set(filled)) == 1 else None
     if dim is None or not isinstance(size := value.meta["val"].shape[dim], int):

@@ -56,7 +56,12 @@ def _by_weights(
 
     q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
     inside = {term: op.inside(term.operand) for term in linear.terms}
-    return hand_on(op, linear, lambda part: [Message(q, weights[part], inside.get(part, 1.0))], constants)
+
+    def sent(part: Any) -> list[Message]:
+        ones = inside.get(part)
+        return [Message(q, weights[part], 1.0 if ones is None else ones)]
+
+    return hand_on(op, linear, sent, constants)
 
 
 @family_rule("linear map", "z-box")
@@ -83,10 +88,11 @@ def z_box(
     split_check(op, linear)
     sent: dict[Term, list[tuple[Tensor, Weight]]] = {}
     for term in linear.terms:
-        ends = _box(op, term, low, high)
+        ends, inside = _box(op, term, low, high), op.inside(term.operand)
+        if inside is not None:
+            ends = {side: end * inside for side, end in ends.items()}
         sides = sign_parts(term.weight()).items()
-        inside = op.inside(term.operand)
-        sent[term] = [(term.value(op) - ends[side] * inside, weight) for side, weight in sides]
+        sent[term] = [(term.value(op) - ends[side], weight) for side, weight in sides]
 
     def z() -> Tensor:
         return add_up([term.apply(x, weight) for term, pairs in sent.items() for x, weight in pairs])

@@ -67,8 +67,10 @@ class Term:
     def ones(self, op: Op) -> Tensor:
         """1 for every element of x, 0 for zeros that were put around it."""
         # Not `new_ones`: of several targets' relevance that would be as many tensors of ones.
-        ones = torch.ones(op.shape(self.operand), dtype=op.dtype(self.operand), device=op.device(self.operand))
-        return ones * op.inside(self.operand)
+        inside, shape = op.inside(self.operand), op.shape(self.operand)
+        if inside is not None:
+            return inside.expand(shape)
+        return torch.ones(shape, dtype=op.dtype(self.operand), device=op.device(self.operand))
 
     def is_nonnegative(self, op: Op) -> bool:
         """Whether x is known to be ≥ 0."""

@@ -166,15 +166,15 @@ class Op:
         """Whether the operand is known to be ≥ 0 for every input."""
         return name in self._nonnegative
 
-    def inside(self, name: str) -> Tensor | float:
-        """1 for what the operand held before zeros were put around it, 0 for those; the number 1: there are none.
+    def inside(self, name: str) -> Tensor | None:
+        """1 for what the operand held before zeros were put around it, 0 for those; `None`: there are none.
 
         Rules that measure from another value than 0 ask: a border has no pixels, whether a convolution puts it there or
         an op in front of it.
         """
         amounts = self._borders.get(name)
         if not amounts:
-            return 1.0
+            return None
         dims = len(amounts) // 2
         added = [first + last for first, last in zip(amounts[::2], amounts[1::2], strict=True)]
         sizes = [size - more for size, more in zip(self.shape(name)[-dims:], reversed(added), strict=True)]

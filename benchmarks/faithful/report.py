@@ -143,7 +143,9 @@ def parity_table(rows: Iterable[Row], same: Mapping[str, str]) -> str:
     return table(titles, lines, left=3) if lines else ""
 
 
-def markdown(found: Mapping[str, Any], same: Mapping[str, str], missing: Mapping[str, Sequence[str]] = {}) -> str:
+def markdown(
+    found: Mapping[str, Any], same: Mapping[str, str], missing: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """All tables; `missing`: methods of each model (by its title) that were not measured yet."""
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
     parts = [
