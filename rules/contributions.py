@@ -8,13 +8,25 @@ in floating point they cancel where one sign dominates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .linear_map import Constant, LinearMap, Message, Weight, add_up, clamp_sign, sign_parts, without_constants
+from .linear_map import (
+    Constant,
+    LinearMap,
+    Message,
+    Weight,
+    add_up,
+    clamp_sign,
+    scaled,
+    sign_parts,
+    without_constants,
+)
 from .op import Op
+from .relevance import signum
 
 SIGNS = (+1, -1)
 
@@ -76,21 +88,38 @@ class Direct:
 
 
 class HalfSums:
-    """Contributions from W and |W|: `2P = z + A`, `2N = z − A`."""
+    """Contributions from W and |W|: `2P = z + A`, `2N = z − A`.
+
+    Args:
+        op: the operation.
+        linear: its map.
+        constants: those of its constants that are reckoned with.
+        scale: A is `scale` times |W||x| + |b|, in `size` and in `pair` alike.
+    """
 
     multiple = 2
     """The contributions are this many times P and N; so are the messages."""
 
-    def __init__(self, op: Op, linear: LinearMap, constants: Sequence[Constant]) -> None:
-        self.op = op
+    def __init__(self, op: Op, linear: LinearMap, constants: Sequence[Constant], scale: float = 1.0) -> None:
+        self.op, self.scale = op, scale
         kept = len(constants) == len(linear.constants)
         self.z = op.output if kept else without_constants(op, linear)
         parts = linear.parts(constants)
-        self.size = add_up([part.apply(self._magnitude(part), abs(part.weight())) for part in parts])
+        self.size = add_up([part.apply(self._magnitude(part), self._strength(part)) for part in parts])
+
+    def _ratio(self, part: Any) -> Any:
+        """What x is multiplied by."""
+        return self.scale if part.is_nonnegative(self.op) else signum(part.value(self.op), self.scale)
 
     def _magnitude(self, part: Any) -> Any:
-        value = part.value(self.op)
-        return value if part.is_nonnegative(self.op) else abs(value)
+        """`scale · |x|`."""
+        x = part.value(self.op)
+        return abs(x) if self.scale == 1 and not part.is_nonnegative(self.op) else scaled(x, self._ratio(part))
+
+    def _strength(self, part: Any) -> Weight:
+        """`|W|`; a constant has no x that would bring the scale with it."""
+        strength = abs(part.weight())
+        return strength * self.scale if isinstance(part, Constant) and self.scale != 1 else strength
 
     def contributions(self, side: int) -> Tensor:
         """2P or 2N."""
@@ -108,7 +137,9 @@ class HalfSums:
         return self.pair(part, both, sizes)
 
     def pair(self, part: Any, q: Tensor, q_size: Tensor) -> list[Message]:
-        """`x ⊙ Wᵀq + |x| ⊙ |W|ᵀq_size`."""
-        weight = part.weight()
-        x = None if part.is_nonnegative(self.op) else abs(part.value(self.op))
-        return [Message(q, weight), Message(q_size, abs(weight), x)]
+        """`x ⊙ Wᵀq + scale · |x| ⊙ |W|ᵀq_size`."""
+        whole = self.scale == 1 and part.is_nonnegative(self.op)
+        by_size = Message(q_size, self._strength(part))
+        if not whole:
+            by_size = replace(by_size, x=self._magnitude(part), ratio=self._ratio(part))
+        return [Message(q, part.weight()), by_size]

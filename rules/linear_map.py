@@ -144,11 +144,13 @@ class Message:
         q: shaped like the result.
         weight: the part of the weights.
         x: the part of the input, 1 for a rule that does not look at it; `None` for all of the input.
+        ratio: what the input is multiplied by to be that part, where it is known.
     """
 
     q: Tensor
     weight: Weight
     x: Tensor | float | None = None
+    ratio: Tensor | float | None = None
 
 
 Messages = Callable[[Any], Sequence[Message]]
@@ -158,7 +160,7 @@ Messages = Callable[[Any], Sequence[Message]]
 def hand_on(op: Op, linear: LinearMap, messages: Messages, constants: Sequence[Constant] = ()) -> Flow:
     """The messages added up: relevance of the operands, of the weights where it is wanted, and the constants' share.
 
-    An operand's relevance is in unit form where every message is of the whole input.
+    An operand's relevance is in unit form where every message is of the whole input, or of a known multiple of it.
     """
     flow: dict[str, Relevance | None] = {}
     for term in linear.terms:
@@ -182,8 +184,15 @@ def _received(op: Op, term: Term, messages: Sequence[Message]) -> Relevance | No
     shares = [term.transpose(message.q, message.weight) for message in messages]
     if all(message.x is None for message in messages):
         return unit(add_up(shares))
-    inputs = [term.value(op) if message.x is None else message.x for message in messages]
-    return total(add_up([scaled(share, x) for share, x in zip(shares, inputs, strict=True)]))
+
+    def as_total() -> Tensor:
+        inputs = [term.value(op) if message.x is None else message.x for message in messages]
+        return add_up([scaled(share, x) for share, x in zip(shares, inputs, strict=True)])
+
+    ratios = [1.0 if message.x is None else message.ratio for message in messages]
+    if any(ratio is None for ratio in ratios):
+        return total(as_total())
+    return unit(add_up([scaled(share, ratio) for share, ratio in zip(shares, ratios, strict=True)]), as_total)
 
 
 def _weighed(op: Op, term: Term, messages: Sequence[Message]) -> Relevance | None:

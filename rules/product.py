@@ -38,8 +38,8 @@ def uniform(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
     """Half to each: `R_a = R_b = R/2`; in unit form `g_a = g ⊙ b / 2`."""
 
     def share(name: str, factor: str) -> Relevance:
-        halved = relevance.map(lambda r: 0.5 * (r * op.tensor(factor) if relevance.form == "unit" else r))
-        return halved.map(lambda r: sum_to_shape(r, op.shape(name)))
+        whole = relevance.rescaled(lambda g: g * op.tensor(factor))
+        return whole.map(lambda r: sum_to_shape(0.5 * r, op.shape(name)))
 
     return {name: share(name, factor) for name, factor in factors.items()}
 
@@ -53,7 +53,7 @@ def signal(op: Op, factors: dict[str, str], relevance: Relevance) -> Flow:
     """
     gate = op.option(GATE)
     name = factors[gate]
-    share = relevance.map(lambda r: r * op.tensor(gate) if relevance.form == "unit" else r)
+    share = relevance.rescaled(lambda g: g * op.tensor(gate))
     return {name: share.map(lambda r: sum_to_shape(r, op.shape(name))), gate: None}
 
 
@@ -65,7 +65,7 @@ def quotient(op: Op) -> None:
 @family_rule("quotient", "frozen-divisor")
 def frozen_divisor(op: Op, description: None, relevance: Relevance) -> Flow:
     """The divisor is held fixed: all to the dividend, `g_a = g / b`."""
-    share = relevance.map(lambda r: r / op.tensor("other") if relevance.form == "unit" else r)
+    share = relevance.rescaled(lambda g: g / op.tensor("other"))
     return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self"))), "other": None}
 
 

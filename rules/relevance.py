@@ -33,6 +33,10 @@ class Relevance:
         as_total = self.as_total
         return Relevance(function(self.tensor), self.form, None if as_total is None else lambda: function(as_total()))
 
+    def rescaled(self, function: Callable[[Tensor], Tensor]) -> Relevance:
+        """The same `R`, of a tensor whose `g` is what `function` makes of this one."""
+        return self if self.form == "total" else Relevance(function(self.tensor), "unit", self.as_total)
+
 
 def total(tensor: Tensor) -> Relevance:
     """Relevance given as `R`."""
@@ -50,6 +54,14 @@ def sign(z: Tensor) -> Tensor:
     Written without `where`, whose scalar branches are slow in onnxruntime on CPU.
     """
     return (z >= 0).to(z.dtype) * 2 - 1
+
+
+def signum(x: Tensor, size: float = 1.0) -> Tensor:
+    """`size · sgn x` with `sgn 0 = 0`; a subnormal x may get less.
+
+    A product and a clamp: `sign` takes onnxruntime on CPU seven times as long as either.
+    """
+    return (x * torch.finfo(x.dtype).max).clamp(-size, size)
 
 
 def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:

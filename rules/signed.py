@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from .contributions import SIGNS, Direct, HalfSums
-from .linear_map import LinearMap, Message, Weight, add_up, hand_on, scaled, sign_parts, split_check
+from .linear_map import LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
 from .op import Op
 from .registry import Flow, RuleError, family_rule
-from .relevance import TOTAL_STABILISER, Relevance, sign, total
+from .relevance import TOTAL_STABILISER, Relevance, divide, sign, signum, total
 
 DIRECT_FAN_IN = 64
 """Up to this many products per output z⁺ and αβ take the direct form: the half-sums over W and |W| cancel in float32
@@ -132,34 +132,56 @@ def gamma(
     split_check(op, linear)
     constants = linear.kept(bias)
     branch = _gamma_direct if _form(form, "half-sums") is Direct else _gamma_half_sums
-    return branch(op, linear, op.total(relevance), gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
+    return branch(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
 
 
 def _gamma_half_sums(
-    op: Op, linear: LinearMap, R: Tensor, gamma: float, epsilon: float, constants: Any, positive_only: bool
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    gamma: float,
+    epsilon: float,
+    constants: Any,
+    positive_only: bool,
 ) -> Flow:
     """`q = R / s(z + γ/2 (z + σA))`, `R_x = x ⊙ Wᵀ((1 + γ/2) q) + |x| ⊙ |W|ᵀ(γ/2 σ q)` with σ = sgn z, 0 for z = 0."""
-    parts = HalfSums(op, linear, constants)
     # Divided through by 1 + γ/2, so that the map through W takes q as it is.
-    extra, stabiliser = 0.5 * gamma / (1 + 0.5 * gamma), epsilon / (1 + 0.5 * gamma)
-    sigma = 1 if positive_only else torch.sign(op.output)
-    if not positive_only:
-        op.absorb("empty", lambda: R * (sigma == 0))
-    if not positive_only and len(constants) == len(linear.constants):
-        # The denominator has the sign of z.
-        side, size = sigma, parts.z.abs() + extra * parts.size
+    parts = HalfSums(op, linear, constants, scale=0.5 * gamma / (1 + 0.5 * gamma))
+    stabiliser = epsilon / (1 + 0.5 * gamma)
+    if positive_only:
+        z = parts.z + parts.size
+        q = q_size = divide(op.total(relevance), z, stabiliser)
+        op.absorb("stabiliser", lambda: q * (stabiliser * sign(z)))
+    elif relevance.form == "unit" and len(constants) == len(linear.constants):
+        # R is g ⊙ z: the sign of z, which the denominator has as well, is in it.
+        size = parts.z.abs()
+        share = relevance.tensor / (size + parts.size + stabiliser)
+        q, q_size = share * size, share * parts.z
+        op.absorb("stabiliser", lambda: q_size * stabiliser)
     else:
-        z = parts.z + extra * scaled(parts.size, sigma)
-        side, size = scaled(sign(z), abs(sigma)), z.abs()
-    q = R * side / (size + stabiliser)
-    op.absorb("stabiliser", lambda: q * (stabiliser * side))
-    more = extra * scaled(q, sigma)
-    return hand_on(op, linear, lambda part: parts.pair(part, q, more), constants)
+        R, sigma = op.total(relevance), signum(op.output)
+        op.absorb("empty", lambda: R * (1 - sigma * sigma))
+        if len(constants) == len(linear.constants):
+            side, size = sigma, parts.z.abs() + parts.size
+        else:
+            z = parts.z + parts.size * sigma
+            side, size = sign(z) * sigma.abs(), z.abs()
+        q = R * side / (size + stabiliser)
+        q_size = q * sigma
+        op.absorb("stabiliser", lambda: q * (stabiliser * side))
+    return hand_on(op, linear, lambda part: parts.pair(part, q, q_size), constants)
 
 
 def _gamma_direct(
-    op: Op, linear: LinearMap, R: Tensor, gamma: float, epsilon: float, constants: Any, positive_only: bool
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    gamma: float,
+    epsilon: float,
+    constants: Any,
+    positive_only: bool,
 ) -> Flow:
+    R = op.total(relevance)
     parts = Direct(op, linear, constants, partial(stressed, gamma=gamma))
     q: dict[int, Tensor] = {}
     for side in (+1,) if positive_only else SIGNS:

@@ -153,7 +153,7 @@ def test_relevance_that_does_not_arrive_is_booked(calls: Any, rule: str) -> None
             absorb=lambda cause, share: books.__setitem__(cause, books[cause] + float(share.sum())),
         )
         share = tensors(data.draw, *op.output.shape)
-        arriving = unit(share) if data.draw(st.booleans()) else total(share)
+        arriving = data.draw(st.sampled_from([total(share), unit(share), unit(share, lambda: share * op.output)]))
         options = {**RULES[rule]}
         if rule != "zero":
             options["epsilon"] = data.draw(st.sampled_from([1e-6, 0.1]))
@@ -171,6 +171,9 @@ def test_relevance_that_does_not_arrive_is_booked(calls: Any, rule: str) -> None
             for name, share in flow.items()
             if share is not None
         }
+        for name, passed in flow.items():
+            if passed is not None and passed.as_total is not None:
+                torch.testing.assert_close(passed.as_total(), arrived[name], rtol=1e-9, atol=1e-9)
         out = float(op.total(arriving).sum())
         scale = 1 + float(op.total(arriving).abs().sum()) + sum(float(R.abs().sum()) for R in arrived.values())
         assert sum(float(R.sum()) for R in arrived.values()) + sum(books.values()) == pytest.approx(

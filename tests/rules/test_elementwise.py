@@ -176,6 +176,22 @@ def test_broadcast_operands_get_the_sum() -> None:
     torch.testing.assert_close(flow["self"].tensor, (g * matrix).sum(0))
 
 
+@pytest.mark.parametrize("target", [aten.mul.Tensor, aten.div.Tensor], ids=str)
+def test_a_total_that_comes_with_the_unit_form_is_not_multiplied(target: Any) -> None:
+    # As an activation hands both on; a product gives g times a factor, but R as it is.
+    row, matrix = X[:3].clone(), torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
+    g = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
+    op = Op.eager(target, matrix, row)
+
+    alone, both = propagate(op, unit(g)), propagate(op, unit(g, lambda: g * op.output))
+
+    for name, share in both.items():
+        if share is not None:
+            assert share.as_total is not None
+            torch.testing.assert_close(share.tensor, alone[name].tensor)
+            torch.testing.assert_close(share.as_total(), alone[name].tensor * op.tensor(name))
+
+
 def test_a_cast_returns_relevance_in_the_operands_dtype() -> None:
     x = torch.randn(4)
     op = Op.eager(aten._to_copy.default, x, dtype=torch.float64)
