@@ -82,10 +82,11 @@ def section(name: str, row: dict[str, Any]) -> str:
     lines = [[kind, *cells(plain, [kind]), *cells(ours, [kind])] for kind in large]
     lines.append(["others", *(cell for of in (plain, ours) for cell in cells(of, set(kinds) - set(large)))])
     lines.append(["**all**", *(cell for of in (plain, ours) for cell in cells(of, kinds))])
-    products, rest = shares(row)
+    products, layout, rest = shares(row)
     said = (
         f"A run without the profiler: {plain['run']:.1f} and {ours['run']:.1f} ms, {ours['run'] / plain['run']:.2f} "
-        f"forwards. Products alone: {products:.2f} × the forward's; everything else: {rest:.2f} forwards."
+        f"forwards. Products alone: {products:.2f} × the forward's; the runtime's changes of layout around them: "
+        f"{layout:.2f} forwards; everything else: {rest:.2f}."
     )
     titles = ("operator", "forward, ms", "nodes", "explainer, ms", "nodes")
     return "\n\n".join((f"## {CASES[name].title}", table(titles, lines, left=1), said))

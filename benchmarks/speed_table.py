@@ -13,6 +13,8 @@ NOISE = 0.1
 """Cores taken by other processes from which on a row is called noisy; and the spread, as a share of the median."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 """onnxruntime's operators that the floor counts."""
+LAYOUT = ("ReorderInput", "ReorderOutput")
+"""Those that it puts around its convolutions by itself: these work on blocks of channels."""
 MARKS = ("<!-- speed: written by benchmarks/speed.py -->", "<!-- end of speed -->")
 
 
@@ -155,8 +157,13 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
         if case.target is not None and ratio > case.target:
             said.append(f"{ratio:.2f} forwards instead of {case.target:g}.")
         if said and name in profiles:
-            products, rest = shares(profiles[name])
-            said.append(f"Products alone take {products:.2f} × the forward's, everything else {rest:.2f} forwards.")
+            products, layout, rest = shares(profiles[name])
+            said.append(
+                f"Products alone take {products:.2f} × the forward's, the runtime's own changes of layout around them "
+                f"{layout:.2f} forwards, everything else {rest:.2f}."
+            )
+            if products + layout > case.target:
+                said.append(f"The floor is {products + layout:.2f}: products and layout, as the runtime does them.")
         for peer in behind:
             if "ratio" in row.get(peer, {}):
                 theirs, least = row[peer]["ratio"], case.faster[peer]
@@ -175,11 +182,15 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
         yield f"{TRIED[key]} ({', '.join(titles)})"
 
 
-def shares(profile: Mapping[str, Any]) -> tuple[float, float]:
-    """Of a row of speed_profile.py: our products in the forward's, and everything else in forwards."""
+def shares(profile: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Of a row of speed_profile.py: our products in the forward's; changes of layout, everything else in forwards."""
     total = {who: sum(ms for ms, _ in profile[who]["ops"].values()) for who in (REFERENCE, OURS)}
-    products = {who: sum(profile[who]["ops"].get(kind, [0])[0] for kind in PRODUCTS) for who in (REFERENCE, OURS)}
-    return products[OURS] / products[REFERENCE], (total[OURS] - products[OURS]) / total[REFERENCE]
+    products, layout = (
+        {who: sum(profile[who]["ops"].get(kind, [0])[0] for kind in kinds) for who in (REFERENCE, OURS)}
+        for kinds in (PRODUCTS, LAYOUT)
+    )
+    rest = total[OURS] - products[OURS] - layout[OURS]
+    return products[OURS] / products[REFERENCE], layout[OURS] / total[REFERENCE], rest / total[REFERENCE]
 
 
 def settings(found: dict[str, Any]) -> list[str]:

@@ -154,6 +154,8 @@ LAST = (
     "gradient-shap",
     "random",
 )
+FEWER = ("integrated-gradients-blurred(1)", "integrated-gradients-blurred(5)")
+"""What integrated gradients owe to their twenty points."""
 # On a network of convolutions and ReLUs attnlrp and cp-lrp are gradient × input, which captum computes.
 CNN = (
     *(name for name in OURS if not name.startswith(("attnlrp", "cp-lrp"))),
@@ -165,16 +167,17 @@ FASHION_CNN = (
     *("epsilon", "epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon-gamma-box(0.1)", "dynamic-lrp"),
     *("attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.05)"),
     *("attnlrp-gamma(0.25, 0.05)-averaged", "attnlrp-gamma(0.25, 0.05)-blurred"),
-    "attnlrp-gamma(0.25, 0.05)-averaged-blurred",
+    *("attnlrp-gamma(0.25, 0.05)-averaged-blurred", "attnlrp-gamma(0.05, 0.01)-averaged-blurred"),
     *("zennit epsilon", "zennit epsilon-plus", "zennit epsilon-alpha2-beta1", "zennit epsilon-gamma-box"),
-    *LAST,
+    *(*LAST, *FEWER),
 )
 # Zennit's composites differ on convolutions alone, and the transformer has but one, which comes first.
 VIT = (
     *("epsilon", "attnlrp", "cp-lrp", "dynamic-lrp", "attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.05)"),
     *("cp-lrp-gamma(0.25, 0.05)", "attnlrp-gamma(0, 0)-averaged", "attnlrp-gamma(0, 0)-blurred"),
-    *("attnlrp-gamma(0, 0)-averaged-blurred", *(name for name in METHODS if name.startswith("lxt"))),
-    *LAST,
+    *("attnlrp-gamma(0, 0)-averaged-blurred", "attnlrp-gamma(0.05, 0.01)-averaged-blurred"),
+    *(name for name in METHODS if name.startswith("lxt")),
+    *(*LAST, *FEWER),
 )
 SOME = (
     *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp-gamma(1, 0.05)", "attnlrp-gamma(10, 0.5)"),

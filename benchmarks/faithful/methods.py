@@ -129,6 +129,8 @@ def averaged(conv: float, linear: float, points: int, blurred: bool, subject: Su
 TOLD = "from the blurred image: it is told what flipped places show"
 DRAWS = 20
 """Samples of SmoothGrad and GradientSHAP, and points of integrated gradients and of averages along a path."""
+FEWER = (1, 5)
+"""Points of integrated gradients where it is asked what they owe to their number."""
 AVERAGED = ((0.0, 0.0), (0.05, 0.01), (0.25, 0.05))
 """γ of convolutions and dense layers behind the first map."""
 GAMMAS = ((0.05, 0.01), (0.25, 0.05))
@@ -241,20 +243,21 @@ def _smooth(subject: Subject, _: slice) -> dict[str, Any]:
     return {"nt_type": "smoothgrad", "nt_samples": DRAWS, "nt_samples_batch_size": 1, "stdevs": deviation}
 
 
+def _path(points: int, blurred: bool, subject: Subject, rows: slice) -> dict[str, Any]:
+    told = {"baselines": subject.replacement[rows]} if blurred else {}
+    return {"n_steps": points, "internal_batch_size": len(subject.x[rows]), **told}
+
+
 CAPTUM: dict[str, Method] = {
     "gradient-x-input": _captum("InputXGradient"),
-    "integrated-gradients": _captum(
-        "IntegratedGradients", lambda s, rows: {"n_steps": DRAWS, "internal_batch_size": len(s.x[rows])}
-    ),
-    "integrated-gradients-blurred": _captum(
-        "IntegratedGradients",
-        lambda s, rows: {
-            "n_steps": DRAWS,
-            "internal_batch_size": len(s.x[rows]),
-            "baselines": s.replacement[rows],
-        },
-        TOLD,
-    ),
+    "integrated-gradients": _captum("IntegratedGradients", partial(_path, DRAWS, False)),
+    "integrated-gradients-blurred": _captum("IntegratedGradients", partial(_path, DRAWS, True), TOLD),
+    **{
+        f"integrated-gradients-blurred({points})": _captum(
+            "IntegratedGradients", partial(_path, points, True), f"{TOLD}; {points} of the {DRAWS} points"
+        )
+        for points in FEWER
+    },
     "smoothgrad": _captum("Noise Saliency", _smooth),
     "saliency": _captum("Saliency"),
     "gradient-shap": _captum("GradientShap", lambda s, _: {"n_samples": DRAWS, "baselines": s.background}),
