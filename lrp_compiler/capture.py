@@ -62,8 +62,10 @@ def capture(
     Raises:
         CaptureError: the module is in training mode, or torch.export cannot trace it.
         FormatError: the file is no exported program.
-        InputError: a module came without example inputs, or a program with some.
+        InputError: a module came without example inputs or with a bare tensor, or a program with some.
     """
+    if isinstance(args, torch.Tensor):
+        raise InputError("The example inputs are one tensor, but a model takes a sequence of them: write (x,).")
     if isinstance(model, torch.nn.Module):
         program = _export(model, tuple(args), dict(kwargs or {}), dynamic_shapes)
     elif args or kwargs or dynamic_shapes is not None:

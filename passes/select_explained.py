@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrp_compiler.errors import InputError
 
+from .canonicalise import canonicalise
 from .decompositions import DECOMPOSITIONS
 from .graph_tools import add_constant, attribute, call, is_tensor, outputs
 from .target import Step, Target
@@ -98,6 +99,7 @@ def splice(module: fx.GraphModule, function: Callable[..., Tensor], nodes: Seque
     fake_mode = values[0].fake_mode
     with torch.no_grad(), fake_mode:
         traced = make_fx(function, decomposition_table=DECOMPOSITIONS, pre_dispatch=True)(*values)
+        canonicalise(traced)
     copies: dict[fx.Node, fx.Node] = dict(zip(traced.graph.find_nodes(op="placeholder"), nodes, strict=True))
     with module.graph.inserting_before(module.graph.output_node()):
         for node in traced.graph.nodes:

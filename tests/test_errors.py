@@ -181,6 +181,13 @@ def test_the_graph_of_a_failed_export_is_not_dumped(capfd: pytest.CaptureFixture
     assert "class GraphModule" not in captured.err
 
 
+def test_a_bare_tensor_is_no_sequence_of_inputs() -> None:
+    with pytest.raises(InputError) as raised:
+        lrp.compile(net(), torch.zeros(2, 3))
+
+    assert "(x,)" in sentence(raised)
+
+
 def test_missing_example_inputs_are_asked_for() -> None:
     with pytest.raises(InputError) as raised:
         lrp.compile(net())

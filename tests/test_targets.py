@@ -240,6 +240,14 @@ def test_a_function_of_the_outputs_is_traced_with_the_model() -> None:
     close(explain(margin, model=SEGMENTER)["x"], by_function(margin, X, model=SEGMENTER))
 
 
+def test_a_function_may_pick_the_largest() -> None:
+    def lead(out: dict[str, Tensor]) -> Tensor:
+        scores = out["map"].mean((2, 3))
+        return scores.max(-1).values - scores.topk(2).values[:, 1]
+
+    close(explain(lead, model=SEGMENTER)["x"], by_function(lead, X, model=SEGMENTER))
+
+
 def test_a_loaded_explainer_of_a_function_runs_and_refuses_an_audit(tmp_path: Path) -> None:
     explainer = lrp.compile(NET, (X,), target=lambda out: out[:, 0] - 2 * out[:, 1])
     explainer.save(tmp_path / "m.lrp.pt2")
