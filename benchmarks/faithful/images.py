@@ -177,7 +177,7 @@ VIT = (
     *("cp-lrp-gamma(0.25, 0.05)", "attnlrp-gamma(0, 0)-averaged", "attnlrp-gamma(0, 0)-blurred"),
     *("attnlrp-gamma(0, 0)-averaged-blurred", "attnlrp-gamma(0.05, 0.01)-averaged-blurred"),
     *(name for name in METHODS if name.startswith("lxt")),
-    *(*LAST, *FEWER),
+    *(*LAST, *FEWER, "integrated-gradients-blurred, norms fixed"),
 )
 SOME = (
     *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp-gamma(1, 0.05)", "attnlrp-gamma(10, 0.5)"),

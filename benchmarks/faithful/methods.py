@@ -217,11 +217,37 @@ NOISE = 0.15
 """SmoothGrad's deviation, as a share of the range of pixels (Smilkov et al.: 10 to 20 %)."""
 
 
-def captum(name: str, options: Callable[[Subject, slice], dict[str, Any]], subject: Subject) -> Tensor:
+class FixedNorm(nn.Module):
+    """A layer norm over the last dim whose deviation is a constant to the gradient, as it is to LRP."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`, `[…, features]`, normalised."""
+        deviation = (x.var(-1, correction=0, keepdim=True) + self.norm.eps).sqrt().detach()
+        return (x - x.mean(-1, keepdim=True)) / deviation * self.norm.weight + self.norm.bias
+
+
+def with_fixed_norms(model: nn.Module) -> nn.Module:
+    """A copy of the model; its results are the same."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.LayerNorm):
+                setattr(parent, name, FixedNorm(child))
+    return model
+
+
+def captum(
+    name: str, options: Callable[[Subject, slice], dict[str, Any]], fixed_norms: bool, subject: Subject
+) -> Tensor:
     """captum 0.9; a method "Noise X" is X behind a NoiseTunnel."""
     from captum import attr
 
-    made = getattr(attr, name.removeprefix("Noise "))(subject.model)
+    model = with_fixed_norms(subject.model) if fixed_norms else subject.model
+    made = getattr(attr, name.removeprefix("Noise "))(model)
     made = attr.NoiseTunnel(made) if name.startswith("Noise ") else made
 
     def explain(rows: slice) -> Tensor:
@@ -233,9 +259,12 @@ def captum(name: str, options: Callable[[Subject, slice], dict[str, Any]], subje
 
 
 def _captum(
-    name: str, options: Callable[[Subject, slice], dict[str, Any]] = lambda _, __: {}, about: str = ""
+    name: str,
+    options: Callable[[Subject, slice], dict[str, Any]] = lambda _, __: {},
+    about: str = "",
+    fixed_norms: bool = False,
 ) -> Method:
-    return Method("peer", partial(captum, name, options), about=about)
+    return Method("peer", partial(captum, name, options, fixed_norms), about=about)
 
 
 def _smooth(subject: Subject, _: slice) -> dict[str, Any]:
@@ -258,6 +287,12 @@ CAPTUM: dict[str, Method] = {
         )
         for points in FEWER
     },
+    "integrated-gradients-blurred, norms fixed": _captum(
+        "IntegratedGradients",
+        partial(_path, DRAWS, True),
+        f"{TOLD}; the deviations of layer norms are constants, as to LRP",
+        fixed_norms=True,
+    ),
     "smoothgrad": _captum("Noise Saliency", _smooth),
     "saliency": _captum("Saliency"),
     "gradient-shap": _captum("GradientShap", lambda s, _: {"n_samples": DRAWS, "baselines": s.background}),

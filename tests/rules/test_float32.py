@@ -9,6 +9,7 @@ from torch import Tensor
 from unrolled import Case, table
 
 from lrp_compiler.rules import propagate, total, unit
+from lrp_compiler.rules.relevance import signum
 
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {
@@ -186,3 +187,13 @@ def test_a_neuron_with_contributions_of_one_sign_does_not_disturb_the_others(sid
     result = total_of(case, total(R), "alpha-beta", form=form).flatten()
 
     assert (result - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_signum_is_exact_for_every_normal_number(dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    x = torch.tensor([0.0, -0.0, info.tiny, -info.tiny, 1.0, -3.0, info.max, torch.inf, -torch.inf], dtype=dtype)
+
+    assert torch.equal(signum(x), torch.sign(x))
+    assert torch.equal(signum(x, 0.25), 0.25 * torch.sign(x))
+    assert signum(torch.tensor(torch.nan, dtype=dtype)).isnan()
