@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial test test-all lint types clean
+.PHONY: help demo pictures tutorial test test-all faithful lint types clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/.test  ## the tests, without those marked heavy
 
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2 -m ""
+
+faithful: $(VENV)/.faithfulness  ## does relevance beat chance on real networks? two minutes
+	$(BIN)/python benchmarks/faithfulness.py --quick
 
 lint: $(VENV)/.dev  ## formatting and lint
 	$(BIN)/ruff format --check .
@@ -53,6 +56,10 @@ $(VENV)/.demo: $(VENV)/.library
 
 $(VENV)/.pictures: $(VENV)/.library
 	$(PIP) --editable ".[pictures]"
+	@touch $@
+
+$(VENV)/.faithfulness: $(VENV)/.library
+	$(PIP) --editable ".[faithfulness]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.library

@@ -12,10 +12,10 @@ For every network at its published width, batch 1, float32, in a process of its 
              at this budget; and how far torch's is from what it is at budget 1
 
 torch runs the explainer's GraphModule. onnxruntime runs the file under `lrp_compiler.runtime.lean_options`: by default
-it would keep the memory of a value for a later one of the same size, its arena never gives back what it took, and its
-pattern reserves the first run's total at once. Both run with blocks above 64 KiB mapped one by one
-(MALLOC_MMAP_THRESHOLD_), so that what is freed leaves the process. Rows are kept in results/memory.json, the table in
-results/memory.md.
+it would keep the memory of a value for a later one of the same size, and its pattern reserves the first run's total at
+once. Here it runs without its arena as well, which keeps what it took for the next run, whose peak could not be seen.
+Both run with blocks above 64 KiB mapped one by one (MALLOC_MMAP_THRESHOLD_), so that what is freed leaves the process.
+Rows are kept in results/memory.json, the table in results/memory.md.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ def in_onnxruntime(name: str, budget: float, repeat: int) -> dict[str, Any]:
         subprocess.run(command, check=True, stdout=sys.stderr)
         inputs = dict(numpy.load(Path(folder) / "inputs.npz"))
         options = lean_options()
+        options.enable_cpu_mem_arena = False
         options.intra_op_num_threads = 2
 
         def session(kind: str) -> Any:

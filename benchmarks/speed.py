@@ -5,7 +5,8 @@ alive and told over a pipe to run once, so that their runs alternate in time (A 
 
     forward          the plain model, exported by torch.onnx (dynamo), in onnxruntime
     explainer        our ONNX file, by the same options; an explanation includes its forward
-    small            our file of the `small` profile, under `lean_options`
+    small            our file of the `small` profile, under `lean_options`; where that is not the least memory of all,
+                     with a memory budget of ¼ and weights not folded (the notes below the tables say where)
     torch-explainer  our explainer in PyTorch
     torch-forward    the model in PyTorch
     gradient         gradient × input

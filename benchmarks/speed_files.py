@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from speed_cases import Case
+from speed_cases import LEAST, Case
 from speed_worker import WorkerError
 
 BUILD = Path(__file__).resolve().parents[1] / "build" / "speed"
@@ -70,7 +70,10 @@ def prepare(case: Case, folder: Path, alone: bool = False) -> dict[str, Any]:
     nodes = [len(explainer.forward.graph.nodes), len(explainer.module.graph.nodes)]
     if alone:
         return {"seconds": seconds, "phases": phases, "nodes": nodes}
-    explainer.to_onnx(folder / FILES["small"], profile="small")
+    small = explainer
+    if case.least:
+        small = lrp.compile(model, kwargs=example, composite=composite, dynamic_shapes=shapes, memory_budget=LEAST)
+    small.to_onnx(folder / FILES["small"], profile="small")
     explainer.save(folder / EXPLAINER)
     with timed("plain"), quiet(output=True):
         options: dict[str, Any] = {"dynamo": True, "opset_version": 20, "verbose": False, "dynamic_shapes": shapes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speed_cases import CASES, COMPILED, CONTENDERS, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
+from speed_cases import CASES, COMPILED, CONTENDERS, LEAST, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
 
 MAIN = "2x1"
 """The setting that the targets are stated for: 2 threads, batch 1."""
@@ -282,6 +282,12 @@ def notes(found: dict[str, Any]) -> Iterable[str]:
     for name in found["rows"]:
         if CASES[name].note:
             yield f"{CASES[name].title}: {CASES[name].note}"
+        if CASES[name].least:
+            yield (
+                f"{CASES[name].title}: here `small` is the least memory that there is: few promises are kept "
+                f"(`memory_budget={LEAST:g}`), nothing that follows from weights alone is "
+                "(`lean_options(fold_weights=False)`)."
+            )
         peers = {who: measured for who, measured in rows_of(found, name, MAIN).items() if "cosine" in measured}
         if peers:
             listed = ", ".join(f"{title(who)} {number(m['cosine'], '.4f')}" for who, m in peers.items())

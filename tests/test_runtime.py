@@ -223,8 +223,9 @@ def test_session_options_and_providers_pass_through() -> None:
     assert explainer._session.get_session_options().intra_op_num_threads == 1
 
 
-def test_lean_options_give_the_same() -> None:
-    lean = OnnxExplainer(doubler(), session_options=lean_options())
+@pytest.mark.parametrize("fold_weights", [True, False])
+def test_lean_options_give_the_same(fold_weights: bool) -> None:
+    lean = OnnxExplainer(doubler(), session_options=lean_options(fold_weights=fold_weights))
     assert not lean_options().enable_mem_reuse
     np.testing.assert_array_equal(lean(x_of(2)).relevance["x"], 2 * x_of(2) ** 2)
 

@@ -22,7 +22,7 @@ from faithful.metrics import flipping_row
 
 SEED = 0
 FASHION_IMAGES, QUICK_FASHION_IMAGES = 2000, 200
-QUICK_PHOTOS = 10
+QUICK_PHOTOS = 8
 
 # ── what is explained ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -190,7 +190,7 @@ MODELS: dict[str, Model] = {
     "efficientnet_lite2": Model("EfficientNet-Lite2", partial(_efficientnet, 2), SOME),
     "squeezenet1_1": Model("SqueezeNet 1.1", _squeezenet, SOME),
     "cnn_fashion_mnist": Model(
-        "CNN on Fashion-MNIST", partial(_fashion, "cnn_fashion_mnist", 1, 4, "onnxruntime"), FASHION_CNN, QUICK
+        "CNN on Fashion-MNIST", partial(_fashion, "cnn_fashion_mnist", 1, 4, "onnxruntime"), FASHION_CNN
     ),
     "vit_fashion_mnist": Model("ViT on Fashion-MNIST", partial(_fashion, "vit_fashion_mnist", 4, 2, "torch"), VIT),
 }

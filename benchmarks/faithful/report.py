@@ -89,6 +89,26 @@ def summary(found: Mapping[str, Any]) -> str:
     return table(titles, lines, left=3)
 
 
+def answers(found: Mapping[str, Any]) -> str:
+    """A sentence: how often the most relevant token lies in the answer, by the best of each."""
+    (rows,) = groups(found["rows"], "answer").values()
+    kinds = {
+        "ours": [row for row in rows if row["family"] == "ours"],
+        "the same rules in a peer": [row for row in rows if "difference" in row],
+        "the best of the others": [row for row in rows if row["family"] == "peer" and "difference" not in row],
+        "chance": [row for row in rows if row["family"] == "baseline"],
+    }
+    said = []
+    for kind, of in kinds.items():
+        if of:
+            row = max(of, key=lambda row: row["values"]["top-1"])
+            said.append(f"{kind} {number(row['values']['top-1'], row['intervals']['top-1'])} (`{row['method']}`)")
+    return (
+        f"{rows[0]['title']}, {rows[0]['samples']} answered from their context: how often the most relevant token of "
+        f"the prompt is part of the answer. {'; '.join(said).capitalize()}."
+    )
+
+
 def paired(first: Row, second: Row) -> str:
     """Difference of two methods on the same inputs."""
     mean, bounds = difference(np.array(first["abpc_samples"]), np.array(second["abpc_samples"]), first["seed"])
@@ -178,7 +198,8 @@ def with_summary(readme: str, found: Mapping[str, Any]) -> str:
     """The README with its table made anew; as it is, if it has no marks for one."""
     before, start, rest = readme.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    return "\n\n".join((before + start, summary(found), end + after)) if start and end else readme
+    made = "\n\n".join((summary(found), answers(found)))
+    return "\n\n".join((before + start, made, end + after)) if start and end else readme
 
 
 # ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,17 +14,18 @@ EXPLAINER = "explainer.lrp.pt2"
 
 def make(name: str, case: Case, folder: Path, threads: int) -> Callable[[dict[str, Any]], Any]:
     if name in FILES:
-        return in_onnxruntime(folder / FILES[name], threads, lean=name == "small")
+        lean = {"fold_weights": not case.least} if name == "small" else None
+        return in_onnxruntime(folder / FILES[name], threads, lean)
     return in_torch(folder / EXPLAINER, threads, name == "torch-compile")
 
 
-def in_onnxruntime(path: Path, threads: int, lean: bool) -> Callable[[dict[str, Any]], Any]:
+def in_onnxruntime(path: Path, threads: int, lean: dict[str, Any] | None) -> Callable[[dict[str, Any]], Any]:
     """All outputs, by the same options for everybody but `lean`; torch is not imported."""
     import onnxruntime
 
     from lrp_compiler.runtime import lean_options
 
-    options = lean_options() if lean else onnxruntime.SessionOptions()
+    options = onnxruntime.SessionOptions() if lean is None else lean_options(**lean)
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)[-1]
