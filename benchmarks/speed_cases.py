@@ -74,11 +74,12 @@ ROBERTA_NOTE = "LXT has no RoBERTa: its BERT of the same sizes stands in for it.
 VIT_NOTE = "LXT's own recipe for torchvision's ViT holds attention patterns fixed (CP-LRP): it computes less."
 TRIED = {
     "maps": (
-        "Tried on maps: the stabiliser behind a ReLU without `Sign` and `Abs` (kept), "
-        "disjoint pools without indices (kept), denominators as biases of their convolutions "
-        "(kept), `Softsign` for a/(a + ε), `Where` and `DepthToSpace` (no gain: each slower than what it replaces). "
-        "What is left are passes over memory, and the runtime's changes of layout around them: its convolutions work "
-        "on blocks of channels, its elementwise operators do not."
+        "Tried on maps: the stabiliser behind a ReLU without `Sign` and `Abs` (kept), disjoint pools without indices, "
+        "by pools of their windows' corners (kept), denominators as biases of their convolutions (kept), `Softsign` "
+        "for a/(a + ε), `Where` and `DepthToSpace` (no gain: each slower than what it replaces). Not done: the factor "
+        "a/(a + ε) behind a pool at the pooled size, since then no value of the graph is the relevance of what the "
+        "pool reads. What is left are passes over memory, and the runtime's changes of layout around them: its "
+        "convolutions work on blocks of channels, its elementwise operators do not."
     ),
     "strides": (
         "A strided convolution's transpose is `ConvTranspose`, which the runtime does not run on blocks of channels "

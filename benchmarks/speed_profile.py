@@ -27,13 +27,18 @@ from speed_files import prepared
 from speed_table import shares, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 FEWEST = 0.01
 """Kinds of operators that take less than this share of the explanation are put together."""
 
 
 def profile(path: Path, inputs: Path, threads: int, runs: int) -> dict[str, Any]:
-    """One file's time by kind of operator: {"run": ms, "ops": {kind: [ms, nodes]}}."""
+    """One file's time by kind of operator: {"run": ms, "ops": {kind: [ms, nodes]}, "rules": {rule: ms}}.
+
+    `rules`: of the elementwise operations that a rule consists of (see `ARITHMETIC`), which the file's nodes name.
+    """
     import numpy as np
+    import onnx
     import onnxruntime
 
     given = dict(np.load(inputs))
@@ -65,7 +70,13 @@ def profile(path: Path, inputs: Path, threads: int, runs: int) -> dict[str, Any]
     for name, taken in nodes.items():
         ops[kinds[name]][0] += statistics.median(taken)
         ops[kinds[name]][1] += 1
-    return {"run": 1e3 * statistics.median(seconds), "ops": dict(ops)}
+    rules: dict[str, float] = defaultdict(float)
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        about = {entry.key: entry.value for entry in node.metadata_props}
+        name = f"{node.name}_kernel_time"
+        if about.get("lrp.phase") == "relevance" and node.op_type in ARITHMETIC and name in nodes:
+            rules[about.get("lrp.rule", "")] += statistics.median(nodes[name])
+    return {"run": 1e3 * statistics.median(seconds), "ops": dict(ops), "rules": dict(rules)}
 
 
 def markdown(rows: dict[str, Any]) -> str:
@@ -82,11 +93,12 @@ def section(name: str, row: dict[str, Any]) -> str:
     lines = [[kind, *cells(plain, [kind]), *cells(ours, [kind])] for kind in large]
     lines.append(["others", *(cell for of in (plain, ours) for cell in cells(of, set(kinds) - set(large)))])
     lines.append(["**all**", *(cell for of in (plain, ours) for cell in cells(of, kinds))])
-    products, layout, rest = shares(row)
+    took = shares(row)
     said = (
         f"A run without the profiler: {plain['run']:.1f} and {ours['run']:.1f} ms, {ours['run'] / plain['run']:.2f} "
-        f"forwards. Products alone: {products:.2f} × the forward's; the runtime's changes of layout around them: "
-        f"{layout:.2f} forwards; everything else: {rest:.2f}."
+        f"forwards. Products alone: {took.products:.2f} × the forward's; the runtime's changes of layout around them: "
+        f"{took.layout:.2f} forwards; what the rules add, multiply and divide: {took.rules:.2f}; all else: "
+        f"{took.rest:.2f}."
     )
     titles = ("operator", "forward, ms", "nodes", "explainer, ms", "nodes")
     return "\n\n".join((f"## {CASES[name].title}", table(titles, lines, left=1), said))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from speed_cases import CASES, COMPILED, CONTENDERS, LEAST, OURS, PEERS, REFERENCE, SERIES, TRIED, Case
 
@@ -157,13 +157,18 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
         if case.target is not None and ratio > case.target:
             said.append(f"{ratio:.2f} forwards instead of {case.target:g}.")
         if said and name in profiles:
-            products, layout, rest = shares(profiles[name])
+            took = shares(profiles[name])
             said.append(
-                f"Products alone take {products:.2f} × the forward's, the runtime's own changes of layout around them "
-                f"{layout:.2f} forwards, everything else {rest:.2f}."
+                f"Products alone take {took.products:.2f} × the forward's, the runtime's changes of layout around them "
+                f"{took.layout:.2f} forwards, the rules' own arithmetic {took.rules:.2f}, all else {took.rest:.2f}."
             )
-            if products + layout > case.target:
-                said.append(f"The floor is {products + layout:.2f}: products and layout, as the runtime does them.")
+            if (least := took.products + took.layout) > case.target:
+                said.append(f"The floor is {least:.2f}: products and layout, as the runtime does them.")
+            elif (least := least + took.rules) > case.target:
+                said.append(
+                    f"The floor is {least:.2f}: products, layout and the rules' arithmetic, as the runtime does them; "
+                    "it has no single operator for R · a / (a + ε)."
+                )
         for peer in behind:
             if "ratio" in row.get(peer, {}):
                 theirs, least = row[peer]["ratio"], case.faster[peer]
@@ -182,15 +187,30 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
         yield f"{TRIED[key]} ({', '.join(titles)})"
 
 
-def shares(profile: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Of a row of speed_profile.py: our products in the forward's; changes of layout, everything else in forwards."""
+class Shares(NamedTuple):
+    """Of the time of an explanation."""
+
+    products: float
+    """As a multiple of the forward's."""
+    layout: float
+    """The runtime's changes of layout, in forwards."""
+    rules: float
+    """What the rules add, multiply and divide, element by element, in forwards; not what a pool routes."""
+    rest: float
+    """In forwards."""
+
+
+def shares(profile: Mapping[str, Any]) -> Shares:
+    """Of a row of speed_profile.py."""
     total = {who: sum(ms for ms, _ in profile[who]["ops"].values()) for who in (REFERENCE, OURS)}
     products, layout = (
         {who: sum(profile[who]["ops"].get(kind, [0])[0] for kind in kinds) for who in (REFERENCE, OURS)}
         for kinds in (PRODUCTS, LAYOUT)
     )
-    rest = total[OURS] - products[OURS] - layout[OURS]
-    return products[OURS] / products[REFERENCE], layout[OURS] / total[REFERENCE], rest / total[REFERENCE]
+    rules = sum(ms for rule, ms in profile[OURS].get("rules", {}).items() if rule != "route")
+    rest = total[OURS] - products[OURS] - layout[OURS] - rules
+    in_forwards = (ms / total[REFERENCE] for ms in (layout[OURS], rules, rest))
+    return Shares(products[OURS] / products[REFERENCE], *in_forwards)
 
 
 def settings(found: dict[str, Any]) -> list[str]:

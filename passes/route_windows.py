@@ -1,17 +1,18 @@
 """Max pools whose windows do not overlap, explained without indices.
 
-    scatter_add(0, indices of max_pool(x), R)    →    a knock-out among the elements of each window
+    scatter_add(0, indices of max_pool(x), R)    →    R where a window's largest element comes first
 
-x becomes one map for each place in the window (`pixel_unshuffle`). Halves of them are compared: where the first half
-holds the larger value (or an equal one: the first of equals wins, as in torch) R goes there, else to the second, and
-so on within each half. A handful of elementwise operations on maps of the result's size; indices are 64-bit, slow to
-find and slow to scatter by.
+A window's elements are gone through in reading order: from the first of the largest on, the largest so far is the
+window's (so the first of equals wins, as in torch), and R · [largest so far ≥ largest] steps from 0 to R there. The
+largest so far is a max pool too, over the window's upper left corner, which a runtime does as fast as the pool itself;
+the rest is a handful of elementwise operations on maps of the result's size. Indices are 64-bit, slow to find and slow
+to scatter by.
 """
 
 from __future__ import annotations
 
 import operator
-from functools import reduce
+from itertools import product
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from .inline import write_out
 aten = torch.ops.aten
 
 LARGEST = 9
-"""Elements of a window: the work grows with their logarithm."""
+"""Elements of a window: the work grows with their number."""
 
 
 def route_windows(module: fx.GraphModule) -> PassResult:
@@ -57,21 +58,28 @@ def routed(x: Tensor, relevance: Tensor, size: int) -> Tensor:
         `[…, height · width]`.
     """
     height, width = x.shape[-2:]
-    # As one channel: then the places in the window are whole maps, whichever order the channels are told in.
-    places = functional.pixel_unshuffle(x.reshape(-1, 1, height, width), size).split(1, 1)
-    shares = _knock_out(list(places), relevance.reshape(-1, 1, height // size, width // size))
+    windows = relevance.reshape(*x.shape[:-2], height // size, width // size)
+
+    def largest(rows: int, columns: int) -> Tensor:
+        """In the upper left corner of each window."""
+        return functional.max_pool2d(x, (rows, columns), size)
+
+    whole = largest(size, size)
+    shares: list[Tensor] = []
+    given = torch.zeros_like(windows)
+    for row, column in product(range(size), repeat=2):
+        # R, if the largest is among the elements up to this one, in reading order.
+        until = windows
+        if (row, column) != (size - 1, size - 1):
+            best = largest(row + 1, column + 1)
+            if row and column < size - 1:
+                best = torch.maximum(best, largest(row, size))
+            until = windows * (best >= whole).to(windows.dtype)
+        shares.append(until - given if shares else until)
+        given = until
     # Column by column, then row by row: what `pixel_shuffle` does, several times as fast in onnxruntime.
     rows = [torch.stack(shares[start : start + size], -1).flatten(-2) for start in range(0, size * size, size)]
     return torch.stack(rows, -2).reshape(*x.shape[:-2], height * width)
-
-
-def _knock_out(places: list[Tensor], relevance: Tensor) -> list[Tensor]:
-    if len(places) == 1:
-        return [relevance]
-    first, second = places[: len(places) // 2], places[len(places) // 2 :]
-    wins = reduce(torch.maximum, first) >= reduce(torch.maximum, second)
-    taken = relevance * wins.to(relevance.dtype)
-    return [*_knock_out(first, taken), *_knock_out(second, relevance - taken)]
 
 
 def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:

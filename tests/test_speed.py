@@ -298,7 +298,8 @@ def test_a_target_that_was_not_met_says_what_stops_it_and_what_was_tried() -> No
     profile = {
         "forward": {"ops": {"Conv": [80.0, 13], "Relu": [20.0, 13]}},
         "explainer": {
-            "ops": {"Conv": [150.0, 26], "ConvTranspose": [10.0, 1], "Mul": [20.0, 20], "ReorderInput": [20.0, 9]}
+            "ops": {"Conv": [150.0, 26], "ConvTranspose": [10.0, 1], "Mul": [20.0, 20], "ReorderInput": [20.0, 9]},
+            "rules": {"epsilon": 10.0, "identity": 2.0, "route": 5.0},
         },
     }
 
@@ -307,7 +308,10 @@ def test_a_target_that_was_not_met_says_what_stops_it_and_what_was_tried() -> No
     assert (
         "VGG16 `epsilon`: 2.50 forwards instead of 2.1. Products alone take 2.00 × the forward's, the runtime's" in text
     )
-    assert "own changes of layout around them 0.20 forwards, everything else 0.20. The floor is 2.20: products" in text
+    assert "changes of layout around them 0.20 forwards, the rules' own arithmetic 0.12, all else 0.08." in text
+    assert "The floor is 2.20: products and layout" in text
+    profile["explainer"]["ops"] = {"Conv": [160.0, 26], "Mul": [20.0, 20], "ReorderInput": [5.0, 9]}
+    assert "The floor is 2.17: products, layout and the" in speed_table.markdown(found, {"vgg16-epsilon": profile})
     assert "Zennit takes 4.41 forwards: to be 2.2 times as fast is to explain in 2.00, and" in text
     assert "(VGG16 `epsilon`)" in text
     # 900 MB are less than the peers' 1,000 and 1,200.
@@ -402,5 +406,5 @@ def test_a_profile_says_what_is_not_a_product() -> None:
     assert "| others | 1.0 | 1 | 0.1 | 1 |" in text
     assert "| **all** | 10.0 | 3 | 24.1 | 8 |" in text
     assert "Products alone: 2.00 × the forward's; the runtime's changes of layout around them: 0.00 forwards" in text
-    assert "everything else: 0.61." in text
+    assert "all else: 0.61." in text
     assert "11.0 and 30.0 ms, 2.73 forwards" in text
