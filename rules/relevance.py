@@ -65,8 +65,8 @@ def signum(x: Tensor, size: float = 1.0) -> Tensor:
 
 
 def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
-    """`numerator / s(z)` with the signed stabiliser `s(z) = z + ε·sgn z`."""
-    return numerator * sign(z) / (z.abs() + epsilon)
+    """`numerator / s(z)` with the signed stabiliser `s(z) = z + ε·sgn z`, sgn 0 = +1."""
+    return numerator / (z + ((z >= 0).to(z.dtype) * (2 * epsilon) - epsilon))
 
 
 def times(share: Tensor, value: Tensor) -> Tensor:

@@ -127,10 +127,12 @@ def gamma(
         positive_only: the branch z > 0 everywhere. Right where no relevance arrives at z ≤ 0: every consumer of z is a
             ReLU that hands back relevance proportional to its value. For x ≥ 0 that is one map and one transpose.
     """
-    if positive_only and form == "auto" and _nonnegative(op, linear):
-        return gamma_one_sided(op, linear, relevance, gamma, epsilon, bias)
-    split_check(op, linear)
     constants = linear.kept(bias)
+    if positive_only and form == "auto" and _nonnegative(op, linear):
+        # What γ adds is ≥ 0: with z, where relevance arrives, so is the denominator.
+        known = len(constants) == len(linear.constants)
+        return _one_sided(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, nonnegative=known)
+    split_check(op, linear)
     branch = _gamma_direct if _form(form, "half-sums") is Direct else _gamma_half_sums
     return branch(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
 
@@ -205,8 +207,20 @@ def gamma_one_sided(
 
     Made for x ≥ 0 and z ≥ 0, as between ReLUs; defined everywhere.
     """
+    return _one_sided(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, linear.kept(bias), nonnegative=False)
+
+
+def _one_sided(
+    op: Op,
+    linear: LinearMap,
+    relevance: Relevance,
+    gamma: float,
+    epsilon: float,
+    constants: Any,
+    nonnegative: bool,
+) -> Flow:
+    """`nonnegative`: the denominator is, wherever relevance arrives."""
     split_check(op, linear)
-    constants = linear.kept(bias)
 
     def z() -> Tensor:
         return add_up([part.apply(part.value(op), strong(part)) for part in linear.parts(constants)])
@@ -214,7 +228,13 @@ def gamma_one_sided(
     def strong(part: Any) -> Weight:
         return stressed(part.weight(), gamma)[+1]
 
-    q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
+    if nonnegative:
+        value = z()
+        size = value.relu()
+        q = op.total(relevance) / (size + epsilon)
+        op.absorb("stabiliser", lambda: q * (size - value + epsilon))
+    else:
+        q = op.quotient(relevance, epsilon, z)
     return hand_on(op, linear, lambda part: [Message(q, strong(part))], constants)
 
 
