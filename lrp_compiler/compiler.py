@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lrp_compiler.capture import Capture, Model, capture
+from lrp_compiler.collection import rare_collection
 from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Dump, Seed, compile_graphs
@@ -20,6 +21,7 @@ from lrp_compiler.quiet import quiet
 from lrp_compiler.rules.composite import COMPOSITES, Composite
 
 
+@rare_collection()
 def compile(
     model: Model,
     args: Sequence[Any] = (),

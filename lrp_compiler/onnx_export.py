@@ -19,6 +19,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 import lrp_compiler
+from lrp_compiler.collection import rare_collection
 from lrp_compiler.errors import LrpError
 from lrp_compiler.files import atomic_path
 from lrp_compiler.metadata import METADATA_KEY, SCHEMA
@@ -60,6 +61,7 @@ def export_onnx(
     write_onnx(program, inputs, outputs, path, opset=opset, metadata=metadata)
 
 
+@rare_collection()
 def write_onnx(
     program: ExportedProgram,
     inputs: Sequence[Mapping[str, Any]],
