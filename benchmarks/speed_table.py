@@ -162,9 +162,9 @@ def stops(found: dict[str, Any], profiles: Mapping[str, Any]) -> Iterable[str]:
                 f"Products alone take {took.products:.2f} × the forward's, the runtime's changes of layout around them "
                 f"{took.layout:.2f} forwards, the rules' own arithmetic {took.rules:.2f}, all else {took.rest:.2f}."
             )
-            if (least := took.products + took.layout) > case.target:
+            if (least := round(took.products + took.layout, 2)) > case.target:
                 said.append(f"The floor is {least:.2f}: products and layout, as the runtime does them.")
-            elif (least := least + took.rules) > case.target:
+            elif (least := round(took.products + took.layout + took.rules, 2)) > case.target:
                 said.append(
                     f"The floor is {least:.2f}: products, layout and the rules' arithmetic, as the runtime does them; "
                     "it has no single operator for R · a / (a + ε)."
