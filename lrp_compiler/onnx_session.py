@@ -58,7 +58,7 @@ def lean_options(*, fold_weights: bool = True) -> onnxruntime.SessionOptions:
     Args:
         fold_weights: whether what follows from weights alone (W⁺ and |W| of z⁺ and γ, kernels turned round) is made
             when the file is loaded, and kept. `False`: it is made in every run, for as long as it is needed. Least
-            memory; up to twice the time where there are convolutions.
+            memory; about twice the time where there are convolutions.
     """
     options = onnxruntime.SessionOptions()
     options.enable_mem_reuse = options.enable_mem_pattern = False

@@ -12,7 +12,7 @@ to scatter by.
 from __future__ import annotations
 
 import operator
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -65,18 +65,17 @@ def routed(x: Tensor, relevance: Tensor, size: int) -> Tensor:
         return functional.max_pool2d(x, (rows, columns), size)
 
     whole = largest(size, size)
-    shares: list[Tensor] = []
-    given = torch.zeros_like(windows)
+    # R, if the largest is among the elements up to this one, in reading order.
+    until: list[Tensor] = []
     for row, column in product(range(size), repeat=2):
-        # R, if the largest is among the elements up to this one, in reading order.
-        until = windows
-        if (row, column) != (size - 1, size - 1):
-            best = largest(row + 1, column + 1)
-            if row and column < size - 1:
-                best = torch.maximum(best, largest(row, size))
-            until = windows * (best >= whole).to(windows.dtype)
-        shares.append(until - given if shares else until)
-        given = until
+        if (row, column) == (size - 1, size - 1):
+            until.append(windows)
+            continue
+        best = largest(row + 1, column + 1)
+        if row and column < size - 1:
+            best = torch.maximum(best, largest(row, size))
+        until.append(windows * (best >= whole).to(windows.dtype))
+    shares = [until[0], *(after - before for before, after in pairwise(until))]
     # Column by column, then row by row: what `pixel_shuffle` does, several times as fast in onnxruntime.
     rows = [torch.stack(shares[start : start + size], -1).flatten(-2) for start in range(0, size * size, size)]
     return torch.stack(rows, -2).reshape(*x.shape[:-2], height * width)

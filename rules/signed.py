@@ -131,7 +131,7 @@ def gamma(
     if positive_only and form == "auto" and _nonnegative(op, linear):
         # What γ adds is ≥ 0: with z, where relevance arrives, so is the denominator.
         known = len(constants) == len(linear.constants)
-        return _one_sided(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, nonnegative=known)
+        return gamma_one_sided(op, linear, relevance, gamma, epsilon, bias, nonnegative=known)
     split_check(op, linear)
     branch = _gamma_direct if _form(form, "half-sums") is Direct else _gamma_half_sums
     return branch(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
@@ -202,25 +202,24 @@ def gamma_one_sided(
     gamma: float = 0.25,
     epsilon: float = 1e-6,
     bias: str = "absorb",
+    nonnegative: bool = False,
 ) -> Flow:
     """γ rule as first published: `R_x = x ⊙ W₊ᵀ(R / s(W₊x + b₊))` with `W₊ = W + γW⁺`, `b₊ = b + γb⁺`.
 
     Made for x ≥ 0 and z ≥ 0, as between ReLUs; defined everywhere.
+
+    Args:
+        op: the operation.
+        linear: its map.
+        relevance: of the result.
+        gamma: γ.
+        epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`.
+        bias: "absorb" or "ignore".
+        nonnegative: `W₊x + b₊` is ≥ 0 wherever relevance arrives, so its sign need not be looked at.
     """
-    return _one_sided(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, linear.kept(bias), nonnegative=False)
-
-
-def _one_sided(
-    op: Op,
-    linear: LinearMap,
-    relevance: Relevance,
-    gamma: float,
-    epsilon: float,
-    constants: Any,
-    nonnegative: bool,
-) -> Flow:
-    """`nonnegative`: the denominator is, wherever relevance arrives."""
     split_check(op, linear)
+    constants = linear.kept(bias)
+    epsilon = epsilon or TOTAL_STABILISER
 
     def z() -> Tensor:
         return add_up([part.apply(part.value(op), strong(part)) for part in linear.parts(constants)])

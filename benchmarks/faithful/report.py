@@ -93,7 +93,7 @@ def answers(found: Mapping[str, Any]) -> str:
     """A sentence: how often the most relevant token lies in the answer, by the best of each."""
     (rows,) = groups(found["rows"], "answer").values()
     kinds = {
-        "ours": [row for row in rows if row["family"] == "ours"],
+        "Ours": [row for row in rows if row["family"] == "ours"],
         "the same rules in a peer": [row for row in rows if "difference" in row],
         "the best of the others": [row for row in rows if row["family"] == "peer" and "difference" not in row],
         "chance": [row for row in rows if row["family"] == "baseline"],
@@ -105,7 +105,7 @@ def answers(found: Mapping[str, Any]) -> str:
             said.append(f"{kind} {number(row['values']['top-1'], row['intervals']['top-1'])} (`{row['method']}`)")
     return (
         f"{rows[0]['title']}, {rows[0]['samples']} answered from their context: how often the most relevant token of "
-        f"the prompt is part of the answer. {'; '.join(said).capitalize()}."
+        f"the prompt is part of the answer. {'; '.join(said)}."
     )
 
 
