@@ -74,7 +74,7 @@ def measurements(
     from architectures import ARCHITECTURES
 
     import lrp_compiler as lrp
-    from lrp_compiler.capture import capture
+    from lrp_compiler.capture.capture import capture
 
     architecture = ARCHITECTURES[name]
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -182,7 +182,7 @@ def run_explainer(explainer: Any, batches: list[dict[str, Any]], run: Callable[.
 
 def in_float64(module: Any, tensors: list[Any]) -> Any:
     """The same graph with the same weights, all in double precision."""
-    from lrp_compiler.audit import Float64
+    from lrp_compiler.views.audit import Float64
 
     return Float64(module).run(*tensors)
 

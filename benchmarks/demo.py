@@ -26,10 +26,10 @@ from rich.table import Table
 from torch import nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.run import Explained
 from lrp_compiler.explanation import Explanation
-from lrp_compiler.files import atomic_path
 from lrp_compiler.pictures.tokens import Tokens
-from lrp_compiler.run import Explained
 from lrp_compiler.runtime import OnnxExplainer
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "demo"

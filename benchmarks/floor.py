@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from lrp_compiler.passes.assignment import Assignment
-from lrp_compiler.passes.assignment import assignment as any_assignment
+from lrp_compiler.passes.graph.assignment import Assignment
+from lrp_compiler.passes.graph.assignment import assignment as any_assignment
 from lrp_compiler.rules.signed import DIRECT_FAN_IN
 
 aten = torch.ops.aten

@@ -30,8 +30,8 @@ import torch
 from PIL import Image
 
 import lrp_compiler as lrp
-from lrp_compiler.page import page as write_site
 from lrp_compiler.runtime import OnnxExplainer
+from lrp_compiler.website.page import page as write_site
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

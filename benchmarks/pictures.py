@@ -28,11 +28,11 @@ from PIL import Image
 from rich.table import Table
 
 import lrp_compiler as lrp
+from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.run import Explained as Case
 from lrp_compiler.explanation import Explanation
-from lrp_compiler.files import atomic_path
 from lrp_compiler.pictures.common import smoothed
 from lrp_compiler.pictures.figure import Picture
-from lrp_compiler.run import Explained as Case
 from lrp_compiler.runtime import OnnxExplainer
 
 HERE = Path(__file__).resolve().parent

@@ -75,9 +75,9 @@ def paper_row(name: str) -> dict[str, Any]:
 
 def strict_policy(forward: Any) -> dict[str, float]:
     """What the paper's policy promises on this graph."""
-    from lrp_compiler.passes.assignment import assignment
-    from lrp_compiler.passes.ledger import FREE
-    from lrp_compiler.passes.promises import STRICT, STRICT_OPS
+    from lrp_compiler.passes.graph.assignment import assignment
+    from lrp_compiler.passes.promises.ledger import FREE
+    from lrp_compiler.passes.promises.plan import STRICT, STRICT_OPS
 
     def is_strict(node: Any) -> bool:
         given = assignment(node)
@@ -99,11 +99,12 @@ def strict_policy(forward: Any) -> dict[str, float]:
 
 
 def bytes_row(name: str) -> dict[str, Any]:
+    import min_cut
     from published import PUBLISHED
 
     import lrp_compiler as lrp
-    from lrp_compiler.passes.ledger import Ledger
-    from lrp_compiler.passes.pipeline import PLANNERS
+    from lrp_compiler.passes.promises import planner as segments
+    from lrp_compiler.passes.promises.ledger import Ledger
 
     network = PUBLISHED[name]
     model, inputs = network.build(), network.inputs(1)
@@ -119,7 +120,7 @@ def bytes_row(name: str) -> dict[str, Any]:
     place = {node.name: index for node, index in ledger.index.items()}
     asked = [place[promise.value] for promise in explainer.plan.of("kept", "rebuilt", "constant")]
     row["largest"] = largest(explainer)
-    for planner, plan in PLANNERS.items():
+    for planner, plan in {"segments": segments.plan, "min-cut": min_cut.plan}.items():
         row[planner] = {}
         for budget in BUDGETS:
             decision = plan(ledger.values, asked, budget)
@@ -184,7 +185,7 @@ def saved_by_autograd(model: Any, inputs: dict[str, Any], training: bool) -> int
 def time_row(shape: str) -> dict[str, Any]:
     import numpy
 
-    from lrp_compiler.passes.plan_promises import plan
+    from lrp_compiler.passes.promises.planner import plan
 
     seconds = []
     for size in SIZES:
@@ -205,7 +206,7 @@ def time_row(shape: str) -> dict[str, Any]:
 
 def graph_of(shape: str, size: int) -> list[Any]:
     """An input and about `size` values."""
-    from lrp_compiler.passes.plan_promises import Value
+    from lrp_compiler.passes.promises.planner import Value
 
     values = [Value(0, given=True)]
     while len(values) <= size:

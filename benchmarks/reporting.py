@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 
 
 def console() -> Console:

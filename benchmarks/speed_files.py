@@ -29,9 +29,9 @@ def prepare(case: Case, folder: Path, alone: bool = False) -> dict[str, Any]:
     from peers.ours import EXPLAINER, FILES
 
     import lrp_compiler as lrp
+    from lrp_compiler.base.quiet import quiet
     from lrp_compiler.compiler import resolve_composite
-    from lrp_compiler.onnx_export import tidy
-    from lrp_compiler.quiet import quiet
+    from lrp_compiler.export.onnx import tidy
 
     warnings.filterwarnings("ignore")
     for batch in case.batches:

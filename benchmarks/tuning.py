@@ -29,7 +29,7 @@ import torch
 from faithful import LISTENERS, flipping, images, metrics
 
 import lrp_compiler as lrp
-from lrp_compiler.tuned import Trial, Tuned, as_words
+from lrp_compiler.tuning.tuned import Trial, Tuned, as_words
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 0

@@ -22,7 +22,7 @@ import pictures
 import reporting
 from PIL import Image
 
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 from lrp_compiler.pictures.figure import Picture
 
 HERE = Path(__file__).resolve().parent

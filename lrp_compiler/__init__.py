@@ -13,15 +13,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrp_compiler.compiler import compile
-    from lrp_compiler.coverage_report import coverage
-    from lrp_compiler.explainer import Explainer, load
-    from lrp_compiler.passes import Target
-    from lrp_compiler.rules import Op, Relevance, rule, total, unit
-    from lrp_compiler.rules import composite as composites
+    from lrp_compiler.check.coverage_report import coverage
     from lrp_compiler.rules.composite import Composite, Entry
-    from lrp_compiler.tuned import Tuned
-    from lrp_compiler.tuning import tune
+    from lrp_compiler.tuning.tune import tune
+    from lrp_compiler.tuning.tuned import Tuned
+
+    from .compiler import compile
+    from .explainer import Explainer, load
+    from .passes import Target
+    from .rules import Op, Relevance, rule, total, unit
+    from .rules import composite as composites
 
 __version__ = "0.1.0"
 
@@ -32,14 +33,14 @@ _HOMES = {
     "Op": "lrp_compiler.rules",
     "Relevance": "lrp_compiler.rules",
     "Target": "lrp_compiler.passes",
-    "Tuned": "lrp_compiler.tuned",
+    "Tuned": "lrp_compiler.tuning.tuned",
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
-    "coverage": "lrp_compiler.coverage_report",
+    "coverage": "lrp_compiler.check.coverage_report",
     "load": "lrp_compiler.explainer",
     "rule": "lrp_compiler.rules",
     "total": "lrp_compiler.rules",
-    "tune": "lrp_compiler.tuning",
+    "tune": "lrp_compiler.tuning.tune",
     "unit": "lrp_compiler.rules",
 }
 

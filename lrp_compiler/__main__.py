@@ -1,5 +1,5 @@
 """`python -m lrp_compiler`: the command line."""
 
-from lrp_compiler.cli import main
+from .cli import main
 
 raise SystemExit(main())

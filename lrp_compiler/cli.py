@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_compiler import commands
-from lrp_compiler.errors import LrpError
+from lrp_compiler.base.errors import LrpError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -255,12 +255,6 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="SHARE",
         help="share of the promised bytes that may be held; the rest is rebuilt (default: %(default)s)",
-    )
-    command.add_argument(
-        "--planner",
-        default="segments",
-        metavar="segments|min-cut",
-        help="what chooses them: min-cut is functorch's, a cross-check (default: %(default)s)",
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError, LrpError
-from lrp_compiler.files import atomic_path, check_destination
-from lrp_compiler.progress import stages
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.files import atomic_path, check_destination
+from lrp_compiler.base.progress import stages
 
 
 def compile_command(arguments: argparse.Namespace) -> None:
@@ -141,7 +141,7 @@ def verify_command(arguments: argparse.Namespace) -> None:
     _must_exist(arguments.explainer)
     args, inputs = _load_inputs(arguments.input)
     with stages("verify"):
-        from lrp_compiler.verify import verify
+        from lrp_compiler.check.verify import verify
 
         if args:
             raise InputError("verify takes its inputs by name: --input NAME=FILE.npy.")
@@ -155,7 +155,7 @@ def verify_command(arguments: argparse.Namespace) -> None:
 def page_command(arguments: argparse.Namespace) -> None:
     """`page`: a website around an explainer."""
     _must_exist(arguments.explainer)
-    from lrp_compiler.page import page, serve
+    from lrp_compiler.website.page import page, serve
 
     with stages("make the site"):
         folder = page(
@@ -184,7 +184,7 @@ def page_command(arguments: argparse.Namespace) -> None:
 def _loaded(path: Path) -> Any:
     """The explainer in the file; `None`: it is a program that is still to be compiled."""
     import lrp_compiler as lrp
-    from lrp_compiler.errors import FormatError
+    from lrp_compiler.base.errors import FormatError
 
     try:
         return lrp.load(path)
@@ -204,7 +204,8 @@ def _other(arguments: argparse.Namespace, is_program: bool, progress: Any) -> An
 
 def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
     import lrp_compiler as lrp
-    from lrp_compiler.compiler import resolve_composite
+
+    from .compiler import resolve_composite
 
     return lrp.compile(
         arguments.model,
@@ -214,7 +215,6 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         wrt=arguments.wrt,
         observe=arguments.observe,
         memory_budget=arguments.memory_budget,
-        planner=arguments.planner,
         progress=progress,
     )
 
@@ -222,7 +222,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
 def _explain_in_onnxruntime(
     arguments: argparse.Namespace, args: list[np.ndarray], kwargs: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    from lrp_compiler.runtime import OnnxExplainer
+    from .runtime import OnnxExplainer
 
     bar = arguments.batch_size is not None and sys.stderr.isatty()
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": bar}

@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from lrp_compiler.capture import Capture, Model, capture
-from lrp_compiler.collection import rare_collection
-from lrp_compiler.errors import CompositeError, InputError
-from lrp_compiler.explainer import Explainer
-from lrp_compiler.passes import Dump, Seed, compile_graphs
-from lrp_compiler.passes.pipeline import PLANNERS
-from lrp_compiler.passes.select_explained import POSITION
-from lrp_compiler.passes.target import Explained, Pick
-from lrp_compiler.quiet import quiet
+from lrp_compiler.base.collection import rare_collection
+from lrp_compiler.base.errors import CompositeError, InputError
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.capture.capture import Capture, Model, capture
+from lrp_compiler.passes.forward.select_explained import POSITION
+from lrp_compiler.passes.forward.target import Explained, Pick
 from lrp_compiler.rules.composite import COMPOSITES, Composite
+
+from .explainer import Explainer
+from .passes import Dump, Seed, compile_graphs
 
 
 @rare_collection()
@@ -34,7 +34,6 @@ def compile(
     observe: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
-    planner: str = "segments",
     optimise: bool = True,
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
@@ -65,8 +64,6 @@ def compile(
         dynamic_shapes: as torch.export takes it.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
-        planner: what chooses them: "segments" (linear in the graph) or "min-cut" (functorch's partitioner, a
-            cross-check: slower, and its budget counts what is saved, not what is held).
         optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
             written down, to compare with.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
@@ -82,8 +79,6 @@ def compile(
     report = progress or (lambda stage: None)
     if not 0 <= memory_budget <= 1:
         raise InputError(f"The memory_budget is a share between 0 and 1, not {memory_budget}.")
-    if planner not in PLANNERS:
-        raise InputError(f"Unknown planner {planner!r}: choose one of {', '.join(PLANNERS)}.")
     rules = resolve_composite(composite)
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
@@ -106,7 +101,6 @@ def compile(
             wrt=[wrt] if isinstance(wrt, str) else wrt,
             observe=[observe] if isinstance(observe, str) else observe,
             memory_budget=memory_budget,
-            planner=planner,
             optimise=optimise,
             dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
             progress=report,

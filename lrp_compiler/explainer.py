@@ -15,36 +15,37 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 import lrp_compiler
-from lrp_compiler.aoti import export_aoti
-from lrp_compiler.audit import Audit, Precision, audit
-from lrp_compiler.capture import Capture
-from lrp_compiler.difference import Difference, diff
-from lrp_compiler.errors import FormatError, InputError
-from lrp_compiler.explanation import Explanation
-from lrp_compiler.files import atomic_path
-from lrp_compiler.graph_data import GraphData, graph_data
-from lrp_compiler.inspection import Listing, show, summary_table
-from lrp_compiler.metadata import METADATA_KEY, SCHEMA, TOLERANCE, read_metadata
-from lrp_compiler.model_explorer import write_model_explorer
-from lrp_compiler.observing import observed, relevance_entries
-from lrp_compiler.onnx_export import Profile, Weights, export_onnx, write_onnx
-from lrp_compiler.passes import Compiled, Seed, Target
-from lrp_compiler.passes.graph_tools import outputs
-from lrp_compiler.passes.lift import lift
-from lrp_compiler.passes.move import move
-from lrp_compiler.passes.persist import annotate_for_file, restore_forward
-from lrp_compiler.passes.promises import Plan
-from lrp_compiler.passes.select_explained import EXPLAINED, POSITION
-from lrp_compiler.passes.split import split
-from lrp_compiler.passes.tables import as_html
-from lrp_compiler.provenance import example_sizes, rules_used, source_hash
-from lrp_compiler.quiet import quiet
+from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, TOLERANCE, read_metadata
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.run import FUNCTION, Run
+from lrp_compiler.base.tables import as_html
+from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+from lrp_compiler.capture.capture import Capture
+from lrp_compiler.capture.safe_load import check_structure, load_exported
+from lrp_compiler.export.aoti import export_aoti
+from lrp_compiler.export.onnx import Profile, Weights, export_onnx, write_onnx
+from lrp_compiler.passes.forward.select_explained import EXPLAINED, POSITION
+from lrp_compiler.passes.graph.tools import outputs
+from lrp_compiler.passes.joint.lift import lift
+from lrp_compiler.passes.joint.move import move
+from lrp_compiler.passes.joint.persist import annotate_for_file, restore_forward
+from lrp_compiler.passes.joint.split import split
+from lrp_compiler.passes.promises.plan import Plan
 from lrp_compiler.rules.composite import Composite
-from lrp_compiler.run import FUNCTION, Run
-from lrp_compiler.safe_load import check_structure, load_exported
-from lrp_compiler.shapes import tensor_specs
-from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
-from lrp_compiler.viewer import write_viewer
+from lrp_compiler.views.audit import Audit, Precision, audit
+from lrp_compiler.views.difference import Difference, diff
+from lrp_compiler.views.graph_data import GraphData, graph_data
+from lrp_compiler.views.listing import Listing, show, summary_table
+from lrp_compiler.views.model_explorer import write_model_explorer
+from lrp_compiler.views.viewer import write_viewer
+
+from .explanation import Explanation
+from .observing import observed, relevance_entries
+from .passes import Compiled, Seed, Target
+from .provenance import example_sizes, rules_used, source_hash
+from .shapes import tensor_specs
 
 
 class Explainer:

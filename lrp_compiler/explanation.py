@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from lrp_compiler.errors import LrpError
-from lrp_compiler.run import Explained, Labels, Run, explained, number, to_numpy
-from lrp_compiler.validate import dtype_name
+from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.run import Explained, Labels, Run, explained, number, to_numpy
+from lrp_compiler.base.validate import dtype_name
 
 if TYPE_CHECKING:
     from lrp_compiler.pictures.figure import Picture

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes import Seed, joint_graph
-from lrp_compiler.passes.assign_rules import reachable
-from lrp_compiler.passes.graph_tools import outputs
-from lrp_compiler.passes.persist import annotate_for_file
-from lrp_compiler.passes.promises import Plan
-from lrp_compiler.passes.wanted_values import with_observed
-from lrp_compiler.quiet import quiet
-from lrp_compiler.shapes import tensor_specs
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.passes.assign.assign_rules import reachable
+from lrp_compiler.passes.assign.wanted_values import with_observed
+from lrp_compiler.passes.graph.tools import outputs
+from lrp_compiler.passes.joint.persist import annotate_for_file
+from lrp_compiler.passes.promises.plan import Plan
+
+from .passes import Seed, joint_graph
+from .shapes import tensor_specs
 
 if TYPE_CHECKING:
-    from lrp_compiler.explainer import Explainer
+    from .explainer import Explainer
 
 
 def observed(

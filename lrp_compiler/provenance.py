@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.graph_tools import hint
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.tools import hint
 
 
 def source_hash(program: ExportedProgram) -> str:

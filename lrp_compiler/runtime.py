@@ -1,6 +1,6 @@
 """Run an explainer's ONNX file with numpy and onnxruntime alone; torch is never imported.
 
-    from lrp_compiler.runtime import OnnxExplainer
+    from .runtime import OnnxExplainer
 
     with OnnxExplainer("m.lrp.onnx") as explainer:
         explanation = explainer(x)
@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from lrp_compiler.errors import InputError, LrpError
-from lrp_compiler.explanation import Explanation
-from lrp_compiler.metadata import METADATA_KEY, read_metadata
-from lrp_compiler.onnx_session import (
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.metadata import METADATA_KEY, read_metadata
+from lrp_compiler.base.onnx_session import (
     ONNXRUNTIME_ERRORS,
     check_names,
     first_line,
@@ -39,9 +38,11 @@ from lrp_compiler.onnx_session import (
     open_session,
     runtime_inputs,
 )
-from lrp_compiler.progress import row_bar
-from lrp_compiler.run import Run
-from lrp_compiler.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+from lrp_compiler.base.progress import row_bar
+from lrp_compiler.base.run import Run
+from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+
+from .explanation import Explanation
 
 __all__ = ["Explanation", "OnnxExplainer", "lean_options"]
 

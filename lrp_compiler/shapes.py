@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.validate import TensorSpec, dtype_name
+from lrp_compiler.base.validate import TensorSpec, dtype_name
 
 
 @dataclass(frozen=True)

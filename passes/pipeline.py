@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,59 +12,47 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lrp_compiler.errors import InputError
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.passes.assign.activity import mark_active
+from lrp_compiler.passes.assign.assign_rules import assign_rules, fixed_values, reachable
+from lrp_compiler.passes.assign.borders import zero_border
+from lrp_compiler.passes.assign.collapse_modules import collapse_modules
+from lrp_compiler.passes.assign.find_gates import find_gates
+from lrp_compiler.passes.assign.freeze_statistics import statistics
+from lrp_compiler.passes.assign.fuse_functions import fuse_functions
+from lrp_compiler.passes.assign.signs import nonnegative_values
+from lrp_compiler.passes.assign.wanted_values import parameters_of, wanted_values, with_observed
+from lrp_compiler.passes.decompose.complex_pairs import pair_complex
+from lrp_compiler.passes.decompose.products import write_out_products
+from lrp_compiler.passes.decompose.scatters import write_out_scatters
+from lrp_compiler.passes.decompose.table import decomposition_table
+from lrp_compiler.passes.forward.fold_batch_norm import fold_batch_norm
+from lrp_compiler.passes.forward.select_explained import select_by_function, select_explained
+from lrp_compiler.passes.forward.split_bias import split_bias
+from lrp_compiler.passes.forward.unlift import unlift
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.notes import note_promises
+from lrp_compiler.passes.graph.simplify import simplify
+from lrp_compiler.passes.graph.text import graph_text
+from lrp_compiler.passes.graph.tools import outputs
+from lrp_compiler.passes.joint.join import copy_repeated, join
+from lrp_compiler.passes.joint.lower_own_ops import lower_own_ops
+from lrp_compiler.passes.optimise.concatenate_pieces import concatenate_pieces
+from lrp_compiler.passes.optimise.gather_constants import gather_constants
+from lrp_compiler.passes.optimise.lower_transposes import lower_transposes
+from lrp_compiler.passes.optimise.merge_stabilisers import merge_stabilisers
+from lrp_compiler.passes.optimise.positive_branch import leave_out_negative_branches
+from lrp_compiler.passes.optimise.route_windows import route_windows
+from lrp_compiler.passes.promises.ledger import Ledger
+from lrp_compiler.passes.promises.plan import Plan, make_plan
+from lrp_compiler.passes.promises.planner import plan as decide
+from lrp_compiler.passes.promises.resolve import asked_values, resolve_promises
+from lrp_compiler.passes.relevance.emit import emit_relevance
+from lrp_compiler.passes.relevance.seed import Seed
 from lrp_compiler.rules.composite import Composite
-
-from .activity import mark_active
-from .assign_rules import assign_rules, fixed_values, reachable
-from .assignment import assignment
-from .borders import zero_border
-from .collapse_modules import collapse_modules
-from .concatenate_pieces import concatenate_pieces
-from .decompositions import decomposition_table
-from .emit_relevance import emit_relevance
-from .find_gates import find_gates
-from .fold_batch_norm import fold_batch_norm
-from .freeze_statistics import statistics
-from .fuse_functions import fuse_functions
-from .gather_constants import gather_constants
-from .graph_tools import outputs
-from .join import copy_repeated, join
-from .ledger import Ledger
-from .lower_own_ops import lower_own_ops
-from .lower_transposes import lower_transposes
-from .merge_stabilisers import merge_stabilisers
-from .notes import note_promises
-from .pair_complex import pair_complex
-from .plan_promises import Decision, Planner, Value
-from .plan_promises import plan as plan_by_segments
-from .positive_branch import leave_out_negative_branches
-from .promises import Plan, make_plan
-from .resolve_promises import asked_values, resolve_promises
-from .route_windows import route_windows
-from .seed_relevance import Seed
-from .select_explained import select_by_function, select_explained
-from .signs import nonnegative_values
-from .simplify import simplify
-from .split_bias import split_bias
-from .text import graph_text
-from .unlift import unlift
-from .wanted_values import parameters_of, wanted_values, with_observed
-from .write_out_products import write_out_products
-from .write_out_scatters import write_out_scatters
 
 Progress = Callable[[str], None]
 
-
-def plan_by_min_cut(values: Sequence[Value], asked: Iterable[int], budget: float) -> Decision:
-    """`min_cut.plan`; functorch, which takes its time, is imported when it is asked for."""
-    from .min_cut import plan
-
-    return plan(values, asked, budget)
-
-
-PLANNERS: dict[str, Planner] = {"segments": plan_by_segments, "min-cut": plan_by_min_cut}
-"""By the name that `compile(planner=…)` takes."""
 
 OPTIMISATIONS = (lower_transposes, concatenate_pieces, gather_constants, route_windows)
 """Rewrites of the joint graph that change its speed and nothing else. Before it is joined, `nonnegative_values`,
@@ -178,7 +166,6 @@ def compile_graphs(
     wrt: Sequence[str] | None = None,
     observe: Sequence[str] = (),
     memory_budget: float = 1.0,
-    planner: str = "segments",
     optimise: bool = True,
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
@@ -196,7 +183,6 @@ def compile_graphs(
         wrt: names of inputs, parameters and modules to explain; default: all inputs that carry relevance.
         observe: patterns of modules or nodes whose values' relevance is returned as well.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
-        planner: who decides what that is, one of `PLANNERS`.
         optimise: whether to do the same with fewer operations; see `OPTIMISATIONS`.
         dump: where to write the graph after each pass.
         progress: told the name of each stage when it starts.
@@ -230,7 +216,6 @@ def compile_graphs(
         seed,
         wanted,
         memory_budget=memory_budget,
-        planner=planner,
         optimise=optimise,
         dump=dump,
         progress=progress,
@@ -245,7 +230,6 @@ def joint_graph(
     wanted: Mapping[str, fx.Node],
     *,
     memory_budget: float = 1.0,
-    planner: str = "segments",
     optimise: bool = True,
     dump: Dump | None = None,
     progress: Progress = lambda stage: None,
@@ -257,7 +241,7 @@ def joint_graph(
         explained: its `[batch, classes]` value that is explained.
         seed: what is put on it.
         wanted: name → the node whose relevance is returned under it.
-        memory_budget, planner, optimise, dump, progress: as `compile_graphs` takes them.
+        memory_budget, optimise, dump, progress: as `compile_graphs` takes them.
     """
     dump = dump or Dump(None)
     progress("emit relevance")
@@ -270,7 +254,7 @@ def joint_graph(
         dump("merge_stabilisers", relevance)
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
-    decision = PLANNERS[planner](ledger.values, [ledger.index[value] for value in asked], memory_budget)
+    decision = decide(ledger.values, [ledger.index[value] for value in asked], memory_budget)
     reached = reachable(forward, explained)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
     plan = make_plan(ledger, asked, decision, path, memory_budget)

@@ -5,29 +5,31 @@ family. Nothing here knows about graphs: every rule runs on real tensors as it s
 """
 
 from . import (
-    arithmetic,
     contributions,
-    convolution,
     elementwise,
     embedding,
-    extremes,
     first_layer,
-    gate,
-    interpolation,
-    linear,
     linear_map,
     magnitude,
-    masking,
-    normalization,
-    pooling,
     product,
-    scatter,
     selection,
     signed,
     softmax,
     whole_module,
 )
 from .op import Op, bind
+from .operators import (
+    arithmetic,
+    convolution,
+    extremes,
+    gate,
+    interpolation,
+    linear,
+    masking,
+    normalization,
+    pooling,
+    scatter,
+)
 from .registry import OPERATORS, RULES, Flow, Operator, RuleError, find, propagate, rule, rules_of
 from .relevance import Relevance, total, unit
 

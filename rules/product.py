@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .linear import transpose_left, transpose_right
+from lrp_compiler.rules.operators.linear import transpose_left, transpose_right
+
 from .op import Op, two_active
 from .registry import Flow, family_rule, operator
 from .relevance import Relevance, sum_to_shape, unit

@@ -8,7 +8,7 @@ from support.small import small
 from torch import Tensor, fx, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.audit import Float64, _values
+from lrp_compiler.views.audit import Float64, _values
 
 BALANCED = 1e-12
 

@@ -14,10 +14,10 @@ from test_text_form import WEIGHTS, X
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.audit import Audit
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.tables import as_text
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.tables import as_text
 from lrp_compiler.rules import RULES, Op, Relevance
+from lrp_compiler.views.audit import Audit
 
 BALANCED = 1e-10
 NETWORKS = [

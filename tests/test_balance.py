@@ -14,7 +14,7 @@ from support.zoo import SEVEN, Example, logits_of, zero_biases
 from torch import Tensor
 
 import lrp_compiler as lrp
-from lrp_compiler.audit import Audit
+from lrp_compiler.views.audit import Audit
 
 COMPOSITES = ["epsilon", "epsilon-plus", "attnlrp"]
 FLOAT32_ROUNDING = 1e-4

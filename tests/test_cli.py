@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from support.hand_made import chooser, doubler, lookup, seeded, x_of
 
+from lrp_compiler.base.files import atomic_path
 from lrp_compiler.cli import main
-from lrp_compiler.files import atomic_path
 
 COMMANDS = ("compile", "run", "coverage", "audit")
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from lrp_compiler.collection import THRESHOLDS, rare_collection
+from lrp_compiler.base.collection import THRESHOLDS, rare_collection
 
 
 @pytest.mark.parametrize("given", [(700, 10, 10), (0, 10, 10), (200_000, 5, 5)])

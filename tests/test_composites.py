@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler import Composite, Entry
-from lrp_compiler.errors import CompositeError
-from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.base.errors import CompositeError
+from lrp_compiler.passes.graph.assignment import assignment
 
 
 def label(value: Any) -> str:

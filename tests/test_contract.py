@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import lrp_compiler as lrp
-from lrp_compiler.capture import capture
-from lrp_compiler.errors import LrpError
+from lrp_compiler.base.errors import LrpError
+from lrp_compiler.capture.capture import capture
 from lrp_compiler.provenance import source_hash
 from lrp_compiler.runtime import OnnxExplainer
 

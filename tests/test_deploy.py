@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import lrp_compiler as lrp
-from lrp_compiler.capture import load_program
+from lrp_compiler.base.errors import FormatError, InputError, LrpError
+from lrp_compiler.capture.capture import load_program
 from lrp_compiler.cli import main
-from lrp_compiler.errors import FormatError, InputError, LrpError
 
 Explain = Callable[..., lrp.Explainer]
 Members = dict[str, bytes]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import CaptureError, CompositeError, InputError, LrpError, UnsupportedOpError
+from lrp_compiler.base.errors import CaptureError, CompositeError, InputError, LrpError, UnsupportedOpError
 
 
 def sentence(raised: pytest.ExceptionInfo[LrpError]) -> str:

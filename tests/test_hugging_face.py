@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import CaptureError
+from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.runtime import OnnxExplainer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.cli import main
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.notes import note_of
+from lrp_compiler.passes.graph.notes import note_of
 
 
 class Block(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import UnsupportedOpError
+from lrp_compiler.base.errors import UnsupportedOpError
 
 BATCH = torch.export.Dim("batch")
 

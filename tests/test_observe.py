@@ -15,9 +15,9 @@ from test_wrt import ARGS, NET, Net
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.cli import main
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.graph_tools import called
+from lrp_compiler.passes.graph.tools import called
 from lrp_compiler.runtime import OnnxExplainer
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from support.hand_made import entry, lookup, metadata_of, model_bytes, seeded
 
 from lrp_compiler import npm
+from lrp_compiler.base.errors import FormatError, InputError, LrpError
 from lrp_compiler.cli import main
-from lrp_compiler.errors import FormatError, InputError, LrpError
-from lrp_compiler.page import ONNXRUNTIME_WEB, TOKENIZERS, page
 from lrp_compiler.runtime import OnnxExplainer
+from lrp_compiler.website.page import ONNXRUNTIME_WEB, TOKENIZERS, page
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = re.compile(r"""(?:https?:)?//[a-z0-9]""", re.IGNORECASE)

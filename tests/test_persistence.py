@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import FormatError
+from lrp_compiler.base.errors import FormatError
 
 Explain = Callable[..., lrp.Explainer]
 
@@ -280,7 +280,7 @@ def test_modules_may_have_names_that_are_no_identifiers(tmp_path: Path) -> None:
 
 OWN_OP = """
 import sys, torch, lrp_compiler as lrp
-from lrp_compiler.errors import LrpError
+from lrp_compiler.base.errors import LrpError
 
 def define():
     torch.library.define("travels::swish", "(Tensor x) -> Tensor")

@@ -19,11 +19,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import InputError, LrpError
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.run import Run
 from lrp_compiler.explanation import Explanation
 from lrp_compiler.pictures.common import BLUE, RED, STRONGEST, smoothed
 from lrp_compiler.pictures.figure import SUITED, diverging
-from lrp_compiler.run import Run
 from lrp_compiler.runtime import OnnxExplainer
 
 LOGITS = np.array([[1.0, 5.0, 2.0], [7.0, 0.0, -3.0]])

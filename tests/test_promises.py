@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.promises import Plan
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.passes.promises.plan import Plan
 
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 WIDTH = 6

@@ -15,9 +15,9 @@ from support.random_graphs import CLASSES, RandomGraph, attnlrp_relevance, rando
 from torch import Tensor, fx
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.emit_relevance import propagate_relevance
-from lrp_compiler.passes.persist import EXPLAINED
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.passes.joint.persist import EXPLAINED
+from lrp_compiler.passes.relevance.emit import propagate_relevance
 from lrp_compiler.rules import unit
 
 Drawn = tuple[RandomGraph, Tensor]

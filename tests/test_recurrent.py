@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import CaptureError
-from lrp_compiler.passes.decompositions import DECOMPOSITIONS
+from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 from lrp_compiler.rules.composite import Composite, Entry, attnlrp
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from support.hand_made import chooser, doubler, lookup, seeded, x_of
 
-from lrp_compiler.errors import InputError, LrpError
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.runtime import Explanation, OnnxExplainer, lean_options
-from lrp_compiler.validate import TensorSpec
 
 
 def test_a_call_returns_the_output_and_the_relevance_of_each_input() -> None:

@@ -8,9 +8,9 @@ import torch
 from onnx import helper
 from support.hand_made import X, doubler, entry, model_bytes
 
-from lrp_compiler.errors import FormatError, InputError, UnsupportedOpError
+from lrp_compiler.base.errors import FormatError, InputError, UnsupportedOpError
+from lrp_compiler.base.validate import TensorSpec, bind, check, dtype_name
 from lrp_compiler.runtime import OnnxExplainer
-from lrp_compiler.validate import TensorSpec, bind, check, dtype_name
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import CompositeError, InputError, LrpError
-from lrp_compiler.flipping import blurred, feature_map, replacement
-from lrp_compiler.tuned import Interval, Trial, Tuned, bootstrap
-from lrp_compiler.variants import variants
+from lrp_compiler.base.errors import CompositeError, InputError, LrpError
+from lrp_compiler.tuning.flipping import blurred, feature_map, replacement
+from lrp_compiler.tuning.tuned import Interval, Trial, Tuned, bootstrap
+from lrp_compiler.tuning.variants import variants
 
 
 def linear(*weights: float, dtype: torch.dtype = torch.float32) -> nn.Module:

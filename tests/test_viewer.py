@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.cli import main
-from lrp_compiler.errors import InputError
-from lrp_compiler.graph_data import GraphData, graph_data
-from lrp_compiler.model_explorer import graph_collection, node_data
-from lrp_compiler.passes.notes import note_of
-from lrp_compiler.viewer import DAGRE
+from lrp_compiler.passes.graph.notes import note_of
+from lrp_compiler.views.graph_data import GraphData, graph_data
+from lrp_compiler.views.model_explorer import graph_collection, node_data
+from lrp_compiler.views.viewer import DAGRE
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = re.compile(r"""(?:src|href|url|import|fetch)\s*[=(]\s*["']?(?:https?:)?//""", re.IGNORECASE)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import InputError
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
 

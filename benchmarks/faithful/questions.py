@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from faithful import say
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ import numpy as np
 import reporting
 
 from faithful.metrics import METRICS, difference
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 
 Row = dict[str, Any]
 MARKS = ("<!-- faithfulness: written by benchmarks/faithfulness.py -->", "<!-- end of faithfulness -->")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faithful import say
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

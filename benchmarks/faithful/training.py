@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.files import atomic_path
 
 PACKAGE = "dataset-fashion-mnist"
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "faithfulness"

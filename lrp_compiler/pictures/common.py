@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError
-from lrp_compiler.run import Explained, Labels
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.run import Explained, Labels
 
 if TYPE_CHECKING:
     from lrp_compiler.explanation import Explanation

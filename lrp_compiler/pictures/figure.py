@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError, LrpError
-from lrp_compiler.files import atomic_path
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.files import atomic_path
 
 try:
     from matplotlib import colormaps

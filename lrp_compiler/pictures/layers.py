@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError
-from lrp_compiler.pictures.common import drawn, limit_of
-from lrp_compiler.pictures.figure import COLOURS, Colormap, Picture, colour_bar, diverging
-from lrp_compiler.run import Explained, Labels, number, to_numpy
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.run import Explained, Labels, number, to_numpy
+
+from .common import drawn, limit_of
+from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
 if TYPE_CHECKING:
     from lrp_compiler.explanation import Explanation

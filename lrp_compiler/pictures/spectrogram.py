@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrp_compiler.errors import InputError
-from lrp_compiler.pictures.common import choose, drawn, limit_of, note, smoothed
-from lrp_compiler.pictures.figure import COLOURS, Colormap, Picture, colour_bar, diverging
-from lrp_compiler.run import Labels, to_numpy
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.run import Labels, to_numpy
+
+from .common import choose, drawn, limit_of, note, smoothed
+from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
 if TYPE_CHECKING:
     from lrp_compiler.explanation import Explanation

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lrp_compiler.pictures.common import mixed
-from lrp_compiler.pictures.figure import FancyBboxPatch, Picture, TextPath
+from .common import mixed
+from .figure import FancyBboxPatch, Picture, TextPath
 
 if TYPE_CHECKING:
-    from lrp_compiler.pictures.tokens import Piece, TokenRow
+    from .tokens import Piece, TokenRow
 
 MARGIN, LINE, BOX, GAP = 12.0, 34.0, 29.0, 4.0
 """In points, of which 72 are an inch: around all, from line to line, a box's height, between words."""

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from lrp_compiler.errors import InputError
-from lrp_compiler.pictures.common import BLUE, RED, STRONGEST, choose, drawn, limit_of, mixed
-from lrp_compiler.pictures.vocabulary import Vocabulary
-from lrp_compiler.run import Explained, Labels, Run, number, to_numpy
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.run import Explained, Labels, Run, number, to_numpy
+
+from .common import BLUE, RED, STRONGEST, choose, drawn, limit_of, mixed
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from lrp_compiler.explanation import Explanation
-    from lrp_compiler.pictures.figure import Picture
+
+    from .figure import Picture
 
 _SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -165,7 +167,7 @@ class Tokens(Sequence[TokenRow]):
         Raises:
             LrpError: matplotlib is not there.
         """
-        from lrp_compiler.pictures.token_figure import token_figure
+        from .token_figure import token_figure
 
         return token_figure(self.rows, title, width)
 

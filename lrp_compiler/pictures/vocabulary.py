@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from lrp_compiler.errors import InputError
+from lrp_compiler.base.errors import InputError
 
 _MARKS = {"wordpiece": ("##s", "##e"), "bytes": ("Ġ", "Ċ", "ĉ"), "word-end": ("s</w>", "e</w>")}
 """Kinds of vocabularies by tokens that only they hold; any other writes a space as ▁."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from lrp_compiler.passes.decompositions import decomposition_table
-from lrp_compiler.passes.unlift import unlift
+from lrp_compiler.passes.decompose.table import decomposition_table
+from lrp_compiler.passes.forward.unlift import unlift
 
 
 class Wrapped(nn.Module):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.activity import mark_active
-from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.assign.activity import mark_active
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.simplify import simplify
 
 X, TOKENS = torch.randn(2, 4), torch.tensor([[1, 2, 0], [2, 2, 1]])
 TABLE = torch.randn(3, 5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import pad
 
-from lrp_compiler.passes.borders import zero_border
+from lrp_compiler.passes.assign.borders import zero_border
 
 X = torch.randn(2, 3, 5, 6)
 BORDERS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import FileCheck
 
-from lrp_compiler.passes.canonicalise import canonicalise
+from lrp_compiler.passes.graph.canonicalise import canonicalise
 
 X = torch.randn(2, 3, 4)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import pad
 
-from lrp_compiler.passes.concatenate_pieces import concatenate_pieces
+from lrp_compiler.passes.optimise.concatenate_pieces import concatenate_pieces
 
 X = torch.randn(3, 4, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.passes.decompositions import DECOMPOSITIONS, decomposition_table
-from lrp_compiler.passes.write_out_scatters import WRITTEN_OUT
+from lrp_compiler.passes.decompose.scatters import WRITTEN_OUT
+from lrp_compiler.passes.decompose.table import DECOMPOSITIONS, decomposition_table
 from lrp_compiler.rules import OPERATORS, rule
 
 aten = torch.ops.aten

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, fx
 from torch.testing import FileCheck
 
-from lrp_compiler.passes.assign_rules import assign_rules, reachable
-from lrp_compiler.passes.emit_relevance import emit_relevance
-from lrp_compiler.passes.join import join, relevance_names
+from lrp_compiler.passes.assign.assign_rules import assign_rules, reachable
+from lrp_compiler.passes.assign.wanted_values import wanted_values
+from lrp_compiler.passes.forward.select_explained import select_explained
+from lrp_compiler.passes.forward.target import Target
+from lrp_compiler.passes.graph.simplify import simplify
+from lrp_compiler.passes.joint.join import join, relevance_names
 from lrp_compiler.passes.pipeline import analyse, explainable_inputs
-from lrp_compiler.passes.seed_relevance import Seed
-from lrp_compiler.passes.select_explained import select_explained
-from lrp_compiler.passes.simplify import simplify
-from lrp_compiler.passes.target import Target
-from lrp_compiler.passes.wanted_values import wanted_values
+from lrp_compiler.passes.relevance.emit import emit_relevance
+from lrp_compiler.passes.relevance.seed import Seed
 from lrp_compiler.rules.composite import COMPOSITES
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.simplify import simplify
 from lrp_compiler.passes.pipeline import analyse, explainable_inputs
-from lrp_compiler.passes.simplify import simplify
 from lrp_compiler.rules.composite import Composite
 
 X = torch.randn(2, 6)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import FileCheck
 
-from lrp_compiler.passes.canonicalise import canonicalise
-from lrp_compiler.passes.fold_batch_norm import fold_batch_norm
+from lrp_compiler.passes.forward.fold_batch_norm import fold_batch_norm
+from lrp_compiler.passes.graph.canonicalise import canonicalise
 
 
 def alive(model: nn.Module) -> nn.Module:

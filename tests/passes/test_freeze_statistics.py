@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrp_compiler.passes.freeze_statistics import statistics
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.assign.freeze_statistics import statistics
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 3, 8)
 WEIGHT = nn.Parameter(torch.randn(8))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lrp_compiler.passes.activity import mark_active
-from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.fuse_functions import fuse_functions
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.assign.activity import mark_active
+from lrp_compiler.passes.assign.fuse_functions import fuse_functions
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.simplify import simplify
 from lrp_compiler.rules.registry import FUNCTION
 
 X = torch.randn(2, 3)

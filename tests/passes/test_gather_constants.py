@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrp_compiler.passes.gather_constants import gather_constants
+from lrp_compiler.passes.optimise.gather_constants import gather_constants
 
 SHAPES = ((4, 3, 3, 3), (4, 3, 3, 3), (4, 6))
 G = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import FileCheck
 
-from lrp_compiler.passes.lower_transposes import lower_transposes
+from lrp_compiler.passes.optimise.lower_transposes import lower_transposes
 
 STRIDE_1 = {
     "1d": (nn.ConvTranspose1d(2, 3, 3), (2, 2, 6)),

@@ -1,20 +1,18 @@
 """functorch's partitioner as a planner: decisions that can be carried out, and the same relevance."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from min_cut import plan
 from support.blocks import INPUTS, TransformerBlock, build, draw
 from support.plans import INPUT, executable
 from torch import Tensor, nn
 from torch.export import Dim
 
 import lrp_compiler as lrp
-from lrp_compiler.cli import main
-from lrp_compiler.errors import InputError
-from lrp_compiler.passes.min_cut import plan
-from lrp_compiler.passes.plan_promises import Value
+from lrp_compiler.passes import pipeline
+from lrp_compiler.passes.promises.planner import Value
 
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 
@@ -73,36 +71,20 @@ class Diamond(nn.Module):
 
 @pytest.mark.parametrize("network", [Diamond, TransformerBlock])
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp-gamma"])
-def test_relevance_is_that_of_the_default_planner(network: type[nn.Module], composite: str) -> None:
+def test_relevance_is_that_of_the_projects_planner(
+    network: type[nn.Module], composite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model = Diamond().double().eval() if network is Diamond else build(network)
     x = draw((3, 6) if network is Diamond else INPUTS[network])
     options: dict[str, Any] = {"composite": composite, "target": 1, "dynamic_shapes": {"x": {0: Dim("batch")}}}
     expected = lrp.compile(model, (x,), **options)(x).relevance["x"]
+    monkeypatch.setattr(pipeline, "decide", plan)
 
     for budget in BUDGETS:
-        explainer = lrp.compile(model, (x,), planner="min-cut", memory_budget=budget, **options)
+        explainer = lrp.compile(model, (x,), memory_budget=budget, **options)
         torch.testing.assert_close(explainer(x).relevance["x"], expected, rtol=1e-10, atol=1e-12)
         forward, relevance = explainer.split()
         results = forward(x)
         (alone,) = relevance(*results[len(forward.meta["outputs"]) :])
         torch.testing.assert_close(alone, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_an_unknown_planner_is_named_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, x = Diamond().eval(), torch.ones(2, 6)
-    sentence = "Unknown planner 'knapsack': choose one of segments, min-cut."
-    with pytest.raises(InputError) as raised:
-        lrp.compile(model, (x,), planner="knapsack")
-    assert str(raised.value) == sentence
-
-    torch.export.save(torch.export.export(model, (x,)), tmp_path / "model.pt2")
-    assert main(["plan", str(tmp_path / "model.pt2"), "--planner", "knapsack"]) == 1
-    assert capsys.readouterr().err == f"lrp-compiler: error: {sentence}\n"
-
-
-def test_the_command_line_plans_by_min_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.export.save(torch.export.export(Diamond().eval(), (torch.ones(2, 6),)), tmp_path / "model.pt2")
-
-    assert main(["plan", str(tmp_path / "model.pt2"), "--planner", "min-cut", "--memory-budget", "0.5"]) == 0
-    assert "rebuilt" in capsys.readouterr().out

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.passes.pair_complex import pair_complex
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.decompose.complex_pairs import pair_complex
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 3, 8, dtype=torch.float64)
 TURN = torch.polar(torch.ones(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64))

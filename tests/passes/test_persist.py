@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.passes.assignment import assignment
-from lrp_compiler.passes.persist import restore_forward
-from lrp_compiler.passes.target import Target
+from lrp_compiler.passes.forward.target import Target
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.joint.persist import restore_forward
 from lrp_compiler.rules.registry import FUNCTION
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from support.plans import INPUT, executable
 
-from lrp_compiler.passes.plan_promises import Value, plan
+from lrp_compiler.passes.promises.planner import Value, plan
 
 
 def chain(length: int, nbytes: int = 100) -> list[Value]:

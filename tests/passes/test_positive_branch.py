@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler import Composite, Entry
-from lrp_compiler.passes.assignment import assignment
+from lrp_compiler.passes.graph.assignment import assignment
 
 
 class Net(nn.Module):

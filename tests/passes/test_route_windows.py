@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.passes.route_windows import routed
+from lrp_compiler.passes.optimise.route_windows import routed
 
 
 def by_loops(x: Tensor, relevance: Tensor, size: int) -> Tensor:

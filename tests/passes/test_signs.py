@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.passes.signs import nonnegative_values
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.assign.signs import nonnegative_values
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 4, 6)
 
@@ -111,7 +111,7 @@ def test_a_value_that_may_be_negative_is_not_claimed(function: Callable, graph_o
 
 
 def test_the_claim_reaches_the_rules(graph_of: Callable) -> None:
-    from lrp_compiler.passes.assignment import assignment
+    from lrp_compiler.passes.graph.assignment import assignment
     from lrp_compiler.passes.pipeline import analyse
     from lrp_compiler.rules.composite import COMPOSITES
 

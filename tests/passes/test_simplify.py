@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from lrp_compiler.passes.simplify import simplify
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 3)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import FileCheck
 
-from lrp_compiler.passes.unlift import unlift
+from lrp_compiler.passes.forward.unlift import unlift
 
 X = torch.randn(2, 3)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
-from lrp_compiler.passes.write_out_products import write_out_products
+from lrp_compiler.passes.decompose.products import write_out_products
 
 
 def of_linear(x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.passes.simplify import simplify
-from lrp_compiler.passes.write_out_scatters import write_out_scatters
+from lrp_compiler.passes.decompose.scatters import write_out_scatters
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 5, 4)
 

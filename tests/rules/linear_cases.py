@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from unrolled import Case
 
-from lrp_compiler.rules.pooling import POOL
+from lrp_compiler.rules.operators.pooling import POOL
 
 aten = torch.ops.aten
 

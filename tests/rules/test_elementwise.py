@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
 from lrp_compiler.rules.elementwise import STEPS, WITHOUT_ZERO
-from lrp_compiler.rules.gate import RECURRENT_GATE
+from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
 
 aten = torch.ops.aten

@@ -5,9 +5,9 @@ import torch
 from selection_cases import A, B, tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lrp_compiler.passes.lower_own_ops import lower_own_ops
+from lrp_compiler.passes.joint.lower_own_ops import lower_own_ops
 from lrp_compiler.rules import Op, propagate, total, unit
-from lrp_compiler.rules.gate import RECURRENT_GATE
+from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 
 R = tensor(2, 3, 4, seed=3)
 

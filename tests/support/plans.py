@@ -1,6 +1,6 @@
 """What every planner's decision must keep."""
 
-from lrp_compiler.passes.plan_promises import Decision, Value
+from lrp_compiler.passes.promises.planner import Decision, Value
 
 INPUT = Value(0, given=True)
 

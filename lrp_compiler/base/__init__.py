@@ -1,0 +1,1 @@
+"""The ground: nothing in here imports torch."""

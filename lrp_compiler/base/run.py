@@ -1,0 +1,215 @@
+"""What was run, and what exactly was explained: the facts below every picture. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+Labels = Sequence[str] | Mapping[int, str] | Callable[[int], str]
+"""The classes' names by number."""
+Class = int | tuple[int, int]
+"""A class, or a pair: the first minus the second."""
+FUNCTION = "function"
+"""What the metadata calls a target that is a function of the outputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What was run and what came out, by reference: nothing is copied.
+
+    Args:
+        metadata: what the explainer's file says about it: composite, target, seed, ….
+        inputs: the model's own inputs by name.
+        outputs: the model's own outputs by name, flat.
+        choices: `target`, `position` and `seed`, those that the explainer takes at run time.
+    """
+
+    metadata: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    choices: Mapping[str, Any]
+
+    @property
+    def composite(self) -> str:
+        """The composite's name."""
+        return str(self.metadata["composite"].get("name", "without a name"))
+
+    @property
+    def heading(self) -> str:
+        """What holds for every row: `composite epsilon-plus, target argmax`, and the seed unless it is the logit."""
+        seed = self.metadata["seed"]
+        return f"composite {self.composite}, target {self.metadata['target']}" + f", seed {seed}" * (seed != "value")
+
+    @property
+    def several(self) -> int | None:
+        """How many targets relevance has in front of the batch; None: there is no such dim."""
+        details = self.metadata.get("explains") or {}
+        if isinstance(details.get("classes"), list):
+            return len(details["classes"])
+        chosen = self.choices.get("target")
+        return len(chosen) if chosen is not None and len(chosen.shape) == 2 else details.get("count")
+
+    def logits(self) -> np.ndarray | None:
+        """The explained output, float64 `[batch, classes]`; None where a function of the outputs is explained."""
+        number = self.metadata.get("explained", 0)
+        if self.metadata["target"] == FUNCTION or not isinstance(number, int) or number >= len(self.outputs):
+            return None
+        z = to_numpy(list(self.outputs.values())[number]).astype(np.float64)
+        if z.ndim <= 2:
+            return z.reshape(len(z), -1)
+        details = self.metadata.get("explains") or {}
+        given = details.get("class_dim")
+        z = np.moveaxis(z, (-1 if z.ndim == 3 else 1) if given is None else given, -1)
+        position = details.get("position")
+        if position == "index":
+            return z[np.arange(len(z)), to_numpy(self.choices["position"])]
+        if position == "last-unpadded":
+            mask = next(to_numpy(mask) for name, mask in self.inputs.items() if name.endswith("attention_mask"))
+            return z[np.arange(len(z)), ((mask != 0) * np.arange(mask.shape[1])).argmax(1)]
+        return _at(z, position)
+
+    def classes(self) -> list[list[Class | None]]:
+        """What is explained: for each target (one, unless there are several) the class of every row.
+
+        None: no class, but a function of the outputs or a seed given at run time.
+        """
+        z = self.logits()
+        details = self.metadata.get("explains") or {"classes": self.metadata["target"]}
+        picks = details["classes"] if isinstance(details["classes"], list) else [details["classes"]]
+        if z is None or self.metadata["seed"] == "tensor":
+            rows = len(next(iter(self.outputs.values()))) if z is None else len(z)
+            return [[None] * rows for _ in range(self.several or 1)]
+        if picks == ["index"]:
+            chosen = to_numpy(self.choices["target"])
+            return [[int(number) for number in row] for row in chosen.reshape(-1, len(z))]
+        return [[_picked(pick, row) for row in z] for pick in picks]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One explained value: a row of the batch, and of several targets one.
+
+    Args:
+        row: number of the row.
+        number: which of several targets; None where relevance has no dim for them.
+        target: the class, or a pair (the first minus the second); None for a function of the outputs, or a seed.
+        name: that class in words, `espresso (class 967)`.
+        logit: its logit, or the difference of two; None where there is no class.
+        relevance: what each input got, summed, by name.
+    """
+
+    row: int
+    number: int | None
+    target: Class | None
+    name: str
+    logit: float | None
+    relevance: dict[str, float]
+
+    @property
+    def sum(self) -> float:
+        """Σ relevance over all inputs."""
+        return sum(self.relevance.values())
+
+    @property
+    def caption(self) -> str:
+        """`logit 9.71, Σ relevance 0.0038`; of several inputs what each of them got."""
+        parts = (
+            []
+            if self.logit is None
+            else [f"{'difference of logits' if isinstance(self.target, tuple) else 'logit'} {number(self.logit)}"]
+        )
+        shares = " + ".join(f"{name} {number(share)}" for name, share in self.relevance.items())
+        return ", ".join([*parts, f"Σ relevance {number(self.sum)}" + f" = {shares}" * (len(self.relevance) > 1)])
+
+
+def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> list[Explained]:
+    """Every explained value of a run, row by row, the several targets of a row side by side."""
+    classes, z, several = run.classes(), run.logits(), run.several
+    sums = {name: _sums(values, len(classes[0]), several) for name, values in relevance.items() if name in run.inputs}
+    return [
+        Explained(
+            row,
+            None if several is None else at,
+            chosen[row],
+            named(chosen[row], labels, run),
+            None if z is None else _logit(z[row], chosen[row]),
+            {name: float(values[at, row]) for name, values in sums.items() if values is not None},
+        )
+        for row in range(len(classes[0]))
+        for at, chosen in enumerate(classes)
+    ]
+
+
+def named(target: Class | None, labels: Labels | None, run: Run) -> str:
+    """A class in words, with its number."""
+    if target is None:
+        return "as seeded" if run.metadata["seed"] == "tensor" else "a function of the outputs"
+    pair = target if isinstance(target, tuple) else (target,)
+    numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
+    return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"
+
+
+def number(value: float) -> str:
+    """Three or four digits, however small."""
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """A tensor of whatever device and dtype as an array; bfloat16, which numpy lacks, becomes float32."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
+
+
+def _label(target: int, labels: Labels) -> str:
+    try:
+        return str(labels(target) if callable(labels) else labels[target])
+    except (LookupError, TypeError) as error:
+        raise InputError(f"The labels have no name for class {target}.") from error
+
+
+def _logit(row: np.ndarray, target: Class | None) -> float | None:
+    if isinstance(target, tuple):
+        return float(row[target[0]] - row[target[1]])
+    return None if target is None else float(row[target])
+
+
+def _picked(pick: Any, row: np.ndarray) -> Class | None:
+    if isinstance(pick, Mapping):
+        first, second = pick["pair"]
+        return first, second
+    if pick == "argmax":
+        return int(row.argmax())
+    return pick if isinstance(pick, int) else None
+
+
+def _sums(values: Any, rows: int, several: int | None) -> np.ndarray | None:
+    """Σ relevance, `[targets, batch]`; None where the rows of the batch cannot be told apart."""
+    array = to_numpy(values)
+    targets = several or 1
+    array = array.reshape(targets, *array.shape[several is not None :])
+    if rows > 1 and array.shape[1:2] != (rows,):
+        return None
+    summed: np.ndarray = array.reshape(targets, rows, -1).sum(-1, dtype=np.float64)
+    return summed
+
+
+def _at(z: np.ndarray, position: Any) -> np.ndarray:
+    """`[batch, ..., classes]` at a position: picked where a step is an int, summed over where it is a slice."""
+    count = z.ndim - 2
+    if position is None or isinstance(position, str):
+        steps = [{"slice": [None, None, None]} if position == "sum" else -1] * count
+    else:
+        steps = position if isinstance(position, list) else [position]
+    for axis, step in reversed(list(enumerate(steps, start=1))):
+        if isinstance(step, int):
+            z = z.take(step, axis)
+        else:
+            z = z[(slice(None),) * axis + (slice(*step["slice"]),)].sum(axis)
+    return z

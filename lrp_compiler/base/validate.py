@@ -1,0 +1,222 @@
+"""What an explainer accepts, checked before it runs. Torch-free: works on anything with `.shape` and `.dtype`.
+
+The runtime calls it with numpy arrays, the torch-side explainer with tensors:
+
+    bound = bind(specs, args, kwargs)       # name -> array, in the order of the specs
+    sizes = check(specs, bound)             # {"batch": 2, ...}, or one InputError
+
+Every failure is an `InputError` of one sentence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import FormatError, InputError
+
+# Casts that keep every value and its meaning. Integer to float is left out on purpose: a uint8 image given
+# to a float network is nearly always one that somebody forgot to normalise.
+_WIDENS: dict[str, tuple[str, ...]] = {
+    "int64": ("int32", "int16", "int8", "uint32", "uint16", "uint8"),
+    "int32": ("int16", "int8", "uint16", "uint8"),
+    "int16": ("int8", "uint8"),
+    "float64": ("float32", "float16", "bfloat16"),
+    "float32": ("float16", "bfloat16"),
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype of one input or output; prints as `x: float32[batch, 3, 224, 224]`."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """An int is a fixed size, a str a symbolic one: equal symbols have equal sizes within one call."""
+    dtype: str
+    """As numpy names it, such as `float32`."""
+
+    def __str__(self) -> str:
+        """Name, dtype and shape."""
+        return f"{self.name}: {self.dtype}{_brackets(self.shape)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as it stands in a file's metadata."""
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "TensorSpec":
+        """Read `to_dict`'s result; raises `FormatError` if it is none."""
+        try:
+            name, shape, dtype = entry["name"], tuple(entry["shape"]), entry["dtype"]
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"The explainer's metadata describes a tensor incompletely: {entry!r}.") from error
+        # bool is an int to Python, never to a shape.
+        sound = all(isinstance(dim, int | str) and not isinstance(dim, bool) for dim in shape)
+        if not (sound and isinstance(name, str) and isinstance(dtype, str)):
+            raise FormatError(f"The explainer's metadata describes a tensor wrongly: {entry!r}.")
+        return cls(name, shape, dtype)
+
+
+def dtype_name(array: Any) -> str:
+    """The dtype of a numpy array or a torch tensor under numpy's name: `torch.float32` is `float32`."""
+    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
+
+
+def is_floating(dtype: str) -> bool:
+    """Whether a dtype of this name can hold a NaN."""
+    return dtype.startswith(("float", "bfloat", "complex"))
+
+
+def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give every input its value, as Python binds arguments.
+
+    Args:
+        specs: the inputs that are wanted, in order.
+        args: values by position.
+        kwargs: values by name.
+
+    Returns:
+        Name → value for every spec, in the order of `specs`.
+
+    Raises:
+        InputError: too many values, an unknown name, one given twice, or a missing one (None counts as missing).
+    """
+    takes = f"This explainer takes {_listing([spec.name for spec in specs])}"
+    if len(args) > len(specs):
+        raise InputError(f"{takes}, but {len(args)} were given by position.")
+    bound = dict(zip((spec.name for spec in specs), args, strict=False))
+    for name, value in kwargs.items():
+        if name in bound:
+            raise InputError(f"Input {name!r} is given twice, by position and by name.")
+        if all(name != spec.name for spec in specs):
+            raise InputError(f"{takes}: {name!r} is none of them.")
+        bound[name] = value
+    missing = [spec.name for spec in specs if bound.get(spec.name) is None]
+    if missing:
+        raise InputError(f"{takes}, but {' and '.join(map(repr, missing))} {_is(missing)} missing.")
+    return {spec.name: bound[spec.name] for spec in specs}
+
+
+def check(
+    specs: Sequence[TensorSpec],
+    bound: Mapping[str, Any],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    has_nan: Callable[[Any], bool] | None = None,
+) -> dict[str, int]:
+    """Compare arrays with their specs; a dtype that widens without loss passes (the caller casts it).
+
+    Args:
+        specs: what is wanted.
+        bound: name → array, from `bind`.
+        sizes: symbolic dimensions that are known already, from an earlier call.
+        has_nan: tells whether a floating array holds a NaN; None accepts NaN unseen.
+
+    Returns:
+        The size of every symbolic dimension, those of `sizes` included.
+
+    Raises:
+        InputError: wrong dtype, rank or fixed dimension, dimensions of one name that disagree, an empty one, a NaN.
+    """
+    found = dict(sizes or {})
+    for spec in specs:
+        array = bound[spec.name]
+        _check_dtype(spec, dtype_name(array))
+        _check_shape(spec, tuple(array.shape), found)
+        if has_nan is not None and is_floating(spec.dtype) and has_nan(array):
+            raise InputError(f"Input {spec.name!r} holds NaN.")
+    return found
+
+
+def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
+    """Refuse a run-time `target`, `position` or `seed` that is missing or not wanted.
+
+    Args:
+        name: `target`, `position` or `seed`.
+        given: whether the caller passed one.
+        wanted: whether the explainer was compiled to take one.
+        mode: what it was compiled for, such as `argmax`.
+
+    Raises:
+        InputError: `given` and `wanted` differ.
+    """
+    how, kind = {
+        "target": ("target='index'", "one class index for each row"),
+        "seed": ("seed='tensor'", "a relevance"),
+        "position": ("lrp.Target(position='index')", "one position for each row"),
+    }[name]
+    if wanted and not given:
+        raise InputError(f"The {name} is missing: this explainer was compiled with {how} and needs {kind}.")
+    if given and not wanted:
+        raise InputError(
+            f"A {name} was given, but this explainer was compiled for {mode!r}; compile with {how} to choose it at "
+            "run time."
+        )
+
+
+def several_targets(target: Any, seed_inputs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `target` is `[targets, batch]` for an explainer that takes one target at a time.
+
+    Args:
+        target: what the caller gave, or None.
+        seed_inputs: the run-time inputs beyond the model's own, as the metadata describes them.
+    """
+    one = any(entry["name"] == "target" and len(entry["shape"]) == 1 for entry in seed_inputs)
+    return one and len(getattr(target, "shape", ())) == RANK_OF_SEVERAL
+
+
+RANK_OF_SEVERAL = 2
+
+
+def check_classes(target: Any, classes: int | None) -> None:
+    """Refuse class indices that the model does not have.
+
+    Args:
+        target: integers of any shape, numpy or torch.
+        classes: how many classes there are; None if only the lower bound is known.
+
+    Raises:
+        InputError: an index below 0, or not below `classes`.
+    """
+    for index in (int(target.min()), int(target.max())):
+        if index < 0 or (classes is not None and index >= classes):
+            known = "indices start at 0" if classes is None else f"the model has {classes} classes, 0 to {classes - 1}"
+            raise InputError(f"Target {index} is out of range: {known}.")
+
+
+def _check_dtype(spec: TensorSpec, given: str) -> None:
+    if given == spec.dtype or given in _WIDENS.get(spec.dtype, ()):
+        return
+    narrows = spec.dtype in _WIDENS.get(given, ())
+    reason = "; narrowing can lose digits, so convert it yourself" if narrows else ""
+    raise InputError(f"Input {spec.name!r} has dtype {given}, but {spec.dtype} is wanted{reason}.")
+
+
+def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+    given = f"Input {spec.name!r} has shape {_brackets(shape)}, but {_brackets(spec.shape)} is wanted"
+    if len(shape) != len(spec.shape):
+        only_batch_missing = spec.shape[:1] == ("batch",) and len(shape) == len(spec.shape) - 1
+        raise InputError(given + (": the batch dimension is missing." if only_batch_missing else "."))
+    for position, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
+        if isinstance(wanted, str):
+            if size == 0:
+                raise InputError(f"Input {spec.name!r} is empty: dimension {wanted!r} has size 0.")
+            expected = sizes.setdefault(wanted, size)
+            if size != expected:
+                raise InputError(
+                    f"Input {spec.name!r} has size {size} in dimension {wanted!r}, an input before it {expected}."
+                )
+        elif size != wanted:
+            raise InputError(f"{given}: dimension {position} must be {wanted}, not {size}.")
+
+
+def _brackets(shape: Sequence[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _listing(names: Sequence[str]) -> str:
+    return f"{len(names)} input{'' if len(names) == 1 else 's'} ({', '.join(names)})"
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"

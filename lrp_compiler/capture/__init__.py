@@ -1,0 +1,1 @@
+"""Models in: a module, a program or a file becomes one exported program."""

@@ -1,0 +1,248 @@
+"""Read a `.pt2` file without running anything in it.
+
+torch.export.load believes its files: it unpickles weights, constants and sample inputs, loads compiled libraries,
+evaluates the expressions of symbolic sizes, writes names into Python source, and takes any function under `torch` for
+an operator. Here every such place is looked at first, through the readers that torch itself uses and in the same open
+file, and whatever torch.export.save does not write for a model of plain tensors is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.pt2_archive import PT2ArchiveReader
+from torch.export.pt2_archive import constants as layout
+
+from lrp_compiler.base.errors import FormatError
+
+MODEL = "model"
+"""Name of the one program in a file; torch allows several."""
+PLAIN = re.compile(r"[\w.+:/<>,|*\- ]*")
+"""What names of weights, modules and types are made of: nothing that ends a string or calls a function."""
+TEXT = re.compile(r"[^'\"\\\x00-\x1f]*")
+"""A string that the model takes; torch compares it in Python source."""
+TARGET = re.compile(
+    r"torch\.ops\.(?!_)\w+\.((?!__)\w+|__[ilr]?(and|or|xor|lshift|rshift)__)\.(?!__)\w+"
+    r"|torch\.ops\.higher_order\.(?!__)\w+|torch\._?sym_\w+|math\.(?!__)\w+"
+    r"|_operator\.(eq|ne|le|ge|lt|gt|neg|pos|abs|mul|add|sub|floordiv|mod|pow|truediv|and_|or_|xor|not_|getitem)"
+)
+"""An operator, as torch writes it; nothing that leads from one to something else."""
+FUNCTION = re.compile(
+    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|Max|Min|Abs|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|StrictLessThan"
+    r"|LessThan|StrictGreaterThan|GreaterThan|And|Or|Not|Piecewise|ExprCondPair|floor|ceiling|FloorDiv|ModularIndexing"
+    r"|Where|PythonMod|CleanDiv|CeilToInt|FloorToInt|CeilDiv|LShift|RShift|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv"
+    r"|IsNonOverlappingAndDenseIndicator|TruncToFloat|TruncToInt|RoundToInt|RoundDecimal|ToFloat|Identity"
+    r"|OpaqueUnaryFn_\w+|size|stride|storage_offset"
+)
+"""What the expression of a symbolic size may call."""
+SYNTAX = (
+    *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Subscript, ast.Attribute),
+    *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Tuple),
+)
+FACTORIES = {"builtins.dict", "builtins.list", "builtins.set", "builtins.tuple", "builtins.int", "builtins.float"}
+FILES = ("file", "path", "uri")
+"""An operator with a text argument called so reads or writes files."""
+
+
+class Refused(Exception):
+    """What the file holds that could run; the rest of a sentence."""
+
+
+class Unknown(Exception):
+    """An operator that nothing in this process defines."""
+
+
+def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None) -> ExportedProgram:
+    """Load what torch.export.save wrote.
+
+    Args:
+        path: the file.
+        extra_files: as torch.export.load takes them: filled with what the file holds under these names.
+
+    Raises:
+        FormatError: something in the file would run code, now or when the program is called.
+        Exception: whatever torch raises on a file that is none of its own.
+    """
+    with open(path, "rb") as file:
+        try:
+            _check_archive(file)
+            file.seek(0)
+            program = torch.export.load(file, extra_files=extra_files)
+            _check_operators(program)
+        except Refused as reason:
+            raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
+        except Unknown as name:
+            raise FormatError(
+                f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
+                "what registers its rule, then load again."
+            ) from name
+    return program
+
+
+def check_structure(text: Any) -> None:
+    """Check the text of a pytree spec, if there is one, for which torch would import modules and call what they hold.
+
+    Raises:
+        FormatError: it names something to be imported.
+    """
+    try:
+        _structure("null" if text is None else str(text))
+    except Refused as reason:
+        raise FormatError(f"The structure of the outputs is not read, because it could run code: {reason}.") from reason
+
+
+def _check_archive(file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as archive:
+        if "version" in archive.namelist():  # torch reads older files in another way
+            raise Refused("it is of a format before torch 2.8, which is pickled")
+    file.seek(0)
+    reader = PT2ArchiveReader(file)
+    names = reader.get_file_names()
+    model = layout.MODELS_FILENAME_FORMAT.format(MODEL)
+    for name in names:
+        if name.startswith(layout.AOTINDUCTOR_DIR):
+            raise Refused("it holds a compiled library, for torch._inductor.aoti_load_package")
+        if name.startswith(layout.MODELS_DIR) and name != model:
+            raise Refused(f"{name!r} is a second program")
+    for folder, config in (
+        (layout.WEIGHTS_DIR, layout.WEIGHTS_CONFIG_FILENAME_FORMAT),
+        (layout.CONSTANTS_DIR, layout.CONSTANTS_CONFIG_FILENAME_FORMAT),
+    ):
+        if f"{folder}{MODEL}.pt" in names:
+            raise Refused(f"{folder}{MODEL}.pt is a pickle")
+        for entry in json.loads(reader.read_string(config.format(MODEL)))["config"].values():
+            kinds = (layout.WEIGHT_FILENAME_PREFIX, layout.TENSOR_CONSTANT_FILENAME_PREFIX)
+            if entry["use_pickle"] is not False or not entry["path_name"].startswith(kinds):
+                raise Refused(f"{folder}{entry['path_name']} is a pickle")
+    samples = layout.SAMPLE_INPUTS_FILENAME_FORMAT.format(MODEL)
+    if content := reader.read_bytes(samples):
+        try:
+            torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:  # torch would unpickle it all the same
+            raise Refused(f"{samples} is a pickle of more than tensors") from error
+    _check(json.loads(reader.read_string(model)), "")
+
+
+def _check(value: Any, key: str, in_node: bool = False) -> None:
+    """Every text of a program's JSON, by the key under which it stands."""
+    in_node = in_node or key == "nodes"
+    if isinstance(value, dict):
+        if key == "metadata" and all(isinstance(note, str) for note in value.values()):
+            return  # notes on a node: stack traces, modules
+        for name, entry in value.items():
+            _fits(PLAIN, name)
+            _check(entry, name, in_node)
+    elif isinstance(value, list):
+        for entry in value:
+            _check(entry, key, in_node)
+    elif isinstance(value, str) and not (in_node and key in ("as_string", "as_strings")):  # operators get those quoted
+        CHECKS.get(key, _plain)(value)
+
+
+def _fits(pattern: re.Pattern[str], text: str) -> None:
+    if not pattern.fullmatch(text):
+        raise Refused(f"{text[:60]!r} is not a name")
+
+
+def _plain(text: str) -> None:
+    _fits(PLAIN, text)
+
+
+def _text(text: str) -> None:
+    _fits(TEXT, text)
+
+
+def _identifier(text: str) -> None:
+    if text and not text.isidentifier():
+        raise Refused(f"{text[:60]!r} is not a name")
+
+
+def _target(text: str) -> None:
+    if not TARGET.fullmatch(text):
+        raise Refused(f"{text[:60]!r} is not an operator")
+    owner: Any = torch
+    for part in text.split(".")[1:] if text.startswith("torch.ops.") else ():
+        owner = getattr(owner, part, None)
+    if owner is None:
+        raise Unknown(text.removeprefix("torch.ops."))
+
+
+def _expression(text: str) -> None:
+    """torch hands these to sympy, which evaluates them."""
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Refused(f"{text[:60]!r} is not an expression of sizes") from error
+    for node in nodes:
+        fits = isinstance(node, SYNTAX)
+        if isinstance(node, ast.Call):
+            fits = FUNCTION.fullmatch(getattr(node.func, "id", getattr(node.func, "attr", ""))) is not None
+        elif isinstance(node, ast.Attribute):
+            fits = node.attr in ("size", "stride", "storage_offset", "shape")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            fits = PLAIN.fullmatch(node.value) is not None
+        if not fits:
+            raise Refused(f"{text[:60]!r} is not an expression of sizes")
+
+
+def _structure(text: str) -> None:
+    """A pytree spec: JSON, with JSON in the texts of its contexts."""
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if "__enum__" in value:
+                raise Refused("a structure names an enum to be imported")
+            if "default_factory_module" in value:
+                factory = f"{value['default_factory_module']}.{value.get('default_factory_name')}"
+                if factory not in FACTORIES:
+                    raise Refused(f"a structure names {factory[:60]!r} to be imported")
+            for name, entry in value.items():
+                _fits(PLAIN, name)
+                walk(entry)
+        elif isinstance(value, list):
+            for entry in value:
+                walk(entry)
+        elif isinstance(value, str) and not PLAIN.fullmatch(value):
+            _structure(value)
+
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{text[:60]!r} is not a structure") from error
+    if isinstance(content, str):
+        _fits(PLAIN, content)
+    walk(content)
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "name": _identifier,
+    "as_name": _identifier,
+    "forward_arg_names": _identifier,
+    "as_string": _text,
+    "as_strings": _text,
+    "target": _target,
+    "as_operator": _target,
+    "expr_str": _expression,
+    "guards_code": _expression,
+    "in_spec": _structure,
+    "out_spec": _structure,
+}
+
+
+def _check_operators(program: ExportedProgram) -> None:
+    """That they are operators at all, torch has verified."""
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
+        for argument in getattr(getattr(node.target, "_schema", None), "arguments", ()):
+            if isinstance(argument.type, torch.StringType) and any(word in argument.name for word in FILES):
+                raise Refused(f"operator {node.target} takes a {argument.name}")

@@ -1,0 +1,292 @@
+"""Is this file sound, and does it explain the model that it claims to explain?
+
+    verify("m.lrp.onnx", against="model.pt2")
+
+Every check says what was found; none is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.capture.capture import load_program
+from lrp_compiler.compiler import compile as compile_explainer
+from lrp_compiler.explainer import Explainer, load
+from lrp_compiler.export.onnx_notes import PREFIX
+from lrp_compiler.export.onnx_weights import halves
+from lrp_compiler.passes import Target
+from lrp_compiler.provenance import source_hash
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.runtime import OnnxExplainer
+from lrp_compiler.views.audit import Float64
+
+from .random_inputs import random_inputs, table_sizes
+
+SLACK = 3.0
+"""A file's float32 may be this many times as far from float64 as torch's own."""
+FLOOR = 1e-6
+"""Below this share of the largest value float32 is as good as it gets."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, and its answer: `passed` is None where it could not be asked."""
+
+    name: str
+    passed: bool | None
+    found: str
+
+
+@dataclass
+class Verification:
+    """All checks of a file."""
+
+    path: str
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The checks as plain data."""
+        return {"path": self.path, "passed": self.passed, "checks": [vars(check) for check in self.checks]}
+
+    def table(self) -> Any:
+        """The checks as a rich table."""
+        from rich.table import Table
+
+        table = Table(title=self.path, title_justify="left")
+        for column in ("check", "", "found"):
+            table.add_column(column, overflow="fold")
+        words = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "not asked"}
+        for check in self.checks:
+            table.add_row(check.name, words[check.passed], check.found)
+        return table
+
+
+def verify(
+    path: str | os.PathLike[str],
+    against: str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Check an explainer's file; failures are in the result, not raised.
+
+    Args:
+        path: an `.onnx` or `.pt2` explainer.
+        against: the model's `.pt2` file: compiled anew by the file's own composite, it gives the books and float64.
+        inputs: what to run on, by name (`target`, `position` and `seed` too); what is not given is drawn at random, in
+            the example's sizes.
+        seed: of the random inputs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: a file cannot be read at all.
+        InputError: given inputs do not fit.
+    """
+    result = Verification(os.fspath(path))
+    explainer: OnnxExplainer | Explainer
+    if Path(path).suffix == ".onnx":
+        explainer = OnnxExplainer(path)
+        graph = onnx.load(path, load_external_data=False)
+        result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.metadata)]
+        limits = table_sizes(graph)
+    else:
+        explainer = load(path)
+        result.checks += [_metadata(explainer.metadata)]
+        limits = {}
+    feeds = {**random_inputs(explainer.metadata, limits, np.random.default_rng(seed)), **(inputs or {})}
+    first = _run(explainer, feeds)
+    result.checks += _sane(explainer, feeds, first)
+    result.checks += _against(explainer, feeds, first, against)
+    return result
+
+
+def _checker(path: str | os.PathLike[str]) -> Check:
+    try:
+        onnx.checker.check_model(os.fspath(path), full_check=True)
+    except Exception as error:
+        return Check("checker and shape inference", False, str(error).strip().splitlines()[0])
+    return Check("checker and shape inference", True, "onnx finds nothing wrong")
+
+
+def _contract(model: onnx.ModelProto) -> Check:
+    """What the README promises of the graph."""
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    wrong = [f"the domain {domain!r}" for domain in opsets if domain]
+    wrong += [f"the function {function.name}" for function in model.functions]
+    wrong += [f"opset {opsets.get('')}"] if opsets.get("", 0) < 18 else []
+    unnamed = [
+        value.name
+        for value in (*model.graph.input, *model.graph.output)
+        for dim in value.type.tensor_type.shape.dim
+        if not dim.HasField("dim_value") and not dim.dim_param.isidentifier()
+    ]
+    wrong += [f"a size without a name in {unnamed[0]}"] if unnamed else []
+    texts = [entry.value for node in model.graph.node for entry in node.metadata_props]
+    texts += [entry.value for entry in model.metadata_props] + [node.doc_string for node in model.graph.node]
+    wrong += ["a path of the machine that wrote it"] if any(re.search(r"(^|[\s\"'])/\w+/\w", t) for t in texts) else []
+    if wrong:
+        return Check("contract", False, "It has " + ", ".join(wrong))
+    return Check("contract", True, f"{len(model.graph.node)} nodes of opset {opsets['']}, IR {model.ir_version}")
+
+
+def _notes(model: onnx.ModelProto) -> Check:
+    """Every node says what it is for."""
+    phases = [
+        {entry.key: entry.value for entry in node.metadata_props}.get(PREFIX + "phase") for node in model.graph.node
+    ]
+    counts = {phase: phases.count(phase) for phase in ("forward", "relevance")}
+    # Casts of weights that are stored in half the bytes are for both.
+    silent = [
+        node for node, phase in zip(model.graph.node, phases, strict=True) if not phase and node.op_type != "Cast"
+    ]
+    text = f"{counts['forward']} nodes predict, {counts['relevance']} explain, {len(silent)} do not say which"
+    return Check("provenance", not silent and all(counts.values()), text)
+
+
+def _metadata(metadata: Mapping[str, Any]) -> Check:
+    missing = [key for key in ("source", "rules", "plan", "tolerance", "sizes") if key not in metadata]
+    if missing:
+        return Check("metadata", False, f"{missing[0]!r} is missing: the file is of an older release")
+    rules = ", ".join(dict.fromkeys(entry["rule"] for entry in metadata["rules"]))
+    text = f"composite {metadata['composite']['name']}, target {metadata['target']}, rules {rules}"
+    return Check("metadata", True, text)
+
+
+Result = tuple[list[np.ndarray], dict[str, np.ndarray]]
+
+
+def _run(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray]) -> Result:
+    """Flat outputs and relevances, as numpy arrays."""
+    if isinstance(explainer, OnnxExplainer):
+        named: dict[str, Any] = dict(feeds)
+        explanation = explainer(**named)
+        output = explanation.output
+        return list(output.values()) if isinstance(output, dict) else [output], dict(explanation.relevance)
+    names = [entry["name"] for entry in (*explainer.metadata["inputs"], *explainer.metadata["seed_inputs"])]
+    with torch.no_grad():
+        results = explainer.module(*(torch.as_tensor(feeds[name]) for name in names))
+    own = len(explainer.metadata["outputs"])
+    keys = [entry["input"] for entry in explainer.metadata["relevance"]]
+    arrays = [result.numpy() for result in results]
+    return arrays[:own], dict(zip(keys, arrays[own:], strict=True))
+
+
+def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray], first: Result) -> list[Check]:
+    arrays = [*first[0], *first[1].values()]
+    broken = sum(int((~np.isfinite(array)).sum()) for array in arrays if array.dtype.kind == "f")
+    shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in feeds.items())
+    checks = [Check("runs", broken == 0, f"on {shapes}" + (f": {broken} values are not finite" if broken else ""))]
+    again = _run(explainer, feeds)
+    equal = all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays, [*again[0], *again[1].values()], strict=True)
+    )
+    checks.append(Check("repeats", equal, "a second run gives the same" if equal else "a second run differs"))
+    axes = _batch_axes(explainer.metadata)
+    if axes is None:
+        return [*checks, Check("rows", None, "the batch is fixed, or relevance has no batch")]
+    rows = next(feeds[name].shape[axis] for name, axis in axes.items() if name in feeds)
+    off = 0.0
+    for row in range(rows):
+        one = {name: np.take(array, [row], axes[name]) if name in axes else array for name, array in feeds.items()}
+        for name, array in _run(explainer, one)[1].items():
+            whole = np.take(first[1][name], [row], axes[f"relevance.{name}"])
+            off = max(off, float(np.abs(array - whole).max() / (np.abs(whole).max() or 1)))
+    checks.append(Check("rows", off < explainer.metadata.get("tolerance", 1e-3), f"alone, a row differs by {off:.0e}"))
+    return checks
+
+
+def _batch_axes(metadata: Mapping[str, Any]) -> dict[str, int] | None:
+    entries = [*metadata["inputs"], *metadata["seed_inputs"], *metadata["relevance"]]
+    axes = {entry["name"]: entry["shape"].index("batch") for entry in entries if "batch" in entry["shape"]}
+    cut = any(entry["name"] in axes for entry in metadata["inputs"])
+    whole = all(entry["name"] in axes for entry in metadata["relevance"])
+    return axes if cut and whole and "batch" in metadata.get("sizes", {}) else None
+
+
+def _against(
+    explainer: OnnxExplainer | Explainer,
+    feeds: Mapping[str, np.ndarray],
+    first: Result,
+    against: str | os.PathLike[str] | None,
+) -> list[Check]:
+    asked = ("source", "conservation", "parity")
+    metadata = explainer.metadata
+    if against is None:
+        return [Check(name, None, "needs the model's .pt2: --against MODEL.pt2") for name in asked]
+    program = load_program(against)
+    same = source_hash(program) == metadata.get("source")
+    source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
+    if not same:
+        return [source, *(Check(name, None, "the model is another") for name in asked[1:])]
+    try:
+        reference = compile_explainer(
+            program,
+            composite=Composite.from_dict(metadata["composite"]),
+            target=Target.from_dict(metadata["explains"]),
+            seed=metadata["seed"],
+            wrt=[entry["input"] for entry in metadata["relevance"]],
+        )
+    except (LrpError, LookupError) as error:
+        return [source, *(Check(name, None, str(error)) for name in asked[1:])]
+    if metadata.get("weights") == "float16":
+        _halve(reference)
+    return [source, _conservation(reference, feeds, first, metadata), _parity(reference, feeds, first, metadata)]
+
+
+def _halve(reference: Explainer) -> None:
+    """Round the weights as a file with float16 weights has them."""
+    for buffer in {*reference.module.buffers(), *reference.forward.buffers()}:
+        if buffer.dtype is torch.float32 and buffer.numel() and halves(buffer.numel(), float(buffer.abs().max())):
+            buffer.copy_(buffer.half())
+
+
+def _conservation(
+    reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, metadata: Mapping[str, Any]
+) -> Check:
+    """The books of the same run; what the file gave each input is what they say it got."""
+    tensors: dict[str, Any] = {name: torch.as_tensor(array) for name, array in feeds.items()}
+    try:
+        books = reference.audit(**tensors)
+    except InputError as refusal:
+        return Check("conservation", None, str(refusal))
+    names = [entry["name"] for entry in metadata["inputs"] if entry["name"] in first[1]]
+    error = abs(books.error) / (books.magnitude or 1)
+    off = max((abs(float(first[1][n].sum(dtype=np.float64)) - books.inputs[n]) for n in names), default=0.0)
+    off /= books.magnitude or 1
+    text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
+    return Check("conservation", max(error, off) <= metadata["tolerance"], text)
+
+
+def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, metadata: Mapping[str, Any]) -> Check:
+    """How far the file is from float64, beside torch's own float32."""
+    names = [entry["name"] for entry in (*metadata["inputs"], *metadata["seed_inputs"])]
+    tensors = [torch.as_tensor(feeds[name]) for name in names]
+    with torch.no_grad():
+        exact = [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
+    own = len(metadata["outputs"])
+    outputs, relevance = _run(reference, feeds)
+    torch_run = [*outputs, *relevance.values()]
+    found = []
+    for index, (mine, theirs, true) in enumerate(zip([*first[0], *first[1].values()], torch_run, exact, strict=True)):
+        if index >= own or index == metadata["explained"]:
+            scale = np.abs(true).max() or 1
+            found.append((float(np.abs(mine - true).max() / scale), float(np.abs(theirs - true).max() / scale)))
+    passed = all(mine <= SLACK * max(theirs, FLOOR) for mine, theirs in found)
+    worst = max(found, key=lambda pair: pair[0] / max(pair[1], FLOOR))
+    note = ", both with weights rounded to float16" if metadata.get("weights") == "float16" else ""
+    text = f"the file is {worst[0]:.0e} from float64, torch in float32 {worst[1]:.0e}{note}"
+    return Check("parity", passed, text)

@@ -1,0 +1,1 @@
+"""Files out: ONNX and AOTInductor."""

@@ -1,0 +1,228 @@
+"""The joint graph as an ONNX file: default-domain ops only, names and metadata of the artefact's contract."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import onnx_ir
+import torch
+from onnx_ir.passes import common as passes
+from onnxscript.optimizer import fold_constants
+from torch import fx
+from torch.export import ExportedProgram
+
+import lrp_compiler
+from lrp_compiler.base.collection import rare_collection
+from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.passes.graph.inline import write_out
+
+from .onnx_notes import note_origins
+from .onnx_translations import TRANSLATIONS
+from .onnx_weights import halve_weights, multiply_transposed, weights_digest
+
+Weights = Literal["model", "float16"]
+Profile = Literal["fast", "small"]
+DIGITS = 12
+"""Of the hash in the name of the file that holds the weights."""
+EXTERNAL_DATA_BYTES = 2_000_000_000
+"""Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
+
+
+def export_onnx(
+    program: ExportedProgram,
+    metadata: dict[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    opset: int,
+    dtype: Weights = "model",
+    profile: Profile = "fast",
+) -> None:
+    """Write an explainer's program to `path`, whole or not at all.
+
+    Raises:
+        LrpError: the opset is below 18, dtype or profile is unknown, the program calculates in bfloat16, or the
+            exporter has no translation for an op.
+    """
+    for name, value, known in (("dtype", dtype, get_args(Weights)), ("profile", profile, get_args(Profile))):
+        if value not in known:
+            raise LrpError(f"Unknown {name} {value!r}: choose {' or '.join(map(repr, known))}.")
+    inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
+    outputs = [*metadata["outputs"], *metadata["relevance"]]
+    metadata = {**metadata, "weights": dtype, "profile": profile}
+    write_onnx(program, inputs, outputs, path, opset=opset, metadata=metadata)
+
+
+@rare_collection()
+def write_onnx(
+    program: ExportedProgram,
+    inputs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    opset: int,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `program` to `path`, whole or not at all.
+
+    Args:
+        program: what to write.
+        inputs: names and shapes of its inputs, as specs in plain data.
+        outputs: those of its outputs.
+        path: where to.
+        opset: 18 or higher.
+        metadata: what the file says about itself.
+
+    Raises:
+        LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
+            op.
+    """
+    if opset < 18:
+        raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
+    if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
+        raise LrpError(
+            "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
+            "or save this explainer as .pt2."
+        )
+    about = dict(metadata or {})
+    onnx_program = _translated(program, inputs, outputs, opset)
+    model = onnx_program.model
+    note_origins(model, onnx_program.exported_program.graph)
+    if about.get("weights") == "float16":  # before anything is calculated from them
+        halve_weights(model)
+    with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
+        tidy(model)
+    _name_dims(model.graph, inputs)
+    small = about.get("profile") == "small"
+    if small:
+        multiply_transposed(model)
+    model.graph.name = "explainer"
+    model.producer_name = "lrp_compiler"
+    model.producer_version = lrp_compiler.__version__
+    model.model_version = SCHEMA
+    model.metadata_props.clear()
+    if metadata is not None:
+        model.metadata_props[METADATA_KEY] = json.dumps(about, sort_keys=True)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    _save(model, Path(path), apart=small or size > EXTERNAL_DATA_BYTES)
+
+
+def _save(model: Any, path: Path, *, apart: bool) -> None:
+    """Write the file; `apart`: its weights beside it.
+
+    The file beside it is named after its content, so that no moment leaves an explainer next to another's weights.
+    """
+    with atomic_path(path) as temporary:
+        if apart:
+            beside = f"{path.name}.{weights_digest(model)[:DIGITS]}.data"
+            onnx_ir.save(model, temporary, external_data=beside, alignment=4096)
+        else:
+            onnx_ir.save(model, temporary)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * DIGITS}.data"):
+        if not (apart and left.name == beside):
+            left.unlink()
+
+
+def _translated(
+    program: ExportedProgram, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], opset: int
+) -> Any:
+    """The exporter's translation, of as few decompositions as will do; of all of torch's where that fails."""
+    quick = copy.copy(program)
+    quick.run_decompositions = partial(_decomposed, program)
+    for attempt in (quick, program):
+        try:
+            with quiet(output=True):
+                return torch.onnx.export(
+                    attempt,
+                    dynamo=True,
+                    opset_version=opset,
+                    input_names=[entry["name"] for entry in inputs],
+                    output_names=[entry["name"] for entry in outputs],
+                    custom_translation_table=dict(TRANSLATIONS),
+                    optimize=False,
+                    verbose=False,
+                )
+        except torch.onnx.errors.OnnxExporterError as error:
+            failure = error
+    reason = next((line for line in reversed(str(failure).splitlines()) if line.strip()), type(failure).__name__)
+    raise LrpError(f"The explainer cannot be written as ONNX: {reason.strip()}") from failure
+
+
+def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Batch norm in eval mode; torch's table does not list it, since it could be in training mode."""
+    weight, bias, mean, variance, _, momentum, epsilon, _ = args
+    norm = torch.ops.aten._native_batch_norm_legit_no_training.default
+    result: torch.Tensor = norm(x, weight, bias, mean, variance, momentum, epsilon)[0]
+    return result
+
+
+def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
+    """What `program.run_decompositions(table)` returns, for a program that has no effects.
+
+    torch traces the whole graph anew, with all its symbolic sizes; here only the few nodes are that the exporter has no
+    translation for. What this cannot do (an op with several results) fails, and the caller takes torch's way.
+    """
+    module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm}
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+    for node in module.graph.nodes:  # those that are put in front of it have had their turn
+        if node.target in table:
+            write_out(node, table[node.target], composite=False)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        constants=program.constants,
+    )
+
+
+def tidy(model: Any) -> None:
+    """Small constants folded, duplicates merged, leftovers removed.
+
+    The exporter's own `optimize=True` also tries a library of rewrites on every node, which takes longer than all the
+    rest and finds nothing that onnxruntime does not do when it loads the file.
+    """
+    passes.InlinePass()(model)
+    fold_constants(model)
+    for step in (
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        step(model)
+
+
+def _name_dims(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Symbolic dims get the names that the inputs give them, wherever they occur."""
+    names: dict[str, str] = {}
+    for value, entry in zip(graph.inputs, inputs, strict=True):
+        for dim, wanted in zip(value.shape, entry["shape"], strict=True):
+            if isinstance(dim, onnx_ir.SymbolicDim) and isinstance(wanted, str):
+                names[str(dim.value)] = wanted
+    values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is None or value.shape.frozen:
+            continue
+        for position, dim in enumerate(value.shape):
+            if isinstance(dim, onnx_ir.SymbolicDim) and str(dim.value) in names:
+                value.shape[position] = names[str(dim.value)]

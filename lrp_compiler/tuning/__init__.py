@@ -1,0 +1,1 @@
+"""Which options of a composite are most faithful to a model."""

@@ -1,0 +1,1 @@
+"""An explainer shown: books, listings, differences, pages."""

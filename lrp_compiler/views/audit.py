@@ -1,0 +1,269 @@
+"""The books: where relevance went, node by node, each share by its own formula.
+
+They are kept in float64 unless asked otherwise: so they show what the rules do, not rounding. Where the inputs get a
+thousandth of a logit, the rounding of a float32 forward alone would be a tenth of a percent of what they get. Kept in
+the model's own precision they show that rounding, node by node.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from lrp_compiler.base.tables import as_html
+from lrp_compiler.passes.forward.select_explained import EXPLAINED
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.tools import module_path
+from lrp_compiler.passes.relevance.emit import propagate_relevance, wide
+from lrp_compiler.passes.relevance.seed import Seed, seed_relevance
+from lrp_compiler.rules import Relevance
+from lrp_compiler.rules.relevance import times
+
+from .books import Sort, absorbed_by, books_table, fold, ordered
+
+
+@dataclass
+class Entry:
+    """One node's books, in relevance summed over the batch."""
+
+    node: str
+    op: str
+    module: str
+    rule: str
+    relevance_in: float
+    relevance_out: float
+    absorbed: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: in − out − absorbed."""
+        return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
+
+
+@dataclass
+class Audit:
+    """The books of one run: `seed = Σ inputs + Σ absorbed + error`.
+
+    Args:
+        entries: one for each node that relevance passed, from the output back to the inputs.
+        seed: relevance put on the output, summed over the batch.
+        inputs: relevance that arrived, by input name, summed over the batch.
+        magnitude: Σ|R| over the explained inputs: the yardstick for the error.
+        flows: what each node handed to each of its operands, summed over the batch, by (node, operand).
+        folded: whether the entries are modules (`by_module`).
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    seed: float = 0.0
+    inputs: dict[str, float] = field(default_factory=dict)
+    magnitude: float = 0.0
+    flows: dict[tuple[str, str], float] = field(default_factory=dict)
+    folded: bool = False
+
+    @property
+    def absorbed(self) -> dict[str, float]:
+        """What left the flow, by cause: bias, constant, stabiliser, softmax, …."""
+        return absorbed_by(self.entries)
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: seed − Σ inputs − Σ absorbed."""
+        return self.seed - sum(self.inputs.values()) - sum(self.absorbed.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The books as plain data."""
+        return {
+            "seed": self.seed,
+            "inputs": self.inputs,
+            "absorbed": self.absorbed,
+            "error": self.error,
+            "magnitude": self.magnitude,
+            "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
+        }
+
+    def by_module(self, depth: int | None = None) -> Audit:
+        """The books of modules instead of nodes: what flowed into each, out of it, and away in it, by cause.
+
+        What a module's nodes hand one another is in neither sum, so that every level adds up to the same seed:
+        Σ absorbed + Σ error + Σ inputs = seed, and in − out − absorbed = error in every module.
+
+        Args:
+            depth: how many parts of the module path count: of `encoder.layer.3.output`, 3 leave `encoder.layer.3`.
+                0: the model as a whole; `None`: all. What is in no module but the model is called `(model)`.
+        """
+        return fold(self, depth)
+
+    def sorted(self, by: Sort = "absorbed") -> Audit:
+        """The same books, the largest entries first.
+
+        Args:
+            by: "absorbed" (Σ of its size over the causes), "error", "relevance" (what flowed in), or "order" (from the
+                output to the inputs, as relevance passes them).
+        """
+        return replace(self, entries=ordered(self.entries, by))
+
+    def suspects(self, tolerance: float = 1e-4) -> list[Entry]:
+        """The nodes whose books do not balance, the worst first: where a rule is wrong, or an op of one's own.
+
+        Args:
+            tolerance: the error that is allowed, as a share of Σ|R| over the inputs.
+        """
+        allowed = tolerance * self.magnitude
+        # A NaN is within no bound.
+        return [entry for entry in ordered(self.entries, "error") if not abs(entry.error) <= allowed]
+
+    def table(self, limit: int | None = None, sort: Sort = "absorbed", depth: int | None = None) -> Any:
+        """The books as a rich table: what flowed in, out, and to whom else: bias, constant, softmax, ….
+
+        Args:
+            limit: so many rows; the others are summed up in one.
+            sort: as `sorted` takes it.
+            depth: of `by_module`, instead of nodes.
+        """
+        books = self if depth is None else self.by_module(depth)
+        return books_table(books, ordered(books.entries, sort), limit)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table(SHOWN_ROWS))
+
+
+SHOWN_ROWS = 40
+"""How many nodes a notebook shows."""
+Precision = Literal["float64", "model"]
+
+
+def audit(
+    forward: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    seed: Seed,
+    given: Mapping[str, Tensor],
+    names: dict[str, str],
+    precision: Precision = "float64",
+) -> Audit:
+    """Run the forward graph and the rules eagerly and keep the books.
+
+    The class that is explained is the one that the model picks in its own precision, be it by a rounding.
+
+    Args:
+        forward: the assigned forward graph, in the model's own dtype; it stays as it is.
+        inputs: one tensor for each placeholder.
+        seed: which class is explained, and how much is put on it.
+        given: the run-time inputs that the seed needs, by name; of several targets the books hold the sums.
+        names: placeholder name → public input name.
+        precision: what forward and relevance are computed in (relevance of half-precision models in float32, as the
+            explainer does); sums are float64 either way.
+    """
+    with torch.no_grad():
+        explained = next(node for node in forward.graph.nodes if node.meta.get(EXPLAINED))
+        values = pytree.tree_map_only(Tensor, wide, _values(fx.Interpreter, forward, inputs))
+        start = seed_relevance(values[explained], seed, given)
+        if precision == "float64":
+            start, values = start.map(Tensor.double), _values(Float64, forward, inputs)
+        books = _Books(values)
+        rows = [start] if seed.target.targets is None else [Relevance(row, start.form) for row in start.tensor]
+        result = Audit([], seed=sum(books.sum(explained, row) for row in rows))
+        for row in rows:
+            arrived = propagate_relevance(
+                forward,
+                {explained: row},
+                values.__getitem__,
+                absorb=books.absorb,
+                observe=books.observe,
+                pass_on=books.pass_on,
+            )
+            for node, relevance in arrived.items():
+                name = names.get(node.name, node.name)
+                result.inputs[name] = result.inputs.get(name, 0.0) + books.sum(node, relevance)
+                result.magnitude += float(_total(relevance, values[node]).abs().sum(dtype=torch.float64))
+        result.entries = books.close()
+        result.flows = {(node.name, operand.name): share for (node, operand), share in books.flows.items()}
+    return result
+
+
+class _Books:
+    def __init__(self, values: dict[fx.Node, Any]) -> None:
+        self.values = values
+        self.seen: defaultdict[fx.Node, float] = defaultdict(float)
+        self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
+        self.passed: defaultdict[fx.Node, float] = defaultdict(float)
+        self.flows: defaultdict[tuple[fx.Node, fx.Node], float] = defaultdict(float)
+
+    def sum(self, node: fx.Node, relevance: Relevance) -> float:
+        return float(_total(relevance, self.values[node]).sum(dtype=torch.float64))
+
+    def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
+        self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum(dtype=torch.float64))
+
+    def observe(self, node: fx.Node, relevance: Relevance) -> None:
+        self.seen[node] += self.sum(node, relevance)
+
+    def pass_on(self, node: fx.Node, operand: fx.Node, relevance: Relevance) -> None:
+        share = self.sum(operand, relevance)
+        self.passed[node] += share
+        self.flows[node, operand] += share
+
+    def close(self) -> list[Entry]:
+        entries = []
+        for node, relevance_in in self.seen.items():
+            given = assignment(node)
+            if given is not None:
+                entries.append(
+                    Entry(
+                        node.name,
+                        str(node.target),
+                        module_path(node),
+                        given.rule,
+                        relevance_in,
+                        self.passed[node],
+                        self.absorbed[node],
+                    )
+                )
+        return entries
+
+
+def _total(relevance: Relevance, value: Tensor) -> Tensor:
+    return relevance.tensor if relevance.form == "total" else times(relevance.tensor, value)
+
+
+RAISED = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64)
+RAISED |= dict.fromkeys((torch.complex32, torch.complex64), torch.complex128)
+HALF_TO_FLOAT = {torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default}
+"""Ops whose third argument asks for float32 made of float16, and nothing else."""
+
+
+class Float64(fx.Interpreter):
+    """Runs a graph in float64: inputs, weights, what ops create, and the dtypes that they are told to cast to."""
+
+    def run_node(self, node: fx.Node) -> Any:
+        """The node's value, raised: weights and buffers too."""
+        return _raised(super().run_node(node))
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The call, with every dtype that it names raised."""
+        if target in HALF_TO_FLOAT:
+            args = (*args[:2], False)
+        return super().call_function(target, _raised(args), _raised(kwargs))
+
+
+def _raised(tree: Any) -> Any:
+    """The tree with its floating-point tensors and dtypes in double precision."""
+
+    def raised(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(RAISED.get(leaf.dtype, leaf.dtype))
+        return RAISED.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf
+
+    return pytree.tree_map(raised, tree)
+
+
+def _values(interpreter: type[fx.Interpreter], forward: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
+    """Every node's value."""
+    run = interpreter(forward, garbage_collect_values=False)
+    run.run(*inputs)
+    return run.env

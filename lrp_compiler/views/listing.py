@@ -1,0 +1,269 @@
+"""The explainer's graph as text, one line a node.
+
+    node                                            relevance     rule     explains  module   promises
+    matmul: f32[batch, 4] = matmul(mul, fc_weight)  unit of relu  epsilon  linear_1  classes  fc_weight: constant
+
+Read from the top: the forward graph, each operation with its rule and with what became of the promise of its value;
+then the relevance graph, each node with the rule that made it, the operation that it explains, the forward values that
+it reads, and, where it *is* the relevance of a forward value, the form that has: `total` (R) or `unit` (g, R = a ⊙ g).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.passes.graph.text import operation_text, type_text
+from lrp_compiler.passes.graph.tools import inside, nearest, note_of, outputs
+
+if TYPE_CHECKING:
+    from lrp_compiler.explainer import Explainer
+
+WIDEST = 120
+"""A longer cell (a concatenation of everything) does not push the columns of all other lines aside."""
+SHOWN_LINES = 200
+"""How much of it a notebook shows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node of the explainer's graph.
+
+    Args:
+        name: of the node.
+        op: the ATen overload, "input" or "constant".
+        type: dtype and shape, symbolic dims by name.
+        operation: what it computes, as text.
+        phase: "forward" or "relevance".
+        form: "unit" or "total" where the node is the relevance of a forward value, else "".
+        of: the forward values whose relevance it is, with commas between.
+        rule: the rule that made it; of a forward node, the rule that explains it, with its options.
+        explains: the forward node that it explains.
+        module: path of the module of that forward node.
+        promises: the forward values that it reads, each with its resolution; of a forward node, the resolution of its
+            own promise and who asked.
+    """
+
+    name: str
+    op: str
+    type: str
+    operation: str
+    phase: str
+    form: str = ""
+    of: str = ""
+    rule: str = ""
+    explains: str = ""
+    module: str = ""
+    promises: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Nodes of an explainer's graph: text when printed, `Row`s when iterated.
+
+    Args:
+        rows: in the order of the graph.
+        returns: name of each result → the node that it is; empty where only some nodes were asked for.
+    """
+
+    rows: Sequence[Row]
+    returns: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[Row]:
+        """The nodes, one by one."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """How many nodes there are."""
+        return len(self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nodes as plain data."""
+        return {"nodes": [asdict(row) for row in self.rows], "returns": dict(self.returns)}
+
+    def __str__(self) -> str:
+        """One line a node."""
+        lines = columns(
+            ("node", "relevance", "rule", "explains", "module", "promises"),
+            [
+                (
+                    f"{row.name}{': ' if row.type else ''}{row.type} = {row.operation}",
+                    f"{row.form} of {row.of}" if row.form else "",
+                    row.rule,
+                    row.explains,
+                    row.module,
+                    row.promises,
+                )
+                for row in self.rows
+            ],
+        )
+        if self.returns:
+            lines.append("return " + ", ".join(f"{name}: {node}" for name, node in self.returns.items()))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return as_pre(str(self))
+
+
+def show(
+    explainer: Explainer, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None
+) -> Listing:
+    """See `Explainer.show`."""
+    rows = rows_of(explainer)
+    chosen = chosen_rows(rows, only, rule, op)
+    everything = len(chosen) == len(rows)
+    return Listing(chosen, _returns(explainer) if everything else {})
+
+
+def in_phase(rows: Iterable[Row], phase: str) -> list[Row]:
+    """The rows of one phase, "forward" or "relevance"."""
+    return [row for row in rows if row.phase == phase]
+
+
+def summary_table(explainer: Explainer) -> Any:
+    """What a notebook shows of an explainer: a rich table of what goes in, what comes out, and how."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, title="Explainer", title_justify="left")
+    metadata = explainer.metadata
+    specs = {
+        key: "\n".join(str(TensorSpec.from_dict(entry)) for entry in metadata[key])
+        for key in ("inputs", "outputs", "relevance")
+    }
+    phases = [note_of(node).get("phase") for node in explainer.module.graph.nodes]
+    rows = specs | {
+        "composite": metadata["composite"]["name"],
+        "target": f"{metadata['target']}, seed {metadata['seed']}",
+        "nodes": f"{len(explainer.forward.graph.nodes) - 1} forward, {phases.count('relevance')} relevance",
+        "promises": explainer.plan.summary(),
+    }
+    for name, text in rows.items():
+        table.add_row(name, Text(text))  # [batch, 3] is no markup
+    return table
+
+
+def rows_of(explainer: Explainer) -> list[Row]:
+    """A row for every node of the graph."""
+    names = dim_names(explainer)
+    asked: dict[str, str] = {}
+    for promise in explainer.plan:
+        by = ", ".join(promise.origins)
+        text = f"{promise.resolution} for {by}" if by else promise.resolution
+        asked[promise.value] = f"{asked[promise.value]}; {text}" if promise.value in asked else text
+    return [_row(node, names, asked) for node in explainer.module.graph.nodes if node.op != "output"]
+
+
+def _row(node: fx.Node, names: Mapping[str, str], asked: Mapping[str, str]) -> Row:
+    note = note_of(node)
+    kinds = {"placeholder": "input", "get_attr": "constant"}
+    rule, promises = str(note.get("rule", "")), str(note.get("promises", ""))
+    # Inputs and weights that come out of a file carry no note.
+    phase = str(note.get("phase", "relevance" if "seed" in node.meta else "forward"))
+    if phase == "forward":
+        assigned = note.get("assignment") or {}
+        options = ", ".join(f"{name}={value}" for name, value in (assigned.get("options") or {}).items())
+        rule = f"{rule}({options})" if options else rule
+        promises = asked.get(str(note.get("name", node.name)), "")
+    return Row(
+        node.name,
+        kinds.get(node.op, str(node.target)),
+        with_names(type_text(node).removeprefix(": "), names),
+        with_names(operation_text(node), names),
+        phase,
+        str(note.get("form", "")),
+        str(note.get("of", "")),
+        rule,
+        str(note.get("explains", "")),
+        str(note.get("module", "")),
+        promises,
+    )
+
+
+def dim_names(explainer: Explainer) -> dict[str, str]:
+    """torch's names of symbolic dims → the explainer's."""
+    placeholders = explainer.module.graph.find_nodes(op="placeholder")
+    specs = [*explainer.metadata["inputs"], *explainer.metadata["seed_inputs"]]
+    return {
+        str(size): name
+        for node, spec in zip(placeholders, specs, strict=True)
+        for size, name in zip(node.meta["val"].shape, spec["shape"], strict=True)
+        if isinstance(name, str)
+    }
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """The text with the explainer's names of its symbolic dims."""
+    return re.sub(r"\b[su]\d+\b", lambda found: names.get(found[0], found[0]), text)
+
+
+def _returns(explainer: Explainer) -> dict[str, str]:
+    entries = [*explainer.metadata["outputs"], *explainer.metadata["relevance"]]
+    return {entry["name"]: str(item) for entry, item in zip(entries, outputs(explainer.module), strict=True)}
+
+
+def chosen_rows(rows: Sequence[Row], only: str | Sequence[str], rule: str | None, op: str | None) -> list[Row]:
+    """The rows that every filter lets pass; each filter must let one pass by itself."""
+    patterns = [only] if isinstance(only, str) else list(only)
+    ops = {row.name: row.op for row in in_phase(rows, "forward")}
+    passed = list(rows)
+    for pattern in patterns:
+        if not any(inside(row.module, pattern) for row in rows):
+            raise InputError(
+                f"only={pattern!r} matches no module of this model; near it: {nearest(pattern, _modules(rows))}."
+            )
+    if patterns:
+        passed = [row for row in passed if any(inside(row.module, pattern) for pattern in patterns)]
+    if rule is not None:
+        rules = {row.rule.partition("(")[0] for row in rows}
+        if rule not in rules:
+            raise InputError(f"No node is made by a rule {rule!r}; there are {', '.join(sorted(rules - {''}))}.")
+        passed = [row for row in passed if row.rule.partition("(")[0] == rule]
+    if op is not None:
+        if not any(_is_op(row.op, op) for row in rows):
+            raise InputError(
+                f"No node is an op {op!r}; near it: {nearest(op, map(short_name, {row.op for row in rows}))}."
+            )
+        passed = [row for row in passed if _is_op(row.op, op) or _is_op(ops.get(row.explains, ""), op)]
+    return passed
+
+
+def _modules(rows: Iterable[Row]) -> set[str]:
+    """Paths of all modules that hold a node, and of those that hold these."""
+    return {
+        row.module.rsplit(".", cut)[0] if cut else row.module
+        for row in rows
+        for cut in range(row.module.count(".") + 1)
+    }
+
+
+def _is_op(target: str, name: str) -> bool:
+    """Whether the op is called so: `aten.conv2d.default`, `aten.conv2d` or `conv2d`."""
+    return name in (target, target.rpartition(".")[0], short_name(target))
+
+
+def short_name(target: str) -> str:
+    """The op without its namespace and overload: `conv2d`."""
+    parts = target.split(".")
+    return parts[1] if len(parts) > 2 else target
+
+
+def as_pre(text: str) -> str:
+    """Text for a notebook, cut off where it is long."""
+    lines = text.splitlines()
+    more = [f"… {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
+    return f"<pre>{escape(chr(10).join(lines[:SHOWN_LINES] + more))}</pre>"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The cells below one another."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table if len(row[column]) <= WIDEST) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,1 @@
+"""A website around an explainer."""

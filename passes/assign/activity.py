@@ -1,0 +1,113 @@
+"""Which operands carry relevance.
+
+    x (float input) ─ linear ─ relu ─┐                    every node on the left is active;
+    mask (bool) ─ where(mask, 0, −∞) ┴ add                the mask's chain is a constant of the add
+
+Relevance flows to an operand when its value depends on an explained input through float operations. Integer values
+carry it only while they are moved about (views, slices, gathers) or calculated with by constants (`ids + 2`), and end
+up as the index of an embedding, or are pixels (uint8) on their way to float. Positions that are given as an input are
+an index like any other. A frozen factor of a normalisation carries none (see `freeze_statistics`).
+
+Parameters whose relevance is asked for don't change that. What is computed from them alone is active for itself; where
+it meets an active operand it is *wanted*: the rule of that op tells its share as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import fx
+
+from lrp_compiler.passes.graph.assignment import KEY, Assignment
+from lrp_compiler.passes.graph.tools import is_tensor
+from lrp_compiler.rules import OPERATORS, bind
+from lrp_compiler.rules.registry import FUNCTION
+
+CASTS = {torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype}
+INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {
+    torch.ops.aten.embedding.default: ("indices",),
+    torch.ops.aten.index.Tensor: ("indices.0",),
+}
+"""Integer operands whose relevance is that of what they looked up."""
+
+
+def mark_active(
+    module: fx.GraphModule,
+    inputs: Collection[str],
+    frozen: Collection[tuple[fx.Node, fx.Node]] = (),
+    parameters: Collection[fx.Node] = (),
+    fixed: Collection[fx.Node] = (),
+) -> set[fx.Node]:
+    """Annotate every node that relevance can reach with its active operands; return those nodes.
+
+    Args:
+        module: the forward graph.
+        inputs: names of the inputs that are explained (`meta["input"]` of their placeholders).
+        frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
+        fixed: nodes that count as constants.
+        parameters: weights (`get_attr` nodes) whose own relevance is asked for.
+    """
+    active: set[fx.Node] = set()
+    own = set(parameters)
+    varying: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        node.meta.pop(KEY, None)
+        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+        if node.op == "placeholder" and node.meta["input"] in inputs:
+            active.add(node)
+        if node.op != "call_function" or node in fixed:
+            continue
+        arguments = bind(node.target, node.args, node.kwargs)
+        carried = {
+            name: value
+            for name, value in arguments.items()
+            if isinstance(value, fx.Node) and (node, value) not in frozen and _carries(node, name, value)
+        }
+        operands = tuple(name for name, value in carried.items() if value in active)
+        wanted = tuple(name for name, value in carried.items() if value in own)
+        if operands:
+            active.add(node)
+            node.meta[KEY] = Assignment(node.target, arguments, operands, wanted=wanted)
+        elif wanted:
+            own.add(node)
+            node.meta[KEY] = Assignment(node.target, arguments, wanted)
+        elif (index := _calculated_index(node, active, varying)) is not None:
+            active.add(node)
+            node.meta[KEY] = Assignment(FUNCTION, {"self": index, "slope": None}, ("self",))
+    return active
+
+
+def _calculated_index(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:
+    """The one operand of an elementwise integer op that varies, if it carries relevance: `ids + 2`, `ids % 100`.
+
+    An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
+    """
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or not is_tensor(node):
+        return None
+    operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
+    if len(operands) != 1 or operands[0] not in active:
+        return None
+    dtypes = (operands[0].meta["val"].dtype, node.meta["val"].dtype)
+    return None if any(d.is_floating_point or d.is_complex or d is torch.bool for d in dtypes) else operands[0]
+
+
+def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
+    if is_tensor(node) and not is_tensor(value):
+        # Of an op with several results: indices among them (of a top-k) carry nothing.
+        return bool(node.meta["val"].is_floating_point() or node.meta["val"].is_complex())
+    if not is_tensor(value) or not is_tensor(node):
+        return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
+    source, result = value.meta["val"].dtype, node.meta["val"].dtype
+    if name in INDEX_OPERANDS.get(node.target, ()):
+        return bool(result.is_floating_point)
+    if source.is_floating_point or source.is_complex:
+        return bool(result.is_floating_point or result.is_complex)
+    if result.is_floating_point:
+        return source == torch.uint8
+    # Integers keep what they carry while they are moved about.
+    moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
+    indices = name.startswith(("ind", "mask", "condition"))
+    return result is not torch.bool and (node.target in CASTS or (moved and not indices))

@@ -1,0 +1,164 @@
+"""The decision: which rule, with which options, at which node.
+
+    Entry("convolution", "z-box", …, position="first")        conv1 → z-box
+    Entry("convolution", "gamma", …)                   →      conv2, conv3 → gamma
+                                                              relu, fc: the operator's own rule
+
+The composite is a table; this pass compares every active node with it and writes the answer down in the node's
+Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from inspect import Parameter, signature
+from operator import getitem
+
+from torch import fx
+
+from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError
+from lrp_compiler.passes.graph.assignment import Assignment, assignment
+from lrp_compiler.passes.graph.tools import inside, module_path, module_types, source_line
+from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
+from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
+
+Site = tuple[fx.Node, Assignment, Operator]
+
+
+def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collection[fx.Node]) -> None:
+    """Complete the Assignment of every active node that relevance can reach (`needed`).
+
+    Raises:
+        UnsupportedOpError: nodes whose op has no rule; it lists every one.
+        CompositeError: the composite gives an operation a rule or an option that does not fit, or has an entry that
+            matches nothing.
+    """
+    missing = uncovered(module, needed)
+    if missing:
+        raise UnsupportedOpError(missing)
+    sites = list(_sites(module, needed))
+    chosen = _choose(composite, sites)
+    for node, given, operator in sites:
+        entry = chosen.get(node)
+        given.kind = operator.kind
+        if entry is None:
+            given.rule = operator.rule
+            continue
+        given.rule, given.options = str(entry.rule), dict(entry.options)
+        if given.rule not in rules_of(operator.family):
+            raise CompositeError(
+                f"Composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}: "
+                f"it takes one of {', '.join(rules_of(operator.family))}."
+            )
+        _check_options(composite, operator.family, given)
+
+
+def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:
+    """The active nodes that the composite holds fixed, as if they were constants."""
+    entries = [entry for entry in composite.entries if entry.rule == FIXED]
+    sites = list(_sites(module, set(module.graph.nodes))) if entries else []
+    return {node for entry in entries for node in _matching(composite, entry, sites)}
+
+
+def _sites(module: fx.GraphModule, needed: Collection[fx.Node]) -> Iterator[Site]:
+    for node in module.graph.nodes:
+        given = assignment(node)
+        if given is not None and node in needed:
+            operator = find(given.op(node))
+            if operator is not None:
+                yield node, given, operator
+
+
+def _choose(composite: Composite, sites: list[Site]) -> dict[fx.Node, Entry]:
+    chosen: dict[fx.Node, Entry] = {}
+    for entry in composite.entries:
+        # Whole modules and fixed values have been seen to by `collapse_modules` and `fixed_values`.
+        if isinstance(entry.rule, str) and entry.rule != FIXED:
+            for node in _matching(composite, entry, sites):
+                chosen.setdefault(node, entry)
+    return chosen
+
+
+def _matching(composite: Composite, entry: Entry, sites: list[Site]) -> list[fx.Node]:
+    matching = _in_position(entry, (node for node, _, operator in sites if _matches(entry, node, operator)))
+    if not matching and not entry.optional:
+        raise CompositeError(
+            f"Composite {composite.name!r}: nothing in this model matches {entry}; "
+            f"{_hint(entry, sites)}, or give it optional=True."
+        )
+    return matching
+
+
+def _in_position(entry: Entry, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    matching = list(nodes)
+    if entry.position is None:
+        return matching
+    return matching[:1] if entry.position == "first" else matching[-1:]
+
+
+def _matches(entry: Entry, node: fx.Node, operator: Operator) -> bool:
+    if ANY in entry.kinds:
+        if entry.rule != FIXED and (operator.family, entry.rule) not in RULES:
+            return False
+    elif operator.kind not in entry.kinds:
+        return False
+    if entry.path is not None and not inside(module_path(node), entry.path):
+        return False
+    if entry.module is not None and entry.module not in module_types(node):
+        return False
+    return entry.when is None or bool(entry.when(node))
+
+
+def _hint(entry: Entry, sites: list[Site]) -> str:
+    kinds = sorted({operator.kind for *_, operator in sites})
+    known = {entry.kind for entries in OPERATORS.values() for entry in entries}
+    strange = [kind for kind in entry.kinds if kind != ANY and kind not in known]
+    if strange or not set(entry.kinds) & {ANY, *kinds}:
+        return f"its kinds are {', '.join(kinds)}"
+    if entry.path is not None:
+        paths = sorted({module_path(node) for node, *_ in sites} - {""})
+        return f"its module paths are {', '.join(paths[:5])}{', …' if len(paths) > 5 else ''}"
+    if entry.module is not None:
+        types = sorted({name for node, *_ in sites for name in module_types(node)})
+        return f"its module types are {', '.join(types[:8])}{', …' if len(types) > 8 else ''}"
+    return "loosen its conditions"
+
+
+def _check_options(composite: Composite, family: str, given: Assignment) -> None:
+    parameters = list(signature(RULES[family, given.rule]).parameters.values())[RULE_ARGUMENTS:]
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [parameter.name for parameter in parameters]
+    unknown = [name for name in given.options if name not in names]
+    if unknown:
+        takes = f"it takes {', '.join(names)}" if names else "it takes none"
+        raise CompositeError(
+            f"Composite {composite.name!r} gives the rule {given.rule!r} an option {unknown[0]!r}: {takes}."
+        )
+
+
+RULE_ARGUMENTS = 3
+"""What every rule of a family takes before its options: op, description, relevance."""
+
+
+def uncovered(module: fx.GraphModule, needed: Collection[fx.Node]) -> list[UnsupportedNode]:
+    """The active nodes among `needed` whose op no rule speaks for."""
+    missing = []
+    for node in module.graph.nodes:
+        given = assignment(node)
+        # A result picked out of an op with several is reported with that op.
+        if given is None or node not in needed or node.target is getitem:
+            continue
+        if find(given.op(node)) is None:
+            missing.append(UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node)))
+    return missing
+
+
+def reachable(module: fx.GraphModule, explained: fx.Node) -> set[fx.Node]:
+    """The active nodes that relevance put on `explained` can reach."""
+    reached = {explained}
+    for node in reversed(module.graph.nodes):
+        given = assignment(node)
+        if node in reached and given is not None:
+            reached.update(given.arguments[name] for name in (*given.active, *given.wanted))
+    return reached

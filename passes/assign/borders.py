@@ -1,0 +1,37 @@
+"""Zeros that an op of its own puts around a value: no pixels, just as those that a convolution puts there itself."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import fx
+
+from lrp_compiler.passes.graph.tools import arguments, is_tensor
+
+aten = torch.ops.aten
+PADS = {aten.pad.default, aten.constant_pad_nd.default}
+
+
+def zero_padding(value: Any) -> tuple[fx.Node, tuple[int, ...]] | None:
+    """What a node of the graph puts zeros around, and how many; `None`: it does not, or not a known number of them."""
+    if not is_tensor(value) or value.target not in PADS or value.kwargs:
+        return None
+    inner, amounts, *rest = arguments(value)
+    zeros = all(fill in ("constant", 0, None) for fill in rest)
+    known = all(isinstance(amount, int) and amount >= 0 for amount in amounts)
+    return (inner, tuple(amounts)) if zeros and known else None
+
+
+def zero_border(value: Any) -> tuple[int, ...]:
+    """How many zeros lie around a value of the graph, as `torch.nn.functional.pad` counts; empty: none.
+
+    Borders around borders are added up. A border of another value, a crop, or one whose width depends on the input is
+    none.
+    """
+    amounts: tuple[int, ...] = ()
+    while (padding := zero_padding(value)) is not None:
+        value, added = padding
+        amounts = tuple(first + second for first, second in zip_longest(amounts, added, fillvalue=0))
+    return amounts

@@ -1,0 +1,153 @@
+"""Normalisations written out in primitives, recognised by their structure.
+
+    pow(x, 2) → mean(dim) → add ε → rsqrt ┐
+    x ────────────────────────────────────┴ mul          the rsqrt is a frozen factor of x
+
+In `mul(x, f)` or `div(x, f)`, f is a statistic of x when it is broadcast along dims that a reduction took away, was
+computed from what x was computed from, and shrinks x as x grows: a product takes a reciprocal root, a division a root
+or a norm (`x · √mean x²` is no normalisation). Its relevance rule is then that of a constant factor: without that the
+product rule would send half of the relevance into the variance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from lrp_compiler.passes.graph.tools import arguments, is_tensor
+
+aten = torch.ops.aten
+
+PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
+REDUCTIONS = {
+    aten.mean.dim,
+    aten.mean.default,
+    aten.sum.dim_IntList,
+    aten.sum.default,
+    aten.var.dim,
+    aten.var.correction,
+    aten.std.dim,
+    aten.std.correction,
+    aten.linalg_vector_norm.default,
+    aten.norm.ScalarOpt_dim,
+    aten.amax.default,
+}
+ROOTED = {aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.std.dim, aten.std.correction}
+"""Reductions that take a root themselves."""
+STEPS = {
+    aten.add.Tensor,
+    aten.add.Scalar,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.mul.Scalar,
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.pow.Tensor_Scalar,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.maximum.default,
+    aten.abs.default,
+    aten.square.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.expand.default,
+    aten.unsqueeze.default,
+    aten.reshape.default,
+}
+REACH = 16
+"""Nodes looked at on each side: what a written-out normalisation takes, so that the pass stays linear."""
+
+
+def statistics(module: fx.GraphModule) -> set[tuple[fx.Node, fx.Node]]:
+    """The (product, factor) pairs in which the factor is a statistic of the other operand."""
+    found = set()
+    for node in module.graph.nodes:
+        if (
+            node.op != "call_function"
+            or node.target not in PRODUCTS
+            or not all(is_tensor(arg) for arg in node.args[:2])
+        ):
+            continue
+        left, right = node.args[:2]
+        candidates = [(left, right)] if node.target is aten.div.Tensor else [(left, right), (right, left)]
+        for value, factor in candidates:
+            if _is_statistic(node, value, factor):
+                found.add((node, factor))
+                break
+    return found
+
+
+def _is_statistic(node: fx.Node, value: fx.Node, factor: fx.Node) -> bool:
+    if not _is_broadcast(factor, node):
+        return False
+    sources, rooted, inverted = _reduced_sources(factor)
+    divides = node.target is aten.div.Tensor
+    return rooted and inverted != divides and bool(sources & _ancestry(value))
+
+
+def _is_broadcast(factor: fx.Node, node: fx.Node) -> bool:
+    small, large = factor.meta["val"].shape, node.meta["val"].shape
+    padded = (1,) * (len(large) - len(small)) + tuple(small)
+    kept_by_expand = factor.target is aten.expand.default
+    return kept_by_expand or any(
+        statically_known_true(a == 1) and not statically_known_true(b == 1) for a, b in zip(padded, large, strict=True)
+    )
+
+
+def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
+    """What the reductions that lead to `factor` were computed from; whether a root, and a reciprocal, was taken."""
+    sources: set[fx.Node] = set()
+    rooted = inverted = False
+    queue, seen = [factor], {factor}
+    while queue and len(seen) <= REACH:
+        node = queue.pop()
+        if node.op == "call_function" and node.target in REDUCTIONS:
+            rooted |= node.target in ROOTED
+            sources |= _ancestry(arguments(node)[0])
+            continue
+        if node.op != "call_function" or node.target not in STEPS:
+            continue
+        rooted |= _takes_root(node)
+        inverted ^= _inverts(node)
+        fresh = [operand for operand in node.all_input_nodes if operand not in seen]
+        seen.update(fresh)
+        queue.extend(fresh)
+    return sources, rooted, inverted
+
+
+def _inverts(node: fx.Node) -> bool:
+    if node.target in (aten.rsqrt.default, aten.reciprocal.default):
+        return True
+    if node.target is aten.pow.Tensor_Scalar:
+        return float(arguments(node)[1]) < 0
+    # A plain number or a constant divided by the statistic.
+    return node.target is aten.div.Tensor and not _varies(arguments(node)[0]) and _varies(arguments(node)[1])
+
+
+def _varies(value: object) -> bool:
+    """Whether the value is computed from an input, not a number or a weight."""
+    return isinstance(value, fx.Node) and value.op == "call_function"
+
+
+def _takes_root(node: fx.Node) -> bool:
+    if node.target in (aten.sqrt.default, aten.rsqrt.default):
+        return True
+    return node.target is aten.pow.Tensor_Scalar and node.args[1] in (0.5, -0.5)
+
+
+def _ancestry(node: fx.Node) -> set[fx.Node]:
+    """The node and what it was computed from by the steps of a normalisation; weights and constants left out."""
+    ancestry = {node}
+    queue = [node]
+    while queue and len(ancestry) <= REACH:
+        current = queue.pop()
+        if current.op != "call_function" or current.target not in STEPS | REDUCTIONS:
+            continue
+        fresh = [operand for operand in current.all_input_nodes if operand.op != "get_attr" and operand not in ancestry]
+        ancestry.update(fresh)
+        queue.extend(fresh)
+    return ancestry

@@ -1,0 +1,113 @@
+"""Elementwise regions that are one function of one activation.
+
+    mul(x, 0.5) ───────────────┐
+    x → … → tanh → add 1 ──────┴ mul         one function f(x) (a GELU written out): identity rule from end to root
+
+A node at which several paths from one activation meet again, all of them elementwise, ends such a region. Its root is
+where the paths parted: the nearest common dominator. Regions that are linear (x + x) are left to the rules of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.graph.assignment import KEY, Assignment, assignment
+from lrp_compiler.passes.graph.tools import attribute
+from lrp_compiler.rules.registry import FUNCTION, OPERATORS
+
+aten = torch.ops.aten
+PAIRS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.minimum.default, aten.maximum.default}
+
+
+def fuse_functions(module: fx.GraphModule) -> None:
+    """Re-assign the end of every region: its rule sees the root as its only operand."""
+    parents: dict[fx.Node, fx.Node | None] = {}
+    depth: dict[fx.Node, int] = {}
+    alone = {node: assignment(node) for node in module.graph.nodes}
+    for node, given in alone.items():
+        if given is None or not _is_elementwise(node, given):
+            parents[node], depth[node] = None, 0
+            continue
+        operands = [given.arguments[name] for name in given.active]
+        root = operands[0]
+        for other in operands[1:]:
+            root = _meet(root, other, parents, depth)
+            if root is None:
+                break
+        parents[node], depth[node] = root, 0 if root is None else depth[root] + 1
+        if root is not None and len(operands) > 1:
+            region = _region(node, root, alone)
+            if not all(_is_linear(member, alone[member]) for member in region):
+                slope = _slope_at_zero(module, node, root, region)
+                node.meta[KEY] = Assignment(FUNCTION, {"self": root, "slope": slope}, ("self",))
+
+
+def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
+    if given.target in PAIRS:
+        shape = node.meta["val"].shape
+        return all(given.arguments[name].meta["val"].shape == shape for name in given.active)
+    return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
+
+
+def _meet(a: fx.Node, b: fx.Node, parents: dict[fx.Node, Any], depth: dict[fx.Node, int]) -> fx.Node | None:
+    """Nearest common ancestor in the tree of dominators, `None` where there is none."""
+    while a is not b:
+        if depth[a] >= depth[b]:
+            a = parents[a]
+        else:
+            b = parents[b]
+        if a is None or b is None:
+            return None
+    return a
+
+
+def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | None]) -> set[fx.Node]:
+    """Active nodes on the paths from `root` to `end`, `end` included."""
+    region, queue = {end}, [end]
+    while queue:
+        given = alone[queue.pop()]
+        operands = [given.arguments[name] for name in given.active] if given else []
+        for operand in operands:
+            if operand is not root and operand not in region:
+                region.add(operand)
+                queue.append(operand)
+    return region
+
+
+def _is_linear(node: fx.Node, given: Assignment | None) -> bool:
+    if node.target in (aten.mul.Tensor, aten.div.Tensor):
+        return given is not None and len(given.active) == 1
+    return node.target in (aten.add.Tensor, aten.sub.Tensor, aten.neg.default)
+
+
+def _slope_at_zero(module: fx.GraphModule, end: fx.Node, root: fx.Node, region: set[fx.Node]) -> float | None:
+    """f'(0), or `None` where f(0) ≠ 0 or the function depends on more than numbers."""
+    values: dict[fx.Node, Any] = {}
+
+    def evaluate(node: fx.Node, x: Tensor) -> Any:
+        if node is root:
+            return x
+        if node in values:
+            return values[node]
+        if node in region:
+            pick = lambda arg: evaluate(arg, x)  # noqa: E731
+            values[node] = node.target(*fx.map_arg(node.args, pick), **fx.map_arg(node.kwargs, pick))  # type: ignore[operator]
+            return values[node]
+        if node.op == "get_attr" and attribute(module, str(node.target)).numel() == 1:
+            return attribute(module, str(node.target)).double().reshape(())
+        raise LookupError(node.name)
+
+    with torch.enable_grad():
+        x = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        try:
+            y = evaluate(end, x)
+        except LookupError:
+            return None
+        if abs(float(y.detach())) > 1e-12:
+            return None
+        (slope,) = torch.autograd.grad(y, x, allow_unused=True)
+    return 0.0 if slope is None or not torch.isfinite(slope) else float(slope)

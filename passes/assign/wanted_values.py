@@ -1,0 +1,119 @@
+"""`wrt` and `observe`: the values whose relevance is asked for, found in the forward graph by name.
+
+"x"                → the input          "fc.weight" → the parameter
+"encoder.layer.3"  → the value that leaves this module (each call of it: `encoder.layer.3`, `encoder.layer.3@1`)
+"encoder.layer.*"  → the values that leave these modules; "softmax_2" → that node                 (`observe` only)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.tools import called, module_calls, nearest
+
+
+def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:
+    """The weights among the values that `wrt` names."""
+    names = set(wrt or ())
+    return [node for node in module.graph.find_nodes(op="get_attr") if node.meta.get("parameter") in names]
+
+
+def wanted_values(
+    module: fx.GraphModule, wrt: Sequence[str] | None, inputs: Mapping[str, str], reached: set[fx.Node]
+) -> dict[str, fx.Node]:
+    """Name under which relevance is returned → the node whose relevance that is.
+
+    Args:
+        module: the forward graph, with its active nodes annotated.
+        wrt: what is asked for; `None`: all inputs that relevance reaches.
+        inputs: placeholder name → public name.
+        reached: the nodes that relevance reaches.
+
+    Raises:
+        InputError: a name that is no input, parameter or module, or a value that relevance does not reach.
+    """
+    placeholders = {
+        inputs[node.meta["input"]]: node
+        for node in module.graph.find_nodes(op="placeholder")
+        if node.meta["input"] in inputs
+    }
+    if wrt is None:
+        return {name: node for name, node in placeholders.items() if node in reached}
+    weights = {str(node.meta["parameter"]): node for node in parameters_of(module, wrt)}
+    found: dict[str, fx.Node] = {}
+    every = _calls(module)
+    for name in wrt:
+        if name in placeholders or name in weights:
+            found[name] = placeholders.get(name) or weights[name]
+        else:
+            calls = {call: nodes for (call, path), nodes in every.items() if path == name}
+            if not calls:
+                raise InputError(
+                    f"wrt names {name!r}, which is no input ({', '.join(placeholders)}), no parameter that relevance "
+                    "reaches, and no module that computes anything (batch norms are folded into the map before them)."
+                )
+            found.update(_leaving(calls))
+    lost = [name for name, node in found.items() if node not in reached]
+    if lost:
+        raise InputError(f"wrt names {lost[0]!r}, but the explained output takes no relevance from it.")
+    return found
+
+
+def with_observed(
+    wanted: Mapping[str, fx.Node], module: fx.GraphModule, observe: Sequence[str], reached: set[fx.Node]
+) -> dict[str, fx.Node]:
+    """What is wanted, and the values that leave the modules that a pattern names, or else the nodes that it names.
+
+    Args:
+        wanted: name → node, so far.
+        module: the forward graph, with its active nodes annotated.
+        observe: patterns of module paths, or of names of nodes (`softmax*`); what relevance does not reach is left out.
+        reached: the nodes that relevance reaches.
+
+    Raises:
+        InputError: a pattern that names nothing, or only values that relevance does not reach; a module that has the
+            name of an input.
+    """
+    found = dict(wanted)
+    every = _calls(module)
+    nodes = {node.name: node for node in module.graph.nodes if node.op == "call_function"}
+    for pattern in observe:
+        calls = {
+            call: inside for (call, path), inside in every.items() if called(path, pattern) or called(call, pattern)
+        }
+        named = _leaving(calls) if calls else {name: node for name, node in nodes.items() if called(name, pattern)}
+        if not calls and not named:
+            near = nearest(pattern, [*(call for call, _ in every), *nodes])
+            raise InputError(f"observe={pattern!r} names no module and no node of this model; near it: {near}.")
+        live = {name: node for name, node in named.items() if node in reached and assignment(node) is not None}
+        if not live:
+            raise InputError(f"observe={pattern!r} names values from which the explained output takes no relevance.")
+        for name, node in live.items():
+            if found.setdefault(name, node) is not node:
+                raise InputError(f"observe={pattern!r} names {name!r}, which wrt names, too, or which is an input.")
+    return found
+
+
+def _calls(module: fx.GraphModule) -> dict[tuple[str, str], list[fx.Node]]:
+    """The nodes in each call of a module, by (call, path)."""
+    calls: dict[tuple[str, str], list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        for call, path in module_calls(node).items():
+            if path:
+                calls.setdefault((call, path), []).append(node)
+    return calls
+
+
+def _leaving(calls: Mapping[str, Sequence[fx.Node]]) -> dict[str, fx.Node]:
+    """The active values that leave each call, numbered where there are several."""
+    found = {}
+    for call, nodes in calls.items():
+        inside = set(nodes)
+        leaving = [node for node in nodes if assignment(node) and any(user not in inside for user in node.users)]
+        for index, node in enumerate(leaving):
+            found[call if len(leaving) == 1 else f"{call}.{index}"] = node
+    return found

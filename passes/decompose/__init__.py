@@ -1,0 +1,1 @@
+"""Every way in which an op is written out in simpler ones."""

@@ -1,0 +1,113 @@
+"""Ops that are written out in simpler ones before any rule sees them.
+
+The level that the rules speak keeps linear, convolution, layer norm, softmax, matmul, pooling and activations whole
+(torch.export keeps them so by itself). What is a composition of those, or hands out several results, is written out
+here: then its rule is the composition of the parts' rules, and needs no line of its own. Torch's own decompositions
+serve for all that no rule speaks of (`glu`, `einsum`, `pixel_shuffle`, `meshgrid`, …); this project's stand where
+another spelling gives relevance a better way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import get_decompositions
+from torch.nn import functional
+
+from lrp_compiler.rules import OPERATORS
+
+from . import attention, indexing, recurrent, slices, statistics, windows
+from .scatters import WRITTEN_OUT
+
+aten = torch.ops.aten
+
+
+def lerp(start: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """`(1 − w) · start + w · end`."""
+    return start * (1 - weight) + end * weight
+
+
+def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`y_k = a W_k bᵀ + bias`: a linear map of a, then a product with b, summed."""
+    outputs, features, others = weight.shape
+    mixed = functional.linear(left, weight.transpose(1, 2).reshape(outputs * others, features))
+    result = (mixed.unflatten(-1, (outputs, others)) * right.unsqueeze(-2)).sum(-1)
+    return result if bias is None else result + bias
+
+
+def clamp(tensor: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
+    """Bounds that are tensors."""
+    tensor = tensor if min is None else torch.maximum(tensor, min)
+    return tensor if max is None else torch.minimum(tensor, max)
+
+
+def rrelu(tensor: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *rest: Any) -> Tensor:
+    """Evaluated, a leaky ReLU with the mean slope."""
+    return functional.leaky_relu(tensor, (lower + upper) / 2)
+
+
+def baddbmm(tensor: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`β · input + α · A B`: the product may be one of two activations, as of queries and keys."""
+    product = torch.bmm(batch1, batch2)
+    return (tensor if beta == 1 else tensor * beta) + (product if alpha == 1 else product * alpha)
+
+
+def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """A constant, made of nothing but the tensor's shape."""
+    return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
+
+
+def hypotenuse(left: Tensor, right: Tensor) -> Tensor:
+    """`√(a² + b²)`."""
+    return (left * left + right * right).sqrt()
+
+
+def copysign(tensor: Tensor, other: Tensor) -> Tensor:
+    """The size of one, the sign of the other."""
+    return tensor.abs() * ((other >= 0).to(tensor.dtype) * 2 - 1)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    **attention.DECOMPOSITIONS,
+    **indexing.DECOMPOSITIONS,
+    **recurrent.DECOMPOSITIONS,
+    **slices.DECOMPOSITIONS,
+    **statistics.DECOMPOSITIONS,
+    **windows.DECOMPOSITIONS,
+    aten.lerp.Scalar: lerp,
+    aten.lerp.Tensor: lerp,
+    aten.bilinear.default: bilinear,
+    aten.clamp.Tensor: clamp,
+    aten.clamp_min.Tensor: clamp,
+    aten.clamp_max.Tensor: lambda tensor, max: clamp(tensor, None, max),
+    aten.rrelu.default: rrelu,
+    aten.baddbmm.default: baddbmm,
+    aten.full_like.default: full_like,
+    aten.hypot.default: hypotenuse,
+    aten.copysign.Tensor: copysign,
+}
+"""This project's own."""
+BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]
+"""Ops of core ATen that torch can write out in others."""
+
+
+def decomposition_table() -> dict[Any, Callable[..., Any]]:
+    """What `run_decompositions` takes. An op with a rule of the user's own stays whole."""
+    torchs = dict(torch.export.default_decompositions().items()) | get_decompositions(BEYOND_CORE)
+    whole = OPERATORS.keys() | WRITTEN_OUT.keys()
+    table = {op: function for op, function in torchs.items() if op not in whole and not _checks(op)}
+    table |= DECOMPOSITIONS
+    return {op: function for op, function in table.items() if not _has_rule_of_user(op)}
+
+
+def _checks(op: Any) -> bool:
+    """Whether the op is written out with a check of its result (a matrix that cannot be inverted): an effect."""
+    name = str(getattr(op, "_opname", ""))
+    return name == "inverse" or hasattr(aten, f"{name}_ex")
+
+
+def _has_rule_of_user(op: Any) -> bool:
+    return any(entry.family == "user" for entry in OPERATORS.get(op, ()))

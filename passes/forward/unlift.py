@@ -1,0 +1,90 @@
+"""ExportedProgram → the forward graph: a plain GraphModule that reads its own weights.
+
+    placeholder p_weight, x; linear(x, p_weight)      →      placeholder x; get_attr weight; linear(x, weight)
+
+Weights are shared with the model, not copied. Inputs that are plain values (None, True, 3) vanish: they are baked in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.passes.graph.tools import keep_tensor
+
+
+def unlift(program: ExportedProgram) -> fx.GraphModule:
+    """Copy the program's nodes into a fresh graph.
+
+    The result takes the program's tensor inputs in order and returns the flat tuple of its user outputs.
+
+    Raises:
+        CaptureError: the program updates buffers or inputs when it runs, holds something else than tensors, or
+            branches over tensors.
+    """
+    signature = program.graph_signature
+    changes = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+    mutated = [str(spec.target) for spec in signature.output_specs if spec.kind in changes]
+    if mutated:
+        raise CaptureError(f"The model changes {', '.join(mutated)} when it runs, but an explainer is a pure function.")
+    root = torch.nn.Module()
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    specs = {spec.arg.name: spec for spec in signature.input_specs}
+    fake_mode = _fake_mode(program)
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            spec = specs[node.name]
+            if spec.kind == InputKind.USER_INPUT:
+                if isinstance(spec.arg, TensorArgument):
+                    copies[node] = graph.placeholder(node.name)
+                    copies[node].meta.update(node.meta)
+                    # A fresh graph may rename a placeholder that shadows a builtin ("input").
+                    copies[node].meta["input"] = node.name
+                continue
+            if not node.users:
+                continue
+            copies[node] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
+            copies[node].meta.update(node.meta)
+            copies[node].meta["parameter"] = str(spec.target)
+        elif node.op == "get_attr":
+            value = getattr(program.graph_module, str(node.target))
+            if not isinstance(value, torch.Tensor):
+                raise CaptureError(f"The model has control flow over tensors ({node.target}): unroll it or remove it.")
+            copies[node] = graph.get_attr(keep_tensor(root, str(node.target), value.detach()))
+            copies[node].meta.update(node.meta)
+            copies[node].meta.setdefault("val", fake_mode.from_tensor(value, static_shapes=True))
+        elif node.op == "output":
+            flat = [
+                copies[arg] if isinstance(arg, fx.Node) else arg
+                for spec, arg in zip(signature.output_specs, node.args[0], strict=True)
+                if spec.kind == OutputKind.USER_OUTPUT
+            ]
+            graph.output(tuple(flat))
+        else:
+            copies[node] = graph.node_copy(node, lambda original: copies[original])
+    module = fx.GraphModule(root, graph)
+    module.graph.lint()
+    return module
+
+
+def _value(program: ExportedProgram, spec: Any) -> torch.Tensor:
+    if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in program.state_dict:
+        return program.state_dict[spec.target].detach()
+    value = program.constants[spec.target]
+    if not isinstance(value, torch.Tensor):
+        raise CaptureError(f"The model holds {spec.target}, which is not a tensor.")
+    return value.detach()
+
+
+def _fake_mode(program: ExportedProgram) -> Any:
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode
+    raise CaptureError("The model has no tensor in it.")

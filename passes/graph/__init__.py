@@ -1,0 +1,1 @@
+"""What any pass may use: helpers for nodes, notes and text of a graph, and its clean-up."""

@@ -1,0 +1,196 @@
+"""One spelling for everything: no-ops go, reshapes and batch norms get a single form.
+
+clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
+view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
+getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
+getitem(topk(x, k, dim), 0)                                        →  gather(x, dim, getitem(topk(x, k, dim), 1))
+getitem(max_pool2d_with_indices(x, …), 0)                          →  max_pool2d(x, …)
+rsub(i, 1.0), i of integers                                        →  rsub(to(i, float), 1.0)
+conv3d(x, W)                                                       →  convolution(x, W, None, …)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.passes.infra.pass_base import PassResult
+
+from lrp_compiler.rules import bind
+
+from .notes import keep_form
+from .tools import arguments, call, is_tensor
+
+aten = torch.ops.aten
+
+COPIES = {
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+}
+PERHAPS_NOTHING = {
+    aten.slice.Tensor,
+    aten.expand.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.permute.default,
+    aten.constant_pad_nd.default,
+    aten.pad.default,
+}
+CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+RESHAPES = {aten.view.default, aten._unsafe_view.default}
+NEUTRAL = {aten.mul.Tensor: 1, aten.mul.Scalar: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.sub.Tensor: 0}
+BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+RANKINGS = {
+    aten.topk.default,
+    aten.sort.default,
+    aten.nanmedian.dim,
+    aten.mode.default,
+    aten.max.dim,
+    aten.min.dim,
+    aten.cummax.default,
+    aten.cummin.default,
+}
+"""Ops that pick elements along a dim: their results are the values, and the indices where these stood."""
+POOLS = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
+}
+"""Pools whose values another op gives without the indices."""
+
+
+def canonicalise(module: fx.GraphModule) -> PassResult:
+    """Rewrite the forward graph in place."""
+    changed = False
+    for node in list(module.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in CHECKS:
+            module.graph.erase_node(node)
+        elif _changes_nothing(node) and not _names_an_input(node):
+            keep_form(node, node.args[0])
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        elif node.target in RESHAPES:
+            node.target = aten.reshape.default
+        elif node.target is aten.conv3d.default and _has_no_bias(node):
+            _rewrite_conv3d(node)
+        elif node.target is aten.rsub.Scalar and _promotes(node):
+            _cast_first(node)
+        elif node.target is operator.getitem and getattr(node.args[0], "target", None) is BATCH_NORM:
+            _rewrite_batch_norm(module.graph, node)
+        elif (rewrite := _rewrite_of_values(node)) is not None:
+            with module.graph.inserting_before(node):
+                node.replace_all_uses_with(rewrite(node.args[0]))
+            module.graph.erase_node(node)
+        else:
+            continue
+        changed = True
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return PassResult(module, changed)
+
+
+def _names_an_input(node: fx.Node) -> bool:
+    """Whether the node is what makes an output of an input that is returned as it came."""
+    source = node.args[0]
+    returned = any(user.op == "output" for user in node.users)
+    return returned and isinstance(source, fx.Node) and source.op != "call_function"
+
+
+def _has_no_bias(node: fx.Node) -> bool:
+    return len(node.args) < 3 or node.args[2] is None
+
+
+def _promotes(node: fx.Node) -> bool:
+    source = node.args[0]
+    return is_tensor(source) and source.meta["val"].dtype != node.meta["val"].dtype  # type: ignore[union-attr]
+
+
+def _cast_first(node: fx.Node) -> None:
+    """The ONNX exporter stumbles over a plain number minus a tensor of another dtype than the result's."""
+    with node.graph.inserting_before(node):
+        cast = call(node.graph, aten._to_copy.default, node.args[0], dtype=node.meta["val"].dtype, like=node)
+    node.args = (cast, *node.args[1:])
+
+
+def _rewrite_conv3d(node: fx.Node) -> None:
+    """The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly."""
+    x, weight, *rest = arguments(node)
+    options = rest[1:]
+    defaults: list[Any] = [1, 0, 1, 1]
+    stride, padding, dilation, groups = [*options, *defaults[len(options) :]]
+    per_dim = [[value] * 3 if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
+    node.target = aten.convolution.default
+    node.args = (x, weight, None, *per_dim, False, [0, 0, 0], groups)
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    source, *rest = arguments(node) or (None,)
+    if not is_tensor(source) or not is_tensor(node):
+        return False
+    if node.target in COPIES:
+        return True
+    if node.target in NEUTRAL:
+        factor = rest[0]
+        plain = isinstance(factor, (int, float)) and factor == NEUTRAL[node.target]
+        return plain and not node.kwargs and _alike(node, source)
+    if node.target is aten.permute.default and list(rest[0]) != list(range(len(rest[0]))):
+        return False
+    if node.target is aten.slice.Tensor and len(rest) > 3 and rest[3] != 1:
+        return False
+    return node.target in PERHAPS_NOTHING and _alike(node, source)
+
+
+def _alike(node: fx.Node, source: fx.Node) -> bool:
+    a, b = node.meta["val"], source.meta["val"]
+    same_shape = len(a.shape) == len(b.shape) and all(
+        statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True)
+    )
+    return same_shape and a.dtype == b.dtype
+
+
+def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:
+    """How the first result of an op that also gives indices is had without it, if it is one."""
+    if node.target is not operator.getitem or node.args[1] != 0:
+        return None
+    target = getattr(node.args[0], "target", None)
+    return _gathered if target in RANKINGS else _pooled if target in POOLS else None
+
+
+def _gathered(ranking: fx.Node) -> fx.Node:
+    given = bind(ranking.target, ranking.args, ranking.kwargs)
+    source, dim, graph = given["self"], given["dim"], ranking.graph
+    indices = call(graph, operator.getitem, ranking, 1, like=ranking)
+    if indices.meta["val"].dim() == source.meta["val"].dim():
+        return call(graph, aten.gather.default, source, dim, indices, like=ranking)
+    places = call(graph, aten.unsqueeze.default, indices, dim, like=ranking)
+    values = call(graph, aten.gather.default, source, dim, places, like=ranking)
+    return call(graph, aten.squeeze.dim, values, dim, like=ranking)
+
+
+def _pooled(pool: fx.Node) -> fx.Node:
+    whole: Any = POOLS[pool.target]  # type: ignore[index]
+    return call(pool.graph, whole, *pool.args, like=pool, **pool.kwargs)
+
+
+def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
+    """The first result of the native op is the normalised tensor; the saved statistics are unused when evaluating."""
+    norm = arguments(node)[0]
+    x, weight, bias, mean, variance, momentum, epsilon = norm.args
+    with graph.inserting_before(node):
+        plain = call(
+            graph, aten.batch_norm.default, x, weight, bias, mean, variance, False, momentum, epsilon, False, like=norm
+        )
+    plain.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(plain)
+    graph.erase_node(node)

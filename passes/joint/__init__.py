@@ -1,0 +1,1 @@
+"""Both graphs in one: spliced, taken apart, made a program of, stored."""

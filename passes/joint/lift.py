@@ -1,0 +1,100 @@
+"""A plain GraphModule → ExportedProgram: the inverse of `unlift`.
+
+    placeholder x; get_attr weight; linear(x, weight)      →      placeholder b_weight, x; linear(x, b_weight)
+
+Nothing is traced again: the graph holds ATen ops only, and its symbolic sizes and their ranges are the capture's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import (
+    ConstantArgument,
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    SymIntArgument,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from lrp_compiler.passes.graph.tools import attribute, hint, is_tensor, outputs
+
+
+def lift(module: fx.GraphModule) -> ExportedProgram:
+    """Copy the module's nodes into a program that takes the same tensors and returns the same flat tuple.
+
+    Weights are shared with the module, not copied, and become buffers; the sample inputs are zeros.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    weights: dict[str, fx.Node] = {}
+    taken: list[InputSpec] = []
+
+    def take(node: fx.Node, name: str, kind: InputKind, target: str | None) -> fx.Node:
+        copy = graph.placeholder(re.sub(r"\W", "_", name))
+        copy.target, copy.meta = copy.name, dict(node.meta)
+        taken.append(InputSpec(kind, TensorArgument(copy.name), target, persistent=None if target is None else True))
+        return copy
+
+    for node in module.graph.find_nodes(op="get_attr"):
+        target = str(node.target)
+        if target not in weights:
+            weights[target] = take(node, f"b_{target}", InputKind.BUFFER, target)
+        copies[node] = weights[target]
+    placeholders = module.graph.find_nodes(op="placeholder")
+    for node in placeholders:
+        copies[node] = take(node, node.name, InputKind.USER_INPUT, None)
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    results = [copies[result] if isinstance(result, fx.Node) else result for result in outputs(module)]
+    graph.output(tuple(results))
+    given = [OutputSpec(OutputKind.USER_OUTPUT, _argument(result), None) for result in results]
+    call = ModuleCallSignature(
+        inputs=[],
+        outputs=[],
+        in_spec=pytree.tree_structure((tuple(placeholders), {})),
+        out_spec=pytree.tree_structure(tuple(results)),
+    )
+    return ExportedProgram(
+        root=torch.nn.Module(),
+        graph=graph,
+        graph_signature=ExportGraphSignature(taken, given),
+        state_dict={target: attribute(module, target) for target in weights},
+        range_constraints=_ranges(placeholders),
+        module_call_graph=[ModuleCallEntry("", call)],
+        example_inputs=(tuple(_zeros(node.meta["val"]) for node in placeholders), {}),
+    )
+
+
+def _argument(result: Any) -> Any:
+    if not isinstance(result, fx.Node):
+        return ConstantArgument("", result)
+    return TensorArgument(result.name) if is_tensor(result) else SymIntArgument(result.name)
+
+
+def _zeros(value: torch.Tensor) -> torch.Tensor:
+    return torch.zeros([hint(size) for size in value.shape], dtype=value.dtype, device=value.device)
+
+
+def _ranges(placeholders: list[fx.Node]) -> dict[Any, ValueRanges[Any]]:
+    """What the capture knows of the sizes that are open."""
+    ranges = {}
+    for node in placeholders:
+        for size in node.meta["val"].shape:
+            if isinstance(size, torch.SymInt):
+                for symbol in size.node.expr.free_symbols:
+                    known = size.node.shape_env.var_to_range[symbol]
+                    # torch counts an open size from 2, since it never tells 0 and 1 from the rest.
+                    ranges[symbol] = ValueRanges(1, known.upper) if known.lower == 2 else known
+    return dict(sorted(ranges.items(), key=lambda item: str(item[0])))

@@ -1,0 +1,1 @@
+"""Rewrites that change the speed of an explainer and nothing else."""

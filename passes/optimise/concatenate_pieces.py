@@ -1,0 +1,141 @@
+"""Pieces that are filled up with zeros to be added, and do not overlap, are laid side by side.
+
+    pad(a, 0 in front, 5 behind) + pad(b, 2 in front, 3 behind) + …    →    cat(a, b, …)
+
+This is how the relevance of a value comes together whose parts were read one by one: the steps of a scan, the heads of
+a packed projection. The sum reads and writes the whole once for every part, which grows with the square of their
+number; the concatenation does so once. What lies between the pieces is filled with zeros, as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.passes.infra.pass_base import PassResult
+
+from lrp_compiler.passes.assign.borders import zero_padding
+from lrp_compiler.passes.graph.inline import inline
+from lrp_compiler.passes.graph.notes import note_of
+from lrp_compiler.passes.graph.tools import arguments
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A term of a sum: `value` from `start` to `end` along `dim`, zeros elsewhere."""
+
+    term: fx.Node
+    value: fx.Node
+    dim: int
+    start: int
+    end: int
+
+
+def concatenate_pieces(module: fx.GraphModule) -> PassResult:
+    """Rewrite the joint graph in place."""
+    changed = False
+    for node in list(module.graph.nodes):
+        if _is_sum(node) and not _continues(node):
+            changed |= _rewrite(node)
+    if changed:
+        module.graph.eliminate_dead_code()
+        module.recompile()
+    return PassResult(module, changed)
+
+
+def _is_sum(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target is aten.add.Tensor and not node.kwargs
+
+
+def _continues(node: Any) -> bool:
+    """Whether the sum is a term of another one like it and of nothing else, and has no name of its own."""
+    users = list(node.users)
+    of_another = len(users) == 1 and _is_sum(node) and _is_sum(users[0]) and _alike(node, users[0])
+    return of_another and "form" not in note_of(node)
+
+
+def _terms(root: fx.Node) -> list[Any]:
+    """The terms of a sum, those of sums that it alone reads among them, from left to right."""
+    found: list[Any] = []
+    waiting = list(reversed(arguments(root)))
+    while waiting:  # a scan's sum is as deep as the scan is long
+        term = waiting.pop()
+        if isinstance(term, fx.Node) and _continues(term):
+            waiting += reversed(arguments(term))
+        else:
+            found.append(term)
+    return found
+
+
+def _alike(term: fx.Node, root: fx.Node) -> bool:
+    """Whether neither broadcasting nor a change of dtype lies between a term and its sum."""
+    first, second = term.meta["val"], root.meta["val"]
+    return first.shape == second.shape and first.dtype is second.dtype
+
+
+def _rewrite(root: fx.Node) -> bool:
+    terms = _terms(root)
+    pieces = [piece for term in terms if (piece := _piece(term, root)) is not None]
+    rows = [row for dim in dict.fromkeys(piece.dim for piece in pieces) for row in _rows(pieces, dim)]
+    if not rows:
+        return False
+    taken = {piece.term for row in rows for piece in row}
+    rest = [term for term in terms if term not in taken]
+    total: Any = None
+    for row in rows:
+        whole = inline(root, _concatenated(row, root), ([piece.value for piece in row],))
+        total = whole if total is None else inline(root, torch.add, (total, whole))
+    for term in rest:
+        total = inline(root, torch.add, (total, term))
+    total.meta = {**total.meta, **{key: value for key, value in root.meta.items() if key != "val"}}
+    root.replace_all_uses_with(total)
+    return True
+
+
+def _piece(term: Any, root: fx.Node) -> Piece | None:
+    """What a term holds between zeros along one dim; `None`: it is no such thing."""
+    padding = zero_padding(term)
+    if padding is None or len(term.users) != 1 or not _alike(term, root):
+        return None
+    value, amounts = padding
+    filled = [at // 2 for at, amount in enumerate(amounts) if amount]
+    dim = value.meta["val"].dim() - 1 - filled[0] if len(set(filled)) == 1 else None
+    if dim is None or not isinstance(size := value.meta["val"].shape[dim], int):
+        return None
+    start = amounts[2 * filled[0]]
+    return Piece(term, value, dim, start, start + size)
+
+
+def _rows(pieces: list[Piece], dim: int) -> list[list[Piece]]:
+    """Pieces along a dim in rows of at least two, within which they follow each other and do not overlap."""
+    rows: list[list[Piece]] = []
+    for piece in sorted((piece for piece in pieces if piece.dim == dim), key=lambda piece: (piece.start, piece.end)):
+        row = next((row for row in rows if row[-1].end <= piece.start), None)
+        if row is None:
+            rows.append([piece])
+        else:
+            row.append(piece)
+    return [row for row in rows if len(row) > 1]
+
+
+def _concatenated(row: list[Piece], root: fx.Node) -> Any:
+    """The function that lays the values of a row side by side, and fills what they leave."""
+    dim, size = row[0].dim, root.meta["val"].shape[row[0].dim]
+    in_front = [piece.start - before for piece, before in zip(row, [0, *(piece.end for piece in row)], strict=False)]
+    behind = [0] * (len(row) - 1) + [size - row[-1].end]
+    trailing = [0] * (2 * (root.meta["val"].dim() - 1 - dim))
+
+    def together(values: list[Any]) -> Any:
+        return torch.cat(
+            [
+                torch.nn.functional.pad(value, [*trailing, before, after]) if before or after else value
+                for value, before, after in zip(values, in_front, behind, strict=True)
+            ],
+            dim,
+        )
+
+    return together

@@ -1,0 +1,1 @@
+"""Which forward values relevance needs, and how each of them is had."""

@@ -1,0 +1,1 @@
+"""What each op is to the rules: the M of R + M."""

@@ -1,0 +1,122 @@
+"""Dense layers: linear, addmm, mm, bmm, matmul and their like with one operand constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, Weight
+from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.relevance import sum_to_shape
+
+aten = torch.ops.aten
+
+
+def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]:
+    """The constants of a map with an optional bias operand."""
+
+    def bias() -> Tensor:
+        return op.tensor(name) if factor == 1 else op.tensor(name) * factor
+
+    return (Constant("bias", bias, name),) if op.has(name) else ()
+
+
+@operator(aten.linear.default, kind="linear", family="linear map", rule="epsilon", when=only("input"))
+def linear(op: Op) -> LinearMap:
+    """`y = x Wᵀ + b` over the last dim."""
+    term = Term(
+        "input",
+        apply=lambda x, weight: torch.nn.functional.linear(x, weight),
+        transpose=lambda q, weight: torch.matmul(q, weight),
+        weight=lambda: op.tensor("weight"),
+        parameter="weight",
+        weigh=lambda q, x: torch.matmul(q.reshape(-1, q.shape[-1]).t(), x.reshape(-1, x.shape[-1])),
+        fan_in=op.shape("input")[-1],
+    )
+    return LinearMap((term,), bias_of(op))
+
+
+def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, ...]:
+    """The active one of two matrix operands, the other one, times `alpha`, being its weights."""
+    a_shape, b_shape = op.shape(left), op.shape(right)
+
+    def weight(name: str) -> Any:
+        return lambda: op.tensor(name) if alpha == 1 else op.tensor(name) * alpha
+
+    on_left = Term(
+        left,
+        apply=lambda a, b: torch.matmul(a, b),
+        transpose=lambda q, b: transpose_left(q, b, a_shape),
+        weight=weight(right),
+        parameter=right,
+        weigh=lambda q, a: transpose_right(q, a, b_shape),
+        fan_in=a_shape[-1],
+    )
+    on_right = Term(
+        right,
+        apply=lambda b, a: torch.matmul(a, b),
+        transpose=lambda q, a: transpose_right(q, a, b_shape),
+        weight=weight(left),
+        parameter=left,
+        weigh=lambda q, b: transpose_left(q, b, a_shape),
+        fan_in=a_shape[-1],
+    )
+    return (on_left if op.active == (left,) else on_right,)
+
+
+def transpose_left(q: Tensor, b: Weight, shape: torch.Size) -> Tensor:
+    """`q Bᵀ`: the transpose of `A ↦ A B`, shaped like A (`shape`), for every rank that matmul takes."""
+    if len(shape) == 1:
+        q = q.unsqueeze(-1 if b.dim() == 1 else -2)
+    if b.dim() == 1:
+        grown = q.unsqueeze(-1) * b if len(shape) > 1 else q * b
+    else:
+        grown = torch.matmul(q, b.transpose(-1, -2))
+        grown = grown.squeeze(-2) if len(shape) == 1 else grown
+    return sum_to_shape(grown, shape)
+
+
+def transpose_right(q: Tensor, a: Weight, shape: torch.Size) -> Tensor:
+    """`Aᵀ q`: the transpose of `B ↦ A B`, shaped like B (`shape`), for every rank that matmul takes."""
+    if a.dim() == 1:
+        grown = a.unsqueeze(-1) * q.unsqueeze(-2) if len(shape) > 1 else a * q
+    elif len(shape) == 1:
+        grown = (a * q.unsqueeze(-1)).flatten(0, -2).sum(0)
+    else:
+        grown = torch.matmul(a.transpose(-1, -2), q)
+    return sum_to_shape(grown, shape)
+
+
+PRODUCTS: dict[Any, tuple[str, str]] = {
+    aten.mm.default: ("self", "mat2"),
+    aten.bmm.default: ("self", "mat2"),
+    aten.mv.default: ("self", "vec"),
+    aten.dot.default: ("self", "tensor"),
+    aten.matmul.default: ("self", "other"),
+}
+"""The two matrix operands of `Y = A B`."""
+SCALED_PRODUCTS: dict[Any, tuple[str, str]] = {
+    aten.addmm.default: ("mat1", "mat2"),
+    aten.addmv.default: ("mat", "vec"),
+}
+"""Those of `Y = β b + α A B`."""
+
+
+def product(op: Op) -> LinearMap:
+    """`Y = A B` with A or B constant; where ranks differ, leading dims are broadcast."""
+    return LinearMap(matmul_terms(op, *PRODUCTS[op.target]))
+
+
+def scaled_product(op: Op) -> LinearMap:
+    """`Y = β b + α A B` with A or B constant."""
+    terms = matmul_terms(op, *SCALED_PRODUCTS[op.target], alpha=op.option("alpha"))
+    return LinearMap(terms, bias_of(op, "self", op.option("beta")))
+
+
+for describe, table in ((product, PRODUCTS), (scaled_product, SCALED_PRODUCTS)):
+    for target, operands in table.items():
+        for operand in operands:
+            operator(target, kind="linear", family="linear map", rule="epsilon", when=only(operand))(describe)

@@ -1,0 +1,132 @@
+"""Values written to given places.
+
+Where they overwrite, it is a selection: the base keeps the relevance of the places that were not written to, the source
+takes that of the places that it was written to. Where they are added, it is a sum. Places that are written to more than
+once by an op that does not add have no defined value in torch, and no defined relevance here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.relevance import sum_to_shape
+from lrp_compiler.rules.selection import FILLED, Selection, selection
+
+aten = torch.ops.aten
+
+
+def _fitted(r: Tensor, shape: Any) -> Tensor:
+    """`r` with zeros behind it along every dim: a source may be larger than the index that picks from it."""
+    if r.shape == shape:
+        return r
+    missing = [want - size for want, size in zip(shape, r.shape, strict=True)]
+    return functional.pad(r, [amount for more in reversed(missing) for amount in (0, more)])
+
+
+def _picked(op: Op) -> Callable[[Tensor], Tensor]:
+    """Transpose for the source of a scatter: what lies at its places."""
+    return lambda r: _fitted(r.gather(op.option("dim"), op.tensor("index")), op.shape("src"))
+
+
+def _cleared(op: Op) -> Callable[[Tensor], Tensor]:
+    """Transpose for the base of a scatter: zeros at the places that were written to."""
+
+    def transposed(r: Tensor) -> Tensor:
+        index = op.tensor("index")
+        return r.scatter(op.option("dim"), index, torch.zeros(index.shape, dtype=r.dtype, device=r.device))
+
+    return transposed
+
+
+@selection(aten.scatter.src)
+def scatter(op: Op) -> Selection:
+    """A tensor written to places along one dim."""
+    return {"self": _cleared(op), "src": _picked(op)}
+
+
+@selection(aten.scatter.value)
+def scatter_value(op: Op) -> Selection:
+    """One value written to places along one dim."""
+    cleared = _cleared(op)
+    return {"self": cleared, FILLED: lambda r: r - cleared(r)}
+
+
+def _indices(op: Op) -> list[Tensor | None]:
+    given = enumerate(op.option("indices"))
+    return [None if item is None else op.tensor(f"indices.{position}") for position, item in given]
+
+
+def _accumulates(op: Op) -> bool:
+    return bool(op.option("accumulate"))
+
+
+def _overwrites(op: Op) -> bool:
+    return not op.option("accumulate")
+
+
+@selection(aten.index_put.default, when=_overwrites)
+def index_put(op: Op) -> Selection:
+    """A tensor written to places given dim by dim."""
+    return {
+        "self": lambda r: aten.index_put.default(r, _indices(op), torch.zeros((), dtype=r.dtype, device=r.device)),
+        "values": lambda r: sum_to_shape(aten.index.Tensor(r, _indices(op)), op.shape("values")),
+    }
+
+
+def addition_at(
+    op: Op, source: str, add: Callable[[Tensor, Tensor], Tensor], pick: Callable[[Tensor], Tensor]
+) -> LinearMap:
+    """`base + Σ source at its places`; an operand that carries no relevance is a constant.
+
+    Args:
+        op: the operation.
+        source: name of the operand that is added.
+        add: (base, source) → their sum.
+        pick: the transpose for the source.
+    """
+
+    def placed(x: Tensor) -> Tensor:
+        return add(torch.zeros_like(op.output), x)
+
+    terms = {
+        "self": Term("self", apply=scaled, transpose=scaled),
+        source: Term(
+            source,
+            apply=lambda x, weight: scaled(placed(x), weight),
+            transpose=lambda q, weight: pick(scaled(q, weight)),
+        ),
+    }
+    constants = {
+        "self": Constant("constant", lambda: op.tensor("self"), "self"),
+        source: Constant("constant", lambda: placed(op.tensor(source))),
+    }
+    return LinearMap(
+        tuple(term for name, term in terms.items() if op.is_active(name)),
+        tuple(constant for name, constant in constants.items() if not op.is_active(name)),
+    )
+
+
+@operator(aten.scatter_add.default, kind="addition", family="linear map", rule="epsilon")
+def scatter_add(op: Op) -> LinearMap:
+    """A tensor added at places along one dim."""
+    dim = op.option("dim")
+    return addition_at(op, "src", lambda base, x: base.scatter_add(dim, op.tensor("index"), x), _picked(op))
+
+
+@operator(aten.index_put.default, kind="addition", family="linear map", rule="epsilon", when=_accumulates)
+def index_put_add(op: Op) -> LinearMap:
+    """A tensor added at places given dim by dim."""
+    return addition_at(
+        op,
+        "values",
+        lambda base, x: aten.index_put.default(base, _indices(op), x, True),
+        lambda q: sum_to_shape(aten.index.Tensor(q, _indices(op)), op.shape("values")),
+    )
