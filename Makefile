@@ -10,22 +10,22 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## explain photos and a sentence; results in build/demo
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.shown.demo
 
 pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in benchmarks/results
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python -m benchmarks.shown.pictures
 
 tutorial: $(VENV)/.demo  ## from a photo to the audit; results in benchmarks/results
-	$(BIN)/python benchmarks/tutorial_page.py
+	$(BIN)/python -m benchmarks.shown.tutorial_page
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
 
 test-all: $(VENV)/.test  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 -m ""
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30 -m ""
 
 faithful: $(VENV)/.faithfulness  ## does relevance beat chance on real networks? two minutes
-	$(BIN)/python benchmarks/faithfulness.py --quick
+	$(BIN)/python -m benchmarks.faithful.run --quick
 
 lint: $(VENV)/.dev  ## formatting and lint
 	$(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ lint: $(VENV)/.dev  ## formatting and lint
 
 # The type checker sees the package as it installs: passes/ and rules/ live inside lrp_compiler there.
 types: $(VENV)/.dev  ## static types
-	rm -rf build/types
+	rm -rf build/types build/lib
 	$(PIP) --no-deps --target build/types .
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lrp_compiler
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from faithful import questions, say
-from faithful.metrics import values_row
-from faithful.questions import Asked
-from faithful.text_methods import Batch, Network, rows_of
+from benchmarks.faithful import questions
+from benchmarks.faithful.interface import say
+from benchmarks.faithful.metrics import values_row
+from benchmarks.faithful.questions import Asked
+from benchmarks.faithful.text_methods import Batch, Network, rows_of
 
 NAME, TITLE = "smollm2_questions", "SmolLM2-135M-Instruct on questions"
 SEED = 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from faithful.metrics import Curves
+from benchmarks.faithful.metrics import Curves
 
 STEPS = 49
 Predict = Callable[[Tensor], Tensor]

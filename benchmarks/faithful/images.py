@@ -11,14 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pretrained
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from faithful import flipping, say, training
-from faithful.methods import METHODS, OURS, Subject
-from faithful.metrics import flipping_row
+from benchmarks.faithful import flipping, training
+from benchmarks.faithful.interface import say
+from benchmarks.faithful.methods import METHODS, OURS, Subject
+from benchmarks.faithful.metrics import flipping_row
+from benchmarks.networks import pretrained
 
 SEED = 0
 FASHION_IMAGES, QUICK_FASHION_IMAGES = 2000, 200

@@ -1,6 +1,6 @@
 """LXT 2.1 on the networks of `text_methods.Network`: a process of its own, in build/peers with transformers 4.52.4.
 
-    python -m faithful.lxt_tokens FOLDER THREADS     reads FOLDER/in.pt, writes FOLDER/out.pt
+    python -m benchmarks.faithful.lxt_tokens FOLDER THREADS     reads FOLDER/in.pt, writes FOLDER/out.pt
 
 LXT patches transformers' classes before the model is made; relevance is then gradient × input of the word embeddings.
 """
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.networks import torchvision_operators  # noqa: F401  # lxt imports torchvision
+
 IN, OUT = "in.pt", "out.pt"
 PATCHED = {"reviews": "transformers.models.bert.modeling_bert", "questions": "transformers.models.llama.modeling_llama"}
 GAMMA = 0.05
@@ -24,7 +26,7 @@ GAMMA = 0.05
 def reviews(configuration: Mapping[str, Any]) -> Any:
     from transformers import BertConfig, BertModel
 
-    from faithful.reviews import ReviewClassifier
+    from benchmarks.faithful.reviews import ReviewClassifier
 
     encoder = BertModel(BertConfig(**configuration), add_pooling_layer=False)
     return ReviewClassifier(encoder, configuration["hidden_size"])
@@ -33,7 +35,7 @@ def reviews(configuration: Mapping[str, Any]) -> Any:
 def questions(configuration: Mapping[str, Any]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from faithful.questions import NextToken
+    from benchmarks.faithful.questions import NextToken
 
     return NextToken(LlamaForCausalLM(LlamaConfig(**configuration)))
 
@@ -47,7 +49,6 @@ def patch(network: str, variant: str) -> None:
     Raises:
         LookupError: LXT has no such variant for this architecture.
     """
-    import pretrained  # noqa: F401  # makes torchvision importable, which lxt imports
     from lxt.efficient import monkey_patch, monkey_patch_zennit
 
     module = importlib.import_module(PATCHED[network])

@@ -1,6 +1,6 @@
 """LXT 2.1 on torchvision's vision transformer, in build/peers: it wants another transformers than the project has.
 
-`relevance` runs this file in that environment, with the network and its images in a folder between them.
+`relevance` runs this module in that environment, with the network and its images in a folder between them.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-HERE = Path(__file__).resolve().parent
+from benchmarks.networks import torchvision_operators  # noqa: F401  # lxt imports torchvision
 
 
 def relevance(model: nn.Module, x: Tensor, target: Tensor, conv: float, linear: float, rows: int) -> Tensor:
     """Gradient × input of the patched network, shaped like `x`; γ of convolutions and dense layers, or 0 for ε."""
-    from peers import environment
+    from benchmarks.base import environment, processes
 
     with tempfile.TemporaryDirectory() as folder:
         torch.save(model.state_dict(), Path(folder) / "weights.pt")
         np.savez(Path(folder) / "images.npz", x=x.numpy(), target=target.numpy())
-        arguments = [folder, str(conv), str(linear), str(rows), str(torch.get_num_threads())]
-        done = subprocess.run([environment.python(), __file__, *arguments], capture_output=True, text=True)
+        python, asked = environment.python(), (folder, conv, linear, rows, torch.get_num_threads())
+        command = processes.command("benchmarks.faithful.lxt_vit", *asked, python=python)
+        done = subprocess.run(command, capture_output=True, text=True, env=processes.environment(python))
         if done.returncode:
             raise RuntimeError(f"LXT: {done.stderr.strip().splitlines()[-1]}")
         return torch.from_numpy(np.load(Path(folder) / "relevance.npy"))
 
 
 def main(folder: Path, conv: float, linear: float, rows: int, threads: int) -> None:
-    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
-    import pretrained  # noqa: F401  # makes torchvision importable
     from lxt.efficient import monkey_patch, monkey_patch_zennit
     from torchvision.models import vision_transformer
     from zennit.composites import LayerMapComposite
@@ -44,7 +43,7 @@ def main(folder: Path, conv: float, linear: float, rows: int, threads: int) -> N
     if gammas:
         monkey_patch_zennit()
     monkey_patch(vision_transformer)
-    from faithful.training import vit
+    from benchmarks.faithful.training import vit
 
     model = vit().eval().requires_grad_(False)
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))

@@ -168,10 +168,10 @@ OURS: dict[str, Method] = {
 
 
 def zennit(name: str, subject: Subject) -> Tensor:
-    """Zennit 0.5.1, with batch norms folded exactly and residual additions as modules (`faithful/canonizers.py`)."""
+    """Zennit 0.5.1, with batch norms folded exactly and residual additions as modules (`canonizers.py`)."""
     from zennit import composites
 
-    from faithful import canonizers
+    from benchmarks.faithful import canonizers
 
     bounds: dict[str, Any] = {
         key: torch.tensor(value).view(1, -1, 1, 1)
@@ -206,7 +206,7 @@ ZENNIT = {
 
 def lxt(conv: float, linear: float, subject: Subject) -> Tensor:
     """LXT 2.1 in build/peers, on torchvision's vision transformer; γ = 0: the ε rule."""
-    from faithful import lxt_vit
+    from benchmarks.faithful import lxt_vit
 
     return lxt_vit.relevance(subject.model, subject.x, subject.target, conv, linear, subject.rows)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from faithful import images, say
-from faithful.metrics import values_row
+from benchmarks.faithful import images
+from benchmarks.faithful.interface import say
+from benchmarks.faithful.metrics import values_row
 
 IMAGES, DRAWS, PIXELS = 300, 100, 49
 METHODS = (

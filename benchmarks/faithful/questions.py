@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pretrained
 import torch
 from torch import Tensor, nn
 
-from faithful import say
+from benchmarks.base.places import BUILD
+from benchmarks.faithful.interface import say
+from benchmarks.networks import pretrained
 from lrp_compiler.base.files import atomic_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILE = Path(__file__).resolve().with_name("questions.json")
-CACHE = Path(__file__).resolve().parents[2] / "build" / "faithfulness"
+CACHE = BUILD / "faithfulness"
 
 
 class Question(NamedTuple):

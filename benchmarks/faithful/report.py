@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import reporting
 
-from faithful.metrics import METRICS, difference
+from benchmarks.base import reporting
+from benchmarks.faithful.metrics import METRICS, difference
 from lrp_compiler.base.files import atomic_path
 
 Row = dict[str, Any]
-MARKS = ("<!-- faithfulness: written by benchmarks/faithfulness.py -->", "<!-- end of faithfulness -->")
+MARKS = ("<!-- faithfulness: written by benchmarks/faithful/run.py -->", "<!-- end of faithfulness -->")
 SHOWN = 8
 """Curves in one picture: the best of ours, the best of the others, and chance."""
 
@@ -170,7 +170,7 @@ def markdown(
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
     parts = [
         "# Faithfulness",
-        "Written by `benchmarks/faithfulness.py` from `faithfulness.json`; [how it is measured](../README.md). "
+        "Written by `python -m benchmarks.faithful.run` from `faithfulness.json`; [how it is measured](../README.md). "
         "[…]: 95 % bootstrap intervals over inputs. Bold: ours.",
         f"Measured with {machine}." if machine else "",
         "## The best of each",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pretrained
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faithful import say
+from benchmarks.base.places import BUILD
+from benchmarks.faithful.interface import say
+from benchmarks.networks import pretrained
 from lrp_compiler.base.files import atomic_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CACHE = Path(__file__).resolve().parents[2] / "build" / "faithfulness"
+CACHE = BUILD / "faithfulness"
 CLASSES = ("negative", "positive")
 SEED = 0
 TEST = 1000

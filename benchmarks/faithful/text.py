@@ -18,9 +18,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from faithful import answers, reviews, say
-from faithful.metrics import Curves, flipping_row
-from faithful.text_methods import METHODS, Batch, Network, rows_of, session_options
+from benchmarks.faithful import answers, reviews
+from benchmarks.faithful.interface import say
+from benchmarks.faithful.metrics import Curves, flipping_row
+from benchmarks.faithful.text_methods import METHODS, Batch, Network, rows_of, session_options
 
 SEED = 0
 STEPS = 12

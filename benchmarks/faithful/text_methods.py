@@ -7,7 +7,6 @@ magnitudes as captum does by default, have none, and "smoothgrad-x-input" is Smo
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
@@ -19,18 +18,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
-import pretrained
 import torch
-from peers.environment import python
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from faithful import say
-from faithful.lxt_tokens import IN, OUT
+from benchmarks.base import environment, processes
+from benchmarks.base.places import BUILD
+from benchmarks.faithful.interface import say
+from benchmarks.faithful.lxt_tokens import IN, OUT
+from benchmarks.networks import pretrained
 from lrp_compiler.runtime import OnnxExplainer
 
-BENCHMARKS = Path(__file__).resolve().parents[1]
-CACHE = BENCHMARKS.parent / "build" / "faithfulness"
+CACHE = BUILD / "faithfulness"
 SEED = 0
 
 
@@ -211,10 +210,9 @@ def lxt(variant: str, network: Network, batches: Sequence[Batch]) -> Attributed:
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
         torch.save({"job": job, "state": network.model.state_dict(), "batches": list(map(tuple, batches))}, folder / IN)
-        options = ["-W", "ignore", "-m", "faithful.lxt_tokens", str(folder), str(torch.get_num_threads())]
-        paths = os.pathsep.join(map(str, (BENCHMARKS, BENCHMARKS.parent)))
-        environment = {**os.environ, "PYTHONPATH": paths}
-        done = subprocess.run([str(python()), *options], capture_output=True, text=True, env=environment)
+        python, asked = environment.python(), (folder, torch.get_num_threads())
+        command = processes.command("benchmarks.faithful.lxt_tokens", *asked, python=python, quiet=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=processes.environment(python))
         if done.returncode:
             raise pretrained.UnavailableError(f"LXT ended with: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         found = torch.load(folder / OUT, weights_only=True)

@@ -7,6 +7,7 @@ time, and taken up where it was left.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import math
 import os
@@ -19,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pretrained
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.base.places import BUILD
+from benchmarks.networks import pretrained
 from lrp_compiler.base.files import atomic_path
 
 PACKAGE = "dataset-fashion-mnist"
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "faithfulness"
+FOLDER = BUILD / "faithfulness"
 MEAN, DEVIATION = 0.2860, 0.3530
 """Of the training images' grey values in [0, 1]."""
 LOW, HIGH = -MEAN / DEVIATION, (1 - MEAN) / DEVIATION
@@ -198,6 +200,7 @@ def accuracy(model: nn.Module) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     for name in RECIPES:
         print(f"{name}: {accuracy(trained(name, print)):.4f}")

@@ -1,0 +1,1 @@
+"""What the project claims, measured: each room by what it measures, run as modules from the repository's root."""

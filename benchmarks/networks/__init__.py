@@ -1,0 +1,1 @@
+"""What everything else measures: architectures with random weights, and pretrained networks with their data."""

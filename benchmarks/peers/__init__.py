@@ -1,1 +1,0 @@
-"""Who is measured by speed.py: each module has `make(name, case, folder, threads)`, which returns `inputs → result`."""
