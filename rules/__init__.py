@@ -1,72 +1,96 @@
-"""The mathematics of LRP: one operator family a file, each rule next to its formula.
+"""The mathematics of LRP: one family of rules a file, each rule next to its formula; what each op is in `operators/`.
 
 Read `relevance.py` (the two forms), `op.py` (what a rule sees), `registry.py` (how rules and operators meet), then any
 family. Nothing here knows about graphs: every rule runs on real tensors as it stands (`Op.eager`).
 """
 
 from . import (
-    contributions,
     elementwise,
     embedding,
     first_layer,
     linear_map,
     magnitude,
+    matmul,
+    operators,
     product,
     selection,
     signed,
     softmax,
-    whole_module,
 )
-from .op import Op, bind
-from .operators import (
-    arithmetic,
-    convolution,
-    extremes,
-    gate,
-    interpolation,
-    linear,
-    masking,
-    normalization,
-    pooling,
-    scatter,
+from .conditions import Condition
+from .facts import FACTS, Fact, Facts
+from .matmul import READOUT
+from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
+from .operators.functions import SLOPE
+from .operators.gate import RECURRENT_GATE
+from .operators.pooling import POOL
+from .operators.whole_module import EXPLAINED_BY, MODULE
+from .product import GATE
+from .registry import (
+    FUNCTION,
+    MULTIPLYING,
+    OPERATORS,
+    RULES,
+    Flow,
+    Operator,
+    RuleError,
+    find,
+    propagate,
+    rule,
+    rules_of,
 )
-from .registry import OPERATORS, RULES, Flow, Operator, RuleError, find, propagate, rule, rules_of
-from .relevance import Relevance, total, unit
+from .relevance import Form, Relevance, times, total, unit
+from .signed import ONLY_POSITIVE
+from .traits import TRAITS, Call, Traits, declare, traits
 
 __all__ = [
+    "BORDERS",
+    "EXPLAINED_BY",
+    "FACTS",
+    "FUNCTION",
+    "GATE",
+    "MODULE",
+    "MULTIPLYING",
+    "NONNEGATIVE",
+    "ONLY_POSITIVE",
     "OPERATORS",
+    "POOL",
+    "READOUT",
+    "RECURRENT_GATE",
     "RULES",
+    "SLOPE",
+    "TRAITS",
+    "Call",
+    "Condition",
+    "Fact",
+    "Facts",
     "Flow",
+    "Form",
     "Op",
     "Operator",
     "Relevance",
     "RuleError",
-    "arithmetic",
+    "Traits",
     "bind",
-    "contributions",
-    "convolution",
+    "declare",
     "elementwise",
     "embedding",
-    "extremes",
     "find",
     "first_layer",
-    "gate",
-    "interpolation",
-    "linear",
     "linear_map",
     "magnitude",
-    "masking",
-    "normalization",
-    "pooling",
+    "matmul",
+    "operators",
+    "per_dim",
     "product",
     "propagate",
     "rule",
     "rules_of",
-    "scatter",
     "selection",
     "signed",
     "softmax",
+    "times",
     "total",
+    "traits",
     "unit",
-    "whole_module",
 ]

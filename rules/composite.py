@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from lrp_compiler.base.tables import as_text
+
 from .registry import RULES, RuleError
 
 Position = Literal["first", "last"]
@@ -132,12 +134,7 @@ class Composite:
 
     def __str__(self) -> str:
         """The table as text."""
-        from rich.console import Console
-
-        console = Console(width=120, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get().rstrip()
+        return as_text(self.table(), width=120)
 
 
 def _name(value: Any) -> str | None:

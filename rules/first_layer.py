@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from lrp_compiler.torch_private import statically_known_true
 
 from .linear_map import Constant, LinearMap, Message, Term, Weight, add_up, hand_on, sign_parts, split_check, support
 from .op import Op

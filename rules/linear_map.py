@@ -21,9 +21,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lrp_compiler.torch_private import known_size
+
 from .op import Op
 from .registry import Flow, RuleError, family_rule
-from .relevance import Relevance, as_int, sum_to_shape, times, total, unit
+from .relevance import Relevance, sum_to_shape, times, total, unit
 
 UNKNOWN_FAN_IN = 1 << 20
 """Taken for a fan-in that is only known at run time."""
@@ -119,7 +121,7 @@ class LinearMap:
     @property
     def fan_in(self) -> int:
         """How many products make one output at least."""
-        return max(UNKNOWN_FAN_IN if (known := as_int(term.fan_in)) is None else known for term in self.terms)
+        return max(UNKNOWN_FAN_IN if (known := known_size(term.fan_in)) is None else known for term in self.terms)
 
     def parts(self, constants: Sequence[Constant]) -> list[Any]:
         """The terms, and the constants that a rule reckons with."""
@@ -211,7 +213,7 @@ def _booked(messages: Messages, constant: Constant) -> Tensor:
     return add_up(shares) if shares else torch.zeros(())
 
 
-@family_rule("linear map", "epsilon")
+@family_rule("linear map", "epsilon", multiplies=True)
 def epsilon(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6, bias: str = "absorb") -> Flow:
     """ε rule: `R_x = x ⊙ Wᵀ(R / s(z))`; in unit form and in the limit ε → 0 just `g_x = Wᵀ g`.
 

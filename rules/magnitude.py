@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .linear_map import LinearMap, Message, add_up, hand_on, split_check
+from .matmul import uniform as uniform_matmul
 from .op import Op
-from .product import uniform_matmul
+from .product import Product
 from .registry import Flow, family_rule
 from .relevance import Relevance, sum_to_shape, total
 
@@ -41,16 +42,14 @@ def magnitude_of(value: Any) -> Any:
 
 def _total(op: Op, relevance: Relevance) -> Tensor:
     """`R`, with 0 for a result that a mask made infinite and that got no share."""
-    if relevance.form == "total" or relevance.as_total is not None:
-        return op.total(relevance)
     most = torch.finfo(relevance.tensor.dtype).max
-    return relevance.tensor * op.output.clamp(-most, most)
+    return relevance.total_of(lambda: op.output.clamp(-most, most))
 
 
 @family_rule("product", "magnitude")
-def product(op: Op, factors: dict[str, str], relevance: Relevance, epsilon: float = 1e-11) -> Flow:
+def product(op: Op, product: Product, relevance: Relevance, epsilon: float = 1e-11) -> Flow:
     """`R_a = R·|a| / (|a| + |b| + ε)`."""
-    sizes: dict[str, Tensor] = {name: magnitude_of(op.tensor(name)) for name in factors}
+    sizes: dict[str, Tensor] = {name: magnitude_of(op.tensor(name)) for name in product.factors}
     q = _total(op, relevance) / (add_up(list(sizes.values())) + epsilon)
     op.absorb("stabiliser", lambda: q * epsilon)
     return {name: total(sum_to_shape(q * share, op.shape(name))) for name, share in sizes.items()}

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from lrp_compiler.torch_private import OpOverload, schema
+
+from .facts import Fact, Facts
 from .relevance import TOTAL_STABILISER, Relevance, divide
 
+T = TypeVar("T")
 Share = Callable[[], Tensor]
+
+
+def _tuples(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(amounts) for name, amounts in value.items()}
+
+
+NONNEGATIVE: Fact[tuple[str, ...]] = Fact("nonnegative", (), tuple)
+"""Names of the operands that are ≥ 0 for every input."""
+BORDERS: Fact[Mapping[str, tuple[int, ...]]] = Fact("borders", {}, _tuples)
+"""Of the operands with zeros put around them, how many: as `torch.nn.functional.pad` counts."""
 
 
 def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,9 +34,9 @@ def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[st
     a schema (a Python function) has its arguments numbered.
     """
     bound = dict(kwargs)
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return {**bound, **{str(index): value for index, value in enumerate(args)}}
-    parameters = target._schema.arguments
+    parameters = schema(target).arguments
     bound.update({parameter.name: value for parameter, value in zip(parameters, args, strict=False)})
     for parameter in parameters:
         if parameter.name not in bound:
@@ -32,6 +45,12 @@ def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[st
         if isinstance(value, (list, tuple)):
             bound.update({f"{name}.{index}": item for index, item in enumerate(value)})
     return bound
+
+
+def per_dim(value: int | Sequence[int], dims: int) -> list[int]:
+    """One value for each of `dims` spatial dims, from a single value or a list of one."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dims if len(values) == 1 else values
 
 
 class Op:
@@ -49,8 +68,7 @@ class Op:
         result: the handle of the op's own result.
         fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
         active: names of the operands that carry relevance.
-        nonnegative: names of the operands that are known to be ≥ 0.
-        borders: of the operands with zeros put around them, how many: as `torch.nn.functional.pad` counts.
+        facts: what is known of the operation besides (see `facts.py`).
         wanted: names of the constant operands (parameters) whose relevance is asked for.
         absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
         asked: told the handle of every forward value that is read.
@@ -58,14 +76,13 @@ class Op:
 
     def __init__(
         self,
-        target: torch._ops.OpOverload | str,
+        target: OpOverload | str,
         arguments: Mapping[str, Any],
         result: Any,
         *,
         fetch: Callable[[Any], Tensor],
         active: Iterable[str],
-        nonnegative: Iterable[str] = (),
-        borders: Mapping[str, Sequence[int]] | None = None,
+        facts: Facts | None = None,
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
@@ -74,8 +91,7 @@ class Op:
         self.arguments = arguments
         self.active = tuple(active)
         self.wanted = tuple(wanted)
-        self._nonnegative = frozenset(nonnegative)
-        self._borders = borders or {}
+        self._facts = facts or Facts()
         self._result = result
         self._fetch = fetch
         self._absorb = absorb
@@ -84,10 +100,10 @@ class Op:
     @classmethod
     def eager(
         cls,
-        target: torch._ops.OpOverload,
+        target: OpOverload,
         *args: Any,
         active: Iterable[str] | None = None,
-        nonnegative: Iterable[str] = (),
+        facts: Facts | None = None,
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
@@ -105,7 +121,7 @@ class Op:
             target(*args, **kwargs),
             fetch=lambda tensor: cast(Tensor, tensor),
             active=tensors[:1] if active is None else active,
-            nonnegative=nonnegative,
+            facts=facts,
             wanted=wanted,
             absorb=absorb,
             asked=asked,
@@ -162,9 +178,13 @@ class Op:
         """Whether relevance flows to this operand."""
         return name in self.active
 
+    def fact(self, fact: Fact[T]) -> T:
+        """What the analyses found, or the fact's default."""
+        return self._facts[fact]
+
     def is_nonnegative(self, name: str) -> bool:
         """Whether the operand is known to be ≥ 0 for every input."""
-        return name in self._nonnegative
+        return name in self.fact(NONNEGATIVE)
 
     def inside(self, name: str) -> Tensor | None:
         """1 for what the operand held before zeros were put around it, 0 for those; `None`: there are none.
@@ -172,7 +192,7 @@ class Op:
         Rules that measure from another value than 0 ask: a border has no pixels, whether a convolution puts it there or
         an op in front of it.
         """
-        amounts = self._borders.get(name)
+        amounts = self.fact(BORDERS).get(name)
         if not amounts:
             return None
         dims = len(amounts) // 2
@@ -183,9 +203,7 @@ class Op:
 
     def total(self, relevance: Relevance) -> Tensor:
         """`R` of the op's result."""
-        if relevance.form == "total":
-            return relevance.tensor
-        return relevance.tensor * self.output if relevance.as_total is None else relevance.as_total()
+        return relevance.total_of(lambda: self.output)
 
     def quotient(self, relevance: Relevance, epsilon: float, z: Callable[[], Tensor] | None = None) -> Tensor:
         """`R / s(z)` for the relevance R of the op's result; its share for the stabiliser is absorbed.
@@ -214,19 +232,3 @@ class Op:
         if self._asked is not None:
             self._asked(handle)
         return self._fetch(handle)
-
-
-@cache
-def only(*names: str) -> Callable[[Op], bool]:
-    """Condition of an operator: exactly these operands carry relevance."""
-    return lambda op: set(op.active) == set(names)
-
-
-def one_active(op: Op) -> bool:
-    """Condition of an operator: one operand carries relevance, whichever it is."""
-    return len(op.active) == 1
-
-
-def two_active(op: Op) -> bool:
-    """Condition of an operator: two operands carry relevance."""
-    return len(op.active) == 2

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
+from lrp_compiler.torch_private import OpOverload
 
+from .conditions import Condition, always
 from .op import Op
 from .relevance import Relevance
+from .traits import declare
 
 Flow = Mapping[str, Relevance | None]
 """What a rule returns: relevance by operand name; `None` for an active operand that gets nothing on purpose."""
@@ -26,11 +28,13 @@ class RuleError(LookupError):
 
 Describe = Callable[[Op], Any]
 DescribeT = TypeVar("DescribeT", bound=Describe)
+Register = Callable[[DescribeT], DescribeT]
+"""A decorator that registers the function and hands it back."""
 Rule = Callable[..., Flow]
 RuleT = TypeVar("RuleT", bound=Rule)
 UserRule = Callable[[Op, Relevance], "Flow | Relevance"]
 UserRuleT = TypeVar("UserRuleT", bound=UserRule)
-Overload = torch._ops.OpOverload
+Overload = OpOverload
 
 FUNCTION = "lrp::function"
 """Stands where an overload does for a whole region of elementwise ops that is one function of one activation."""
@@ -45,42 +49,50 @@ class Operator:
         family: which rules fit ("linear map", "elementwise", "selection", …).
         describe: op → the family's description of it.
         rule: name of the rule that applies by default.
-        when: whether this operator fits the call at hand (which operands are active); `None`: always.
+        when: whether this operator fits the call at hand (which operands are active).
     """
 
     kind: str
     family: str
     describe: Describe
     rule: str
-    when: Callable[[Op], bool] | None = None
+    when: Condition = always
 
 
 OPERATORS: dict[Any, list[Operator]] = {}
 """ATen overload (or `FUNCTION`) → its operators."""
 RULES: dict[tuple[str, str], Rule] = {}
 """(family, rule name) → rule."""
+MULTIPLYING: set[tuple[str, str]] = set()
+"""The rules by which an operand gets nothing wherever it is 0."""
 
 
 def operator(
-    *targets: Overload | str, kind: str, family: str, rule: str, when: Callable[[Op], bool] | None = None
+    *targets: Overload | str, kind: str, family: str, rule: str, when: Condition = always, **traits: Any
 ) -> Callable[[DescribeT], DescribeT]:
-    """Register the decorated function as the description of `targets`.
+    """Register the decorated function as the description of `targets`, which have these traits (see `traits.py`).
 
     Raises:
-        TypeError: a packet (`aten.add`) was given instead of an overload (`aten.add.Tensor`).
-        ValueError: one of the targets has an operator for the same case already.
+        TypeError: a packet (`aten.add`) was given instead of an overload (`aten.add.Tensor`); an unknown trait.
+        ValueError: one of the targets has an operator for some of the same calls already.
     """
 
     def register(describe: DescribeT) -> DescribeT:
         for target in targets:
             _add(target, Operator(kind, family, describe, rule, when))
+        declare(*targets, **traits)
         return describe
 
     return register
 
 
-def family_rule(family: str, name: str) -> Callable[[RuleT], RuleT]:
+def family_rule(family: str, name: str, *, multiplies: bool = False) -> Callable[[RuleT], RuleT]:
     """Register the decorated function as rule `name` of a family: `(op, description, relevance, **options) → Flow`.
+
+    Args:
+        family: whose operators it fits.
+        name: what composites call it.
+        multiplies: whether it multiplies by its operand, so that this gets nothing wherever it is 0.
 
     Raises:
         ValueError: the family has a rule of that name already.
@@ -90,6 +102,8 @@ def family_rule(family: str, name: str) -> Callable[[RuleT], RuleT]:
         if (family, name) in RULES:
             raise ValueError(f"the {family} family has a rule {name!r} already")
         RULES[family, name] = function
+        if multiplies:
+            MULTIPLYING.add((family, name))
         return function
 
     return register
@@ -122,7 +136,7 @@ def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
 
 def find(op: Op) -> Operator | None:
     """The operator of this call, or `None` where there is none."""
-    return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when is None or entry.when(op)), None)
+    return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
 
 
 def rules_of(family: str) -> list[str]:
@@ -158,6 +172,6 @@ def _add(target: Overload | str, entry: Operator) -> None:
     if not isinstance(target, Overload | str):
         raise TypeError(f"{target} is not an op overload: write for example {target}.default")
     entries = OPERATORS.setdefault(target, [])
-    if any(known.when is entry.when or known.when is None for known in entries):
-        raise ValueError(f"{target} has a rule already")
+    if not all(known.when.excludes(entry.when) for known in entries):
+        raise ValueError(f"{target} has a rule already for some of these calls")
     entries.append(entry)

@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from lrp_compiler.torch_private import statically_known_true
 
 Form = Literal["total", "unit"]
 
@@ -27,6 +28,17 @@ class Relevance:
     tensor: Tensor
     form: Form
     as_total: Callable[[], Tensor] | None = None
+
+    def total_of(self, value: Callable[[], Tensor], multiply: Callable[[Tensor, Tensor], Tensor] = torch.mul) -> Tensor:
+        """`R`, whatever the form; `value` gives `a`, and is asked only where there is no other way.
+
+        Args:
+            value: gives `a`.
+            multiply: `(g, a)` → `g ⊙ a`.
+        """
+        if self.form == "total":
+            return self.tensor
+        return multiply(self.tensor, value()) if self.as_total is None else self.as_total()
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Relevance:
         """The same form of what the linear map `function` makes of the tensor."""
@@ -95,11 +107,3 @@ def normalise_dims(dims: int | Sequence[int] | None, rank: int) -> list[int]:
     if dims is None or (not isinstance(dims, int) and not len(dims)):
         return list(range(rank))
     return [dim % rank if rank else 0 for dim in ([dims] if isinstance(dims, int) else dims)]
-
-
-def as_int(size: int | torch.SymInt) -> int | None:
-    """The size if it is known at compile time, else `None`."""
-    if isinstance(size, int):
-        return size
-    known = size.node.maybe_as_int()
-    return None if known is None else int(known)

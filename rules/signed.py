@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .contributions import SIGNS, Direct, HalfSums
+from .facts import Fact
 from .linear_map import LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
 from .op import Op
 from .registry import Flow, RuleError, family_rule
@@ -27,8 +28,12 @@ where one sign dominates (measured: 3e-3 of max |R| on depthwise 3×3, 1e-4 on a
 
 FORMS = ("auto", "direct", "half-sums")
 
+ONLY_POSITIVE: Fact[bool] = Fact("only_positive", False)
+"""No relevance arrives where the result is ≤ 0: every consumer is a ReLU that hands back relevance proportional to its
+value (see `positive_branch`)."""
 
-@family_rule("linear map", "z-plus")
+
+@family_rule("linear map", "z-plus", multiplies=True)
 def z_plus(
     op: Op,
     linear: LinearMap,
@@ -41,7 +46,7 @@ def z_plus(
     return alpha_beta(op, linear, relevance, alpha=1.0, beta=0.0, epsilon=epsilon, bias=bias, form=form)
 
 
-@family_rule("linear map", "alpha-beta")
+@family_rule("linear map", "alpha-beta", multiplies=True)
 def alpha_beta(
     op: Op,
     linear: LinearMap,
@@ -99,7 +104,7 @@ def _empty(parts: Direct | HalfSums, R: Tensor, z: Tensor, side: int) -> Tensor:
     return R - parts.drop_noise(R, z, side) * (z != 0)
 
 
-@family_rule("linear map", "gamma")
+@family_rule("linear map", "gamma", multiplies=True)
 def gamma(
     op: Op,
     linear: LinearMap,
@@ -108,13 +113,13 @@ def gamma(
     epsilon: float = 1e-6,
     bias: str = "absorb",
     form: str = "auto",
-    positive_only: bool = False,
 ) -> Flow:
     """γ rule, signed: contributions of the output's own sign count 1 + γ times.
 
     `q₊ = R / s(z + γP)` where z > 0, `q₋ = R / s(z + γN)` where z < 0, nothing where z = 0, and `R_x` is
     `x⁺ ⊙ (W₊ᵀq₊ + W₋ᵀq₋) + x⁻ ⊙ (W₋ᵀq₊ + W₊ᵀq₋)` with `W₊ = W + γW⁺`, `W₋ = W + γW⁻`. With `bias="ignore"` z leaves
-    the bias out, but the branch keeps the sign of the true output.
+    the bias out, but the branch keeps the sign of the true output. Where no relevance arrives at z ≤ 0 only the branch
+    z > 0 is there; for x ≥ 0 that is one map and one transpose.
 
     Args:
         op: the operation.
@@ -124,14 +129,13 @@ def gamma(
         epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`.
         bias: "absorb" or "ignore".
         form: "direct" or "half-sums"; "auto" takes the half-sums, whose parts have one sign here and do not cancel.
-        positive_only: the branch z > 0 everywhere. Right where no relevance arrives at z ≤ 0: every consumer of z is a
-            ReLU that hands back relevance proportional to its value. For x ≥ 0 that is one map and one transpose.
     """
     constants = linear.kept(bias)
+    positive_only = op.fact(ONLY_POSITIVE)
     if positive_only and form == "auto" and _nonnegative(op, linear):
         # What γ adds is ≥ 0: with z, where relevance arrives, so is the denominator.
         known = len(constants) == len(linear.constants)
-        return gamma_one_sided(op, linear, relevance, gamma, epsilon, bias, nonnegative=known)
+        return _one_sided(op, linear, relevance, gamma, epsilon, bias, nonnegative=known)
     split_check(op, linear)
     branch = _gamma_direct if _form(form, "half-sums") is Direct else _gamma_half_sums
     return branch(op, linear, relevance, gamma, epsilon or TOTAL_STABILISER, constants, positive_only)
@@ -194,7 +198,7 @@ def _gamma_direct(
     return hand_on(op, linear, lambda part: parts.messages(part, q), constants)
 
 
-@family_rule("linear map", "gamma-one-sided")
+@family_rule("linear map", "gamma-one-sided", multiplies=True)
 def gamma_one_sided(
     op: Op,
     linear: LinearMap,
@@ -202,7 +206,6 @@ def gamma_one_sided(
     gamma: float = 0.25,
     epsilon: float = 1e-6,
     bias: str = "absorb",
-    nonnegative: bool = False,
 ) -> Flow:
     """γ rule as first published: `R_x = x ⊙ W₊ᵀ(R / s(W₊x + b₊))` with `W₊ = W + γW⁺`, `b₊ = b + γb⁺`.
 
@@ -215,8 +218,14 @@ def gamma_one_sided(
         gamma: γ.
         epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`.
         bias: "absorb" or "ignore".
-        nonnegative: `W₊x + b₊` is ≥ 0 wherever relevance arrives, so its sign need not be looked at.
     """
+    return _one_sided(op, linear, relevance, gamma, epsilon, bias, nonnegative=False)
+
+
+def _one_sided(
+    op: Op, linear: LinearMap, relevance: Relevance, gamma: float, epsilon: float, bias: str, *, nonnegative: bool
+) -> Flow:
+    """`nonnegative`: `W₊x + b₊` is ≥ 0 wherever relevance arrives, so its sign need not be looked at."""
     split_check(op, linear)
     constants = linear.kept(bias)
     epsilon = epsilon or TOTAL_STABILISER

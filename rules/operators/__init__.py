@@ -1,1 +1,41 @@
-"""What each op is to the rules: the M of R + M."""
+"""What each op is to the rules: the M of R + M. One kind of op a file; importing it registers them."""
+
+from . import (
+    arithmetic,
+    convolution,
+    extremes,
+    functions,
+    gate,
+    interpolation,
+    linear,
+    lookup,
+    masking,
+    normalization,
+    plain,
+    pooling,
+    products,
+    scatter,
+    shapes,
+    softmax,
+    whole_module,
+)
+
+__all__ = [
+    "arithmetic",
+    "convolution",
+    "extremes",
+    "functions",
+    "gate",
+    "interpolation",
+    "linear",
+    "lookup",
+    "masking",
+    "normalization",
+    "plain",
+    "pooling",
+    "products",
+    "scatter",
+    "shapes",
+    "softmax",
+    "whole_module",
+]

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.conditions import one_active, two_active
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, Weight, scaled
-from lrp_compiler.rules.op import Op, one_active, two_active
-from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.registry import Describe, Register, operator
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
 
@@ -42,10 +44,10 @@ def addition(op: Op, factors: dict[str, float]) -> LinearMap:
     return LinearMap(terms, tuple(constant(*item) for item in factors.items() if not op.is_active(item[0])))
 
 
-def sum_of_two(*targets: Any) -> Any:
+def sum_of_two(*targets: Any) -> Register[Describe]:
     """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
 
-    def register(describe: Any) -> Any:
+    def register(describe: Describe) -> Describe:
         operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active)(describe)
         return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one_active)(describe)
 
@@ -68,6 +70,12 @@ def sub(op: Op) -> LinearMap:
 def rsub(op: Op) -> LinearMap:
     """`other − alpha · self`."""
     return addition(op, {"self": -op.option("alpha"), "other": 1})
+
+
+declare(aten.add.Tensor, sign=keeps_sign("self", "other", "alpha"), neutral=0)
+declare(aten.sub.Tensor, neutral=0)
+declare(aten.add.Tensor, aten.sub.Tensor, pairs=True, additive=True)
+declare(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, arithmetic=True)
 
 
 def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
@@ -98,19 +106,35 @@ def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
     )
 
 
-@operator(aten.sum.default, aten.sum.dim_IntList, kind="sum", family="linear map", rule="epsilon")
+@operator(
+    aten.sum.default,
+    aten.sum.dim_IntList,
+    kind="sum",
+    family="linear map",
+    rule="epsilon",
+    sign=keeps_sign(),
+    reduces=True,
+)
 def sum_(op: Op) -> LinearMap:
     """Sum over dims (all of them by default)."""
     return reduction(op, op.arguments.get("dim"), bool(op.arguments.get("keepdim")), average=False)
 
 
-@operator(aten.mean.default, aten.mean.dim, kind="average", family="linear map", rule="epsilon")
+@operator(
+    aten.mean.default,
+    aten.mean.dim,
+    kind="average",
+    family="linear map",
+    rule="epsilon",
+    sign=keeps_sign(),
+    reduces=True,
+)
 def mean(op: Op) -> LinearMap:
     """Mean over dims (all of them by default)."""
     return reduction(op, op.arguments.get("dim"), bool(op.arguments.get("keepdim")), average=True)
 
 
-@operator(aten.cumsum.default, kind="sum", family="linear map", rule="epsilon")
+@operator(aten.cumsum.default, kind="sum", family="linear map", rule="epsilon", sign=keeps_sign())
 def cumulative_sum(op: Op) -> LinearMap:
     """Running sum along a dim; its transpose sums from the other end."""
     dim, shape = op.option("dim"), op.shape("self")

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term
-from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.op import Op, per_dim
 from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.relevance import as_int
+from lrp_compiler.rules.traits import declare
+from lrp_compiler.torch_private import known_size, statically_known_true
 
 aten = torch.ops.aten
 
@@ -24,12 +25,6 @@ TRANSPOSES: dict[int, Callable[..., Tensor]] = {
     2: functional.conv_transpose2d,
     3: functional.conv_transpose3d,
 }
-
-
-def per_dim(value: int | Sequence[int], dims: int) -> list[int]:
-    """One value for each spatial dim, from a single value or a list of one."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
 
 
 def transpose_convolution(
@@ -53,7 +48,7 @@ def transpose_convolution(
         size[i] - ((q.shape[i - dims] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1)
         for i in range(dims)
     ]
-    known = [as_int(extra) for extra in missing]
+    known = [known_size(extra) for extra in missing]
     exact = [stride[i] - 1 if extra is None else extra for i, extra in enumerate(known)]
     # A transposed convolution may add less than a stride or a dilation; what is missing beyond that is padded, and
     # where the forward windows reached over the border (ceil_mode) the surplus is cropped.
@@ -146,6 +141,13 @@ def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options:
     return LinearMap((term,), channel_bias(op, dims))
 
 
+CHANNEL_FIRST = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+"""Plain convolutions: dim 0 of the weights is the output channel."""
+declare(*CHANNEL_FIRST, output_channel=0)
+declare(aten.conv1d.default, bias_trails=1)
+declare(aten.conv2d.default, bias_trails=2)
+
+
 @operator(
     aten.conv1d.default,
     aten.conv2d.default,
@@ -158,6 +160,7 @@ def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options:
     family="linear map",
     rule="epsilon",
     when=only("input"),
+    bias="bias",
 )
 def convolution(op: Op) -> LinearMap:
     """Convolution or transposed convolution with explicit padding, of up to three spatial dims."""

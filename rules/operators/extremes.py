@@ -8,15 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules.elementwise import spans_zero
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, selection
+from lrp_compiler.rules.traits import Call, declare, keeps_sign
+
+from .functions import spans_zero
 
 aten = torch.ops.aten
 
 
-@selection(aten.amax.default, aten.amin.default)
+@selection(aten.amax.default, aten.amin.default, sign=keeps_sign())
 def extreme(op: Op) -> Selection:
     """The largest (smallest) element over dims."""
     shape = op.shape("self")
@@ -34,7 +36,16 @@ def extreme(op: Op) -> Selection:
     return {"self": transposed}
 
 
-@selection(aten.maximum.default, aten.minimum.default)
+def _one_is_nonnegative(call: Call) -> bool:
+    return any(map(call.known, (call.arguments["self"], call.arguments["other"])))
+
+
+declare(aten.amax.default, reduces=True)
+declare(aten.maximum.default, sign=_one_is_nonnegative, arithmetic=True)
+declare(aten.minimum.default, sign=keeps_sign())
+
+
+@selection(aten.maximum.default, aten.minimum.default, pairs=True)
 def winner(op: Op) -> Selection:
     """The larger (smaller) one of two, element by element."""
 
@@ -53,7 +64,7 @@ def winner(op: Op) -> Selection:
     aten.clamp_min.default,
     aten.clamp_max.default,
     aten.hardtanh.default,
-    when=lambda op: not spans_zero(op),
+    when=~spans_zero,
 )
 def clamp(op: Op) -> Selection:
     """A clamp to a range without 0: an element within it keeps its relevance, a bound absorbs what it took over."""

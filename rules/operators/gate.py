@@ -12,28 +12,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.conditions import only, two_active
 from lrp_compiler.rules.elementwise import Quotient, elementwise
-from lrp_compiler.rules.op import Op, only, two_active
-from lrp_compiler.rules.product import multiply
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.product import Product
 from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.traits import keeps_sign
 
 KIND = "recurrent gate"
 """What composites address."""
 
 
-def _product(signal: Tensor, weight: Tensor, gate: str = "other") -> Tensor:
-    return signal * weight
+def _product(signal: Tensor, gate: Tensor) -> Tensor:
+    return signal * gate
 
 
 _LIBRARY = torch.library.Library("lrp", "FRAGMENT")
-# The default names the operand that gates, as `find_gates` does for an ordinary product.
-_LIBRARY.define('gate(Tensor self, Tensor other, str gate="other") -> Tensor')
+_LIBRARY.define("gate(Tensor self, Tensor other) -> Tensor")
 _LIBRARY.impl("gate", _product, "CompositeExplicitAutograd")
 torch.library.register_fake("lrp::gate", _product, lib=_LIBRARY)
 
 RECURRENT_GATE = torch.ops.lrp.gate.default
 
-operator(RECURRENT_GATE, kind=KIND, family="product", rule="signal", when=two_active)(multiply)
+
+@operator(
+    RECURRENT_GATE,
+    kind=KIND,
+    family="product",
+    rule="signal",
+    when=two_active,
+    sign=keeps_sign(),
+    lowered=torch.mul,
+)
+def gate(op: Op) -> Product:
+    """The second operand gates the first."""
+    return Product({"self": "other", "other": "self"}, "other")
 
 
 @elementwise(RECURRENT_GATE, kind="scale", when=only("self"))

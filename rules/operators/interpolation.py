@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import LinearMap, Term, add_up, clamp_sign, scaled, sign_parts, support
-from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.relevance import as_int
+from lrp_compiler.rules.traits import declare, keeps_sign
+from lrp_compiler.torch_private import known_size
 
 aten = torch.ops.aten
 
@@ -113,6 +115,17 @@ MODES: dict[Any, Mode] = {
 }
 
 
+declare(
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_trilinear3d.vec,
+    sign=keeps_sign(),  # their weights are ≥ 0; bicubic ones are not
+)
+
+
 @operator(*MODES, kind="interpolation", family="linear map", rule="epsilon", when=only("input"))
 def interpolation(op: Op) -> LinearMap:
     """`torch.nn.functional.interpolate` without antialiasing ("area" arrives as an adaptive average pool)."""
@@ -148,14 +161,15 @@ def matrix(op: Op, dim: int, dims: int) -> Tensor:
     }
     for name, other in (("output_size", 1), ("scale_factors", 1.0)):
         options[name] = None if options[name] is None else at_dim(options[name][dim], other)
-    return op.target(basis.reshape(1, size, *at_dim(size, 1)), **options).reshape(size, -1).t()
+    made: Tensor = op.target(basis.reshape(1, size, *at_dim(size, 1)), **options)
+    return made.reshape(size, -1).t()
 
 
 def repetitions(op: Op, dims: int) -> list[int]:
     """How often each element occurs in a row, if that is a power of two (others are subject to rounding), else 0."""
     factors = op.option("scale_factors") or [None] * dims
     sizes = zip(op.shape("input")[2:], op.output_shape[2:], factors, strict=True)
-    return [_repeated(as_int(size), as_int(want), factor) for size, want, factor in sizes]
+    return [_repeated(known_size(size), known_size(want), factor) for size, want, factor in sizes]
 
 
 def _repeated(size: int | None, wanted: int | None, factor: float | None) -> int:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, Weight
-from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.conditions import only
+from lrp_compiler.rules.linear_map import Constant, LinearMap, Term
+from lrp_compiler.rules.matmul import transpose_left, transpose_right
+from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.relevance import sum_to_shape
 
 aten = torch.ops.aten
 
@@ -24,7 +25,16 @@ def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]
     return (Constant("bias", bias, name),) if op.has(name) else ()
 
 
-@operator(aten.linear.default, kind="linear", family="linear map", rule="epsilon", when=only("input"))
+@operator(
+    aten.linear.default,
+    kind="linear",
+    family="linear map",
+    rule="epsilon",
+    when=only("input"),
+    bias="bias",
+    bias_trails=0,
+    output_channel=0,
+)
 def linear(op: Op) -> LinearMap:
     """`y = x Wᵀ + b` over the last dim."""
     term = Term(
@@ -65,29 +75,6 @@ def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, .
         fan_in=a_shape[-1],
     )
     return (on_left if op.active == (left,) else on_right,)
-
-
-def transpose_left(q: Tensor, b: Weight, shape: torch.Size) -> Tensor:
-    """`q Bᵀ`: the transpose of `A ↦ A B`, shaped like A (`shape`), for every rank that matmul takes."""
-    if len(shape) == 1:
-        q = q.unsqueeze(-1 if b.dim() == 1 else -2)
-    if b.dim() == 1:
-        grown = q.unsqueeze(-1) * b if len(shape) > 1 else q * b
-    else:
-        grown = torch.matmul(q, b.transpose(-1, -2))
-        grown = grown.squeeze(-2) if len(shape) == 1 else grown
-    return sum_to_shape(grown, shape)
-
-
-def transpose_right(q: Tensor, a: Weight, shape: torch.Size) -> Tensor:
-    """`Aᵀ q`: the transpose of `B ↦ A B`, shaped like B (`shape`), for every rank that matmul takes."""
-    if a.dim() == 1:
-        grown = a.unsqueeze(-1) * q.unsqueeze(-2) if len(shape) > 1 else a * q
-    elif len(shape) == 1:
-        grown = (a * q.unsqueeze(-1)).flatten(0, -2).sum(0)
-    else:
-        grown = torch.matmul(a.transpose(-1, -2), q)
-    return sum_to_shape(grown, shape)
 
 
 PRODUCTS: dict[Any, tuple[str, str]] = {

@@ -10,11 +10,12 @@ from torch import Tensor
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
+from lrp_compiler.rules.traits import keeps_sign
 
 aten = torch.ops.aten
 
 
-@selection(aten.where.self)
+@selection(aten.where.self, sign=keeps_sign())
 def where(op: Op) -> Selection:
     """One of two values, by a mask."""
 
@@ -27,13 +28,13 @@ def where(op: Op) -> Selection:
     }
 
 
-@selection(aten.masked_fill.Scalar)
+@selection(aten.masked_fill.Scalar, sign=keeps_sign("self", "value"))
 def masked_fill(op: Op) -> Selection:
     """A constant where the mask says so; the rest is kept."""
     return {"self": _unmasked(op), FILLED: lambda r: r * op.tensor("mask").to(r.dtype)}
 
 
-@selection(aten.masked_fill.Tensor)
+@selection(aten.masked_fill.Tensor, sign=keeps_sign())
 def masked_fill_by_tensor(op: Op) -> Selection:
     """A value, perhaps an activation, where the mask says so; the rest is kept."""
     return {

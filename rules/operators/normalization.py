@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
-from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.relevance import sum_to_shape
 

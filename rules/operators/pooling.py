@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import LinearMap, Term, Weight, scaled
-from lrp_compiler.rules.op import Op, only
+from lrp_compiler.rules.op import Op, per_dim
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.selection import Selection, selection
+from lrp_compiler.rules.traits import keeps_sign
 
-from .convolution import CONVOLUTIONS, per_dim, transpose_convolution
+from .convolution import CONVOLUTIONS, transpose_convolution
 from .interpolation import Separable, along
 
 aten = torch.ops.aten
@@ -40,7 +42,13 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
 }
 
 
-@selection(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, kind="max pool")
+@selection(
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    kind="max pool",
+    sign=keeps_sign(),
+)
 def max_pool(op: Op) -> Selection:
     """Each window's largest element, the first one of equals."""
     dims = DIMS[op.target]
@@ -63,6 +71,7 @@ def max_pool(op: Op) -> Selection:
     kind="average",
     family="linear map",
     rule="epsilon",
+    sign=keeps_sign(),
 )
 def average_pool(op: Op) -> LinearMap:
     """Mean over windows, as a convolution of each channel with equal weights.
@@ -117,7 +126,7 @@ POOL = torch.ops.lrp.pool.default
 Decompositions write it where no plain pool will do; it becomes matmuls before the explainer is handed out."""
 
 
-@operator(POOL, kind="average", family="linear map", rule="epsilon", when=only("self"))
+@operator(POOL, kind="average", family="linear map", rule="epsilon", when=only("self"), lowered=along)
 def pool(op: Op) -> LinearMap:
     """Means over windows; the positions outside a window are not connected to it."""
     dims = len(op.option("matrices"))

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lrp_compiler.rules.conditions import predicate
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.relevance import sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, selection
+from lrp_compiler.rules.traits import keeps_sign
 
 aten = torch.ops.aten
 
@@ -46,13 +48,13 @@ def _cleared(op: Op) -> Callable[[Tensor], Tensor]:
     return transposed
 
 
-@selection(aten.scatter.src)
+@selection(aten.scatter.src, sign=keeps_sign())
 def scatter(op: Op) -> Selection:
     """A tensor written to places along one dim."""
     return {"self": _cleared(op), "src": _picked(op)}
 
 
-@selection(aten.scatter.value)
+@selection(aten.scatter.value, sign=keeps_sign("self", "value"))
 def scatter_value(op: Op) -> Selection:
     """One value written to places along one dim."""
     cleared = _cleared(op)
@@ -64,15 +66,11 @@ def _indices(op: Op) -> list[Tensor | None]:
     return [None if item is None else op.tensor(f"indices.{position}") for position, item in given]
 
 
-def _accumulates(op: Op) -> bool:
-    return bool(op.option("accumulate"))
+accumulates = predicate(lambda op: bool(op.option("accumulate")))
+"""Values are added to what is there."""
 
 
-def _overwrites(op: Op) -> bool:
-    return not op.option("accumulate")
-
-
-@selection(aten.index_put.default, when=_overwrites)
+@selection(aten.index_put.default, when=~accumulates, sign=keeps_sign())
 def index_put(op: Op) -> Selection:
     """A tensor written to places given dim by dim."""
     return {
@@ -114,14 +112,14 @@ def addition_at(
     )
 
 
-@operator(aten.scatter_add.default, kind="addition", family="linear map", rule="epsilon")
+@operator(aten.scatter_add.default, kind="addition", family="linear map", rule="epsilon", sign=keeps_sign())
 def scatter_add(op: Op) -> LinearMap:
     """A tensor added at places along one dim."""
     dim = op.option("dim")
     return addition_at(op, "src", lambda base, x: base.scatter_add(dim, op.tensor("index"), x), _picked(op))
 
 
-@operator(aten.index_put.default, kind="addition", family="linear map", rule="epsilon", when=_accumulates)
+@operator(aten.index_put.default, kind="addition", family="linear map", rule="epsilon", when=accumulates)
 def index_put_add(op: Op) -> LinearMap:
     """A tensor added at places given dim by dim."""
     return addition_at(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from .op import Op
-from .registry import RuleError, UserRule, operator
+from lrp_compiler.rules.facts import Fact
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.registry import RuleError, UserRule, operator
 
 MODULE = "lrp::module"
 """Stands where an overload does for a module that a composite explains as a whole."""
+EXPLAINED_BY: Fact[UserRule | None] = Fact("function", None, stored=False)
+"""Of such a module: the function given in the composite."""
 
 
 @operator(MODULE, kind="module", family="user", rule="user")
@@ -16,7 +19,7 @@ def module(op: Op) -> UserRule:
     Raises:
         RuleError: the explainer comes from a file, and functions don't travel in files.
     """
-    function: UserRule | None = op.arguments.get("function")
+    function = op.fact(EXPLAINED_BY)
     if function is None:
         raise RuleError("A module explained by a Python function can't be audited after loading: compile it again")
     return function

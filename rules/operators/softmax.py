@@ -1,0 +1,52 @@
+"""Softmax, and the logarithm of its denominator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lrp_compiler.rules.linear_map import UNKNOWN_FAN_IN, Constant, LinearMap, Term
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.relevance import normalise_dims
+from lrp_compiler.rules.traits import always_nonnegative
+
+aten = torch.ops.aten
+
+
+@operator(
+    aten.softmax.int,
+    aten._softmax.default,
+    aten._safe_softmax.default,
+    kind="softmax",
+    family="softmax",
+    rule="taylor",
+    sign=always_nonnegative,
+)
+def softmax(op: Op) -> int:
+    """The dim that is normalised."""
+    return int(op.option("dim"))
+
+
+@operator(aten.logsumexp.default, kind="sum", family="linear map", rule="epsilon")
+def logsumexp(op: Op) -> LinearMap:
+    """`log Σ exp x = Σ p ⊙ x + H(p)` with p = softmax(x) held fixed; its entropy H takes part as a constant."""
+    dims = normalise_dims(op.option("dim"), op.rank("self"))
+    keepdim = bool(op.option("keepdim"))
+
+    def grown(tensor: Tensor) -> Tensor:
+        for dim in () if keepdim else sorted(dims):
+            tensor = tensor.unsqueeze(dim)
+        return tensor
+
+    def p() -> Tensor:
+        return torch.exp(op.tensor("self") - grown(op.output))
+
+    term = Term(
+        "self",
+        apply=lambda x, weight: (p() * x).sum(dims, keepdim),
+        transpose=lambda q, weight: p() * grown(q),
+        fan_in=UNKNOWN_FAN_IN,
+        splits=False,
+    )
+    return LinearMap((term,), (Constant("entropy", lambda: torch.special.entr(p()).sum(dims, keepdim)),))

@@ -1,0 +1,146 @@
+"""What an op is, apart from its rule: traits that the passes read.
+
+    declare(aten.relu.default, sign=always_nonnegative, rectifies=lambda given: True)
+
+A trait stands next to the operator that it belongs to; ops that have no operator (`aten.full`) have their traits in
+`operators/plain.py`. Each trait is about the op itself: what follows from it is the business of the pass that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+Arguments = Mapping[str, Any]
+"""Arguments of a call by schema name, defaults filled in (see `bind`)."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as the analysis of signs sees it.
+
+    Args:
+        arguments: by schema name; operands are handles.
+        floats: the operands that are floating-point tensors.
+        known: whether the value of a handle is known to be ≥ 0.
+    """
+
+    arguments: Arguments
+    floats: Sequence[Any]
+    known: Callable[[Any], bool]
+
+
+Sign = Callable[[Call], bool]
+"""Whether the result of the call is ≥ 0 for every input."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an op is.
+
+    Args:
+        sign: when its result is ≥ 0; `None`: never for certain.
+        rectifies: whether a call's result is 0 wherever its operand is ≤ 0, and nowhere less.
+        free: a view or a cast: computing it again takes nothing worth counting.
+        copies: the same values, of the same shape and dtype.
+        casts: the same values, perhaps of another dtype.
+        may_do_nothing: the operand itself where shape and dtype stay.
+        neutral: the number that, as `other`, changes nothing.
+        pads: puts a border around the last dims of its operand.
+        indices: integer operands whose relevance is that of what they looked up.
+        ranks: picks elements along a dim; its results are the values, and the indices where these stood.
+        bias: name of the operand that is added to a linear map's result.
+        bias_trails: how many dims follow the one along which that bias lies, if the op takes one at all.
+        output_channel: of an op that a batch norm folds into: the dim of its weight that is the output channel.
+        reduces: takes dims away, by a sum, a mean, a spread or a norm.
+        roots: takes a square root.
+        inverts: gives 1 over what it is given.
+        arithmetic: calculates on single elements by +, −, ×, ÷, powers and bounds, or changes the shape.
+        pairs: calculates on pairs of elements.
+        multiplies: gives the product or the quotient of its operands.
+        additive: adds its operands up, perhaps with another sign.
+        lowered: of an op of the project's own: the function of torch's that does the same.
+    """
+
+    sign: Sign | None = None
+    rectifies: Callable[[Arguments], bool] | None = None
+    free: bool = False
+    copies: bool = False
+    casts: bool = False
+    may_do_nothing: bool = False
+    neutral: float | None = None
+    pads: bool = False
+    indices: tuple[str, ...] = ()
+    ranks: bool = False
+    bias: str | None = None
+    bias_trails: int | None = None
+    output_channel: int | None = None
+    reduces: bool = False
+    roots: bool = False
+    inverts: bool = False
+    arithmetic: bool = False
+    pairs: bool = False
+    multiplies: bool = False
+    additive: bool = False
+    lowered: Callable[..., Any] | None = None
+
+
+PLAIN = Traits()
+TRAITS: dict[Any, Traits] = {}
+"""Op → its traits, for those that have any."""
+
+
+def declare(*targets: Any, **given: Any) -> None:
+    """Write down traits of ops.
+
+    Raises:
+        TypeError: there is no such trait.
+        ValueError: one of the ops has another value for it already.
+    """
+    names = {field.name for field in fields(Traits)}
+    unknown = sorted(set(given) - names)
+    if unknown:
+        raise TypeError(f"there is no trait {unknown[0]!r}")
+    for target in targets:
+        known = TRAITS.get(target, PLAIN)
+        for name, value in given.items():
+            if getattr(known, name) not in (getattr(PLAIN, name), value):
+                raise ValueError(f"{target} has {name}={getattr(known, name)!r} already")
+        TRAITS[target] = replace(known, **given)
+
+
+def traits(target: Any) -> Traits:
+    """The traits of an op."""
+    return TRAITS.get(target, PLAIN)
+
+
+def always_nonnegative(call: Call) -> bool:
+    """A result that is ≥ 0 whatever the input (ReLU, sigmoid, softmax, exp, squares)."""
+    return True
+
+
+def keeps_sign(*numbers: str) -> Sign:
+    """A result that is ≥ 0 if every float operand is.
+
+    Args:
+        numbers: names of the operands that may be plain numbers, which must be ≥ 0, too, or handles of such.
+    """
+
+    def sign(call: Call) -> bool:
+        given = [call.arguments[name] for name in numbers]
+        plain = [value for value in given if isinstance(value, (int, float))]
+        handles = [*call.floats, *(value for value in given if not isinstance(value, (int, float)))]
+        return all(value >= 0 for value in plain) and all(map(call.known, handles))
+
+    return sign
+
+
+def filled_with(name: str) -> Sign:
+    """A constant: ≥ 0 if the number that it is filled with is."""
+
+    def sign(call: Call) -> bool:
+        value = call.arguments[name]
+        return isinstance(value, (int, float)) and value >= 0
+
+    return sign
