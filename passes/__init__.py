@@ -1,8 +1,17 @@
-"""Graph → graph, one pass a file; `pipeline.py` writes out their order."""
+"""Graph → graph, one pass a file, by phase; `pipeline.py` writes out their order."""
 
-from lrp_compiler.passes.forward.target import Target
-from lrp_compiler.passes.relevance.seed import Seed
+from .options import Options
+from .pipeline import Compiled, compile_graphs, explainable_inputs, forward_graph, joint_graph
+from .stages import StageError
+from .watch import Watch
 
-from .pipeline import Compiled, Dump, compile_graphs, joint_graph
-
-__all__ = ["Compiled", "Dump", "Seed", "Target", "compile_graphs", "joint_graph"]
+__all__ = [
+    "Compiled",
+    "Options",
+    "StageError",
+    "Watch",
+    "compile_graphs",
+    "explainable_inputs",
+    "forward_graph",
+    "joint_graph",
+]

@@ -1,1 +1,18 @@
 """Facts about every node of the forward graph, and the rule that it gets."""
+
+from .analyse import analyse
+from .assign_rules import assign_rules, reachable, uncovered
+from .borders import zero_padding
+from .only_positive import mark_only_positive
+from .wanted_values import wanted_values, with_observed
+
+__all__ = [
+    "analyse",
+    "assign_rules",
+    "mark_only_positive",
+    "reachable",
+    "uncovered",
+    "wanted_values",
+    "with_observed",
+    "zero_padding",
+]

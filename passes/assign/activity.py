@@ -15,22 +15,12 @@ it meets an active operand it is *wanted*: the rule of that op tells its share a
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.assignment import KEY, Assignment
-from lrp_compiler.passes.graph.tools import is_tensor
-from lrp_compiler.rules import OPERATORS, bind
-from lrp_compiler.rules.registry import FUNCTION
-
-CASTS = {torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype}
-INDEX_OPERANDS: dict[Any, tuple[str, ...]] = {
-    torch.ops.aten.embedding.default: ("indices",),
-    torch.ops.aten.index.Tensor: ("indices.0",),
-}
-"""Integer operands whose relevance is that of what they looked up."""
+from lrp_compiler.passes.graph import Assignment, assign, is_tensor
+from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
 
 
 def mark_active(
@@ -53,7 +43,7 @@ def mark_active(
     own = set(parameters)
     varying: set[fx.Node] = set()
     for node in module.graph.nodes:
-        node.meta.pop(KEY, None)
+        assign(node, None)
         if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
             varying.add(node)
         if node.op == "placeholder" and node.meta["input"] in inputs:
@@ -70,13 +60,13 @@ def mark_active(
         wanted = tuple(name for name, value in carried.items() if value in own)
         if operands:
             active.add(node)
-            node.meta[KEY] = Assignment(node.target, arguments, operands, wanted=wanted)
+            assign(node, Assignment(node.target, arguments, operands, wanted))
         elif wanted:
             own.add(node)
-            node.meta[KEY] = Assignment(node.target, arguments, wanted)
+            assign(node, Assignment(node.target, arguments, wanted))
         elif (index := _calculated_index(node, active, varying)) is not None:
             active.add(node)
-            node.meta[KEY] = Assignment(FUNCTION, {"self": index, "slope": None}, ("self",))
+            assign(node, Assignment(FUNCTION, {"self": index}, ("self",)))
     return active
 
 
@@ -101,13 +91,13 @@ def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
     if not is_tensor(value) or not is_tensor(node):
         return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
     source, result = value.meta["val"].dtype, node.meta["val"].dtype
-    if name in INDEX_OPERANDS.get(node.target, ()):
+    if name in traits(node.target).indices:
         return bool(result.is_floating_point)
     if source.is_floating_point or source.is_complex:
         return bool(result.is_floating_point or result.is_complex)
     if result.is_floating_point:
-        return source == torch.uint8
+        return bool(source == torch.uint8)
     # Integers keep what they carry while they are moved about.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
     indices = name.startswith(("ind", "mask", "condition"))
-    return result is not torch.bool and (node.target in CASTS or (moved and not indices))
+    return result is not torch.bool and (traits(node.target).casts or (moved and not indices))

@@ -17,8 +17,7 @@ from operator import getitem
 from torch import fx
 
 from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError
-from lrp_compiler.passes.graph.assignment import Assignment, assignment
-from lrp_compiler.passes.graph.tools import inside, module_path, module_types, source_line
+from lrp_compiler.passes.graph import Assignment, assignment, inside, module_path, module_types, source_line
 from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
 from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.tools import arguments, is_tensor
+from lrp_compiler.passes.graph import arguments, assignment, is_tensor
+from lrp_compiler.rules import BORDERS, traits
 
-aten = torch.ops.aten
-PADS = {aten.pad.default, aten.constant_pad_nd.default}
+
+def mark_borders(module: fx.GraphModule) -> None:
+    """Write down `BORDERS`."""
+    for node in module.graph.nodes:
+        given = assignment(node)
+        if given is not None:
+            given.know(BORDERS, {name: border for name in given.active if (border := zero_border(given.operand(name)))})
 
 
 def zero_padding(value: Any) -> tuple[fx.Node, tuple[int, ...]] | None:
     """What a node of the graph puts zeros around, and how many; `None`: it does not, or not a known number of them."""
-    if not is_tensor(value) or value.target not in PADS or value.kwargs:
+    if not is_tensor(value) or not traits(value.target).pads or value.kwargs:
         return None
     inner, amounts, *rest = arguments(value)
     zeros = all(fill in ("constant", 0, None) for fill in rest)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from torch import fx
 
 from lrp_compiler.base.errors import CompositeError
-from lrp_compiler.passes.graph.assignment import KEY, Assignment, assignment
-from lrp_compiler.passes.graph.tools import inside, module_calls
+from lrp_compiler.passes.graph import Assignment, assign, assignment, inside, module_calls
+from lrp_compiler.rules import EXPLAINED_BY, MODULE, Facts
 from lrp_compiler.rules.composite import Composite, Entry
-from lrp_compiler.rules.whole_module import MODULE
 
 
 def collapse_modules(module: fx.GraphModule, composite: Composite) -> None:
@@ -68,4 +67,6 @@ def _collapse(path: str, nodes: set[fx.Node], entry: Entry) -> None:
         assert given is not None
         entering.update({given.arguments[name]: None for name in given.active if given.arguments[name] not in nodes})
     operands = {f"{index}": value for index, value in enumerate(entering)}
-    leaving[0].meta[KEY] = Assignment(MODULE, {**operands, "function": entry.rule}, tuple(operands))
+    assert callable(entry.rule)
+    facts = Facts().known(EXPLAINED_BY, entry.rule)
+    assign(leaving[0], Assignment(MODULE, operands, tuple(operands), facts=facts))

@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from lrp_compiler.passes.graph.assignment import Assignment, assignment
-from lrp_compiler.rules import OPERATORS, find
-from lrp_compiler.rules.product import GATE, READOUT, two_active
+from lrp_compiler.passes.graph import Assignment, assignment
+from lrp_compiler.rules import GATE, NONNEGATIVE, OPERATORS, READOUT, find
+from lrp_compiler.torch_private import statically_known_true
 
 CARRY = {"selection", "addition", "shift", "scale"}
 """Kinds of operations behind which a gated signal still is one."""
@@ -28,12 +27,15 @@ REACH = 32
 """Nodes looked at to see whether one factor was computed from the other, so that the pass stays linear."""
 
 
-def find_gates(module: fx.GraphModule, nonnegative: Collection[fx.Node]) -> None:
-    """Note the gate of each product of two activations, where there is one.
+GATING = "gate"
+"""Kind of an elementwise product in which one operand gates the other."""
+
+
+def find_gates(module: fx.GraphModule) -> None:
+    """Write down `GATE`: of each product of two activations the one that gates the other, if one does.
 
     Args:
-        module: the forward graph, active nodes annotated.
-        nonnegative: the nodes whose value is ≥ 0 for every input.
+        module: the forward graph, active nodes annotated, `NONNEGATIVE` known.
     """
     gated: set[fx.Node] = set()
     for node in module.graph.nodes:
@@ -41,11 +43,11 @@ def find_gates(module: fx.GraphModule, nonnegative: Collection[fx.Node]) -> None
         if given is None:
             continue
         kinds = {entry.kind for entry in OPERATORS.get(given.target, ())}
-        if kinds & {GATE, READOUT} and two_active(given.op(node)):
-            gate = _reader(given, gated) if READOUT in kinds else _gate(given, nonnegative) or _reader(given, gated)
+        if kinds & {GATING, READOUT} and len(given.active) == 2:
+            gate = _reader(given, gated) if READOUT in kinds else _gate(given) or _reader(given, gated)
             if gate is not None:
-                given.arguments = {**given.arguments, GATE: gate}
-                if GATE in kinds:
+                given.know(GATE, gate)
+                if GATING in kinds:
                     gated.add(node)
         elif any(given.arguments[name] in gated for name in given.active):
             operator = find(given.op(node))
@@ -53,13 +55,13 @@ def find_gates(module: fx.GraphModule, nonnegative: Collection[fx.Node]) -> None
                 gated.add(node)
 
 
-def _gate(given: Assignment, nonnegative: Collection[fx.Node]) -> str | None:
+def _gate(given: Assignment) -> str | None:
     for name, other in (given.active, given.active[::-1]):
         if _is_computed_from(given.arguments[name], given.arguments[other]):
             return name
     made = [name for name in given.active if _is_activation(given.arguments[name])]
     if len(made) > 1:
-        made = [name for name in made if given.arguments[name] in nonnegative]
+        made = [name for name in made if name in given.facts[NONNEGATIVE]]
     return made[0] if len(made) == 1 else None
 
 

@@ -13,51 +13,13 @@ from __future__ import annotations
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from lrp_compiler.passes.graph.tools import arguments, is_tensor
+from lrp_compiler.passes.graph import arguments, is_tensor
+from lrp_compiler.rules import traits
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
-PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
-REDUCTIONS = {
-    aten.mean.dim,
-    aten.mean.default,
-    aten.sum.dim_IntList,
-    aten.sum.default,
-    aten.var.dim,
-    aten.var.correction,
-    aten.std.dim,
-    aten.std.correction,
-    aten.linalg_vector_norm.default,
-    aten.norm.ScalarOpt_dim,
-    aten.amax.default,
-}
-ROOTED = {aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.std.dim, aten.std.correction}
-"""Reductions that take a root themselves."""
-STEPS = {
-    aten.add.Tensor,
-    aten.add.Scalar,
-    aten.sub.Tensor,
-    aten.mul.Tensor,
-    aten.mul.Scalar,
-    aten.div.Tensor,
-    aten.div.Scalar,
-    aten.pow.Tensor_Scalar,
-    aten.sqrt.default,
-    aten.rsqrt.default,
-    aten.reciprocal.default,
-    aten.clamp.default,
-    aten.clamp_min.default,
-    aten.maximum.default,
-    aten.abs.default,
-    aten.square.default,
-    aten._to_copy.default,
-    aten.to.dtype,
-    aten.expand.default,
-    aten.unsqueeze.default,
-    aten.reshape.default,
-}
 REACH = 16
 """Nodes looked at on each side: what a written-out normalisation takes, so that the pass stays linear."""
 
@@ -68,7 +30,7 @@ def statistics(module: fx.GraphModule) -> set[tuple[fx.Node, fx.Node]]:
     for node in module.graph.nodes:
         if (
             node.op != "call_function"
-            or node.target not in PRODUCTS
+            or not traits(node.target).multiplies
             or not all(is_tensor(arg) for arg in node.args[:2])
         ):
             continue
@@ -105,11 +67,11 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
     queue, seen = [factor], {factor}
     while queue and len(seen) <= REACH:
         node = queue.pop()
-        if node.op == "call_function" and node.target in REDUCTIONS:
-            rooted |= node.target in ROOTED
+        if node.op == "call_function" and traits(node.target).reduces:
+            rooted |= traits(node.target).roots
             sources |= _ancestry(arguments(node)[0])
             continue
-        if node.op != "call_function" or node.target not in STEPS:
+        if node.op != "call_function" or not traits(node.target).arithmetic:
             continue
         rooted |= _takes_root(node)
         inverted ^= _inverts(node)
@@ -120,7 +82,7 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
 
 
 def _inverts(node: fx.Node) -> bool:
-    if node.target in (aten.rsqrt.default, aten.reciprocal.default):
+    if traits(node.target).inverts:
         return True
     if node.target is aten.pow.Tensor_Scalar:
         return float(arguments(node)[1]) < 0
@@ -134,7 +96,7 @@ def _varies(value: object) -> bool:
 
 
 def _takes_root(node: fx.Node) -> bool:
-    if node.target in (aten.sqrt.default, aten.rsqrt.default):
+    if traits(node.target).roots:
         return True
     return node.target is aten.pow.Tensor_Scalar and node.args[1] in (0.5, -0.5)
 
@@ -145,7 +107,8 @@ def _ancestry(node: fx.Node) -> set[fx.Node]:
     queue = [node]
     while queue and len(ancestry) <= REACH:
         current = queue.pop()
-        if current.op != "call_function" or current.target not in STEPS | REDUCTIONS:
+        known = traits(current.target)
+        if current.op != "call_function" or not (known.arithmetic or known.reduces):
             continue
         fresh = [operand for operand in current.all_input_nodes if operand.op != "get_attr" and operand not in ancestry]
         ancestry.update(fresh)

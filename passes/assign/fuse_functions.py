@@ -13,14 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from lrp_compiler.passes.graph.assignment import KEY, Assignment, assignment
-from lrp_compiler.passes.graph.tools import attribute
-from lrp_compiler.rules.registry import FUNCTION, OPERATORS
-
-aten = torch.ops.aten
-PAIRS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.minimum.default, aten.maximum.default}
+from lrp_compiler.passes.graph import Assignment, assign, assignment, attribute
+from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, Facts, traits
 
 
 def fuse_functions(module: fx.GraphModule) -> None:
@@ -42,12 +38,12 @@ def fuse_functions(module: fx.GraphModule) -> None:
         if root is not None and len(operands) > 1:
             region = _region(node, root, alone)
             if not all(_is_linear(member, alone[member]) for member in region):
-                slope = _slope_at_zero(module, node, root, region)
-                node.meta[KEY] = Assignment(FUNCTION, {"self": root, "slope": slope}, ("self",))
+                facts = Facts().known(SLOPE, _slope_at_zero(module, node, root, region))
+                assign(node, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
 
 
 def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
-    if given.target in PAIRS:
+    if traits(given.target).pairs:
         shape = node.meta["val"].shape
         return all(given.arguments[name].meta["val"].shape == shape for name in given.active)
     return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
@@ -79,34 +75,27 @@ def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | No
 
 
 def _is_linear(node: fx.Node, given: Assignment | None) -> bool:
-    if node.target in (aten.mul.Tensor, aten.div.Tensor):
-        return given is not None and len(given.active) == 1
-    return node.target in (aten.add.Tensor, aten.sub.Tensor, aten.neg.default)
+    known = traits(node.target)
+    return given is not None and len(given.active) == 1 if known.multiplies else known.additive
 
 
 def _slope_at_zero(module: fx.GraphModule, end: fx.Node, root: fx.Node, region: set[fx.Node]) -> float | None:
     """f'(0), or `None` where f(0) ≠ 0 or the function depends on more than numbers."""
-    values: dict[fx.Node, Any] = {}
-
-    def evaluate(node: fx.Node, x: Tensor) -> Any:
-        if node is root:
-            return x
-        if node in values:
-            return values[node]
-        if node in region:
-            pick = lambda arg: evaluate(arg, x)  # noqa: E731
-            values[node] = node.target(*fx.map_arg(node.args, pick), **fx.map_arg(node.kwargs, pick))  # type: ignore[operator]
-            return values[node]
-        if node.op == "get_attr" and attribute(module, str(node.target)).numel() == 1:
-            return attribute(module, str(node.target)).double().reshape(())
-        raise LookupError(node.name)
-
     with torch.enable_grad():
         x = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        values: dict[fx.Node, Any] = {root: x}
+
+        def value(node: fx.Node) -> Any:
+            if node not in values and node.op == "get_attr" and attribute(module, str(node.target)).numel() == 1:
+                values[node] = attribute(module, str(node.target)).double().reshape(())
+            return values[node]
+
         try:
-            y = evaluate(end, x)
-        except LookupError:
+            for node in sorted(region):
+                values[node] = node.target(*fx.map_arg(node.args, value), **fx.map_arg(node.kwargs, value))  # type: ignore[operator]
+        except KeyError:  # of something that is computed elsewhere
             return None
+        y = values[end]
         if abs(float(y.detach())) > 1e-12:
             return None
         (slope,) = torch.autograd.grad(y, x, allow_unused=True)

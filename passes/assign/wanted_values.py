@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import called, module_calls, nearest
+from lrp_compiler.passes.graph import assignment, called, module_calls, nearest
 
 
 def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:

@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.inline import inline
-from lrp_compiler.passes.graph.tools import add_constant, constant_of, is_tensor
+from lrp_compiler.passes.graph import Result, add_constant, constant_of, inline, is_tensor
+from lrp_compiler.torch_private import pytree
 
 aten = torch.ops.aten
 
@@ -242,11 +241,11 @@ PAIRED: dict[Any, Callable[..., Any]] = {
 """Ops on complex tensors → what they do on pairs."""
 
 
-def pair_complex(module: fx.GraphModule) -> PassResult:
+def pair_complex(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     found = [node for node in module.graph.nodes if any(map(_is_complex, (node, *node.all_input_nodes)))]
     if not found or not all(_can_be_paired(node) for node in found):
-        return PassResult(module, False)
+        return Result(module, False)
     parts: dict[fx.Node, fx.Node] = {}
     for node in found:
         tensor = constant_of(module, node)
@@ -263,18 +262,18 @@ def pair_complex(module: fx.GraphModule) -> PassResult:
     for node in reversed(found):
         module.graph.erase_node(node)
     module.recompile()
-    return PassResult(module, True)
+    return Result(module, True)
 
 
 def _on_pairs(node: fx.Node) -> Callable[..., Tensor]:
     """The node's function on tensors: those that stand for complex ones are pairs while it runs."""
-    leaves, spec = torch.utils._pytree.tree_flatten((node.args, node.kwargs))
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     complex_ones = [isinstance(leaf, fx.Node) and _is_complex(leaf) for leaf in leaves]
 
     def function(*args: Any, **kwargs: Any) -> Tensor:
-        values = torch.utils._pytree.tree_leaves((args, kwargs))
+        values = pytree.tree_leaves((args, kwargs))
         marked = [Pair(value) if is_pair else value for value, is_pair in zip(values, complex_ones, strict=True)]
-        positional, named = torch.utils._pytree.tree_unflatten(marked, spec)
+        positional, named = pytree.tree_unflatten(marked, spec)
         result = PAIRED[node.target](*positional, **named)
         return result.parts if isinstance(result, Pair) else result
 

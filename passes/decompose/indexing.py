@@ -34,7 +34,8 @@ def unchecked_index_put(
     tensor: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
 ) -> Tensor:
     """The same without a check of the indices."""
-    return aten.index_put.default(tensor, indices, values, accumulate)
+    written: Tensor = aten.index_put.default(tensor, indices, values, accumulate)
+    return written
 
 
 def index_add(tensor: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:

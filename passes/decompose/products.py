@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional
 
-from lrp_compiler.passes.graph.inline import write_out
-from lrp_compiler.passes.graph.tools import arguments, is_tensor
+from lrp_compiler.passes.graph import Result, arguments, is_tensor, write_out
 
 aten = torch.ops.aten
 
@@ -81,7 +79,7 @@ WRITTEN_OUT: dict[Any, tuple[int, Callable[..., Tensor]]] = {
 """Where the two operands of the product begin among the arguments, and what is written."""
 
 
-def write_out_products(module: fx.GraphModule) -> PassResult:
+def write_out_products(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     computed: set[fx.Node] = set()
     found = []
@@ -95,4 +93,4 @@ def write_out_products(module: fx.GraphModule) -> PassResult:
     for node in found:
         write_out(node, WRITTEN_OUT[node.target][1])
     module.recompile()
-    return PassResult(module, bool(found))
+    return Result(module, bool(found))

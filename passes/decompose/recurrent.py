@@ -30,7 +30,8 @@ Cell = Callable[[Sequence[Tensor], State, Weights], State]
 
 def gate(signal: Tensor, weight: Tensor) -> Tensor:
     """A product that gives all of its relevance to `signal`."""
-    return torch.ops.lrp.gate.default(signal, weight)
+    product: Tensor = torch.ops.lrp.gate.default(signal, weight)
+    return product
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.inline import inline
+from lrp_compiler.passes.graph import Result, inline
 
 from .slices import diagonal_scatter, select_scatter, slice_scatter
 
@@ -28,11 +27,11 @@ WRITTEN_OUT: dict[Any, Callable[..., Any]] = {
 }
 
 
-def write_out_scatters(module: fx.GraphModule) -> PassResult:
+def write_out_scatters(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     found = [node for node in module.graph.nodes if node.target in WRITTEN_OUT]
     for node in found:
         node.replace_all_uses_with(inline(node, WRITTEN_OUT[node.target]))
         module.graph.erase_node(node)
     module.recompile()
-    return PassResult(module, bool(found))
+    return Result(module, bool(found))

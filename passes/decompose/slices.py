@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 

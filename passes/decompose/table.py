@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.nn import functional
 
 from lrp_compiler.rules import OPERATORS
+from lrp_compiler.torch_private import core_decompositions
 
 from . import attention, indexing, recurrent, slices, statistics, windows
 from .scatters import WRITTEN_OUT
@@ -27,14 +27,15 @@ aten = torch.ops.aten
 
 def lerp(start: Tensor, end: Tensor, weight: Any) -> Tensor:
     """`(1 − w) · start + w · end`."""
-    return start * (1 - weight) + end * weight
+    between: Tensor = start * (1 - weight) + end * weight
+    return between
 
 
 def bilinear(left: Tensor, right: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`y_k = a W_k bᵀ + bias`: a linear map of a, then a product with b, summed."""
     outputs, features, others = weight.shape
     mixed = functional.linear(left, weight.transpose(1, 2).reshape(outputs * others, features))
-    result = (mixed.unflatten(-1, (outputs, others)) * right.unsqueeze(-2)).sum(-1)
+    result: Tensor = (mixed.unflatten(-1, (outputs, others)) * right.unsqueeze(-2)).sum(-1)
     return result if bias is None else result + bias
 
 
@@ -96,7 +97,7 @@ BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
     """What `run_decompositions` takes. An op with a rule of the user's own stays whole."""
-    torchs = dict(torch.export.default_decompositions().items()) | get_decompositions(BEYOND_CORE)
+    torchs = core_decompositions(BEYOND_CORE)
     whole = OPERATORS.keys() | WRITTEN_OUT.keys()
     table = {op: function for op, function in torchs.items() if op not in whole and not _checks(op)}
     table |= DECOMPOSITIONS

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
-from lrp_compiler.rules.operators.pooling import POOL
+from lrp_compiler.rules import POOL
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -130,7 +130,8 @@ BORDERS: dict[str, Callable[[Tensor, Any], Tensor]] = {
 def pad(tensor: Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Tensor:
     """A border: of one value, or of the tensor's own elements, looked up dim by dim."""
     if mode == "constant":
-        return aten.constant_pad_nd.default(tensor, pad, 0.0 if value is None else value)
+        bordered: Tensor = aten.constant_pad_nd.default(tensor, pad, 0.0 if value is None else value)
+        return bordered
     for step in range(len(pad) // 2):
         before, after = pad[2 * step], pad[2 * step + 1]
         dim = tensor.dim() - 1 - step

@@ -1,1 +1,25 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
+
+from .captured import Captured
+from .fold_batch_norm import fold_batch_norm
+from .select_explained import EXPLAINED, MASK, POSITION, explained_value, select_by_function, select_explained
+from .split_bias import split_bias
+from .target import Explained, Pick, Step, Target
+from .unlift import unlift
+
+__all__ = [
+    "EXPLAINED",
+    "MASK",
+    "POSITION",
+    "Captured",
+    "Explained",
+    "Pick",
+    "Step",
+    "Target",
+    "explained_value",
+    "fold_batch_norm",
+    "select_by_function",
+    "select_explained",
+    "split_bias",
+    "unlift",
+]

@@ -8,50 +8,49 @@ has other consumers, or that follows no linear map, stays an op of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.tools import add_constant, constant_of
+from lrp_compiler.passes.graph import Result, add_constant, constant_of
+from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
 
-OUTPUT_CHANNEL = {
-    aten.conv1d.default: 0,
-    aten.conv2d.default: 0,
-    aten.conv3d.default: 0,
-    aten.linear.default: 0,
-}
-"""Ops that a batch norm folds into, with the dim of their weight that is the output channel."""
+
+STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
-def fold_batch_norm(module: fx.GraphModule) -> PassResult:
+def fold_batch_norm(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
-    changed = False
-    for norm in list(module.graph.nodes):
-        if norm.op != "call_function" or norm.target is not aten.batch_norm.default or norm.args[5]:
+    changed, declined = False, []
+    for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        given = bind(norm.target, norm.args, norm.kwargs)
+        source, statistics = given["input"], [given[name] for name in STATISTICS]
+        channel = traits(source.target).output_channel
+        reason = _obstacle(norm, given)
+        if reason or channel is None:
+            declined.append((norm.name, reason or "no linear map comes before it"))
             continue
-        source = norm.args[0]
-        if source.target not in OUTPUT_CHANNEL or len(source.users) != 1:
+        taken = bind(source.target, source.args, source.kwargs)
+        nodes = [taken["weight"], taken["bias"], *statistics]
+        weight, bias, *known = (None if node is None else constant_of(module, node) for node in nodes)
+        if weight is None or any(
+            n is not None and v is None for n, v in zip(nodes, (weight, bias, *known), strict=True)
+        ):
+            declined.append((norm.name, "its statistics, or the map's weights, are no constants"))
             continue
-        # A linear layer's channel is its last dim, a batch norm's the second.
-        if source.target is aten.linear.default and source.meta["val"].dim() != 2:
-            continue
-        statistics = [None if arg is None else constant_of(module, arg) for arg in norm.args[1:5]]
-        weight = constant_of(module, source.args[1])
-        bias_node = source.args[2] if len(source.args) > 2 else None
-        bias = None if bias_node is None else constant_of(module, bias_node)
-        given = [(source.args[1], weight), (bias_node, bias), *zip(norm.args[1:5], statistics, strict=True)]
-        if weight is None or any(node is not None and tensor is None for node, tensor in given):
-            continue
-        folded_weight, folded_bias = _fold(weight, bias, statistics, norm.args[7], OUTPUT_CHANNEL[source.target])
-        fake = source.args[0].meta["val"]
+        bias_node = taken["bias"]
+        folded_weight, folded_bias = _fold(weight, bias, known, given["eps"], channel)
+        fake = taken["input"].meta["val"]
         with module.graph.inserting_before(source):
-            name = str(source.args[1].target)
+            name = str(taken["weight"].target)
             new_weight = add_constant(module, f"{name}_folded", folded_weight, fake)
             new_bias = add_constant(module, f"{name}_folded_bias", folded_bias, fake)
         # A weight keeps its share of relevance when it is scaled, and the shift is the bias's.
-        for new, old in ((new_weight, source.args[1]), (new_bias, bias_node or norm.args[2])):
+        for new, old in ((new_weight, taken["weight"]), (new_bias, bias_node or given["bias"])):
             if old is not None and "parameter" in old.meta:
                 new.meta["parameter"] = old.meta["parameter"]
         source.args = (source.args[0], new_weight, new_bias, *source.args[3:])
@@ -60,11 +59,26 @@ def fold_batch_norm(module: fx.GraphModule) -> PassResult:
         changed = True
     module.graph.eliminate_dead_code()
     module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed, declined)
+
+
+def _obstacle(norm: fx.Node, given: Mapping[str, Any]) -> str:
+    """Why the norm cannot be folded into what comes before it; "": nothing stands in the way."""
+    source = given["input"]
+    if given["training"]:
+        return "it takes the batch's own statistics"
+    if traits(source.target).output_channel is None:
+        return "no linear map comes before it"
+    if len(source.users) != 1:
+        return "what it normalises is read elsewhere, too"
+    # A linear layer's channel is its last dim, a batch norm's the second.
+    if source.target is aten.linear.default and source.meta["val"].dim() != 2:
+        return "its channel is not that of the dense layer before it"
+    return ""
 
 
 def _fold(
-    weight: Tensor, bias: Tensor | None, statistics: list[Tensor | None], epsilon: float, channel: int
+    weight: Tensor, bias: Tensor | None, statistics: Sequence[Tensor | None], epsilon: float, channel: int
 ) -> tuple[Tensor, Tensor]:
     gamma, beta, mean, variance = (None if item is None else item.double() for item in statistics)
     assert mean is not None

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
-from lrp_compiler.passes.graph.canonicalise import canonicalise
-from lrp_compiler.passes.graph.tools import add_constant, attribute, call, is_tensor, outputs
+from lrp_compiler.passes.decompose import DECOMPOSITIONS
+from lrp_compiler.passes.graph import call, canonicalise, is_tensor, outputs, trace_into
+from lrp_compiler.torch_private import fake_mode_of
 
 from .target import Step, Target
 
@@ -93,25 +92,18 @@ def select_by_function(module: fx.GraphModule, function: Callable[[Any], Tensor]
     return explained
 
 
+def explained_value(module: fx.GraphModule) -> fx.Node | None:
+    """The `[batch, classes]` node that is explained, once it is selected."""
+    return next((node for node in module.graph.nodes if node.meta.get(EXPLAINED)), None)
+
+
 def splice(module: fx.GraphModule, function: Callable[..., Tensor], nodes: Sequence[fx.Node]) -> fx.Node:
     """Trace `function` of the nodes' values into the graph, before its output, and return the node of the result."""
-    values = [node.meta["val"] for node in nodes]
-    fake_mode = values[0].fake_mode
-    with torch.no_grad(), fake_mode:
-        traced = make_fx(function, decomposition_table=DECOMPOSITIONS, pre_dispatch=True)(*values)
-        canonicalise(traced)
-    copies: dict[fx.Node, fx.Node] = dict(zip(traced.graph.find_nodes(op="placeholder"), nodes, strict=True))
-    with module.graph.inserting_before(module.graph.output_node()):
-        for node in traced.graph.nodes:
-            if node.op == "get_attr":
-                tensor = attribute(traced, str(node.target))
-                copies[node] = add_constant(module, str(node.target), tensor, values[0])
-            elif node.op == "call_function":
-                copies[node] = module.graph.node_copy(node, lambda original: copies[original])
-        (result,) = traced.graph.output_node().all_input_nodes
-        # A function that only picks an output makes a node of its own all the same: the flag must not fall on a value
-        # that has other uses.
-        chosen = copies[result]
+    output = module.graph.output_node()
+    chosen = trace_into(output, function, nodes, table=DECOMPOSITIONS, tidy=canonicalise)
+    # A function that only picks an output makes a node of its own all the same: the flag must not fall on a value that
+    # has other uses.
+    with module.graph.inserting_before(output):
         return call(module.graph, aten.alias.default, chosen) if chosen in nodes else chosen
 
 
@@ -183,7 +175,7 @@ def _position_input(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     value = node.meta["val"]
     with module.graph.inserting_after(placeholders[-1]):
         placeholder = module.graph.placeholder(POSITION)
-    with value.fake_mode:
+    with fake_mode_of(value):
         placeholder.meta["val"] = torch.empty(value.shape[:1], dtype=torch.int64, device=value.device)
     placeholder.meta["input"] = POSITION
     placeholder.meta["seed"] = POSITION
@@ -193,7 +185,8 @@ def _position_input(module: fx.GraphModule, node: fx.Node) -> fx.Node:
 def _mask(module: fx.GraphModule, name: str) -> fx.Node:
     for node in module.graph.find_nodes(op="placeholder"):
         if str(node.meta["input"]).endswith(MASK) and node.meta["val"].dim() == 2:
-            return node
+            found: fx.Node = node
+            return found
     raise InputError(
         f"position='last-unpadded' of output {name!r} needs an input {MASK!r} of shape [batch, sequence]: "
         "give one, or use position='index'."

@@ -8,44 +8,35 @@ from __future__ import annotations
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.tools import arguments, call
+from lrp_compiler.passes.graph import Result, arguments, call
+from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = {
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.convolution.default,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-}
-BIAS = 2
 
-
-def split_bias(module: fx.GraphModule) -> PassResult:
+def split_bias(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     changed = False
     for node in list(module.graph.nodes):
-        args = list(arguments(node))
-        plain = node.kwargs.get("alpha", 1) == 1 and node.kwargs.get("beta", 1) == 1
-        if node.target is aten.addmm.default and plain:
-            bias, product = args[0], (aten.mm.default, args[1:])
-        elif node.target in {aten.linear.default, *CONVOLUTIONS} and len(args) > BIAS and args[BIAS] is not None:
-            bias, product = args[BIAS], (node.target, [*args[:BIAS], None, *args[BIAS + 1 :]])
-        else:
+        known = traits(node.target) if node.op == "call_function" else None
+        if known is None or known.bias is None:
+            continue
+        given = bind(node.target, node.args, node.kwargs)
+        bias = given[known.bias]
+        if bias is None or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
             continue
         with module.graph.inserting_before(node):
-            if node.target in CONVOLUTIONS:
-                spatial = node.meta["val"].dim() - 2
+            args = [None if argument is bias else argument for argument in arguments(node)]
+            if (spatial := given["weight"].meta["val"].dim() - 2 if "weight" in given else 0) > 0:
                 bias = call(module.graph, aten.reshape.default, bias, [-1] + [1] * spatial, like=node)
-            mapped = call(module.graph, product[0], *product[1], like=node)
+            if node.target is aten.addmm.default:
+                mapped = call(module.graph, aten.mm.default, given["mat1"], given["mat2"], like=node)
+            else:
+                mapped = call(module.graph, node.target, *args, like=node)
             added = call(module.graph, aten.add.Tensor, mapped, bias, like=node)
         node.replace_all_uses_with(added)
         module.graph.erase_node(node)
         changed = True
     module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed)

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.passes.graph.tools import keep_tensor
+from lrp_compiler.passes.graph import keep_tensor
+from lrp_compiler.torch_private import fake_mode_of, fake_tensor
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
@@ -36,7 +37,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     specs = {spec.arg.name: spec for spec in signature.input_specs}
-    fake_mode = _fake_mode(program)
+    fake = _fake_value(program)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
@@ -58,7 +59,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
                 raise CaptureError(f"The model has control flow over tensors ({node.target}): unroll it or remove it.")
             copies[node] = graph.get_attr(keep_tensor(root, str(node.target), value.detach()))
             copies[node].meta.update(node.meta)
-            copies[node].meta.setdefault("val", fake_mode.from_tensor(value, static_shapes=True))
+            copies[node].meta.setdefault("val", fake_tensor(value, fake))
         elif node.op == "output":
             flat = [
                 copies[arg] if isinstance(arg, fx.Node) else arg
@@ -75,16 +76,18 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
 
 def _value(program: ExportedProgram, spec: Any) -> torch.Tensor:
     if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in program.state_dict:
-        return program.state_dict[spec.target].detach()
+        stored: torch.Tensor = program.state_dict[spec.target]
+        return stored.detach()
     value = program.constants[spec.target]
     if not isinstance(value, torch.Tensor):
         raise CaptureError(f"The model holds {spec.target}, which is not a tensor.")
     return value.detach()
 
 
-def _fake_mode(program: ExportedProgram) -> Any:
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, torch._subclasses.FakeTensor):
-            return value.fake_mode
-    raise CaptureError("The model has no tensor in it.")
+def _fake_value(program: ExportedProgram) -> Any:
+    """Any symbolic tensor of the program."""
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    found = next((value for value in values if fake_mode_of(value) is not None), None)
+    if found is None:
+        raise CaptureError("The model has no tensor in it.")
+    return found

@@ -1,1 +1,73 @@
-"""What any pass may use: helpers for nodes, notes and text of a graph, and its clean-up."""
+"""What any pass may use: nodes, their assignment and origin, a graph's notes, text and clean-up, tracing into it."""
+
+from .assignment import Assignment, assign, assignment
+from .canonicalise import CHECKS, RESHAPES, canonicalise
+from .inline import inline, trace_into, write_out
+from .notes import REBUILT, WAIT, note_of, write_notes
+from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
+from .result import Result
+from .simplify import simplify
+from .sizes import Sizes
+from .text import graph_text, operation_text, type_text
+from .tools import (
+    add_constant,
+    arguments,
+    attribute,
+    call,
+    call_like,
+    called,
+    constant_of,
+    inside,
+    is_tensor,
+    keep_tensor,
+    module_calls,
+    module_path,
+    module_types,
+    nearest,
+    outputs,
+    source_line,
+)
+
+__all__ = [
+    "CHECKS",
+    "REBUILT",
+    "RESHAPES",
+    "SEEDED",
+    "WAIT",
+    "Assignment",
+    "Origin",
+    "Result",
+    "Sizes",
+    "add_constant",
+    "arguments",
+    "assign",
+    "assignment",
+    "attribute",
+    "call",
+    "call_like",
+    "called",
+    "canonicalise",
+    "constant_of",
+    "graph_text",
+    "inline",
+    "inside",
+    "is_named",
+    "is_tensor",
+    "keep_tensor",
+    "module_calls",
+    "module_path",
+    "module_types",
+    "nearest",
+    "note_of",
+    "operation_text",
+    "origin",
+    "outputs",
+    "set_origin",
+    "share_origin",
+    "simplify",
+    "source_line",
+    "trace_into",
+    "type_text",
+    "write_notes",
+    "write_out",
+]

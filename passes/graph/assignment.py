@@ -1,17 +1,18 @@
-"""What the analysis passes decide about a node, and the view of it that its rule gets."""
+"""What is decided about a node of the forward graph, and the view of it that its rule gets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, fx
 
-from lrp_compiler.rules import Op, bind
+from lrp_compiler.rules import Fact, Facts, Op, bind
 
 KEY = "lrp"
-"""Where annotations live: `node.meta["lrp"]` holds the node's Assignment."""
+"""Where it lives: `node.meta["lrp"]` holds the node's Assignment."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -22,18 +23,16 @@ class Assignment:
         target: the op whose rule applies: the node's own, or `FUNCTION` for the end of an elementwise region.
         arguments: its arguments by schema name; nodes are the handles.
         active: operands that relevance flows to.
-        nonnegative: operands that are ≥ 0 whatever the input.
-        borders: of operands with zeros put around them, how many.
         wanted: constant operands whose own relevance is asked for (weights, biases).
+        facts: what the analyses found out.
         kind, rule, options: the decision of the composite, once `assign_rules` has run.
     """
 
     target: Any
     arguments: Mapping[str, Any]
     active: tuple[str, ...]
-    nonnegative: tuple[str, ...] = ()
-    borders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=Facts)
     kind: str = ""
     rule: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +41,16 @@ class Assignment:
     def of(cls, node: fx.Node, active: tuple[str, ...]) -> Assignment:
         """The node taken by itself."""
         return cls(node.target, bind(node.target, node.args, node.kwargs), active)
+
+    def know(self, fact: Fact[T], value: T) -> None:
+        """Write down what an analysis found."""
+        self.facts = self.facts.known(fact, value)
+
+    def operand(self, name: str) -> fx.Node:
+        """The node that an active operand is."""
+        node = self.arguments[name]
+        assert isinstance(node, fx.Node)
+        return node
 
     def op(
         self,
@@ -58,14 +67,23 @@ class Assignment:
             node,
             fetch=fetch,
             active=self.active,
-            nonnegative=self.nonnegative,
-            borders=self.borders,
-            **({"wanted": wanted} if wanted else {}),
+            facts=self.facts,
+            wanted=wanted,
             absorb=absorb,
             asked=asked,
         )
 
 
+def assign(node: fx.Node, given: Assignment | None) -> None:
+    """Write down how relevance passes the node; `None`: it does not."""
+    if given is None:
+        node.meta.pop(KEY, None)
+    else:
+        node.meta[KEY] = given
+
+
 def assignment(node: fx.Node) -> Assignment | None:
     """The node's assignment; `None` for a node that no relevance reaches."""
-    return node.meta.get(KEY)
+    given = node.meta.get(KEY)
+    assert given is None or isinstance(given, Assignment)
+    return given

@@ -17,50 +17,19 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.rules import bind
+from lrp_compiler.rules import bind, per_dim, traits
+from lrp_compiler.torch_private import statically_known_true
 
-from .notes import keep_form
+from .origin import keep_name
+from .result import Result
 from .tools import arguments, call, is_tensor
 
 aten = torch.ops.aten
 
-COPIES = {
-    aten.clone.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten.contiguous.default,
-    aten.lift_fresh_copy.default,
-}
-PERHAPS_NOTHING = {
-    aten.slice.Tensor,
-    aten.expand.default,
-    aten._to_copy.default,
-    aten.to.dtype,
-    aten.view.default,
-    aten.reshape.default,
-    aten._unsafe_view.default,
-    aten.permute.default,
-    aten.constant_pad_nd.default,
-    aten.pad.default,
-}
 CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
 RESHAPES = {aten.view.default, aten._unsafe_view.default}
-NEUTRAL = {aten.mul.Tensor: 1, aten.mul.Scalar: 1, aten.div.Tensor: 1, aten.add.Tensor: 0, aten.sub.Tensor: 0}
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-RANKINGS = {
-    aten.topk.default,
-    aten.sort.default,
-    aten.nanmedian.dim,
-    aten.mode.default,
-    aten.max.dim,
-    aten.min.dim,
-    aten.cummax.default,
-    aten.cummin.default,
-}
-"""Ops that pick elements along a dim: their results are the values, and the indices where these stood."""
 POOLS = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
@@ -68,7 +37,7 @@ POOLS = {
 """Pools whose values another op gives without the indices."""
 
 
-def canonicalise(module: fx.GraphModule) -> PassResult:
+def canonicalise(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     changed = False
     for node in list(module.graph.nodes):
@@ -77,7 +46,7 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
         if node.target in CHECKS:
             module.graph.erase_node(node)
         elif _changes_nothing(node) and not _names_an_input(node):
-            keep_form(node, node.args[0])
+            keep_name(node, node.args[0])
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
         elif node.target in RESHAPES:
@@ -97,7 +66,7 @@ def canonicalise(module: fx.GraphModule) -> PassResult:
         changed = True
     module.graph.eliminate_dead_code()
     module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed)
 
 
 def _names_an_input(node: fx.Node) -> bool:
@@ -108,7 +77,7 @@ def _names_an_input(node: fx.Node) -> bool:
 
 
 def _has_no_bias(node: fx.Node) -> bool:
-    return len(node.args) < 3 or node.args[2] is None
+    return bind(node.target, node.args, node.kwargs)["bias"] is None
 
 
 def _promotes(node: fx.Node) -> bool:
@@ -125,30 +94,28 @@ def _cast_first(node: fx.Node) -> None:
 
 def _rewrite_conv3d(node: fx.Node) -> None:
     """The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly."""
-    x, weight, *rest = arguments(node)
-    options = rest[1:]
-    defaults: list[Any] = [1, 0, 1, 1]
-    stride, padding, dilation, groups = [*options, *defaults[len(options) :]]
-    per_dim = [[value] * 3 if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
-    node.target = aten.convolution.default
-    node.args = (x, weight, None, *per_dim, False, [0, 0, 0], groups)
+    given = bind(node.target, node.args, node.kwargs)
+    options = [per_dim(given[name], 3) for name in ("stride", "padding", "dilation")]
+    node.target, node.kwargs = aten.convolution.default, {}
+    node.args = (given["input"], given["weight"], None, *options, False, [0, 0, 0], given["groups"])
 
 
 def _changes_nothing(node: fx.Node) -> bool:
     source, *rest = arguments(node) or (None,)
     if not is_tensor(source) or not is_tensor(node):
         return False
-    if node.target in COPIES:
+    known = traits(node.target)
+    if known.copies:
         return True
-    if node.target in NEUTRAL:
+    if known.neutral is not None:
         factor = rest[0]
-        plain = isinstance(factor, (int, float)) and factor == NEUTRAL[node.target]
+        plain = isinstance(factor, (int, float)) and factor == known.neutral
         return plain and not node.kwargs and _alike(node, source)
     if node.target is aten.permute.default and list(rest[0]) != list(range(len(rest[0]))):
         return False
     if node.target is aten.slice.Tensor and len(rest) > 3 and rest[3] != 1:
         return False
-    return node.target in PERHAPS_NOTHING and _alike(node, source)
+    return known.may_do_nothing and _alike(node, source)
 
 
 def _alike(node: fx.Node, source: fx.Node) -> bool:
@@ -164,7 +131,7 @@ def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:
     if node.target is not operator.getitem or node.args[1] != 0:
         return None
     target = getattr(node.args[0], "target", None)
-    return _gathered if target in RANKINGS else _pooled if target in POOLS else None
+    return _gathered if traits(target).ranks else _pooled if target in POOLS else None
 
 
 def _gathered(ranking: fx.Node) -> fx.Node:

@@ -1,4 +1,4 @@
-"""A function's operations in place of a node of the graph."""
+"""A function's operations put into a graph: the one way in which passes trace."""
 
 from __future__ import annotations
 
@@ -7,10 +7,72 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from .notes import shared_note
-from .tools import note_of, unguarded
+from lrp_compiler.torch_private import fake_mode_of, make_fx, rename, unguarded
+
+from .origin import share_origin
+from .tools import add_constant, attribute
+
+PROVENANCE = ("nn_module_stack", "stack_trace")
+
+
+def trace_into(
+    place: fx.Node,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    composite: bool = True,
+    table: Mapping[Any, Callable[..., Any]] | None = None,
+    tidy: Callable[[fx.GraphModule], Any] | None = None,
+    like: fx.Node | None = None,
+) -> fx.Node:
+    """Trace `function` on the values of `args` and put what it does in front of `place`.
+
+    Args:
+        place: a node of the graph.
+        function: of tensors (and whatever `args` holds besides); returns a single tensor.
+        args: nodes and plain values, nested as the function takes them.
+        kwargs: likewise by name.
+        composite: whether composite ops stay whole, as in an exported program; else they become core ATen.
+        table: ops to write out, and how.
+        tidy: a rewrite of what was traced.
+        like: the node for whose sake it is done: the new nodes have its provenance.
+
+    Returns:
+        The node of the function's result: one of `args` if the function returns it as it came.
+    """
+    given = (tuple(args), dict(kwargs or {}))
+    handed: dict[fx.Node, None] = {}
+    fx.map_arg(given, lambda argument: handed.setdefault(argument))
+    values = [argument.meta["val"] for argument in handed]
+    like_value = next(value for value in (*values, place.meta.get("val")) if fake_mode_of(value) is not None)
+
+    def run(*values: Any) -> Any:
+        known = dict(zip(handed, values, strict=True))
+        positional, named = fx.map_arg(given, known.__getitem__)
+        return function(*positional, **named)
+
+    with torch.no_grad(), unguarded(*handed, place), fake_mode_of(like_value):
+        traced = make_fx(run, decomposition_table=dict(table or {}), pre_dispatch=composite)(*values)
+        if tidy is not None:
+            tidy(traced)
+    copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))
+    with place.graph.inserting_before(place):
+        for inner in traced.graph.nodes:
+            if inner.op == "get_attr":
+                owner = place.graph.owning_module
+                assert isinstance(owner, fx.GraphModule)
+                tensor = attribute(traced, str(inner.target))
+                copies[inner] = add_constant(owner, str(inner.target), tensor, like_value)
+            elif inner.op == "call_function":
+                copies[inner] = place.graph.node_copy(inner, copies.__getitem__)
+                if like is not None:
+                    copies[inner].meta.update({key: like.meta[key] for key in PROVENANCE if key in like.meta})
+                    share_origin(copies[inner], like)
+    (result,) = traced.graph.output_node().all_input_nodes
+    made: fx.Node = copies[result]
+    return made
 
 
 def inline(
@@ -21,36 +83,14 @@ def inline(
     *,
     composite: bool = True,
 ) -> fx.Node:
-    """Trace `function` on the values of `args` (default: the node's own) and put what it does in front of the node.
-
-    With `composite` composite ops stay whole, as in an exported program; else they become core ATen.
+    """Put what `function` does with `args` (default: the node's own arguments) in front of the node, for its sake.
 
     Returns:
         The node of the function's result, a single tensor.
     """
-    given = (node.args if args is None else args, node.kwargs if kwargs is None else kwargs)
-    handed: dict[fx.Node, None] = {}
-    fx.map_arg(given, lambda argument: handed.setdefault(argument))
-    fake_mode = node.meta["val"].fake_mode
-
-    def run(*values: Any) -> Any:
-        place = dict(zip(handed, values, strict=True))
-        positional, named = fx.map_arg(given, place.__getitem__)
-        return function(*positional, **named)
-
-    with torch.no_grad(), unguarded(node), fake_mode:
-        traced = make_fx(run, pre_dispatch=composite)(*(argument.meta["val"] for argument in handed))
-    copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))
-    for inner in traced.graph.nodes:
-        if inner.op == "call_function":
-            with node.graph.inserting_before(node):
-                copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
-            provenance = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
-            copies[inner].meta.update(provenance)
-            if note_of(node):
-                copies[inner].meta["custom"] = shared_note(node)
-    (result,) = traced.graph.output_node().all_input_nodes
-    return copies[result]
+    if args is None:
+        args, kwargs = node.args, node.kwargs
+    return trace_into(node, function, args, kwargs, composite=composite, like=node)
 
 
 def write_out(node: fx.Node, function: Callable[..., Any], *, composite: bool = True) -> None:
@@ -59,4 +99,4 @@ def write_out(node: fx.Node, function: Callable[..., Any], *, composite: bool = 
     result.meta = node.meta
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
-    result._rename(node.name)
+    rename(result, node.name)

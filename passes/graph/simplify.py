@@ -6,17 +6,18 @@ a = mul(x, y); b = mul(x, y); add(to(a, same dtype), b); c = neg(a)        →  
 from __future__ import annotations
 
 from torch import fx
-from torch.fx.passes.dialect.common.cse_pass import CSEPass
-from torch.fx.passes.infra.pass_base import PassResult
+
+from lrp_compiler.torch_private import CSEPass
 
 from .canonicalise import canonicalise
+from .result import Result
 
 
-def simplify(module: fx.GraphModule) -> PassResult:
+def simplify(module: fx.GraphModule) -> Result:
     """No-ops dropped, common subexpressions merged, dead code removed."""
     module = canonicalise(module).graph_module
     merged = CSEPass()(module)
     graph_module = merged.graph_module if merged is not None else module
     removed = graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
-    return PassResult(graph_module, bool(removed or (merged is not None and merged.modified)))
+    return Result(graph_module, bool(removed or (merged is not None and merged.modified)))

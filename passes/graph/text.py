@@ -14,7 +14,8 @@ import torch
 from torch import fx
 
 from .assignment import assignment
-from .tools import note_of, outputs
+from .origin import origin
+from .tools import outputs
 
 DTYPES = {
     torch.float64: "f64",
@@ -76,8 +77,8 @@ def _note(node: fx.Node) -> str:
     if given is not None and given.rule:
         options = ", ".join(f"{name}={value}" for name, value in given.options.items())
         return f"{given.rule}({options})" if options else given.rule
-    note = note_of(node)
-    return f"{note['explains']}: {note['rule']}" if "explains" in note else ""
+    known = origin(node)
+    return f"{known.value}: {known.rule}" if known is not None and known.phase == "relevance" else ""
 
 
 def _returned(module: fx.GraphModule) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import fx
 
-Overload = torch._ops.OpOverload
+from lrp_compiler.base.frames import innermost
+from lrp_compiler.torch_private import fake_tensor, unguarded
+
+from .origin import share_origin
 
 
 def is_tensor(node: Any) -> bool:
@@ -35,16 +37,8 @@ UNKNOWN_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 """What torch.export writes where it lost the module."""
 
 
-def note_of(node: fx.Node) -> dict[str, Any]:
-    """What the node remembers (see `notes.py`), a copy; empty where it remembers nothing."""
-    return dict((node.meta.get("custom") or {}).get("lrp") or {})
-
-
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
-    note = note_of(node)
-    if "module" in note:
-        return str(note["module"])
     stack = node.meta.get("nn_module_stack") or {}
     path = str(list(stack.values())[-1][0]) if stack else ""
     return "" if path == UNKNOWN_MODULE else path
@@ -88,13 +82,8 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
 
 def source_line(node: fx.Node) -> str:
     """`file:line: code` of the innermost frame that the node was traced from, "" where it is not known."""
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").strip().splitlines()]
-    frames = [index for index, line in enumerate(lines) if line.startswith('File "')]
-    if not frames:
-        return ""
-    place = lines[frames[-1]].split(", in ")[0].replace('File "', "").replace('", line ', ":")
-    code = lines[frames[-1] + 1] if frames[-1] + 1 < len(lines) else ""
-    return f"{place}: {code}" if code else place
+    found = innermost(node.meta.get("stack_trace"))
+    return "" if found is None else str(found)
 
 
 def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, **kwargs: Any) -> fx.Node:
@@ -110,21 +99,11 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
     return node
 
 
-def unguarded(*nodes: fx.Node) -> AbstractContextManager[None]:
-    """Where symbolic values may be worked out without learning from them.
-
-    torch's symbolic convolution asks for the batch size to guess a memory format: that must not bound the batch.
-    """
-    modes = (getattr(node.meta.get("val"), "fake_mode", None) for node in nodes)
-    known = next((mode.shape_env for mode in modes if mode is not None), None)
-    return nullcontext() if known is None else known.suppress_guards()
-
-
-def hint(size: int | torch.SymInt) -> int:
-    """The example's size; 1 where it depends on values and is not known before the run."""
-    if isinstance(size, int):
-        return size
-    return 1 if size.node.hint is None else int(size.node.hint)
+def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """A call at the graph's insertion point that is made for the same purpose as `like`."""
+    node = call(graph, target, *args, like=like)
+    share_origin(node, like)
+    return node
 
 
 def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:
@@ -141,7 +120,7 @@ def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str
 def add_constant(module: fx.GraphModule, name: str, tensor: torch.Tensor, fake_like: torch.Tensor) -> fx.Node:
     """Register a tensor on the module and insert the `get_attr` that reads it; `fake_like` lends its fake mode."""
     node = module.graph.get_attr(keep_tensor(module, name, tensor))
-    node.meta["val"] = fake_like.fake_mode.from_tensor(tensor, static_shapes=True)  # type: ignore[attr-defined]
+    node.meta["val"] = fake_tensor(tensor, fake_like)
     return node
 
 

@@ -1,1 +1,20 @@
-"""Both graphs in one: spliced, taken apart, made a program of, stored."""
+"""Both graphs in one: spliced, taken apart, made a program of, moved, stored."""
+
+from .join import constants_first, copy_repeated, join
+from .lift import lift
+from .lower_own_ops import lower_own_ops
+from .move import move
+from .persist import forward_from_dict, forward_to_dict
+from .split import split
+
+__all__ = [
+    "constants_first",
+    "copy_repeated",
+    "forward_from_dict",
+    "forward_to_dict",
+    "join",
+    "lift",
+    "lower_own_ops",
+    "move",
+    "split",
+]

@@ -2,8 +2,8 @@
 
     forward(x) → z, a        relevance(a, W) → R_x        →        joint(x) → z, R_x
 
-Every promise is `kept` for now: the relevance graph reads the forward graph's own value. Symbolic sizes that the
-relevance graph reads off promised values are taken from where the forward graph already has them.
+The relevance graph reads the forward graph's own values. Symbolic sizes that it reads off them are taken from where the
+forward graph already has them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.tools import attribute, call, is_tensor, keep_tensor, module_path, note_of, outputs
+from lrp_compiler.passes.graph import (
+    Origin,
+    Sizes,
+    assignment,
+    attribute,
+    call,
+    keep_tensor,
+    module_path,
+    origin,
+    outputs,
+    set_origin,
+)
 
 aten = torch.ops.aten
 
@@ -24,13 +35,16 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     by_name: dict[str, fx.Node] = {}
-    sizes = _SizeTable(graph)
+    sizes = Sizes(graph)
     for node in forward.graph.nodes:
         if node.op == "output":
             continue
         copies[node] = by_name[node.name] = graph.node_copy(node, lambda original: copies[original])
-        copies[node].meta["custom"] = {"lrp": {"phase": "forward", "name": node.name, "module": module_path(node)}}
-        sizes.remember(copies[node])
+        given = assignment(node)
+        rule = given.rule if given is not None else ""
+        set_origin(copies[node], Origin("forward", node.name, module_path(node), rule))
+        copies[node].meta.pop("custom", None)
+        sizes.add(copies[node])
     last_placeholder = graph.find_nodes(op="placeholder")[-1]
     root = torch.nn.Module()
     for node in forward.graph.find_nodes(op="get_attr"):
@@ -48,12 +62,12 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
         elif node.op == "get_attr":
             copies[node] = graph.get_attr(keep_tensor(root, str(node.target), attribute(relevance, str(node.target))))
             copies[node].meta.update(node.meta)
-        elif (known := sizes.find(node)) is not None:
+        elif (known := sizes.node(node.meta.get("val"))) is not None:
             copies[node] = known
         else:
             copies[node] = graph.node_copy(node, lambda original: copies[original])
-            copies[node].meta["custom"] = {"lrp": {"phase": "relevance", **note_of(node)}}
-            sizes.remember(copies[node])
+            set_origin(copies[node], origin(node) or Origin("relevance", ""))
+            sizes.add(copies[node])
     joint = fx.GraphModule(root, graph)
     joint.graph.lint()
     return joint
@@ -78,35 +92,22 @@ def copy_repeated(joint: fx.GraphModule, own: int) -> None:
         if item in seen:
             with joint.graph.inserting_before(joint.graph.output_node()):
                 flat[place] = call(joint.graph, aten.clone.default, item, like=item)
-            flat[place].meta["custom"] = item.meta.get("custom")
+            set_origin(flat[place], origin(item))
         seen.add(item)
     joint.graph.output_node().args = (tuple(flat),)
     joint.recompile()
 
 
+def constants_first(joint: fx.GraphModule) -> None:
+    """Put the weights in front of everything else, as they are in a program: a graph out of a file looks the same."""
+    first = next(iter(joint.graph.nodes))
+    for node in joint.graph.find_nodes(op="get_attr"):
+        if node is first:
+            first = first.next
+        else:
+            first.prepend(node)
+    joint.recompile()
+
+
 def _relevances(output: fx.Node) -> Mapping[str, fx.Node]:
     return output.args[0]  # type: ignore[return-value]
-
-
-def relevance_names(relevance: fx.GraphModule) -> list[str]:
-    """Names of the inputs whose relevance the graph returns, in order."""
-    return list(_relevances(relevance.graph.output_node()))
-
-
-class _SizeTable:
-    """Where each symbolic size can be read: the first node of the graph that has it."""
-
-    def __init__(self, graph: fx.Graph) -> None:
-        self._graph = graph
-        self._known: dict[Any, fx.Node] = {}
-
-    def remember(self, node: fx.Node) -> None:
-        value = node.meta.get("val")
-        if isinstance(value, torch.SymInt):
-            self._known.setdefault(value.node.expr, node)
-
-    def find(self, node: fx.Node) -> fx.Node | None:
-        value = node.meta.get("val")
-        if is_tensor(node) or not isinstance(value, torch.SymInt):
-            return None
-        return self._known.get(value.node.expr)

@@ -24,10 +24,9 @@ from torch.export.graph_signature import (
     SymIntArgument,
     TensorArgument,
 )
-from torch.utils import _pytree as pytree
-from torch.utils._sympy.value_ranges import ValueRanges
 
-from lrp_compiler.passes.graph.tools import attribute, hint, is_tensor, outputs
+from lrp_compiler.passes.graph import attribute, is_tensor, outputs
+from lrp_compiler.torch_private import ValueRanges, hint, pytree, range_of
 
 
 def lift(module: fx.GraphModule) -> ExportedProgram:
@@ -93,8 +92,7 @@ def _ranges(placeholders: list[fx.Node]) -> dict[Any, ValueRanges[Any]]:
     for node in placeholders:
         for size in node.meta["val"].shape:
             if isinstance(size, torch.SymInt):
-                for symbol in size.node.expr.free_symbols:
-                    known = size.node.shape_env.var_to_range[symbol]
+                for symbol, known in range_of(size).items():
                     # torch counts an open size from 2, since it never tells 0 and 1 from the rest.
                     ranges[symbol] = ValueRanges(1, known.upper) if known.lower == 2 else known
     return dict(sorted(ranges.items(), key=lambda item: str(item[0])))

@@ -5,25 +5,16 @@ lrp.gate(signal, gate); lrp.pool(x, matrices)      →      mul(signal, gate); m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.inline import write_out
-from lrp_compiler.rules.operators.gate import RECURRENT_GATE
-from lrp_compiler.rules.operators.interpolation import along
-from lrp_compiler.rules.operators.pooling import POOL
-
-LOWERED: dict[Any, Callable[..., torch.Tensor]] = {RECURRENT_GATE: torch.mul, POOL: along}
+from lrp_compiler.passes.graph import Result, write_out
+from lrp_compiler.rules import traits
 
 
-def lower_own_ops(module: fx.GraphModule) -> PassResult:
+def lower_own_ops(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
-    own = [node for node in module.graph.nodes if node.target in LOWERED]
-    for node in own:
-        write_out(node, LOWERED[node.target])
+    own = [(node, lowered) for node in module.graph.nodes if (lowered := traits(node.target).lowered) is not None]
+    for node, lowered in own:
+        write_out(node, lowered)
     module.recompile()
-    return PassResult(module, bool(own))
+    return Result(module, bool(own))

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.assignment import KEY, assignment
-from lrp_compiler.passes.graph.tools import is_tensor, unguarded
+from lrp_compiler.passes.graph import assign, assignment, is_tensor
+from lrp_compiler.torch_private import unguarded
 
 
 def move(module: fx.GraphModule, device: torch.device | str) -> fx.GraphModule:
@@ -21,7 +21,7 @@ def move(module: fx.GraphModule, device: torch.device | str) -> fx.GraphModule:
     copies = dict(zip(module.graph.nodes, moved.graph.nodes, strict=True))
     for node in moved.graph.nodes:
         if (given := assignment(node)) is not None:
-            node.meta[KEY] = replace(given, arguments=dict(fx.map_arg(dict(given.arguments), copies.__getitem__)))
+            assign(node, replace(given, arguments=dict(fx.map_arg(dict(given.arguments), copies.__getitem__))))
         if "device" in node.kwargs and node.kwargs["device"] is not None:
             node.update_kwarg("device", torch.device(device))
         if is_tensor(node):

@@ -1,162 +1,216 @@
-"""The forward graph and its assignments, carried by the joint graph through a file.
+"""The forward graph as plain data: what a file holds of it besides the joint graph, and the graph back from that.
 
-Only plain data survives: every forward node of the joint graph holds in `meta["custom"]["lrp"]` its name and, where
-relevance passes it, its Assignment with operands by name. From these the forward graph is built again after loading.
+Weights and inputs are those of the joint graph, by name, so nothing is stored twice; the shapes of values are worked
+out again when the graph is read, by running it on symbolic values. Only plain data survives: a module that a Python
+function explains is there, but its function is not.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.forward.select_explained import EXPLAINED, select_explained
-from lrp_compiler.passes.forward.target import Target
-from lrp_compiler.passes.forward.unlift import unlift
-from lrp_compiler.passes.graph.assignment import KEY, Assignment, assignment
-from lrp_compiler.passes.graph.tools import attribute, is_tensor, note_of
-from lrp_compiler.passes.graph.tools import outputs as graph_outputs
-from lrp_compiler.rules import bind, find
-from lrp_compiler.rules.product import GATE
+from lrp_compiler.passes.forward import EXPLAINED
+from lrp_compiler.passes.graph import Assignment, assign, assignment, attribute, outputs
+from lrp_compiler.rules import Facts, bind
+from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, unguarded
 
-aten = torch.ops.aten
+CALLS: dict[str, Callable[..., Any]] = {
+    f"{function.__module__}.{function.__name__}": function
+    for function in (
+        *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod, operator.pow),
+        *(operator.neg, operator.pos, operator.abs, operator.eq, operator.ne, operator.lt, operator.le),
+        *(operator.gt, operator.ge, operator.and_, operator.or_, operator.not_, operator.getitem),
+        *(math.floor, math.ceil, math.trunc, torch.sym_max, torch.sym_min, torch.sym_float, torch.sym_int),
+        *(torch.sym_not, torch.sym_ite, torch.sym_sum),
+    )
+}
+"""What a graph may call besides operators: arithmetic on sizes, and picking one of several results."""
+ATTRIBUTES: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    torch.dtype: ("dtype", lambda name: getattr(torch, name)),
+    torch.layout: ("layout", lambda name: getattr(torch, name)),
+    torch.memory_format: ("memory_format", lambda name: getattr(torch, name)),
+}
+"""Arguments that are attributes of torch."""
 
 
-def annotate_for_file(forward: fx.GraphModule, joint: fx.GraphModule, explained: fx.Node) -> None:
-    """Write the forward graph's assignments onto the joint graph's nodes."""
-    by_name = {node.name: node for node in forward.graph.nodes}
-    for node in joint.graph.nodes:
-        note = (node.meta.get("custom") or {}).get("lrp")
-        if not note or note.get("phase") != "forward":
+def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
+    """The forward graph, its nodes' modules, assignments and what is explained, as plain data (JSON)."""
+    stacks: dict[str, int] = {}
+    modules: list[Any] = []
+    nodes = []
+    for node in forward.graph.nodes:
+        if node.op == "output":
             continue
-        original = by_name[note["name"]]
-        given = assignment(original)
-        if original is explained:
-            note["explained"] = True
-        if given is not None and given.rule:
-            note["rule"] = given.rule
-            note["assignment"] = {
-                "region": given.target if isinstance(given.target, str) else None,
-                "operands": {name: given.arguments[name].name for name in given.active},
-                # What the analysis added to the op's own arguments.
-                "notes": {key: given.arguments[key] for key in ("slope", GATE) if key in given.arguments},
-                "nonnegative": list(given.nonnegative),
-                "borders": {name: list(amounts) for name, amounts in given.borders.items()},
-                "wanted": list(given.wanted),
-                "kind": given.kind,
-                "rule": given.rule,
-                "options": dict(given.options),
-            }
+        entry: dict[str, Any] = {"name": node.name, "op": node.op, "target": _target_name(node)}
+        if node.op == "call_function":
+            entry["args"], entry["kwargs"] = _plain(list(node.args)), _plain(dict(node.kwargs))
+        entry |= {key: node.meta[key] for key in ("input", "seed", "parameter") if key in node.meta}
+        stack = [
+            [key, path, _type_name(kind)] for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items()
+        ]
+        if stack:
+            index = stacks.setdefault(str(stack), len(modules))
+            modules += [stack] if index == len(modules) else []
+            entry["module"] = index
+        if node.meta.get(EXPLAINED):
+            entry["explained"] = True
+        given = assignment(node)
+        if given is not None:
+            entry["assignment"] = _assignment_to_dict(given)
+        nodes.append(entry)
+    return {"nodes": nodes, "modules": modules, "outputs": _plain(outputs(forward))}
 
 
-def restore_forward(
-    program: Any, inputs: int, outputs: int, explained: int, target: Target | None
-) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The joint graph of a loaded program, and the forward graph with its assignments.
+def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.GraphModule:
+    """The inverse of `forward_to_dict`.
 
     Args:
-        program: the ExportedProgram that was saved.
-        inputs: how many of the placeholders are the model's own.
-        outputs: how many of the outputs are the model's own.
-        explained: which of these is explained.
-        target: where in it; `None`: a function that is not at hand said so.
+        data: what it made.
+        joint: the joint graph of the same file: its weights, and the symbolic values of its inputs.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the data is not what `forward_to_dict` makes.
     """
-    joint = unlift(program)
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    by_name: dict[str, fx.Node] = {}
-    root = torch.nn.Module()
-    # What the forward outputs and annotated nodes need is the forward graph; nodes that re-export put in between
-    # (symbolic sizes) carry no note and come along as dependencies.
-    needed = _needed(joint, outputs)
-    placeholders = joint.graph.find_nodes(op="placeholder")[:inputs]
-    sizes = _sizes_of(placeholders)
-    for node in joint.graph.nodes:
-        if node.op == "placeholder" and node not in placeholders:
-            continue
-        if node.op == "output" or (node not in needed and node not in placeholders):
-            continue
-        if node.target is aten.sym_size.int and node.meta["val"].node.expr in sizes:
-            # Re-export may have read the batch size off the seed's input, which the forward graph does not take.
-            source, dim = sizes[node.meta["val"].node.expr]
-            copies[node] = graph.call_function(aten.sym_size.int, (copies[source], dim))
-            copies[node].meta.update(node.meta)
+    graph, root = fx.Graph(), torch.nn.Module()
+    made: dict[str, fx.Node] = {}
+    originals = {node.name: node for node in joint.graph.nodes}
+    placeholders = {node.name: node for node in joint.graph.find_nodes(op="placeholder")}
+    like = next(iter(placeholders.values())).meta["val"]
+    fake_mode = fake_mode_of(*(node.meta["val"] for node in placeholders.values()))
+    for entry in data["nodes"]:
+        name, op = str(entry["name"]), entry["op"]
+        if op == "placeholder":
+            node = graph.create_node("placeholder", name, name=name)
+            node.meta["val"] = placeholders[name].meta["val"]
+        elif op == "get_attr":
+            target = str(entry["target"])
+            tensor = attribute(joint, target)
+            root.register_buffer(target, tensor)
+            node = graph.create_node("get_attr", target, name=name)
+            node.meta["val"] = fake_tensor(tensor, like)
+        elif op == "call_function":
+            args, kwargs = _unplain(entry["args"], made), _unplain(entry["kwargs"], made)
+            node = graph.create_node("call_function", _target_of(entry["target"]), tuple(args), kwargs, name=name)
+            node.meta["val"] = _value(node, fake_mode)
         else:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-            name = str(note_of(node).get("name", node.name))
-            copies[node] = graph.create_node(node.op, node.target, args, kwargs, name=name)
-            copies[node].meta.update(node.meta)
-        if node.op == "get_attr":
-            root.register_buffer(str(node.target), attribute(joint, str(node.target)))
-        note = note_of(node)
-        by_name[note.get("name", node.name)] = copies[node]
-    flat = graph_outputs(joint)[:outputs]
-    graph.output(tuple(copies[item] if isinstance(item, fx.Node) else item for item in flat))
-    forward = fx.GraphModule(root, graph)
-    for node in forward.graph.nodes:
-        note = note_of(node)
-        if note.get("explained"):
+            raise ValueError(f"a node of kind {op!r}")
+        made[name] = node
+        node.meta.update({key: entry[key] for key in ("input", "seed", "parameter") if key in entry})
+        if "module" in entry:
+            stack = data["modules"][entry["module"]]
+            node.meta["nn_module_stack"] = {key: (path, kind) for key, path, kind in stack}
+        if name in originals and "stack_trace" in originals[name].meta:
+            node.meta["stack_trace"] = originals[name].meta["stack_trace"]
+        if entry.get("explained"):
             node.meta[EXPLAINED] = True
-        if "assignment" in note:
-            node.meta[KEY] = _assignment(node, note["assignment"], by_name)
-    if target is not None and not any(node.meta.get(EXPLAINED) for node in forward.graph.nodes):
-        # Nothing read the explained value when the program ran (the class was fixed), so its selection was dead code.
-        known = set(forward.graph.nodes)
-        select_explained(forward, explained, "", target)
-        for node in forward.graph.nodes:
-            if node not in known and node.op == "call_function" and is_tensor(node):
-                _assign_default(node)
-    return joint, forward
+        if "assignment" in entry:
+            assign(node, _assignment_from_dict(node, entry["assignment"], made))
+    graph.output(tuple(_unplain(data["outputs"], made)))
+    forward = fx.GraphModule(root, graph)
+    forward.graph.lint()
+    return forward
 
 
-def _assign_default(node: fx.Node) -> None:
-    """What selects the explained value passes relevance by the operators' own rules."""
-    given = Assignment.of(node, ("self",))
-    if "self" in given.arguments and assignment(given.arguments["self"]) is not None:
-        operator = find(given.op(node))
-        assert operator is not None
-        given.kind, given.rule = operator.kind, operator.rule
-        node.meta[KEY] = given
+def _value(node: fx.Node, fake_mode: Any) -> Any:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: operand.meta["val"])
+    with torch.no_grad(), unguarded(*node.all_input_nodes), fake_mode:
+        return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _sizes_of(placeholders: list[fx.Node]) -> dict[Any, tuple[fx.Node, int]]:
-    """Symbolic size → the model input and dim where it can be read."""
-    sizes: dict[Any, tuple[fx.Node, int]] = {}
-    for placeholder in placeholders:
-        for dim, size in enumerate(placeholder.meta["val"].shape):
-            if isinstance(size, torch.SymInt):
-                sizes.setdefault(size.node.expr, (placeholder, dim))
-    return sizes
+def _assignment_to_dict(given: Assignment) -> dict[str, Any]:
+    return {
+        "region": given.target if isinstance(given.target, str) else None,
+        "operands": {name: given.operand(name).name for name in given.active},
+        "wanted": list(given.wanted),
+        "facts": given.facts.to_dict(),
+        "kind": given.kind,
+        "rule": given.rule,
+        "options": dict(given.options),
+    }
 
 
-def _needed(joint: fx.GraphModule, outputs: int) -> set[fx.Node]:
-    queue = [item for item in graph_outputs(joint)[:outputs] if isinstance(item, fx.Node)]
-    queue += [node for node in joint.graph.nodes if note_of(node).get("phase") == "forward"]
-    needed = set(queue)
-    while queue:
-        fresh = [operand for operand in queue.pop().all_input_nodes if operand not in needed]
-        needed.update(fresh)
-        queue.extend(fresh)
-    return needed
-
-
-def _assignment(node: fx.Node, note: dict[str, Any], by_name: dict[str, fx.Node]) -> Assignment:
-    operands = {name: by_name[value] for name, value in note["operands"].items()}
-    if note["region"]:
-        target: Any = note["region"]
-        arguments: dict[str, Any] = {}
-    else:
-        target = node.target
-        arguments = bind(node.target, node.args, node.kwargs)
+def _assignment_from_dict(node: fx.Node, data: Mapping[str, Any], made: Mapping[str, fx.Node]) -> Assignment:
+    operands = {name: made[value] for name, value in data["operands"].items()}
     return Assignment(
-        target,
-        {**arguments, **note["notes"], **operands},
+        data["region"] or node.target,
+        {**({} if data["region"] else bind(node.target, node.args, node.kwargs)), **operands},
         tuple(operands),
-        nonnegative=tuple(note["nonnegative"]),
-        borders={name: tuple(amounts) for name, amounts in note.get("borders", {}).items()},
-        wanted=tuple(note.get("wanted", ())),
-        kind=note["kind"],
-        rule=note["rule"],
-        options=note["options"],
+        wanted=tuple(data["wanted"]),
+        facts=Facts.from_dict(data["facts"]),
+        kind=data["kind"],
+        rule=data["rule"],
+        options=data["options"],
     )
+
+
+def _target_name(node: fx.Node) -> str:
+    target = node.target
+    if isinstance(target, OpOverload):
+        return str(target)
+    return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
+
+
+def _target_of(name: str) -> Any:
+    """The operator, or the function on sizes, of that name; nothing else is looked up."""
+    if name in CALLS:
+        return CALLS[name]
+    namespace, packet, overload = name.split(".")
+    found = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    if not isinstance(found, OpOverload):
+        raise ValueError(f"{name} is no operator")
+    return found
+
+
+def _type_name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON has it."""
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": {str(key): _plain(item) for key, item in value.items()}}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    for kind, (name, _) in ATTRIBUTES.items():
+        if isinstance(value, kind):
+            return {name: str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"an argument of type {type(value).__name__} does not travel in files")
+
+
+def _unplain(value: Any, made: Mapping[str, fx.Node]) -> Any:
+    if isinstance(value, list):
+        return [_unplain(item, made) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((name, content),) = value.items()
+    if name == "node":
+        return made[content]
+    if name == "dict":
+        return {key: _unplain(item, made) for key, item in content.items()}
+    if name == "float":
+        return float(content)
+    if name == "complex":
+        return complex(*content)
+    if name == "device":
+        return torch.device(content)
+    kind, read = next((kind, read) for kind, (known, read) in ATTRIBUTES.items() if known == name)
+    found = read(content)
+    if not isinstance(found, kind):
+        raise ValueError(f"{content!r} is no {name}")
+    return found

@@ -7,12 +7,13 @@ Weights that both need are shared between the two. A forward run once serves any
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.tools import attribute, is_tensor, note_of, outputs
+from lrp_compiler.passes.graph import Sizes, attribute, is_tensor, origin, outputs
 
 aten = torch.ops.aten
 
@@ -33,9 +34,9 @@ def split(joint: fx.GraphModule, inputs: int, own: int) -> tuple[fx.GraphModule,
     flat = outputs(joint)
     placeholders = joint.graph.find_nodes(op="placeholder")
     seeds = placeholders[inputs:]
-    backward = _needed([item for item in flat[own:] if isinstance(item, fx.Node)], joint)
-    forward = _needed([item for item in flat[:own] if isinstance(item, fx.Node)], joint) | set(placeholders[:inputs])
-    shared = {node for node in backward if node in forward or _phase(node) == "forward"} - set(seeds)
+    backward = _needed(item for item in flat[own:] if isinstance(item, fx.Node))
+    forward = _needed(item for item in flat[:own] if isinstance(item, fx.Node)) | set(placeholders[:inputs])
+    shared = {node for node in backward if node in forward or _is_forward(node)} - set(seeds)
     late = backward - shared
     # A value at the border is handed over if relevance reads it; weights are simply there on both sides.
     border = [
@@ -43,7 +44,7 @@ def split(joint: fx.GraphModule, inputs: int, own: int) -> tuple[fx.GraphModule,
         for node in joint.graph.nodes
         if node in shared and node.op != "get_attr" and is_tensor(node) and (_is_read(node, late) or node in flat[own:])
     ]
-    early = _needed(border, joint) | forward
+    early = _needed(border) | forward
     return (
         _forward(joint, early, flat[:own], border),
         _relevance(joint, late, border, seeds, flat[own:]),
@@ -51,13 +52,14 @@ def split(joint: fx.GraphModule, inputs: int, own: int) -> tuple[fx.GraphModule,
     )
 
 
-def _phase(node: fx.Node) -> str:
-    note = note_of(node)
-    return str(note.get("phase", ""))
+def _is_forward(node: fx.Node) -> bool:
+    known = origin(node)
+    return known is not None and known.phase == "forward"
 
 
-def _needed(nodes: list[fx.Node], joint: fx.GraphModule) -> set[fx.Node]:
-    needed, stack = set(nodes), list(nodes)
+def _needed(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    needed = set(nodes)
+    stack = list(needed)
     while stack:
         fresh = [source for source in stack.pop().all_input_nodes if source not in needed]
         needed.update(fresh)
@@ -69,77 +71,73 @@ def _is_read(node: fx.Node, late: set[fx.Node]) -> bool:
     return any(user in late for user in node.users)
 
 
+class _Part:
+    """One of the two graphs, while it is made of copies of the joint graph's nodes."""
+
+    def __init__(self, joint: fx.GraphModule) -> None:
+        self.joint = joint
+        self.graph, self.root = fx.Graph(), torch.nn.Module()
+        self.copies: dict[fx.Node, fx.Node] = {}
+
+    def copy(self, node: fx.Node) -> None:
+        """The node, whose operands are there already."""
+        if node.op == "get_attr":
+            name = str(node.target)
+            if not hasattr(self.root, name):
+                self.root.register_buffer(name, attribute(self.joint, name))
+        self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+
+    def returning(self, values: Iterable[Any]) -> fx.GraphModule:
+        """The finished graph.
+
+        What is returned twice, or as it came in, gets a copy: a file cannot give one value two names.
+        """
+        seen: set[Any] = set()
+        named = []
+        for value in values:
+            if isinstance(value, fx.Node):
+                if value in seen or value.op == "placeholder":
+                    meta = value.meta
+                    value = self.graph.call_function(aten.clone.default, (value,))
+                    value.meta["val"] = meta["val"]
+                seen.add(value)
+            named.append(value)
+        self.graph.output(tuple(named))
+        module = fx.GraphModule(self.root, self.graph)
+        module.graph.lint()
+        return module
+
+
 def _forward(joint: fx.GraphModule, early: set[fx.Node], own: list[Any], border: list[fx.Node]) -> fx.GraphModule:
-    graph, root = fx.Graph(), torch.nn.Module()
-    copies: dict[fx.Node, fx.Node] = {}
+    part = _Part(joint)
     for node in joint.graph.nodes:
         if node in early:
-            copies[node] = _copied(graph, root, joint, node, copies)
-    values = [copies[item] if isinstance(item, fx.Node) else item for item in [*own, *border]]
-    graph.output(tuple(_own_names(graph, values)))
-    return _module(root, graph)
-
-
-def _own_names(graph: fx.Graph, values: list[Any]) -> list[Any]:
-    """A value that is returned twice, or as it came in, gets a copy: a file cannot give one value two names."""
-    seen: set[Any] = set()
-    named = []
-    for value in values:
-        if isinstance(value, fx.Node):
-            if value in seen or value.op == "placeholder":
-                meta = value.meta
-                value = graph.call_function(aten.clone.default, (value,))
-                value.meta["val"] = meta["val"]
-            seen.add(value)
-        named.append(value)
-    return named
+            part.copy(node)
+    return part.returning(part.copies[item] if isinstance(item, fx.Node) else item for item in [*own, *border])
 
 
 def _relevance(
     joint: fx.GraphModule, late: set[fx.Node], border: list[fx.Node], seeds: list[fx.Node], relevances: list[Any]
 ) -> fx.GraphModule:
-    graph, root = fx.Graph(), torch.nn.Module()
-    copies: dict[fx.Node, fx.Node] = {}
-    sizes: dict[Any, tuple[fx.Node, int]] = {}
+    part = _Part(joint)
+    sizes = Sizes(part.graph)
     for node in [*border, *seeds]:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta.update(node.meta)
-        for dim, size in enumerate(node.meta["val"].shape):
-            if isinstance(size, torch.SymInt):
-                sizes.setdefault(size.node.expr, (copies[node], dim))
-
-    def fetch(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            value = node.meta.get("val")
-            if isinstance(value, torch.SymInt) and value.node.expr in sizes:
-                copies[node] = graph.call_function(aten.sym_size.int, sizes[value.node.expr])
-                copies[node].meta.update(node.meta)
-            else:  # a weight, or a size that is calculated
-                for source in node.all_input_nodes:
-                    fetch(source)
-                copies[node] = _copied(graph, root, joint, node, copies)
-        return copies[node]
-
+        part.copies[node] = part.graph.placeholder(node.name)
+        part.copies[node].meta.update(node.meta)
+        sizes.add_dims(part.copies[node])
+    # Besides what is late: weights, and sizes that cannot be read off what is handed over.
+    needed = {*late, *(item for item in relevances if item not in part.copies)}
+    stack = list(needed)
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source not in needed and source not in part.copies and source.meta.get("val") not in sizes:
+                needed.add(source)
+                stack.append(source)
     for node in joint.graph.nodes:
-        if node in late and node not in copies:
-            for source in node.all_input_nodes:
-                fetch(source)
-            copies[node] = _copied(graph, root, joint, node, copies)
-    graph.output(tuple(_own_names(graph, [fetch(item) for item in relevances])))
-    return _module(root, graph)
-
-
-def _copied(
-    graph: fx.Graph, root: torch.nn.Module, joint: fx.GraphModule, node: fx.Node, copies: dict[fx.Node, fx.Node]
-) -> fx.Node:
-    if node.op == "get_attr":
-        name = str(node.target)
-        if not hasattr(root, name):
-            root.register_buffer(name, attribute(joint, name))
-    return graph.node_copy(node, copies.__getitem__)
-
-
-def _module(root: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    module = fx.GraphModule(root, graph)
-    module.graph.lint()
-    return module
+        if node not in needed or node in part.copies:
+            continue
+        for source in node.all_input_nodes:
+            if source not in part.copies:
+                part.copies[source] = sizes.read(source.meta["val"])
+        part.copy(node)
+    return part.returning(part.copies[item] for item in relevances)

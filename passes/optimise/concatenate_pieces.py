@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.assign.borders import zero_padding
-from lrp_compiler.passes.graph.inline import inline
-from lrp_compiler.passes.graph.notes import note_of
-from lrp_compiler.passes.graph.tools import arguments
+from lrp_compiler.passes.assign import zero_padding
+from lrp_compiler.passes.graph import Result, inline
 
-aten = torch.ops.aten
+from .sums import continues, is_sum, terms
 
 
 @dataclass(frozen=True)
@@ -35,40 +32,20 @@ class Piece:
     end: int
 
 
-def concatenate_pieces(module: fx.GraphModule) -> PassResult:
+def concatenate_pieces(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
-        if _is_sum(node) and not _continues(node):
-            changed |= _rewrite(node)
+        if is_sum(node) and not continues(node, _alike):
+            pieces = [piece for term in terms(node, _alike) if (piece := _piece(term, node)) is not None]
+            if _rewrite(node, pieces):
+                changed = True
+            elif len(pieces) > 1:
+                declined.append((node.name, "its pieces overlap"))
     if changed:
         module.graph.eliminate_dead_code()
         module.recompile()
-    return PassResult(module, changed)
-
-
-def _is_sum(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.target is aten.add.Tensor and not node.kwargs
-
-
-def _continues(node: Any) -> bool:
-    """Whether the sum is a term of another one like it and of nothing else, and has no name of its own."""
-    users = list(node.users)
-    of_another = len(users) == 1 and _is_sum(node) and _is_sum(users[0]) and _alike(node, users[0])
-    return of_another and "form" not in note_of(node)
-
-
-def _terms(root: fx.Node) -> list[Any]:
-    """The terms of a sum, those of sums that it alone reads among them, from left to right."""
-    found: list[Any] = []
-    waiting = list(reversed(arguments(root)))
-    while waiting:  # a scan's sum is as deep as the scan is long
-        term = waiting.pop()
-        if isinstance(term, fx.Node) and _continues(term):
-            waiting += reversed(arguments(term))
-        else:
-            found.append(term)
-    return found
+    return Result(module, changed, declined)
 
 
 def _alike(term: fx.Node, root: fx.Node) -> bool:
@@ -77,14 +54,12 @@ def _alike(term: fx.Node, root: fx.Node) -> bool:
     return first.shape == second.shape and first.dtype is second.dtype
 
 
-def _rewrite(root: fx.Node) -> bool:
-    terms = _terms(root)
-    pieces = [piece for term in terms if (piece := _piece(term, root)) is not None]
+def _rewrite(root: fx.Node, pieces: list[Piece]) -> bool:
     rows = [row for dim in dict.fromkeys(piece.dim for piece in pieces) for row in _rows(pieces, dim)]
     if not rows:
         return False
     taken = {piece.term for row in rows for piece in row}
-    rest = [term for term in terms if term not in taken]
+    rest = [term for term in terms(root, _alike) if term not in taken]
     total: Any = None
     for row in rows:
         whole = inline(root, _concatenated(row, root), ([piece.value for piece in row],))

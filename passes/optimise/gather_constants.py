@@ -14,33 +14,33 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.inline import inline
-from lrp_compiler.passes.graph.notes import note_of
-from lrp_compiler.passes.graph.tools import arguments, is_tensor
+from lrp_compiler.passes.graph import Result, inline, is_named, is_tensor
+from lrp_compiler.rules import bind, traits
+
+from .sums import continues, is_sum, terms
 
 aten = torch.ops.aten
 
-MAPS: dict[Any, int] = {
-    aten.conv1d.default: 1,
-    aten.conv2d.default: 2,
-    aten.linear.default: 0,
-}
-"""Those that take a bias as their third argument, and how many dims follow the one that it lies along."""
 
-
-def gather_constants(module: fx.GraphModule) -> PassResult:
+def gather_constants(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
     constant = _constants(module)
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
-        if node.target is aten.add.Tensor and not _continues(node):
-            changed |= _rewrite(node, _terms(node), constant)
+        if is_sum(node) and not is_named(node) and not continues(node, _joins):
+            reason = _rewrite(node, terms(node, _joins), constant)
+            changed |= reason is None
+            declined += [(node.name, reason)] if reason else []
     if changed:
         module.graph.eliminate_dead_code()
         module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed, declined)
+
+
+def _joins(term: fx.Node, root: fx.Node) -> bool:
+    # A relevance that has a name of its own stays as it is.
+    return not is_named(root)
 
 
 def _constants(module: fx.GraphModule) -> set[fx.Node]:
@@ -53,39 +53,17 @@ def _constants(module: fx.GraphModule) -> set[fx.Node]:
     return known
 
 
-def _is_sum(node: Any) -> bool:
-    # A relevance that has a name of its own stays as it is.
-    return isinstance(node, fx.Node) and node.target is aten.add.Tensor and not node.kwargs and not _is_named(node)
-
-
-def _is_named(node: fx.Node) -> bool:
-    return "form" in note_of(node)
-
-
-def _continues(node: fx.Node) -> bool:
-    """Whether the sum is a term of another one, and of nothing else."""
-    users = list(node.users)
-    return len(users) == 1 and _is_sum(node) and _is_sum(users[0])
-
-
-def _terms(node: Any) -> list[Any]:
-    """The terms of a sum, those of sums that it alone reads among them."""
-    terms: list[Any] = []
-    for term in arguments(node):
-        terms += _terms(term) if _is_sum(term) and _continues(term) else [term]
-    return terms
-
-
-def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> bool:
-    if not _is_sum(node):
-        return False
+def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | None:
+    """Rewrite one sum; why not, if it is let be ("": it is no sum of a map and a constant at all)."""
     maps = [term for term in terms if _takes_bias(term, node)]
     if not maps:
-        return False
+        return ""
     taken = [term for term in terms if _fits(term, maps[-1], constant)]
     rest = [term for term in terms if term not in taken and term is not maps[-1]]
-    if not taken or any(not is_tensor(term) for term in rest):
-        return False
+    if not taken:
+        return "" if constant.isdisjoint(terms) else "its constants are no bias: they differ along other dims"
+    if any(not is_tensor(term) for term in rest):
+        return "a term is neither a tensor nor a number"
     biased = _with_bias(maps[-1], taken, node)
     result = biased
     for term in rest:
@@ -93,15 +71,18 @@ def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> bool:
     result.meta = {**result.meta, **{key: value for key, value in node.meta.items() if key != "val"}}
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
-    return True
+    return None
 
 
 def _takes_bias(term: Any, total: fx.Node) -> bool:
     """A map without a bias that nobody else reads, as large as the sum."""
-    if not isinstance(term, fx.Node) or term.target not in MAPS or len(term.users) != 1 or _is_named(term):
+    if not isinstance(term, fx.Node) or len(term.users) != 1 or is_named(term):
         return False
-    bias = arguments(term)[2:3]
-    return bias in ((), (None,)) and len(term.meta["val"].shape) == len(total.meta["val"].shape)
+    known = traits(term.target)
+    if known.bias is None or known.bias_trails is None:
+        return False
+    bias = bind(term.target, term.args, term.kwargs)[known.bias]
+    return bias is None and len(term.meta["val"].shape) == len(total.meta["val"].shape)
 
 
 def _fits(term: Any, map_: fx.Node, constant: set[fx.Node]) -> bool:
@@ -111,7 +92,7 @@ def _fits(term: Any, map_: fx.Node, constant: set[fx.Node]) -> bool:
     if term not in constant or not is_tensor(term):
         return False
     value, channels = term.meta["val"], map_.args[1].meta["val"].shape[0]  # type: ignore[union-attr]
-    after = MAPS[map_.target]
+    after = traits(map_.target).bias_trails or 0
     shape = [1] * after + list(value.shape)  # a scalar is as good as one that differs nowhere
     trailing = shape[len(shape) - after :] if value.dim() else [1] * after
     along = value.shape[value.dim() - after - 1] if value.dim() > after else 1

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.notes import noted_call
-from lrp_compiler.passes.graph.tools import arguments, call
+from lrp_compiler.passes.graph import Result, call, call_like
+from lrp_compiler.rules import bind, per_dim
 
 aten = torch.ops.aten
 
@@ -25,39 +24,41 @@ CONVOLUTIONS: dict[Any, Any] = {
     # The ONNX exporter makes a bias of a wrong shape for a conv3d without one.
     aten.conv_transpose3d.input: aten.convolution.default,
 }
-DEFAULTS: list[Any] = [None, 1, 0, 0, 1, 1]
-"""bias, stride, padding, output_padding, groups, dilation of a transposed convolution."""
 
 
-def lower_transposes(module: fx.GraphModule) -> PassResult:
+def lower_transposes(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target not in CONVOLUTIONS or node.kwargs:
+        if node.op != "call_function" or node.target not in CONVOLUTIONS:
             continue
-        q, weight, *options = arguments(node)
-        bias, stride, padding, output_padding, groups, dilation = [*options, *DEFAULTS[len(options) :]]
+        given = bind(node.target, node.args, node.kwargs)
+        weight, groups = given["weight"], given["groups"]
         shape = weight.meta["val"].shape
         dims = len(shape) - 2
-        stride, padding, output_padding, dilation = (
-            [value] * dims if isinstance(value, int) else list(value)
-            for value in (stride, padding, output_padding, dilation)
-        )
+        names = ("stride", "padding", "output_padding", "dilation")
+        stride, padding, output_padding, dilation = (per_dim(given[name], dims) for name in names)
         kept = [reach * (size - 1) - pad for reach, size, pad in zip(dilation, shape[2:], padding, strict=True)]
-        if any(step != 1 for step in stride) or any(output_padding) or any(pad < 0 for pad in kept):
+        if any(step != 1 for step in stride):
+            declined.append((node.name, f"its stride is {stride}"))
+            continue
+        if any(output_padding) or any(pad < 0 for pad in kept):
+            declined.append((node.name, "it is padded by more than its kernel reaches"))
             continue
         with module.graph.inserting_before(node):
             flipped = _flipped(module.graph, weight, groups, node)
             rest: tuple[Any, ...] = (stride, kept, dilation, groups)
             if CONVOLUTIONS[node.target] is aten.convolution.default:
                 rest = (*rest[:3], False, [0] * dims, groups)
-            plain = call(module.graph, CONVOLUTIONS[node.target], q, flipped, bias, *rest, like=node)
+            plain = call(
+                module.graph, CONVOLUTIONS[node.target], given["input"], flipped, given["bias"], *rest, like=node
+            )
         plain.meta.update(node.meta)
         node.replace_all_uses_with(plain)
         module.graph.erase_node(node)
         changed = True
     module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed, declined)
 
 
 def _flipped(graph: fx.Graph, weight: fx.Node, groups: int, like: fx.Node) -> fx.Node:
@@ -65,10 +66,10 @@ def _flipped(graph: fx.Graph, weight: fx.Node, groups: int, like: fx.Node) -> fx
     count, inner, *kernel = weight.meta["val"].shape
     swapped = weight
     if groups > 1:
-        swapped = noted_call(graph, like, aten.reshape.default, weight, [groups, count // groups, inner, *kernel])
-        swapped = noted_call(graph, like, aten.transpose.int, swapped, 1, 2)
-        swapped = noted_call(graph, like, aten.reshape.default, swapped, [groups * inner, count // groups, *kernel])
+        swapped = call_like(graph, like, aten.reshape.default, weight, [groups, count // groups, inner, *kernel])
+        swapped = call_like(graph, like, aten.transpose.int, swapped, 1, 2)
+        swapped = call_like(graph, like, aten.reshape.default, swapped, [groups * inner, count // groups, *kernel])
     else:
-        swapped = noted_call(graph, like, aten.transpose.int, weight, 0, 1)
+        swapped = call_like(graph, like, aten.transpose.int, weight, 0, 1)
     spatial = [dim for dim, size in enumerate(kernel, start=2) if size > 1]
-    return noted_call(graph, like, aten.flip.default, swapped, spatial) if spatial else swapped
+    return call_like(graph, like, aten.flip.default, swapped, spatial) if spatial else swapped

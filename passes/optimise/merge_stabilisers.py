@@ -13,50 +13,50 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.infra.pass_base import PassResult
 
-from lrp_compiler.passes.graph.notes import add_note, noted_call
-from lrp_compiler.passes.graph.tools import arguments, note_of
+from lrp_compiler.passes.graph import Result, arguments, call_like, origin, set_origin
+from lrp_compiler.rules import traits
 
 aten = torch.ops.aten
 
-CASTS = {aten.to.dtype, aten._to_copy.default}
 
-
-def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> PassResult:
+def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Result:
     """Rewrite the relevance graph in place; its placeholders are named after values of the forward graph."""
     values = {node.name: node for node in forward.graph.nodes}
-    changed = False
+    changed, declined = False, []
     for node in list(relevance.graph.nodes):
-        found = _matched(node, values)
+        found = _matched(node)
         if found is None:
             continue
-        g, activation, epsilon = found
+        g, activation, z, epsilon = found
+        if not _is_relu_of(activation, z, values):
+            declined.append((node.name, "the sign is not that of the ReLU of the value that is stabilised"))
+            continue
         signed = arguments(node)[0]
         with relevance.graph.inserting_before(node):
-            total = noted_call(relevance.graph, signed, aten.mul.Tensor, g, activation)
-            size = noted_call(relevance.graph, node, aten.add.Tensor, activation, epsilon)
-            quotient = noted_call(relevance.graph, node, aten.div.Tensor, total, size)
-        if "of" in note_of(signed):
-            add_note(total, form="total", of=note_of(signed)["of"])
-        quotient.meta["custom"] = node.meta.get("custom")
+            total = call_like(relevance.graph, signed, aten.mul.Tensor, g, activation)
+            size = call_like(relevance.graph, node, aten.add.Tensor, activation, epsilon)
+            quotient = call_like(relevance.graph, node, aten.div.Tensor, total, size)
+        named, made = origin(signed), origin(total)
+        if named is not None and named.form and made is not None:
+            set_origin(total, made.named("total", named.of))
+        set_origin(quotient, origin(node))
         node.replace_all_uses_with(quotient)
         changed = True
     relevance.graph.eliminate_dead_code()
     relevance.recompile()
-    return PassResult(relevance, changed)
+    return Result(relevance, changed, declined)
 
 
-def _matched(node: fx.Node, values: dict[str, fx.Node]) -> tuple[fx.Node, fx.Node, float] | None:
-    """g, a and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))` with a = relu(z)."""
+def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float] | None:
+    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`."""
     signed, quotient = _operands(node, aten.mul.Tensor)
     g, sign = _operands(signed, aten.mul.Tensor)
     size, stabilised = _operands(quotient, aten.div.Tensor)
     same, epsilon = _operands(stabilised, aten.add.Tensor)
     (activation,), (z,) = _operands(sign, aten.sign.default, 1), _operands(size, aten.abs.default, 1)
-    if size is not same or not isinstance(epsilon, (int, float)) or not _is_relu_of(activation, z, values):
-        return None
-    return g, activation, epsilon
+    found = size is not None and size is same and isinstance(epsilon, (int, float)) and activation is not None
+    return (g, activation, z, epsilon) if found else None
 
 
 def _operands(node: Any, target: Any, count: int = 2) -> tuple[Any, ...]:
@@ -73,6 +73,6 @@ def _is_relu_of(activation: Any, z: Any, values: dict[str, fx.Node]) -> bool:
 
 def _forward_value(node: Any, values: dict[str, fx.Node]) -> fx.Node | None:
     """The forward value that a placeholder, perhaps in another precision, stands for."""
-    while isinstance(node, fx.Node) and node.target in CASTS:
+    while isinstance(node, fx.Node) and traits(node.target).casts:
         node = arguments(node)[0]
     return values.get(node.meta.get("promise", "")) if isinstance(node, fx.Node) else None

@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
-from torch.fx.passes.infra.pass_base import PassResult
 from torch.nn import functional
 
-from lrp_compiler.passes.graph.inline import write_out
-from lrp_compiler.passes.graph.tools import arguments
+from lrp_compiler.passes.graph import Result, arguments, write_out
+from lrp_compiler.rules import bind, per_dim
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -30,20 +29,25 @@ LARGEST = 9
 """Elements of a window: the work grows with their number."""
 
 
-def route_windows(module: fx.GraphModule) -> PassResult:
+def route_windows(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in module.graph.find_nodes(op="call_function", target=aten.scatter_add.default):
-        found = _matched(node)
-        if found is not None:
-            x, relevance, size = found
+        pool = _pool_behind(node)
+        if pool is None:
+            continue
+        size, reason = _window(pool)
+        if reason:
+            declined.append((node.name, reason))
+        else:
+            x, relevance = arguments(pool)[0], arguments(node)[3]
             node.args, node.kwargs = (x, relevance), {}
             write_out(node, lambda x, r, size=size: routed(x, r, size))
             changed = True
     if changed:
         module.graph.eliminate_dead_code()
         module.recompile()
-    return PassResult(module, changed)
+    return Result(module, changed, declined)
 
 
 def routed(x: Tensor, relevance: Tensor, size: int) -> Tensor:
@@ -81,30 +85,35 @@ def routed(x: Tensor, relevance: Tensor, size: int) -> Tensor:
     return torch.stack(rows, -2).reshape(*x.shape[:-2], height * width)
 
 
-def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:
-    """x, R and the window's size of `scatter_add(flatten(0), -1, flatten(indices), flatten(R))`."""
-    into, dim, index, source = arguments(node)
+def _pool_behind(node: fx.Node) -> fx.Node | None:
+    """The pool of `scatter_add(flatten(0), -1, flatten(indices of the pool), flatten(R))`."""
+    into, dim, index, _ = arguments(node)
     zeros, winners = _behind(into, aten.flatten.using_ints), _behind(index, aten.flatten.using_ints)
     pool = _behind(winners, operator.getitem)
     if dim != -1 or _behind(zeros, aten.zeros_like.default) is None or pool is None:
         return None
-    if pool.target is not aten.max_pool2d_with_indices.default or arguments(winners)[1] != 1:
-        return None
-    given = arguments(pool)
-    x, kernel, stride, padding, dilation, _ = (*given, *DEFAULTS[len(given) :])
-    size = kernel[0]
-    disjoint = list(kernel) == [size, size] and list(stride or kernel) == list(kernel)
-    plain = not any(_pair(padding)) and _pair(dilation) == [1, 1] and size * size <= LARGEST
-    covered = all(statically_known_true(length % size == 0) for length in x.meta["val"].shape[-2:])
-    return (x, source, size) if disjoint and plain and covered and x.meta["val"].dim() in (3, 4) else None
+    routed = pool.target is aten.max_pool2d_with_indices.default and arguments(winners)[1] == 1
+    return pool if routed else None
 
 
-DEFAULTS: list[Any] = [None, None, [], 0, 1, False]
-"""x, kernel, stride, padding, dilation and ceil mode of a max pool."""
-
-
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
+def _window(pool: fx.Node) -> tuple[int, str]:
+    """Size of the pool's windows, and what is wrong with them, if anything is."""
+    given = bind(pool.target, pool.args, pool.kwargs)
+    kernel, padding, dilation = (per_dim(given[name], 2) for name in ("kernel_size", "padding", "dilation"))
+    stride = per_dim(given["stride"] or kernel, 2)
+    size, shape = kernel[0], given["self"].meta["val"].shape
+    problems = {
+        "its windows are no squares": kernel != [size, size],
+        "its windows overlap, or leave something out": stride != kernel,
+        "it is padded": any(padding),
+        "it is dilated": dilation != [1, 1],
+        f"its windows have more than {LARGEST} elements": size * size > LARGEST,
+        "the size of the map is not known to be a multiple of the windows'": not all(
+            statically_known_true(length % size == 0) for length in shape[-2:]
+        ),
+        "it is neither of one map nor of a batch": len(shape) not in (3, 4),
+    }
+    return size, next((problem for problem, there in problems.items() if there), "")
 
 
 def _behind(node: Any, target: Any) -> Any:

@@ -8,33 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.tools import arguments, hint, is_tensor
+from lrp_compiler.passes.graph import arguments, is_tensor
+from lrp_compiler.rules import traits
+from lrp_compiler.torch_private import hint
 
 from .planner import Value
 
-aten = torch.ops.aten
-
-FREE = {
-    aten.reshape.default,
-    aten.view.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.t.default,
-    aten.expand.default,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten._to_copy.default,
-    aten.to.dtype,
-}
-"""Views and casts."""
 TRANSCENDENTAL = 8.0
 """Elementary operations for one element of a softmax, a normalisation or a pool."""
 
@@ -80,7 +59,7 @@ def _value(node: fx.Node, sources: tuple[int, ...], known: Sequence[Value]) -> V
         cost(node),
         sources,
         given=constant,
-        free=node.target in FREE,
+        free=traits(node.target).free,
         cheap=torch.Tag.pointwise in tags,
     )
 
@@ -92,14 +71,14 @@ def _reaches_input(node: fx.Node) -> bool:
 def nbytes(node: fx.Node) -> int:
     """Bytes of the node's value, at the example's sizes."""
     value = node.meta["val"]
-    return _numel(value) * value.element_size()
+    return _numel(value) * int(value.element_size())
 
 
 def cost(node: fx.Node) -> float:
     """Elementary operations that the node takes, at the example's sizes."""
     value = node.meta["val"]
     size = float(_numel(value))
-    if node.target in FREE:
+    if traits(node.target).free:
         return 0.0
     name = getattr(node.target, "_opname", "")
     args = arguments(node)

@@ -9,15 +9,14 @@ add (ε → 0) asks for nothing       its operands: elided, where the strict pol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import fx
 
 from lrp_compiler.base.tables import as_html, as_text
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import is_tensor, module_path
+from lrp_compiler.passes.graph import assignment, is_tensor, module_path
 
 from .ledger import Ledger, nbytes
 from .planner import Decision
@@ -79,7 +78,7 @@ class Plan:
         strict: operations on the way of relevance at which the paper's strict policy promises.
     """
 
-    promises: list[Promise]
+    promises: list[Promise] = field(default_factory=list)
     budget: float = 1.0
     promised_bytes: int = 0
     kept_bytes: int = 0

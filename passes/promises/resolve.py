@@ -14,8 +14,20 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.notes import WAIT
-from lrp_compiler.passes.graph.tools import attribute, call, is_tensor, keep_tensor, module_path, note_of
+from lrp_compiler.passes.graph import (
+    REBUILT,
+    SEEDED,
+    WAIT,
+    Origin,
+    Sizes,
+    attribute,
+    call,
+    is_tensor,
+    keep_tensor,
+    module_path,
+    set_origin,
+)
+from lrp_compiler.torch_private import expression
 
 from .ledger import Ledger, nbytes
 from .planner import Decision
@@ -62,11 +74,10 @@ class _Splice:
         self.handed: dict[int, fx.Node] = {}
         self.delayed: dict[tuple[int, int], fx.Node] = {}
         self.late: set[fx.Node] = set()  # rebuilt nodes that wait for relevance
-        self.sizes: dict[Any, tuple[fx.Node, int]] = {}
-        self.size_nodes: dict[Any, fx.Node] = {}
+        self.sizes = Sizes(self.graph)
         # Sizes that the forward graph calculates (a product of two, say).
         self.calculated = {
-            node.meta["val"].node.expr: index
+            expression(node.meta["val"]): index
             for index, node in reversed(list(enumerate(ledger.nodes)))
             if isinstance(node.meta.get("val"), torch.SymInt)
         }
@@ -92,7 +103,9 @@ class _Splice:
             if "promise" not in node.meta:
                 self.copies[node] = self.graph.placeholder(node.name)
                 self.copies[node].meta.update(node.meta)
-                self._remember_sizes(self.copies[node])
+                self.sizes.add_dims(self.copies[node])
+                if SEEDED in node.meta:
+                    self.carries.add(node)
         for node in self.relevance.graph.nodes:
             if node.op == "get_attr":
                 tensor = attribute(self.relevance, str(node.target))
@@ -111,12 +124,7 @@ class _Splice:
         node = self.handed[index] = self.graph.placeholder(original.name)
         node.meta.update(original.meta)
         node.meta["promise"] = original.name
-        self._remember_sizes(node)
-
-    def _remember_sizes(self, node: fx.Node) -> None:
-        for dim, size in enumerate(node.meta["val"].shape if is_tensor(node) else ()):
-            if isinstance(size, torch.SymInt):
-                self.sizes.setdefault(size.node.expr, (node, dim))
+        self.sizes.add_dims(node)
 
     def _copy(self, node: fx.Node, promised: dict[fx.Node, int]) -> None:
         value = node.meta.get("val")
@@ -127,25 +135,19 @@ class _Splice:
             if source in promised and source not in self.copies:
                 self.copies[source] = self._value(promised[source])
         new = self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
-        note = note_of(node)
-        if note.get("rule") == "seed" or any(source in self.carries for source in node.all_input_nodes):
+        if SEEDED in node.meta or not self.carries.isdisjoint(node.all_input_nodes):
             self.carries.add(node)
             if is_tensor(new) and new.meta["val"].is_floating_point():
                 self.arrived = new
 
     def _is_known(self, value: Any) -> bool:
-        return isinstance(value, torch.SymInt) and (value.node.expr in self.sizes or value.node.expr in self.calculated)
+        return value in self.sizes or (isinstance(value, torch.SymInt) and expression(value) in self.calculated)
 
     def _size(self, value: torch.SymInt) -> fx.Node:
         """The symbolic size: read off whatever is at hand, or calculated as the forward graph does."""
-        expression = value.node.expr
-        if expression not in self.sizes and expression not in self.size_nodes:
-            self.size_nodes[expression] = self._value(self.calculated[expression])
-        elif expression not in self.size_nodes:
-            source, dim = self.sizes[expression]
-            node = self.size_nodes[expression] = self.graph.call_function(aten.sym_size.int, (source, dim))
-            node.meta["val"] = value
-        return self.size_nodes[expression]
+        if value not in self.sizes:
+            self.sizes.add(self._value(self.calculated[expression(value)]))
+        return self.sizes.read(value)
 
     def _value(self, index: int) -> fx.Node:
         """The promised value: handed over, or rebuilt together with what leads to it."""
@@ -158,7 +160,7 @@ class _Splice:
                 continue
             chain.add(current)
             value = self.ledger.nodes[current].meta.get("val")
-            if not (isinstance(value, torch.SymInt) and value.node.expr in self.sizes):
+            if value not in self.sizes:
                 stack.extend(self.ledger.values[current].sources)
         for current in sorted(chain):
             self.rebuilt[current] = self._rebuild(current)
@@ -167,7 +169,7 @@ class _Splice:
     def _rebuild(self, index: int) -> fx.Node:
         original = self.ledger.nodes[index]
         value = original.meta.get("val")
-        if isinstance(value, torch.SymInt) and value.node.expr in self.sizes:
+        if isinstance(value, torch.SymInt) and value in self.sizes:
             return self._size(value)
         sources = self.ledger.values[index].sources
         ready = {source: self.rebuilt[source] if source in self.rebuilt else self.handed[source] for source in sources}
@@ -176,8 +178,7 @@ class _Splice:
         node = self.graph.node_copy(original, lambda source: ready[self.ledger.index[source]])
         if not self.late.isdisjoint(ready.values()):
             self.late.add(node)
-        note = {"explains": original.name, "module": module_path(original), "rule": "rebuilt"}
-        node.meta["custom"] = {"lrp": note}
+        set_origin(node, Origin("relevance", original.name, module_path(original), REBUILT))
         return node
 
     def _hold_back(self, index: int, ready: dict[int, fx.Node]) -> None:
@@ -198,7 +199,7 @@ class _Splice:
 
         def made(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
             new = call(self.graph, target, *args, **kwargs)
-            new.meta["custom"] = {"lrp": {"explains": node.name, "module": "", "rule": WAIT}}
+            set_origin(new, Origin("relevance", node.name, "", WAIT))
             return new
 
         first = made(aten.slice.Tensor, made(aten.reshape.default, self.arrived, [-1]), 0, 0, 1)

@@ -16,8 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lrp_compiler.passes.forward.target import Pick, Target
+from lrp_compiler.passes.forward import Pick, Target
 from lrp_compiler.rules import Relevance, total, unit
+from lrp_compiler.torch_private import fake_mode_of
 
 SeedMode = Literal["value", "one", "tensor"]
 
@@ -53,7 +54,7 @@ class Seed:
     def placeholder(self, explained: Tensor) -> Tensor:
         """A symbolic value of the run-time input that the seed needs."""
         lead = () if self.target.targets is None else (self.target.targets,)
-        with explained.fake_mode:  # type: ignore[attr-defined]
+        with fake_mode_of(explained):
             if self.mode == "tensor":
                 return explained.new_empty((*lead, *explained.shape))
             return torch.empty((*lead, explained.shape[0]), dtype=torch.int64, device=explained.device)

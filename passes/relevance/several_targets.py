@@ -42,15 +42,21 @@ def over_targets(walk: Callable[[Tensor], dict[str, Tensor]], seeds: Tensor) -> 
     return result
 
 
+def batched(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+    """`function(x, weight, *options)`, with the targets folded into the batch where `vmap` would fix sizes."""
+    apply: Callable[..., Tensor] = _Batched.apply
+    return apply(function, x, weight, *options)
+
+
 class _SymbolicSizes(TorchFunctionMode):
     """Functions that torch batches for fixed sizes only go through `_Batched`; everything else as it is."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in CONVOLUTIONS and not kwargs:
-            return _Batched.apply(function, *args)
+            return batched(function, *args)
         if function is functional.pad and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value"):
-            return _Batched.apply(functional.pad, args[0], None, args[1])
+            return batched(functional.pad, args[0], None, args[1])
         return function(*args, **kwargs)
 
 

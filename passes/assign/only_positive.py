@@ -1,4 +1,4 @@
-"""γ rules whose branch for negative outputs no relevance reaches.
+"""Results at which no relevance arrives where they are ≤ 0.
 
     convolution (γ) → relu → max_pool → convolution (γ)        the first one: only z > 0 counts, half of the work
 
@@ -9,23 +9,14 @@ A flat, w² or box rule, a pass, or a seed breaks that.
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import arguments
-
-aten = torch.ops.aten
-
-RELUS = {aten.relu.default, aten.relu6.default}
-CLAMPS = {aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
-"""Of these, those from 0 on."""
-MULTIPLYING = {"epsilon", "z-plus", "alpha-beta", "gamma", "gamma-one-sided", "uniform"}
-FAMILIES = {"convolution", "linear", "addition", "average", "sum", "interpolation", "matmul", "shift"}
+from lrp_compiler.passes.graph import assignment
+from lrp_compiler.rules import MULTIPLYING, ONLY_POSITIVE, bind, find, traits
 
 
-def leave_out_negative_branches(module: fx.GraphModule, explained: fx.Node) -> None:
-    """Set `positive_only` on the γ rules where it changes nothing.
+def mark_only_positive(module: fx.GraphModule, explained: fx.Node) -> None:
+    """Write down `ONLY_POSITIVE`.
 
     Args:
         module: the forward graph, rules assigned.
@@ -37,24 +28,24 @@ def leave_out_negative_branches(module: fx.GraphModule, explained: fx.Node) -> N
             proportional.add(node)
     for node in module.graph.nodes:
         given = assignment(node)
-        if given is None or given.rule != "gamma" or node is explained:
+        if given is None or not given.rule or node is explained:
             continue
         users = [user for user in node.users if assignment(user) is not None]
-        if users and all(_is_relu(user) and user in proportional for user in users):
-            given.options = {**given.options, "positive_only": True}
+        given.know(ONLY_POSITIVE, bool(users) and all(_rectifies(user) and user in proportional for user in users))
 
 
-def _is_relu(node: fx.Node) -> bool:
+def _rectifies(node: fx.Node) -> bool:
     """Whether the node's value is 0 wherever its operand is ≤ 0, and nowhere less."""
-    low = arguments(node)[1:2]
-    return node.target in RELUS or (node.target in CLAMPS and low == (0,))
+    asked = traits(node.target).rectifies
+    return asked is not None and asked(bind(node.target, node.args, node.kwargs))
 
 
 def _keeps(user: fx.Node, proportional: set[fx.Node]) -> bool:
     """Whether what this consumer passes back to its operands is 0 where they are."""
     given = assignment(user)
     assert given is not None
-    if given.rule in MULTIPLYING and given.kind in FAMILIES:
+    operator = find(given.op(user))
+    if operator is not None and (operator.family, given.rule) in MULTIPLYING:
         return True
-    passes = given.rule == "route" or (given.rule == "identity" and _is_relu(user))
+    passes = given.rule == "route" or (given.rule == "identity" and _rectifies(user))
     return passes and user in proportional

@@ -1,0 +1,59 @@
+"""The facts about every node, in order: a new analysis is a file of its own and an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import fx
+
+from lrp_compiler.passes.graph import assignment
+from lrp_compiler.rules import NONNEGATIVE, Fact
+from lrp_compiler.rules.composite import Composite
+
+from .activity import mark_active
+from .assign_rules import fixed_values
+from .borders import mark_borders
+from .collapse_modules import collapse_modules
+from .find_gates import find_gates
+from .freeze_statistics import statistics
+from .fuse_functions import fuse_functions
+from .signs import mark_nonnegative
+from .wanted_values import parameters_of
+
+ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (mark_nonnegative, find_gates, mark_borders)
+"""Each writes down one fact of every node that relevance passes, and may read those before it."""
+FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE,)
+"""Facts that make rules fast, not right: with `optimise=False` they are forgotten."""
+
+
+def analyse(
+    forward: fx.GraphModule,
+    inputs: Sequence[str],
+    composite: Composite,
+    wrt: Sequence[str] | None = None,
+    optimise: bool = True,
+) -> None:
+    """Annotate the forward graph: where relevance flows, what is frozen, which regions are one function, facts.
+
+    Args:
+        forward: the forward graph.
+        inputs: names of the placeholders that may carry relevance.
+        composite: says which modules are explained as a whole, and whether primitives stay by themselves.
+        wrt: the values whose relevance is asked for; parameters among them take part.
+        optimise: whether rules are told what only makes them faster.
+    """
+    frozen = () if composite.primitives else statistics(forward)
+    mark_active(forward, inputs, frozen)
+    fixed = fixed_values(forward, composite)
+    mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed)
+    collapse_modules(forward, composite)
+    if not composite.primitives:
+        fuse_functions(forward)
+    for find_out in ANALYSES:
+        find_out(forward)
+    if not optimise:
+        for node in forward.graph.nodes:
+            if (given := assignment(node)) is not None:
+                for fact in FOR_SPEED:
+                    given.know(fact, fact.default)

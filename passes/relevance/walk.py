@@ -1,0 +1,150 @@
+"""The walk: the whole of LRP in one loop, from the seed back to the inputs, one rule a node.
+
+It runs on whatever tensors `fetch` hands it: real ones (the audit, the tests), or symbolic ones, when `emit.py` traces
+it into the relevance graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.base.errors import CompositeError
+from lrp_compiler.passes.graph import assignment, module_path
+from lrp_compiler.rules import Relevance, RuleError, propagate, total
+from lrp_compiler.torch_private import annotate
+
+Fetch = Callable[[fx.Node], Tensor]
+Absorb = Callable[[fx.Node, str, Tensor], None]
+Observe = Callable[[fx.Node, Relevance], None]
+PassOn = Callable[[fx.Node, fx.Node, Relevance], None]
+Asked = Callable[[fx.Node, fx.Node], None]
+
+MADE_BY = "lrp"
+"""Under this key of `meta["custom"]` nodes that are traced remember who made them: `emit.py` makes `Origin`s of it."""
+
+
+def made_by(value: fx.Node, rule: str, module: str = "") -> contextlib.AbstractContextManager[None]:
+    """What is traced in this block explains `value`, which was traced in `module`, by `rule`."""
+    return annotate({MADE_BY: {"value": value.name, "module": module, "rule": rule}})
+
+
+class Accumulator:
+    """Relevance of the tensors that the walk has reached, summed over their consumers.
+
+    Like forms are added as they are; unlike ones meet in total form, the only one that every relevance has.
+    """
+
+    def __init__(self, fetch: Fetch, asked: Asked) -> None:
+        self._fetch = fetch
+        self._asked = asked
+        self._parts: defaultdict[fx.Node, dict[str, Relevance]] = defaultdict(dict)
+
+    def add(self, node: fx.Node, relevance: Relevance) -> None:
+        """Add what one consumer passes on."""
+        parts = self._parts[node]
+        known = parts.get(relevance.form)
+        together = relevance if known is None else Relevance(known.tensor + relevance.tensor, relevance.form)
+        parts[relevance.form] = together
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node in self._parts
+
+    def take(self, node: fx.Node) -> Relevance:
+        """All relevance of the node's value."""
+        parts = self._parts.pop(node)
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        return total(parts["total"].tensor + self.total(node, parts["unit"]))
+
+    def total(self, node: fx.Node, relevance: Relevance) -> Tensor:
+        """`R` of the node's value."""
+
+        def value() -> Tensor:
+            self._asked(node, node)
+            return self._fetch(node)
+
+        return relevance.total_of(value)
+
+
+def propagate_relevance(
+    forward: fx.GraphModule,
+    seeds: Mapping[fx.Node, Relevance],
+    fetch: Fetch,
+    *,
+    asked: Asked = lambda origin, value: None,
+    absorb: Absorb | None = None,
+    observe: Observe | None = None,
+    pass_on: PassOn | None = None,
+    parameters: bool = False,
+) -> dict[fx.Node, Relevance]:
+    """Relevance of the forward graph's inputs, in reverse order of the nodes.
+
+    Args:
+        forward: the assigned forward graph.
+        seeds: relevance put on nodes from outside.
+        fetch: node → its forward value.
+        asked: told (origin, value) whenever a rule asks for a forward value: a promise.
+        absorb: told (node, cause, share) what leaves the flow, when the books are kept.
+        observe: told the relevance of every node that the walk reaches.
+        pass_on: told (node, operand, share) what a rule hands to each operand.
+        parameters: whether rules also tell the shares of the parameters that are asked for. What they get is no flow
+            of its own: a weight's is the same messages as its input's, a bias's is what it absorbs.
+
+    Returns:
+        Relevance by placeholder, and by weight where `parameters` says so.
+
+    Raises:
+        CompositeError: a rule does not fit an operation.
+    """
+    reached = Accumulator(fetch, asked)
+    for node, relevance in seeds.items():
+        reached.add(node, relevance)
+    arrived: dict[fx.Node, Relevance] = {}
+    for node in reversed(forward.graph.nodes):
+        if node not in reached:
+            continue
+        given = assignment(node)
+        with made_by(node, given.rule if given else "input", module_path(node)):
+            relevance = reached.take(node)
+            if observe is not None:
+                observe(node, relevance)
+            if given is None:
+                if node.op in ("placeholder", "get_attr"):
+                    arrived[node] = relevance
+                continue
+            keep = None if absorb is None else partial(absorb, node)
+            op = given.op(node, fetch, keep, partial(asked, node), given.wanted if parameters else ())
+            try:
+                flow = propagate(op, relevance, given.rule, **given.options)
+            except RuleError as error:
+                raise CompositeError(f"{error} ({node.name} in {module_path(node) or 'the model itself'}).") from error
+            for name, share in flow.items():
+                if share is None:
+                    continue
+                operand = given.operand(name)
+                share = _in_dtype_of(fetch(operand), share)
+                reached.add(operand, share)
+                if pass_on is not None:
+                    pass_on(node, operand, share)
+    return arrived
+
+
+def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
+    """A share in its tensor's own precision: ops that promote hand relevance back in the wider one."""
+    if not value.is_floating_point() or share.tensor.dtype == value.dtype:
+        return share
+    return share.map(lambda tensor: tensor.to(value.dtype))
+
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def wide(value: Tensor) -> Tensor:
+    """The value as the rules see it: half precision is read as float32, in which relevance is summed and divided."""
+    return value.to(torch.float32) if value.dtype in HALF else value
