@@ -12,19 +12,18 @@ Names are resolved when they are first used, so that `lrp_compiler.runtime` can 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lrp_compiler.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lrp_compiler.check.coverage_report import coverage
+    from lrp_compiler.compiler import compile
+    from lrp_compiler.explainer import Explainer, load
+    from lrp_compiler.passes.forward import Target
+    from lrp_compiler.rules import Op, Relevance, rule, total, unit
+    from lrp_compiler.rules import composite as composites
     from lrp_compiler.rules.composite import Composite, Entry
     from lrp_compiler.tuning.tune import tune
     from lrp_compiler.tuning.tuned import Tuned
-
-    from .compiler import compile
-    from .explainer import Explainer, load
-    from .passes import Target
-    from .rules import Op, Relevance, rule, total, unit
-    from .rules import composite as composites
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Composite": "lrp_compiler.rules.composite",
@@ -32,7 +31,7 @@ _HOMES = {
     "Explainer": "lrp_compiler.explainer",
     "Op": "lrp_compiler.rules",
     "Relevance": "lrp_compiler.rules",
-    "Target": "lrp_compiler.passes",
+    "Target": "lrp_compiler.passes.forward",
     "Tuned": "lrp_compiler.tuning.tuned",
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lrp_compiler import commands
-from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.formats import ending_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -363,10 +364,11 @@ def _add_page_options(command: argparse.ArgumentParser) -> None:
 
 
 def _explainer_path(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".onnx", ".pt2"):
-        raise argparse.ArgumentTypeError(f"{text} must end in .onnx or .pt2")
-    return path
+    try:
+        ending_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+    return Path(text)
 
 
 def _target_mode(text: str) -> Any:

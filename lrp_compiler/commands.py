@@ -13,6 +13,7 @@ import numpy as np
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.files import atomic_path, check_destination
 from lrp_compiler.base.progress import stages
+from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
 
 
 def compile_command(arguments: argparse.Namespace) -> None:
@@ -23,12 +24,8 @@ def compile_command(arguments: argparse.Namespace) -> None:
         explainer = _compiled(arguments, progress)
         if progress is not None:
             progress("write")
-        if arguments.output.suffix == ".onnx":
-            explainer.to_onnx(arguments.output, opset=arguments.opset, dtype=arguments.dtype, profile=arguments.profile)
-        elif arguments.output.name.endswith(".aoti.pt2"):
-            explainer.to_aoti(arguments.output)
-        else:
-            explainer.save(arguments.output)
+        options = {name: getattr(arguments, name) for name in OUTPUTS[ending_of(arguments.output)].options}
+        writer_of(arguments.output)(explainer.artefact, arguments.output, **options)
     _report(arguments, {"path": str(arguments.output)}, f"wrote {arguments.output}")
 
 
@@ -39,7 +36,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None:
             kwargs[name] = value if isinstance(value, int) else _load_array(value)
-    explain = _explain_in_torch if arguments.explainer.suffix == ".pt2" else _explain_in_onnxruntime
+    explain = _explain_in_torch if runtime_of(arguments.explainer) == "torch" else _explain_in_onnxruntime
     with atomic_path(arguments.output) as temporary:
         arrays = explain(arguments, args, kwargs)
         # Through an open file, because savez appends .npz to a name that ends otherwise.
@@ -70,7 +67,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     drawn = [path for path in (arguments.html, arguments.model_explorer) if path is not None]
     for path in drawn:
         check_destination(path)
-    if drawn and arguments.model.suffix == ".onnx":
+    if drawn and runtime_of(arguments.model) == "onnxruntime":
         raise InputError(
             "An .onnx file lacks the forward graph and the rules' formulas: inspect the explainer's .lrp.pt2 file, or "
             "open this one in Netron, where every node shows its notes."
@@ -97,7 +94,7 @@ def _draw(arguments: argparse.Namespace, explainer: Any) -> list[Path]:
     """Write what `--html` and `--model-explorer` ask for."""
     arrays, named = _load_inputs(arguments.input)
     args, kwargs = [_tensor(array) for array in arrays], _tensors(named)
-    takes = {entry["name"] for entry in explainer.metadata["seed_inputs"]}
+    takes = {spec.name for spec in explainer.about.seed_inputs}
     if arguments.input and "target" in takes and isinstance(arguments.target, int):
         kwargs["target"] = arguments.target
     files: list[Path] = []

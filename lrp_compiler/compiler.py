@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.capture.capture import Capture, Model, capture
-from lrp_compiler.passes.forward.select_explained import POSITION
-from lrp_compiler.passes.forward.target import Explained, Pick
+from lrp_compiler.capture import Model, capture
+from lrp_compiler.explainer import Explainer
+from lrp_compiler.passes import Options, Watch, compile_graphs
+from lrp_compiler.passes.forward import POSITION, Captured, Explained, Pick
+from lrp_compiler.passes.relevance import Seed
 from lrp_compiler.rules.composite import COMPOSITES, Composite
-
-from .explainer import Explainer
-from .passes import Dump, Seed, compile_graphs
 
 
 @rare_collection()
@@ -89,23 +89,24 @@ def compile(
     if clash:
         raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
     output = choose_output(captured, start.target.output)
+    options = Options(
+        rules,
+        start,
+        output=output,
+        function=function,
+        wrt=None if wrt is None else _names(wrt),
+        observe=_names(observe),
+        memory_budget=memory_budget,
+        optimise=optimise,
+    )
+    watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
     with quiet():
-        compiled = compile_graphs(
-            captured.program,
-            rules,
-            start,
-            inputs=captured.inputs,
-            output=output,
-            output_name=captured.outputs[output],
-            function=function,
-            wrt=[wrt] if isinstance(wrt, str) else wrt,
-            observe=[observe] if isinstance(observe, str) else observe,
-            memory_budget=memory_budget,
-            optimise=optimise,
-            dump=Dump(dump or os.environ.get("LRP_COMPILER_DUMP")),
-            progress=report,
-        )
-    return Explainer.of(captured, compiled, rules, start, function is not None)
+        compiled = compile_graphs(captured, options, watch)
+    return Explainer(artefact_of(captured, compiled, options))
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | None = None) -> Composite:
@@ -131,7 +132,7 @@ def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | N
     return factory(**given)
 
 
-def choose_output(captured: Capture, wanted: str | int | None = None) -> int:
+def choose_output(captured: Captured, wanted: str | int | None = None) -> int:
     """Position of the output that is explained: the one wanted, else `logits`, else the only or first float tensor.
 
     Raises:

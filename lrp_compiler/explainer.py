@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,40 +10,33 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
-import lrp_compiler
-from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.artefact import Artefact
+from lrp_compiler.artefact.observing import observed
+from lrp_compiler.artefact.shapes import tensor_specs
+from lrp_compiler.artefact.storage import read_explainer, write_explainer
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, TOLERANCE, read_metadata
-from lrp_compiler.base.quiet import quiet
-from lrp_compiler.base.run import FUNCTION, Run
+from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.run import Run
 from lrp_compiler.base.tables import as_html
 from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
-from lrp_compiler.capture.capture import Capture
-from lrp_compiler.capture.safe_load import check_structure, load_exported
-from lrp_compiler.export.aoti import export_aoti
-from lrp_compiler.export.onnx import Profile, Weights, export_onnx, write_onnx
-from lrp_compiler.passes.forward.select_explained import EXPLAINED, POSITION
-from lrp_compiler.passes.graph.tools import outputs
-from lrp_compiler.passes.joint.lift import lift
-from lrp_compiler.passes.joint.move import move
-from lrp_compiler.passes.joint.persist import annotate_for_file, restore_forward
-from lrp_compiler.passes.joint.split import split
-from lrp_compiler.passes.promises.plan import Plan
-from lrp_compiler.rules.composite import Composite
-from lrp_compiler.views.audit import Audit, Precision, audit
+from lrp_compiler.explanation import Explanation
+from lrp_compiler.export import aoti, onnx
+from lrp_compiler.export.onnx import Profile, Weights
+from lrp_compiler.formats import runtime_of
+from lrp_compiler.passes.forward import POSITION
+from lrp_compiler.passes.graph import outputs
+from lrp_compiler.passes.joint import lift, move, split
+from lrp_compiler.passes.promises import Plan
+from lrp_compiler.torch_private import pytree
+from lrp_compiler.views.audit import Precision, audit
+from lrp_compiler.views.books import Audit
 from lrp_compiler.views.difference import Difference, diff
 from lrp_compiler.views.graph_data import GraphData, graph_data
 from lrp_compiler.views.listing import Listing, show, summary_table
 from lrp_compiler.views.model_explorer import write_model_explorer
 from lrp_compiler.views.viewer import write_viewer
-
-from .explanation import Explanation
-from .observing import observed, relevance_entries
-from .passes import Compiled, Seed, Target
-from .provenance import example_sizes, rules_used, source_hash
-from .shapes import tensor_specs
 
 
 class Explainer:
@@ -54,68 +45,44 @@ class Explainer:
     Made by `lrp.compile` or `lrp.load`.
 
     Attributes:
+        artefact: what was compiled.
         module: the joint graph (`GraphModule`): model inputs, seed inputs → flat outputs, relevance of each input.
         forward: the forward graph, every node annotated with its rule.
         metadata: plain data that goes into every file: composite, target, seed, inputs, outputs, versions.
     """
 
-    def __init__(self, module: fx.GraphModule, forward: fx.GraphModule, metadata: dict[str, Any]) -> None:
-        self.module = module
-        self.forward = forward
-        self.metadata = metadata
-        self._program: torch.export.ExportedProgram | None = None
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
 
-    @classmethod
-    def of(
-        cls, captured: Capture, compiled: Compiled, composite: Composite, seed: Seed, function: bool = False
-    ) -> Explainer:
-        """The explainer of what the passes made; `function`: a function of the outputs is explained."""
-        placeholders = compiled.joint.graph.find_nodes(op="placeholder")
-        flat = outputs(compiled.joint)
-        names = list(captured.inputs.values())
-        own = len(captured.outputs)
-        # What follows the model's own inputs was added for the target and the seed.
-        extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
-        specs = tensor_specs(placeholders, [*names, *extra])
-        symbols = specs.symbols
-        metadata = {
-            "schema": SCHEMA,
-            "composite": composite.to_dict(),
-            "target": FUNCTION if function else seed.target.label,
-            "explains": seed.target.to_dict(),
-            "seed": seed.mode,
-            "classes": _static(compiled.explained.meta["val"].shape[-1]),
-            "inputs": [spec.to_dict() for spec in specs.tensors[: len(names)]],
-            "seed_inputs": [spec.to_dict() for spec in specs.tensors[len(names) :]],
-            "outputs": [spec.to_dict() for spec in tensor_specs(flat[:own], captured.outputs, symbols).tensors],
-            "relevance": relevance_entries(compiled.wanted, flat[own:], symbols),
-            "arguments": captured.arguments,
-            "constants": captured.constants,
-            "explained": compiled.output,
-            "plan": compiled.plan.to_dict(),
-            "output_structure": _dump_structure(captured.program.call_spec.out_spec),
-            "source": source_hash(captured.program),
-            "rules": rules_used(compiled.forward),
-            "sizes": example_sizes(symbols, placeholders),
-            "tolerance": TOLERANCE,
-            "versions": {
-                "lrp_compiler": lrp_compiler.__version__,
-                "torch": torch.__version__.split("+")[0],
-                "python": platform.python_version(),
-            },
-        }
-        annotate_for_file(compiled.forward, compiled.joint, compiled.explained)
-        return cls(compiled.joint, compiled.forward, metadata)
+    @property
+    def module(self) -> fx.GraphModule:
+        """The joint graph."""
+        return self.artefact.module
+
+    @property
+    def forward(self) -> fx.GraphModule:
+        """The forward graph."""
+        return self.artefact.forward
+
+    @property
+    def about(self) -> Metadata:
+        """The metadata, typed."""
+        return self.artefact.about
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata as plain data, a copy."""
+        return self.about.to_dict()
 
     @property
     def inputs(self) -> list[TensorSpec]:
         """The model's inputs: name, shape (symbolic dims by name) and dtype."""
-        return [TensorSpec.from_dict(entry) for entry in self.metadata["inputs"]]
+        return list(self.about.inputs)
 
     @property
     def plan(self) -> Plan:
         """The promises, and how each is resolved: a table when printed, rows when iterated."""
-        return Plan.from_dict(self.metadata["plan"])
+        return self.artefact.plan
 
     def __call__(
         self,
@@ -140,7 +107,7 @@ class Explainer:
         Raises:
             InputError: inputs, target, position or seed that do not fit; one sentence says what.
         """
-        if several_targets(target, self.metadata["seed_inputs"]):
+        if several_targets(target, self.about.seed_inputs):
             rows = [
                 self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
             ]
@@ -150,8 +117,8 @@ class Explainer:
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
         with torch.no_grad():
             results = self.module(*tensors)
-        own = len(self.metadata["outputs"])
-        names = [entry["input"] for entry in self.metadata["relevance"]]
+        own = len(self.about.outputs)
+        names = [entry.input for entry in self.about.relevance]
         relevance = dict(zip(names, results[own:], strict=True))
         return Explanation(self._structured(results[:own]), relevance, self._run(tensors, results[:own]))
 
@@ -173,12 +140,11 @@ class Explainer:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
-        _ = self._explained
+        _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
-        names = {node.name: entry["name"] for node, entry in zip(placeholders, self.metadata["inputs"], strict=False)}
-        extra = [entry["name"] for entry in self.metadata["seed_inputs"]]
-        given = dict(zip(extra, tensors[len(names) :], strict=True))
-        return audit(self.forward, tensors[: len(placeholders)], self._seed, given, names, precision)
+        names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
+        given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
+        return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 
     def show(self, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
         """The forward graph and the relevance graph, one line a node: text when printed, rows when iterated.
@@ -192,7 +158,7 @@ class Explainer:
         Raises:
             InputError: there is no such module, rule or op.
         """
-        return show(self, only, rule, op)
+        return show(self.artefact, only, rule, op)
 
     def diff(
         self, other: Explainer, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None
@@ -203,7 +169,7 @@ class Explainer:
         Raises:
             InputError: the two explain different models; or there is no such module, rule or op.
         """
-        return diff(self, other, only, rule, op)
+        return diff(self.artefact, other.artefact, only, rule, op)
 
     def observe(self, *patterns: str) -> Explainer:
         """An explainer that also returns the relevance of intermediate values; this one stays as it is.
@@ -220,8 +186,7 @@ class Explainer:
         Raises:
             InputError: a pattern that names nothing, or only what takes no relevance.
         """
-        joint, plan, relevance = observed(self, self._explained, self._seed, patterns)
-        return Explainer(joint, self.forward, {**self.metadata, "relevance": relevance, "plan": plan.to_dict()})
+        return Explainer(observed(self.artefact, patterns))
 
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """The explainer in two: run the forward once, then relevance as often as there are targets or seeds.
@@ -237,11 +202,10 @@ class Explainer:
 
         Both are plain GraphModules; `save_split` writes them as `.pt2` or ONNX.
         """
-        own = len(self.metadata["outputs"])
         inputs = len(self.forward.graph.find_nodes(op="placeholder"))
-        forward, relevance, kept = split(self.module, inputs, own)
-        forward.meta |= {"outputs": [entry["name"] for entry in self.metadata["outputs"]], "kept": kept}
-        relevance.meta |= {"relevance": [entry["input"] for entry in self.metadata["relevance"]]}
+        forward, relevance, kept = split(self.module, inputs, len(self.about.outputs))
+        forward.meta |= {"outputs": [spec.name for spec in self.about.outputs], "kept": kept}
+        relevance.meta |= {"relevance": [entry.input for entry in self.about.relevance]}
         return forward, relevance
 
     def save_split(
@@ -251,13 +215,13 @@ class Explainer:
 
         Names are those of `.meta`: the kept values are outputs of the first file and inputs of the second.
         """
-        own, extra = self.metadata["outputs"], [entry["name"] for entry in self.metadata["seed_inputs"]]
+        extra = [spec.name for spec in self.about.seed_inputs]
         first, second = self.split()
         kept: list[str] = first.meta["kept"]
-        taken = [entry["name"] for entry in self.metadata["inputs"]]
+        taken = [spec.name for spec in self.about.inputs]
         taken += [name for name in extra if name == POSITION]
         given = [f"relevance.{name}" for name in second.meta["relevance"]]
-        results = [entry["name"] for entry in own] + [f"kept.{name}" for name in kept]
+        results = [spec.name for spec in self.about.outputs] + [f"kept.{name}" for name in kept]
         entered = [f"kept.{name}" for name in kept] + [name for name in extra if name != POSITION]
         _write_part(first, taken, results, forward, opset)
         _write_part(second, entered, given, relevance, opset)
@@ -267,8 +231,7 @@ class Explainer:
 
         Sample inputs are zeros, no code is pickled, and the file appears whole or not at all.
         """
-        with atomic_path(path) as temporary:
-            torch.export.save(self.program, temporary, extra_files={METADATA_KEY: json.dumps(self.metadata)})
+        write_explainer(self.artefact, path)
 
     def to_onnx(
         self, path: str | os.PathLike[str], *, opset: int = 20, dtype: Weights = "model", profile: Profile = "fast"
@@ -290,7 +253,7 @@ class Explainer:
             LrpError: the opset is below 18, dtype or profile is unknown, the model calculates in bfloat16, or the
                 exporter has no translation for an op.
         """
-        export_onnx(self.program, self.metadata, path, opset=opset, dtype=dtype, profile=profile)
+        onnx.write_explainer(self.artefact, path, opset=opset, dtype=dtype, profile=profile)
 
     def to_html(
         self,
@@ -334,7 +297,7 @@ class Explainer:
         return write_model_explorer(self._described(args, kwargs), path)
 
     def _described(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GraphData:
-        return graph_data(self, self.audit(*args, **kwargs) if args or kwargs else None)
+        return graph_data(self.artefact, self.audit(*args, **kwargs) if args or kwargs else None)
 
     def to_aoti(self, path: str | os.PathLike[str]) -> None:
         """Compile the explainer into an AOTInductor package, machine code that C++ runs without Python.
@@ -350,14 +313,12 @@ class Explainer:
         Raises:
             LrpError: the path ends otherwise, there is no C++ compiler, or AOTInductor fails.
         """
-        export_aoti(self.program, self.metadata, path)
+        aoti.write_explainer(self.artefact, path)
 
     @property
     def program(self) -> torch.export.ExportedProgram:
         """The joint graph as an ExportedProgram; made when first asked for."""
-        if self._program is None:
-            self._program = lift(self.module)
-        return self._program
+        return self.artefact.program
 
     def to(self, device: torch.device | str) -> Explainer:
         """Move the explainer's weights; returns itself.
@@ -372,34 +333,19 @@ class Explainer:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
-        self.module, self.forward = moved
-        self._program = None
+        self.artefact = self.artefact.moved(*moved)
         return self
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(spec) for spec in self.inputs)
-        explained = ", ".join(entry["input"] for entry in self.metadata["relevance"])
+        explained = ", ".join(entry.input for entry in self.about.relevance)
         return (
-            f"Explainer(({inputs}) → relevance of {explained}; composite {self.metadata['composite']['name']!r}, "
-            f"target {self.metadata['target']!r})"
+            f"Explainer(({inputs}) → relevance of {explained}; composite {self.about.name!r}, "
+            f"target {self.about.target!r})"
         )
 
     def _repr_html_(self) -> str:
-        return as_html(summary_table(self))
-
-    @property
-    def _explained(self) -> fx.Node:
-        """The node that is explained."""
-        for node in self.forward.graph.nodes:
-            if node.meta.get(EXPLAINED):
-                return node
-        raise InputError(
-            "An explainer whose target is a Python function cannot be audited or observed once it was loaded."
-        )
-
-    @property
-    def _seed(self) -> Seed:
-        return Seed(Target.from_dict(self.metadata["explains"]), self.metadata["seed"])
+        return as_html(summary_table(self.artefact))
 
     def _bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
@@ -410,22 +356,22 @@ class Explainer:
         has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
         sizes = check(specs, bound, has_nan=has_nan)
         tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in specs]
-        expected = [TensorSpec.from_dict(entry) for entry in self.metadata["seed_inputs"]]
+        expected = self.about.seed_inputs
         for name, given in extras.items():
-            check_choice(name, given is not None, name in [spec.name for spec in expected], self.metadata["target"])
+            check_choice(name, given is not None, name in [spec.name for spec in expected], self.about.target)
         for spec in expected:
             value = torch.as_tensor(extras[spec.name], device=tensors[0].device)
             if spec.name != "seed" and value.dim() == 0:
                 value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
             check([spec], {spec.name: value}, sizes=sizes)
             if spec.name == "target":
-                check_classes(value, self.metadata["classes"])
+                check_classes(value, self.about.classes)
             tensors.append(value.to(getattr(torch, spec.dtype)))
         return tensors
 
     def _flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The call's tensors: nested ones get dotted names, plain values are compared with what was baked in."""
-        arguments, constants = self.metadata["arguments"], self.metadata["constants"]
+        arguments, constants = self.about.arguments, self.about.constants
         if len(args) > len(arguments):
             return list(args), dict(kwargs)
         flat = {}
@@ -445,23 +391,24 @@ class Explainer:
         return [], flat
 
     def _run(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> Run:
-        entries = ("inputs", "seed_inputs", "outputs")
-        inputs, choices, outputs = ([entry["name"] for entry in self.metadata[key]] for key in entries)
+        about = self.about
+        inputs, choices, outputs = (
+            [spec.name for spec in specs] for specs in (about.inputs, about.seed_inputs, about.outputs)
+        )
         given = dict(zip([*inputs, *choices], tensors, strict=True))
         return Run(
-            self.metadata,
+            about,
             {name: given[name] for name in inputs},
             dict(zip(outputs, results, strict=True)),
             {name: given[name] for name in choices},
         )
 
     def _structured(self, flat: tuple[Any, ...]) -> Any:
-        structure = self.metadata["output_structure"]
         try:
-            return pytree.tree_unflatten(flat, pytree.treespec_loads(structure))
+            return pytree.tree_unflatten(flat, pytree.treespec_loads(self.about.output_structure))
         except Exception:
             # The class of the output (a ModelOutput, say) is not known in this process: names serve as well.
-            return {entry["name"]: value for entry, value in zip(self.metadata["outputs"], flat, strict=True)}
+            return {spec.name: value for spec, value in zip(self.about.outputs, flat, strict=True)}
 
 
 PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
@@ -475,46 +422,17 @@ def load(path: str | os.PathLike[str]) -> Explainer:
         FileNotFoundError: there is no such file.
         FormatError: the file is no explainer, or could run code.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
-    extra = {METADATA_KEY: ""}
-    try:
-        with quiet(output=True):
-            program = load_exported(path, extra)
-    except FormatError:
-        raise
-    except Exception as error:
-        raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
-    metadata = read_metadata(extra[METADATA_KEY] or None, os.fspath(path))
-    check_structure(metadata.get("output_structure"))
-    # A function of the outputs does not travel in files: what it made is gone if nothing else read it.
-    target = None if metadata["target"] == FUNCTION else Target.from_dict(metadata["explains"])
-    taken = len(metadata["inputs"]) + sum(entry["name"] == POSITION for entry in metadata["seed_inputs"])
-    joint, forward = restore_forward(program, taken, len(metadata["outputs"]), metadata["explained"], target)
-    explainer = Explainer(joint, forward, metadata)
-    explainer._program = program
-    return explainer
+    return Explainer(read_explainer(path))
 
 
 def _write_part(
     module: fx.GraphModule, inputs: list[str], results: list[str], path: str | os.PathLike[str], opset: int
 ) -> None:
     program = lift(module)
-    if os.fspath(path).endswith(".onnx"):
-        taken = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs).tensors
-        named = [{"name": name} for name in results]
-        write_onnx(program, [spec.to_dict() for spec in taken], named, path, opset=opset)
+    if runtime_of(path) == "onnxruntime":
+        specs = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs)
+        given = tensor_specs(outputs(module), results, specs.symbols).tensors
+        onnx.write_onnx(program, specs.tensors, given, path, opset=opset)
     else:
         with atomic_path(path) as temporary:
             torch.export.save(program, temporary)
-
-
-def _static(size: Any) -> int | None:
-    return size if isinstance(size, int) else None
-
-
-def _dump_structure(spec: Any) -> str | None:
-    try:
-        return pytree.treespec_dumps(spec)
-    except Exception:
-        return None

@@ -14,53 +14,29 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from lrp_compiler.base.errors import LrpError
-from lrp_compiler.base.run import Explained, Labels, Run, explained, number, to_numpy
+from lrp_compiler.base.results import Array, Results
+from lrp_compiler.base.run import number
 from lrp_compiler.base.validate import dtype_name
 
 if TYPE_CHECKING:
     from lrp_compiler.pictures.figure import Picture
     from lrp_compiler.pictures.tokens import Tokens
 
-Array = TypeVar("Array")
 SHOWN_ROWS = 8
 """How many rows of a batch a notebook shows."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Generic[Array]):
+class Explanation(Results[Array]):
     """What an explainer returns: torch tensors, or numpy arrays where it runs in onnxruntime.
 
     Pictures sum relevance up and draw it; all of them state composite, target, logit and Σ relevance.
 
-    Args:
-        output: the model's own output. From torch in its own structure (flat name → tensor where that class is not at
-            hand), from onnxruntime an array, or name → array if there are several.
-        relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`); with several targets
-            `[targets, …]`.
-        run: what was run, by reference.
+    See `Results` for `output`, `relevance`, `run`, `explained` and `of`.
     """
-
-    output: Any
-    relevance: dict[str, Array]
-    run: Run
-
-    def explained(self, labels: Labels | None = None) -> list[Explained]:
-        """Every explained value, row by row, the several targets of a row side by side.
-
-        Args:
-            labels: the classes' names: a list, a dict by number, or a function of the number.
-        """
-        return explained(self.run, self.relevance, labels)
-
-    def of(self, case: Explained, name: str) -> np.ndarray:
-        """The relevance `name` of one of `explained`: shaped like one row."""
-        values: Any = self.relevance[name]
-        return to_numpy((values if case.number is None else values[case.number])[case.row])
 
     def heatmap(self, image: Any = None, **options: Any) -> Picture:
         """Relevance of pixels: see `lrp_compiler.pictures.heatmap.heatmap`, which takes the same options."""

@@ -28,7 +28,7 @@ import numpy as np
 import onnxruntime
 
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.metadata import METADATA_KEY, read_metadata
+from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.onnx_session import (
     ONNXRUNTIME_ERRORS,
     check_names,
@@ -76,23 +76,19 @@ class OnnxExplainer:
             self._session: onnxruntime.InferenceSession | None = open_session(
                 path_or_bytes, label, providers, session_options
             )
-            self._metadata = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
-            self._inputs, self._outputs = (
-                tuple(map(TensorSpec.from_dict, self._metadata[key])) for key in ("inputs", "outputs")
-            )
-            self._relevance = {entry["input"]: TensorSpec.from_dict(entry) for entry in self._metadata["relevance"]}
-            self._extras = runtime_inputs(self._session, self._inputs, label)
-            check_names(self._session, [*self._outputs, *self._relevance.values()], label)
+            self._about = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
+            self._extras = runtime_inputs(self._session, self._about.inputs, label)
+            check_names(self._session, self._about.returns, label)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The model's inputs, in the order in which a call takes them; without `target`, `position` and `seed`."""
-        return self._inputs
+        return self._about.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The model's outputs; without relevance."""
-        return self._outputs
+        return self._about.outputs
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -101,7 +97,12 @@ class OnnxExplainer:
         `schema`, `composite`, `target` and `seed` (the modes it was compiled for), `classes` (int or None),
         `inputs`, `outputs` and `relevance` (name, shape, dtype each), `versions`.
         """
-        return copy.deepcopy(self._metadata)
+        return copy.deepcopy(self._about.to_dict())
+
+    @property
+    def about(self) -> Metadata:
+        """The same, typed."""
+        return self._about
 
     def __call__(
         self,
@@ -140,17 +141,17 @@ class OnnxExplainer:
         session = self._session
         if session is None:
             raise LrpError("This explainer is closed.")
-        if several_targets(target, [spec.to_dict() for spec in self._extras.values()]):
+        if several_targets(target, list(self._extras.values())):
             options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
             options |= {"batch_size": batch_size, "progress": progress}
             each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
             stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
             run = replace(each[0].run, choices={**each[0].run.choices, "target": np.asarray(target)})
             return Explanation(each[0].output, stacked, run)
-        bound = bind(self._inputs, arrays, named_arrays)
+        bound = bind(self._about.inputs, arrays, named_arrays)
         extras = {"target": target, "seed": seed, "position": position}
         feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
-        specs = [*self._outputs, *self._relevance.values()]
+        specs = self._about.returns
         rows = sizes.get("batch", 1)
         axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
         step = batch_size or rows
@@ -177,9 +178,9 @@ class OnnxExplainer:
 
     def __repr__(self) -> str:
         """What goes in, what comes out, and the modes it was compiled for."""
-        takes = ", ".join(map(str, [*self._inputs, *self._extras.values()]))
-        gives = ", ".join(map(str, [*self._outputs, *self._relevance.values()]))
-        modes = f"target={self._metadata['target']!r}, seed={self._metadata['seed']!r}"
+        takes = ", ".join(map(str, [*self._about.inputs, *self._extras.values()]))
+        gives = ", ".join(map(str, self._about.returns))
+        modes = f"target={self._about.target!r}, seed={self._about.seed!r}"
         return f"OnnxExplainer({takes} -> {gives}; {modes}{', closed' if self._session is None else ''})"
 
     def _feeds(
@@ -187,9 +188,9 @@ class OnnxExplainer:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
         for name, value in extras.items():
-            check_choice(name, value is not None, name in self._extras, self._metadata["target"])
-        arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._inputs}
-        sizes = check(self._inputs, arrays, has_nan=has_nan)
+            check_choice(name, value is not None, name in self._extras, self._about.target)
+        arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
+        sizes = check(self._about.inputs, arrays, has_nan=has_nan)
         for name, spec in self._extras.items():
             array = _to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:
@@ -197,8 +198,8 @@ class OnnxExplainer:
             sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
             arrays[name] = array
         if "target" in self._extras:
-            check_classes(arrays["target"], self._metadata["classes"])
-        specs = [*self._inputs, *self._extras.values()]
+            check_classes(arrays["target"], self._about.classes)
+        specs = [*self._about.inputs, *self._extras.values()]
         return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
 
     def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -211,18 +212,18 @@ class OnnxExplainer:
         whole = [spec for spec in results if spec.shape.count("batch") != 1]
         if whole:
             raise InputError(f"A batch_size cannot be used: the result {whole[0]} is not made row by row.")
-        specs = [*self._inputs, *self._extras.values(), *results]
+        specs = [*self._about.inputs, *self._extras.values(), *results]
         return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
 
     def _explanation(
         self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
     ) -> Explanation[np.ndarray]:
-        output = {spec.name: arrays[spec.name] for spec in self._outputs}
-        relevance = {name: arrays[spec.name] for name, spec in self._relevance.items()}
+        output = {spec.name: arrays[spec.name] for spec in self._about.outputs}
+        relevance = {entry.input: arrays[entry.tensor.name] for entry in self._about.relevance}
         inputs, choices = (
-            {spec.name: feeds[spec.name] for spec in specs} for specs in (self._inputs, self._extras.values())
+            {spec.name: feeds[spec.name] for spec in specs} for specs in (self._about.inputs, self._extras.values())
         )
-        run = Run(self._metadata, inputs, output, choices)
+        run = Run(self._about, inputs, output, choices)
         return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
 
 

@@ -1,33 +1,199 @@
-"""What an explainer's file says about itself: JSON under one key of the ONNX model's metadata. Torch-free.
+"""What an explainer's file says about itself: JSON under one key of the file's metadata. Torch-free.
 
-The writer and the runtime both take the key and the schema's number from here.
+The writer and the runtime both take the key, the schema's number and the fields from here.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import FormatError
+from .validate import TensorSpec
 
 METADATA_KEY = "lrp_compiler"
+FORWARD_KEY = "lrp_compiler.forward"
+"""Of a `.pt2` file: the forward graph with its rules, as JSON."""
 SCHEMA = 1
 TOLERANCE = 1e-3
 """What seed − Σ inputs − Σ absorbed may be in float32, as a share of Σ|R|; in float64 it is rounding alone."""
+FUNCTION = "function"
+"""What the metadata calls a target that is a function of the outputs."""
 
-_SECTIONS = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
+
+@dataclass(frozen=True)
+class RelevanceSpec:
+    """A relevance that the explainer returns.
+
+    Args:
+        tensor: its name in the file (`relevance.x`), shape and dtype.
+        input: of what it is: an input, a parameter, a module's value or a node.
+        node: the node of the forward graph whose relevance it is; "" in files of an earlier release.
+    """
+
+    tensor: TensorSpec
+    input: str
+    node: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a file's metadata."""
+        return {**self.tensor.to_dict(), "input": self.input, "node": self.node}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> RelevanceSpec:
+        """Read `to_dict`'s result; raises `FormatError` if it is none."""
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("input"), str):
+            raise FormatError("The explainer's metadata is damaged: a relevance does not name its input.")
+        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""))
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says about itself.
+
+    Args:
+        composite: as plain data (`Composite.to_dict`).
+        target: what is explained, in short: "argmax", a class number, "index", "function", ….
+        seed: what is put on it: "value", "one" or "tensor".
+        classes: how many there are; None: open.
+        inputs: the model's own.
+        outputs: the model's own, flat.
+        relevance: what else it returns.
+        versions: of lrp_compiler, torch and Python.
+        seed_inputs: what it takes besides at run time: `target`, `position`, `seed`.
+        explains: the target as plain data (`Target.to_dict`).
+        arguments: names of the model's arguments, in order.
+        constants: inputs that are plain values, and were baked in.
+        explained: which of the outputs is explained.
+        plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
+        optimise: whether the same is calculated with fewer operations.
+        output_structure: the model's own structure of its outputs, as torch's pytree writes it.
+        source: SHA-256 of the captured model.
+        rules: rules in use, each with kind, options and the number of nodes.
+        sizes: the example's, of every open size.
+        tolerance: of the books in float32, as a share of Σ|R|.
+        weights: of an ONNX file, how they are stored.
+        profile: of an ONNX file.
+        schema: number of this list of fields.
+    """
+
+    composite: Mapping[str, Any]
+    target: Any
+    seed: str
+    classes: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    relevance: tuple[RelevanceSpec, ...]
+    versions: Mapping[str, Any]
+    seed_inputs: tuple[TensorSpec, ...] = ()
+    explains: Mapping[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    explained: int = 0
+    plan: Mapping[str, Any] | None = None
+    optimise: bool = True
+    output_structure: str | None = None
+    source: str | None = None
+    rules: tuple[Mapping[str, Any], ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
+    weights: str | None = None
+    profile: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def name(self) -> str:
+        """The composite's name."""
+        return str(self.composite.get("name", "without a name"))
+
+    @property
+    def picks(self) -> Any:
+        """The explained classes as plain data: one, or a list."""
+        return self.explains.get("classes", self.target)
+
+    @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """All that it takes, in order."""
+        return (*self.inputs, *self.seed_inputs)
+
+    @property
+    def returns(self) -> tuple[TensorSpec, ...]:
+        """All that it returns, in order."""
+        return (*self.outputs, *(entry.tensor for entry in self.relevance))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, in a file's JSON."""
+        plain: dict[str, Any] = {}
+        for key in (each.name for each in fields(self)):
+            value = getattr(self, key)
+            if key in _SPECS:
+                value = [entry.to_dict() for entry in value]
+            elif isinstance(value, tuple):
+                value = list(value)
+            if value != _LEFT_OUT.get(key, plain):
+                plain[key] = value
+        return plain
+
+    def to_json(self) -> str:
+        """As it stands in a file: the same text for the same content."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def stored(self, weights: str, profile: str) -> Metadata:
+        """Of an ONNX file with such weights."""
+        return replace(self, weights=weights, profile=profile)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Metadata:
+        """The inverse of `to_dict`; raises `FormatError` if a part of it is wrong."""
+        known = {each.name for each in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        for key, read in _SPECS.items():
+            if key in values:
+                values[key] = tuple(map(read, values[key]))
+        for key in ("arguments", "rules"):
+            if key in values:
+                values[key] = tuple(values[key])
+        if values.get("explains") is None:
+            values.pop("explains", None)
+        return cls(**values)
+
+
+_LEFT_OUT = {"weights": None, "profile": None, "optimise": True}
+"""Fields that are not written where they have this value."""
+_SPECS: dict[str, Any] = {
+    "inputs": TensorSpec.from_dict,
+    "outputs": TensorSpec.from_dict,
+    "seed_inputs": TensorSpec.from_dict,
+    "relevance": RelevanceSpec.from_dict,
+}
+_SECTIONS: dict[str, type] = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "seed_inputs": list,
+    "explains": dict,
+    "arguments": list,
+    "constants": dict,
+    "explained": int,
+    "plan": dict,
+    "optimise": bool,
+    "output_structure": str,
+    "source": str,
+    "rules": list,
+    "sizes": dict,
+    "tolerance": (int, float),
+    "weights": str,
+    "profile": str,
+}
 _VALUES = ("target", "seed", "classes")
 
 
-def read_metadata(text: str | None, label: str) -> dict[str, Any]:
+def read_metadata(text: str | None, label: str) -> Metadata:
     """Parse the metadata of one file.
 
     Args:
         text: what stands under `METADATA_KEY`; None if the file has no such key.
         label: how to call the file in a message.
-
-    Returns:
-        `schema`, `composite`, `target`, `seed`, `classes`, `inputs`, `outputs`, `relevance`, `versions`; and of this
-        release `seed_inputs`, `rules` (with how many nodes each explains), `plan`, `source` (SHA-256 of the captured
-        model), `sizes` (the example's, of every open dim), `tolerance`, `weights` and `profile` (of an ONNX file).
 
     Raises:
         FormatError: no metadata, broken JSON, a part that is missing, or a schema newer than `SCHEMA`.
@@ -36,18 +202,17 @@ def read_metadata(text: str | None, label: str) -> dict[str, Any]:
         raise FormatError(f"{label} was not written by lrp_compiler: it has no explainer metadata.")
     damaged = f"The explainer metadata of {label} is damaged"
     try:
-        metadata = json.loads(text)
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise FormatError(f"{damaged}: {error}.") from error
-    schema = metadata.get("schema") if isinstance(metadata, dict) else None
+    schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int) or schema < 1:
         raise FormatError(f"{damaged}: it names no schema.")
     if schema > SCHEMA:
         raise FormatError(f"{label} was written by a newer lrp_compiler (schema {schema}; this one reads {SCHEMA}).")
-    wrong = [key for key, kind in _SECTIONS.items() if not isinstance(metadata.get(key), kind)]
-    wrong += [key for key in _VALUES if key not in metadata]
+    wrong = [key for key, kind in _SECTIONS.items() if not isinstance(data.get(key), kind)]
+    wrong += [key for key in _VALUES if key not in data]
+    wrong += [key for key, kind in _OPTIONAL.items() if data.get(key) is not None and not isinstance(data[key], kind)]
     if wrong:
         raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
-    if not all(isinstance(entry, dict) and "input" in entry for entry in metadata["relevance"]):
-        raise FormatError(f"{damaged}: a relevance does not name its input.")
-    return metadata
+    return Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})

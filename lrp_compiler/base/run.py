@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .metadata import FUNCTION, Metadata
 
 Labels = Sequence[str] | Mapping[int, str] | Callable[[int], str]
 """The classes' names by number."""
 Class = int | tuple[int, int]
 """A class, or a pair: the first minus the second."""
-FUNCTION = "function"
-"""What the metadata calls a target that is a function of the outputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +22,13 @@ class Run:
     """What was run and what came out, by reference: nothing is copied.
 
     Args:
-        metadata: what the explainer's file says about it: composite, target, seed, ….
+        about: what the explainer's file says about it: composite, target, seed, ….
         inputs: the model's own inputs by name.
         outputs: the model's own outputs by name, flat.
         choices: `target`, `position` and `seed`, those that the explainer takes at run time.
     """
 
-    metadata: Mapping[str, Any]
+    about: Metadata
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     choices: Mapping[str, Any]
@@ -37,35 +36,33 @@ class Run:
     @property
     def composite(self) -> str:
         """The composite's name."""
-        return str(self.metadata["composite"].get("name", "without a name"))
+        return self.about.name
 
     @property
     def heading(self) -> str:
         """What holds for every row: `composite epsilon-plus, target argmax`, and the seed unless it is the logit."""
-        seed = self.metadata["seed"]
-        return f"composite {self.composite}, target {self.metadata['target']}" + f", seed {seed}" * (seed != "value")
+        seed = self.about.seed
+        return f"composite {self.composite}, target {self.about.target}" + f", seed {seed}" * (seed != "value")
 
     @property
     def several(self) -> int | None:
         """How many targets relevance has in front of the batch; None: there is no such dim."""
-        details = self.metadata.get("explains") or {}
-        if isinstance(details.get("classes"), list):
-            return len(details["classes"])
+        if isinstance(self.about.picks, list):
+            return len(self.about.picks)
         chosen = self.choices.get("target")
-        return len(chosen) if chosen is not None and len(chosen.shape) == 2 else details.get("count")
+        return len(chosen) if chosen is not None and len(chosen.shape) == 2 else self.about.explains.get("count")
 
     def logits(self) -> np.ndarray | None:
         """The explained output, float64 `[batch, classes]`; None where a function of the outputs is explained."""
-        number = self.metadata.get("explained", 0)
-        if self.metadata["target"] == FUNCTION or not isinstance(number, int) or number >= len(self.outputs):
+        number = self.about.explained
+        if self.about.target == FUNCTION or number >= len(self.outputs):
             return None
         z = to_numpy(list(self.outputs.values())[number]).astype(np.float64)
         if z.ndim <= 2:
             return z.reshape(len(z), -1)
-        details = self.metadata.get("explains") or {}
-        given = details.get("class_dim")
+        given = self.about.explains.get("class_dim")
         z = np.moveaxis(z, (-1 if z.ndim == 3 else 1) if given is None else given, -1)
-        position = details.get("position")
+        position = self.about.explains.get("position")
         if position == "index":
             return z[np.arange(len(z)), to_numpy(self.choices["position"])]
         if position == "last-unpadded":
@@ -79,9 +76,8 @@ class Run:
         None: no class, but a function of the outputs or a seed given at run time.
         """
         z = self.logits()
-        details = self.metadata.get("explains") or {"classes": self.metadata["target"]}
-        picks = details["classes"] if isinstance(details["classes"], list) else [details["classes"]]
-        if z is None or self.metadata["seed"] == "tensor":
+        picks = self.about.picks if isinstance(self.about.picks, list) else [self.about.picks]
+        if z is None or self.about.seed == "tensor":
             rows = len(next(iter(self.outputs.values()))) if z is None else len(z)
             return [[None] * rows for _ in range(self.several or 1)]
         if picks == ["index"]:
@@ -148,7 +144,7 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
 def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     """A class in words, with its number."""
     if target is None:
-        return "as seeded" if run.metadata["seed"] == "tensor" else "a function of the outputs"
+        return "as seeded" if run.about.seed == "tensor" else "a function of the outputs"
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"

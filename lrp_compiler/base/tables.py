@@ -11,11 +11,11 @@ WIDTH_OF_HTML = 240
 """Of what can be scrolled."""
 
 
-def as_text(table: Any) -> str:
-    """The table as text, without colours."""
+def as_text(table: Any, width: int = WIDTH) -> str:
+    """The table as text, without colours, so many columns wide."""
     from rich.console import Console
 
-    console = Console(width=WIDTH, color_system=None)
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip()

@@ -154,14 +154,14 @@ def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
         )
 
 
-def several_targets(target: Any, seed_inputs: Sequence[Mapping[str, Any]]) -> bool:
+def several_targets(target: Any, seed_inputs: Sequence[TensorSpec]) -> bool:
     """Whether `target` is `[targets, batch]` for an explainer that takes one target at a time.
 
     Args:
         target: what the caller gave, or None.
-        seed_inputs: the run-time inputs beyond the model's own, as the metadata describes them.
+        seed_inputs: the run-time inputs beyond the model's own.
     """
-    one = any(entry["name"] == "target" and len(entry["shape"]) == 1 for entry in seed_inputs)
+    one = any(spec.name == "target" and len(spec.shape) == 1 for spec in seed_inputs)
     return one and len(getattr(target, "shape", ())) == RANK_OF_SEVERAL
 
 

@@ -1,1 +1,12 @@
 """Models in: a module, a program or a file becomes one exported program."""
+
+from .capture import Model, capture, load_program
+from .safe_load import check_structure, load_exported
+
+__all__ = [
+    "Model",
+    "capture",
+    "check_structure",
+    "load_exported",
+    "load_program",
+]

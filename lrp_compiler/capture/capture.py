@@ -6,16 +6,18 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
-from torch.utils import _pytree as pytree
 
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
+from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.formats import reader_of
+from lrp_compiler.passes.forward import Captured
+from lrp_compiler.torch_private import pytree
 
 from .safe_load import load_exported
 
@@ -24,34 +26,12 @@ CACHE = "use_cache"
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Capture:
-    """A captured model.
-
-    Args:
-        program: pure ATen, as torch.export gives it.
-        inputs: placeholder name → public name (nested inputs dotted), tensor inputs only, in order.
-        constants: public name → value of the inputs that are plain values (None, True, 3): baked in.
-        outputs: public names of the flat outputs, in order.
-    """
-
-    program: ExportedProgram
-    inputs: dict[str, str]
-    constants: dict[str, Any]
-    outputs: list[str]
-
-    @property
-    def arguments(self) -> list[str]:
-        """Names of the model's arguments, in order."""
-        return argument_names(self.program)
-
-
 def capture(
     model: Model,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
-) -> Capture:
+) -> Captured:
     """Capture `model`; it is not modified, and neither are the example inputs (they are cloned).
 
     Args:
@@ -74,10 +54,10 @@ def capture(
             "An exported program brings its own inputs and shapes: args and dynamic_shapes belong to torch.export."
         )
     else:
-        program = model if isinstance(model, ExportedProgram) else load_program(model)
+        program = model if isinstance(model, ExportedProgram) else reader_of(model)(model)
     _refuse_training(program)
     inputs, constants = input_names(program)
-    return Capture(program, inputs, constants, output_names(program))
+    return Captured(program, inputs, constants, output_names(program), argument_names(program))
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -144,9 +124,8 @@ def _explain(error: Exception) -> str:
 
 
 def _user_frame(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    frames = [line for line in lines if line.startswith('File "') and "site-packages/torch/" not in line]
-    return frames[-1].split(", in ")[0].replace('File "', "").replace('", line ', ":") if frames else ""
+    found = innermost(text, own=True)
+    return "" if found is None or found.is_torchs else found.place
 
 
 def _first_line(error: Exception) -> str:

@@ -20,10 +20,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import fx
 from torch.export import ExportedProgram
-from torch.export.pt2_archive import PT2ArchiveReader
-from torch.export.pt2_archive import constants as layout
 
 from lrp_compiler.base.errors import FormatError
+from lrp_compiler.torch_private import PT2ArchiveReader
+from lrp_compiler.torch_private import archive_layout as layout
 
 MODEL = "model"
 """Name of the one program in a file; torch allows several."""

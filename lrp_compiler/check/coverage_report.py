@@ -9,14 +9,12 @@ from typing import Any
 
 from lrp_compiler.base.errors import UnsupportedNode
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.capture.capture import Model, capture
+from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output
-from lrp_compiler.passes.assign.assign_rules import reachable, uncovered
-from lrp_compiler.passes.forward.select_explained import select_explained
-from lrp_compiler.passes.forward.target import Target
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import outputs
-from lrp_compiler.passes.pipeline import Dump, analyse, explainable_inputs, forward_graph
+from lrp_compiler.passes import Watch, explainable_inputs, forward_graph
+from lrp_compiler.passes.assign import analyse, reachable, uncovered
+from lrp_compiler.passes.forward import Target, select_explained
+from lrp_compiler.passes.graph import assignment, outputs
 from lrp_compiler.rules.composite import Composite
 
 
@@ -85,7 +83,7 @@ def coverage(
     """
     captured = capture(model, args, kwargs, dynamic_shapes)
     with quiet():
-        forward = forward_graph(captured.program, Dump(None), lambda stage: None)
+        forward = forward_graph(captured, Watch())
     output = choose_output(captured)
     final: Any = outputs(forward)[output]
     position = "sum" if final.meta["val"].dim() > SEQUENCE_RANK else None

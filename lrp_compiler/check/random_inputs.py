@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
+
+from lrp_compiler.base.metadata import Metadata
 
 EXTRAS = ("target", "position", "seed")
 PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 """What may stand between an input and the table that it looks up."""
 
 
-def random_inputs(
-    metadata: Mapping[str, Any], limits: Mapping[str, int], random: np.random.Generator
-) -> dict[str, np.ndarray]:
+def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.Generator) -> dict[str, np.ndarray]:
     """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known."""
-    sizes = dict(metadata.get("sizes", {}))
+    sizes = dict(about.sizes)
     if "batch" in sizes:
         sizes["batch"] = max(sizes["batch"], 2)
     feeds = {}
-    for entry in (*metadata["inputs"], *metadata["seed_inputs"]):
-        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in entry["shape"]]
-        name, dtype = entry["name"], np.dtype(entry["dtype"])
+    for spec in about.takes:
+        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in spec.shape]
+        name, dtype = spec.name, np.dtype(spec.dtype)
         if dtype.kind == "f":
             feeds[name] = random.standard_normal(shape).astype(dtype)
-        elif name == "target" and metadata["classes"]:
-            feeds[name] = random.integers(0, metadata["classes"], shape)
+        elif name == "target" and about.classes:
+            feeds[name] = random.integers(0, about.classes, shape)
         elif name in limits:
             feeds[name] = random.integers(0, limits[name], shape).astype(dtype)
         else:

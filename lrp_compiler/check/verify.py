@@ -11,21 +11,21 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
+from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.capture.capture import load_program
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer, load
 from lrp_compiler.export.onnx_notes import PREFIX
 from lrp_compiler.export.onnx_weights import halves
-from lrp_compiler.passes import Target
-from lrp_compiler.provenance import source_hash
+from lrp_compiler.formats import reader_of, runtime_of
+from lrp_compiler.passes.forward import Target
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.views.audit import Float64
@@ -98,16 +98,16 @@ def verify(
     """
     result = Verification(os.fspath(path))
     explainer: OnnxExplainer | Explainer
-    if Path(path).suffix == ".onnx":
+    if runtime_of(path) == "onnxruntime":
         explainer = OnnxExplainer(path)
         graph = onnx.load(path, load_external_data=False)
-        result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.metadata)]
+        result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.about)]
         limits = table_sizes(graph)
     else:
         explainer = load(path)
-        result.checks += [_metadata(explainer.metadata)]
+        result.checks += [_metadata(explainer.about)]
         limits = {}
-    feeds = {**random_inputs(explainer.metadata, limits, np.random.default_rng(seed)), **(inputs or {})}
+    feeds = {**random_inputs(explainer.about, limits, np.random.default_rng(seed)), **(inputs or {})}
     first = _run(explainer, feeds)
     result.checks += _sane(explainer, feeds, first)
     result.checks += _against(explainer, feeds, first, against)
@@ -157,12 +157,12 @@ def _notes(model: onnx.ModelProto) -> Check:
     return Check("provenance", not silent and all(counts.values()), text)
 
 
-def _metadata(metadata: Mapping[str, Any]) -> Check:
-    missing = [key for key in ("source", "rules", "plan", "tolerance", "sizes") if key not in metadata]
+def _metadata(about: Metadata) -> Check:
+    missing = [key for key in ("source", "rules", "plan") if not getattr(about, key)]
     if missing:
         return Check("metadata", False, f"{missing[0]!r} is missing: the file is of an older release")
-    rules = ", ".join(dict.fromkeys(entry["rule"] for entry in metadata["rules"]))
-    text = f"composite {metadata['composite']['name']}, target {metadata['target']}, rules {rules}"
+    rules = ", ".join(dict.fromkeys(entry["rule"] for entry in about.rules))
+    text = f"composite {about.name}, target {about.target}, rules {rules}"
     return Check("metadata", True, text)
 
 
@@ -176,11 +176,11 @@ def _run(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray]) 
         explanation = explainer(**named)
         output = explanation.output
         return list(output.values()) if isinstance(output, dict) else [output], dict(explanation.relevance)
-    names = [entry["name"] for entry in (*explainer.metadata["inputs"], *explainer.metadata["seed_inputs"])]
+    names = [spec.name for spec in explainer.about.takes]
     with torch.no_grad():
         results = explainer.module(*(torch.as_tensor(feeds[name]) for name in names))
-    own = len(explainer.metadata["outputs"])
-    keys = [entry["input"] for entry in explainer.metadata["relevance"]]
+    own = len(explainer.about.outputs)
+    keys = [entry.input for entry in explainer.about.relevance]
     arrays = [result.numpy() for result in results]
     return arrays[:own], dict(zip(keys, arrays[own:], strict=True))
 
@@ -195,7 +195,7 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
         np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays, [*again[0], *again[1].values()], strict=True)
     )
     checks.append(Check("repeats", equal, "a second run gives the same" if equal else "a second run differs"))
-    axes = _batch_axes(explainer.metadata)
+    axes = _batch_axes(explainer.about)
     if axes is None:
         return [*checks, Check("rows", None, "the batch is fixed, or relevance has no batch")]
     rows = next(feeds[name].shape[axis] for name, axis in axes.items() if name in feeds)
@@ -205,16 +205,16 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
         for name, array in _run(explainer, one)[1].items():
             whole = np.take(first[1][name], [row], axes[f"relevance.{name}"])
             off = max(off, float(np.abs(array - whole).max() / (np.abs(whole).max() or 1)))
-    checks.append(Check("rows", off < explainer.metadata.get("tolerance", 1e-3), f"alone, a row differs by {off:.0e}"))
+    checks.append(Check("rows", off < explainer.about.tolerance, f"alone, a row differs by {off:.0e}"))
     return checks
 
 
-def _batch_axes(metadata: Mapping[str, Any]) -> dict[str, int] | None:
-    entries = [*metadata["inputs"], *metadata["seed_inputs"], *metadata["relevance"]]
-    axes = {entry["name"]: entry["shape"].index("batch") for entry in entries if "batch" in entry["shape"]}
-    cut = any(entry["name"] in axes for entry in metadata["inputs"])
-    whole = all(entry["name"] in axes for entry in metadata["relevance"])
-    return axes if cut and whole and "batch" in metadata.get("sizes", {}) else None
+def _batch_axes(about: Metadata) -> dict[str, int] | None:
+    specs = [*about.takes, *(entry.tensor for entry in about.relevance)]
+    axes = {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
+    cut = any(spec.name in axes for spec in about.inputs)
+    whole = all(entry.tensor.name in axes for entry in about.relevance)
+    return axes if cut and whole and "batch" in about.sizes else None
 
 
 def _against(
@@ -224,27 +224,27 @@ def _against(
     against: str | os.PathLike[str] | None,
 ) -> list[Check]:
     asked = ("source", "conservation", "parity")
-    metadata = explainer.metadata
+    about = explainer.about
     if against is None:
         return [Check(name, None, "needs the model's .pt2: --against MODEL.pt2") for name in asked]
-    program = load_program(against)
-    same = source_hash(program) == metadata.get("source")
+    program = reader_of(against)(against)
+    same = source_hash(program) == about.source
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
         return [source, *(Check(name, None, "the model is another") for name in asked[1:])]
     try:
         reference = compile_explainer(
             program,
-            composite=Composite.from_dict(metadata["composite"]),
-            target=Target.from_dict(metadata["explains"]),
-            seed=metadata["seed"],
-            wrt=[entry["input"] for entry in metadata["relevance"]],
+            composite=Composite.from_dict(about.composite),
+            target=Target.from_dict(dict(about.explains)),
+            seed=about.seed,
+            wrt=[entry.input for entry in about.relevance],
         )
     except (LrpError, LookupError) as error:
         return [source, *(Check(name, None, str(error)) for name in asked[1:])]
-    if metadata.get("weights") == "float16":
+    if about.weights == "float16":
         _halve(reference)
-    return [source, _conservation(reference, feeds, first, metadata), _parity(reference, feeds, first, metadata)]
+    return [source, _conservation(reference, feeds, first, about), _parity(reference, feeds, first, about)]
 
 
 def _halve(reference: Explainer) -> None:
@@ -254,39 +254,37 @@ def _halve(reference: Explainer) -> None:
             buffer.copy_(buffer.half())
 
 
-def _conservation(
-    reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, metadata: Mapping[str, Any]
-) -> Check:
+def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """The books of the same run; what the file gave each input is what they say it got."""
     tensors: dict[str, Any] = {name: torch.as_tensor(array) for name, array in feeds.items()}
     try:
         books = reference.audit(**tensors)
     except InputError as refusal:
         return Check("conservation", None, str(refusal))
-    names = [entry["name"] for entry in metadata["inputs"] if entry["name"] in first[1]]
+    names = [spec.name for spec in about.inputs if spec.name in first[1]]
     error = abs(books.error) / (books.magnitude or 1)
     off = max((abs(float(first[1][n].sum(dtype=np.float64)) - books.inputs[n]) for n in names), default=0.0)
     off /= books.magnitude or 1
     text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
-    return Check("conservation", max(error, off) <= metadata["tolerance"], text)
+    return Check("conservation", max(error, off) <= about.tolerance, text)
 
 
-def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, metadata: Mapping[str, Any]) -> Check:
+def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """How far the file is from float64, beside torch's own float32."""
-    names = [entry["name"] for entry in (*metadata["inputs"], *metadata["seed_inputs"])]
+    names = [spec.name for spec in about.takes]
     tensors = [torch.as_tensor(feeds[name]) for name in names]
     with torch.no_grad():
         exact = [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
-    own = len(metadata["outputs"])
+    own = len(about.outputs)
     outputs, relevance = _run(reference, feeds)
     torch_run = [*outputs, *relevance.values()]
     found = []
     for index, (mine, theirs, true) in enumerate(zip([*first[0], *first[1].values()], torch_run, exact, strict=True)):
-        if index >= own or index == metadata["explained"]:
+        if index >= own or index == about.explained:
             scale = np.abs(true).max() or 1
             found.append((float(np.abs(mine - true).max() / scale), float(np.abs(theirs - true).max() / scale)))
     passed = all(mine <= SLACK * max(theirs, FLOOR) for mine, theirs in found)
     worst = max(found, key=lambda pair: pair[0] / max(pair[1], FLOOR))
-    note = ", both with weights rounded to float16" if metadata.get("weights") == "float16" else ""
+    note = ", both with weights rounded to float16" if about.weights == "float16" else ""
     text = f"the file is {worst[0]:.0e} from float64, torch in float32 {worst[1]:.0e}{note}"
     return Check("parity", passed, text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import glob
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,13 +17,15 @@ from onnxscript.optimizer import fold_constants
 from torch import fx
 from torch.export import ExportedProgram
 
-import lrp_compiler
+from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA
+from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.passes.graph.inline import write_out
+from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.version import __version__
+from lrp_compiler.passes.graph import write_out
 
 from .onnx_notes import note_origins
 from .onnx_translations import TRANSLATIONS
@@ -32,22 +33,23 @@ from .onnx_weights import halve_weights, multiply_transposed, weights_digest
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
+OPSET = 20
+"""Where nothing is said."""
 DIGITS = 12
 """Of the hash in the name of the file that holds the weights."""
 EXTERNAL_DATA_BYTES = 2_000_000_000
 """Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
 
 
-def export_onnx(
-    program: ExportedProgram,
-    metadata: dict[str, Any],
+def write_explainer(
+    artefact: Artefact,
     path: str | os.PathLike[str],
     *,
-    opset: int,
+    opset: int = OPSET,
     dtype: Weights = "model",
     profile: Profile = "fast",
 ) -> None:
-    """Write an explainer's program to `path`, whole or not at all.
+    """Write an explainer to `path`, whole or not at all: see `Explainer.to_onnx`.
 
     Raises:
         LrpError: the opset is below 18, dtype or profile is unknown, the program calculates in bfloat16, or the
@@ -56,31 +58,29 @@ def export_onnx(
     for name, value, known in (("dtype", dtype, get_args(Weights)), ("profile", profile, get_args(Profile))):
         if value not in known:
             raise LrpError(f"Unknown {name} {value!r}: choose {' or '.join(map(repr, known))}.")
-    inputs = [*metadata["inputs"], *metadata["seed_inputs"]]
-    outputs = [*metadata["outputs"], *metadata["relevance"]]
-    metadata = {**metadata, "weights": dtype, "profile": profile}
-    write_onnx(program, inputs, outputs, path, opset=opset, metadata=metadata)
+    about = artefact.about.stored(dtype, profile)
+    write_onnx(artefact.program, about.takes, about.returns, path, opset=opset, about=about)
 
 
 @rare_collection()
 def write_onnx(
     program: ExportedProgram,
-    inputs: Sequence[Mapping[str, Any]],
-    outputs: Sequence[Mapping[str, Any]],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
     path: str | os.PathLike[str],
     *,
     opset: int,
-    metadata: Mapping[str, Any] | None = None,
+    about: Metadata | None = None,
 ) -> None:
     """Write `program` to `path`, whole or not at all.
 
     Args:
         program: what to write.
-        inputs: names and shapes of its inputs, as specs in plain data.
+        inputs: names and shapes of its inputs.
         outputs: those of its outputs.
         path: where to.
         opset: 18 or higher.
-        metadata: what the file says about itself.
+        about: what the file says about itself.
 
     Raises:
         LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
@@ -93,25 +93,24 @@ def write_onnx(
             "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
             "or save this explainer as .pt2."
         )
-    about = dict(metadata or {})
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
     note_origins(model, onnx_program.exported_program.graph)
-    if about.get("weights") == "float16":  # before anything is calculated from them
+    if about is not None and about.weights == "float16":  # before anything is calculated from them
         halve_weights(model)
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
         tidy(model)
     _name_dims(model.graph, inputs)
-    small = about.get("profile") == "small"
+    small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
-    model.producer_version = lrp_compiler.__version__
+    model.producer_version = __version__
     model.model_version = SCHEMA
     model.metadata_props.clear()
-    if metadata is not None:
-        model.metadata_props[METADATA_KEY] = json.dumps(about, sort_keys=True)
+    if about is not None:
+        model.metadata_props[METADATA_KEY] = about.to_json()
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     _save(model, Path(path), apart=small or size > EXTERNAL_DATA_BYTES)
 
@@ -133,7 +132,7 @@ def _save(model: Any, path: Path, *, apart: bool) -> None:
 
 
 def _translated(
-    program: ExportedProgram, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], opset: int
+    program: ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], opset: int
 ) -> Any:
     """The exporter's translation, of as few decompositions as will do; of all of torch's where that fails."""
     quick = copy.copy(program)
@@ -145,8 +144,8 @@ def _translated(
                     attempt,
                     dynamo=True,
                     opset_version=opset,
-                    input_names=[entry["name"] for entry in inputs],
-                    output_names=[entry["name"] for entry in outputs],
+                    input_names=[spec.name for spec in inputs],
+                    output_names=[spec.name for spec in outputs],
                     custom_translation_table=dict(TRANSLATIONS),
                     optimize=False,
                     verbose=False,
@@ -212,11 +211,11 @@ def tidy(model: Any) -> None:
         step(model)
 
 
-def _name_dims(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
+def _name_dims(graph: Any, inputs: Sequence[TensorSpec]) -> None:
     """Symbolic dims get the names that the inputs give them, wherever they occur."""
     names: dict[str, str] = {}
-    for value, entry in zip(graph.inputs, inputs, strict=True):
-        for dim, wanted in zip(value.shape, entry["shape"], strict=True):
+    for value, spec in zip(graph.inputs, inputs, strict=True):
+        for dim, wanted in zip(value.shape, spec.shape, strict=True):
             if isinstance(dim, onnx_ir.SymbolicDim) and isinstance(wanted, str):
                 names[str(dim.value)] = wanted
     values = [*graph.inputs, *(output for node in graph.all_nodes() for output in node.outputs)]

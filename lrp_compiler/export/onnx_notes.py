@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from lrp_compiler.passes.graph.tools import note_of
+from lrp_compiler.passes.graph import note_of
 
 PREFIX = "lrp."
 NAMES = {

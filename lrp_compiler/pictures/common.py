@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels
-
-if TYPE_CHECKING:
-    from lrp_compiler.explanation import Explanation
 
 RED, BLUE = (178, 24, 43), (33, 102, 172)
 """What speaks for the target, and against it: the arms of RdBu."""
@@ -19,7 +17,7 @@ STRONGEST = 0.7
 """Opacity of the strongest token: the text on it stays legible, dark on light and light on dark."""
 
 
-def drawn(explanation: Explanation[Any], rows: Iterable[int] | int | None, labels: Labels | None) -> list[Explained]:
+def drawn(explanation: Results[Any], rows: Iterable[int] | int | None, labels: Labels | None) -> list[Explained]:
     """The explained values of these rows of the batch; None: all.
 
     Raises:
@@ -35,9 +33,7 @@ def drawn(explanation: Explanation[Any], rows: Iterable[int] | int | None, label
     return [case for row in wanted for case in cases if case.row == row]
 
 
-def choose(
-    explanation: Explanation[Any], name: str | None, what: str, fits: Callable[[tuple[int, ...], str], bool]
-) -> str:
+def choose(explanation: Results[Any], name: str | None, what: str, fits: Callable[[tuple[int, ...], str], bool]) -> str:
     """The relevance to draw: the one named, or else the only one that fits, of an input if there is such a one.
 
     Args:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels, to_numpy
 
 from .common import choose, drawn, limit_of, note, smoothed
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
-
-if TYPE_CHECKING:
-    from lrp_compiler.explanation import Explanation
 
 STYLES = ("overlay", "contour", "beside", "plain")
 LEVELS = (0.2, 0.5, 0.8)
@@ -26,7 +24,7 @@ COLOURED = (1, 3, 4)
 
 
 def heatmap(
-    explanation: Explanation[Any],
+    explanation: Results[Any],
     image: Any = None,
     *,
     input: str | None = None,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels, number, to_numpy
 
 from .common import drawn, limit_of
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
-if TYPE_CHECKING:
-    from lrp_compiler.explanation import Explanation
-
 
 def layers(
-    explanation: Explanation[Any],
+    explanation: Results[Any],
     relevance: Mapping[str, Any] | None = None,
     *,
     row: int = 0,
@@ -69,7 +67,7 @@ def layers(
 
 
 def heads(
-    explanation: Explanation[Any],
+    explanation: Results[Any],
     relevance: Mapping[str, Any] | None = None,
     *,
     axis: int = 0,
@@ -121,12 +119,12 @@ def heads(
 
 
 def _selected(
-    explanation: Explanation[Any], relevance: Mapping[str, Any] | None, row: int, target: int, labels: Labels | None
+    explanation: Results[Any], relevance: Mapping[str, Any] | None, row: int, target: int, labels: Labels | None
 ) -> tuple[Explained, dict[str, np.ndarray]]:
     """The explained value, and its share of each intermediate one: float64, without batch and targets."""
     run = explanation.run
     if relevance is None:
-        known = {entry["name"] for entry in run.metadata["inputs"]}
+        known = {spec.name for spec in run.about.inputs}
         relevance = {name: values for name, values in explanation.relevance.items() if name not in known}
     if not relevance:
         raise InputError("There is no relevance of an intermediate value: compile with wrt=, naming modules.")
@@ -152,5 +150,5 @@ def _by_head(name: str, values: np.ndarray, axis: int, count: int | None) -> np.
     return summed
 
 
-def _heading(title: str, explanation: Explanation[Any], case: Explained) -> str:
+def _heading(title: str, explanation: Results[Any], case: Explained) -> str:
     return "\n".join(filter(None, [title, explanation.run.heading, f"{case.name}: {case.caption}"]))

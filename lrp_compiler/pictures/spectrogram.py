@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels, to_numpy
 
 from .common import choose, drawn, limit_of, note, smoothed
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
-
-if TYPE_CHECKING:
-    from lrp_compiler.explanation import Explanation
 
 WINDOWS = 100
 """A waveform is cut into windows of a hundredth of a second; without a rate, into this many."""
@@ -24,7 +22,7 @@ FLOOR = 80.0
 
 
 def spectrogram(
-    explanation: Explanation[Any],
+    explanation: Results[Any],
     *,
     input: str | None = None,
     labels: Labels | None = None,

@@ -10,7 +10,7 @@ from .common import mixed
 from .figure import FancyBboxPatch, Picture, TextPath
 
 if TYPE_CHECKING:
-    from .tokens import Piece, TokenRow
+    from .token_rows import Piece, TokenRow
 
 MARGIN, LINE, BOX, GAP = 12.0, 34.0, 29.0, 4.0
 """In points, of which 72 are an inch: around all, from line to line, a box's height, between words."""

@@ -2,133 +2,23 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.run import Explained, Labels, Run, number, to_numpy
+from lrp_compiler.base.results import Results
+from lrp_compiler.base.run import Labels, Run, to_numpy
 
-from .common import BLUE, RED, STRONGEST, choose, drawn, limit_of, mixed
+from .common import choose, drawn, limit_of
+from .token_rows import Piece, TokenRow, page_of
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from lrp_compiler.explanation import Explanation
-
     from .figure import Picture
-
-_SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
-_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters: a token must not steer the terminal, or turn the text around."""
-
-
-class Piece(NamedTuple):
-    """A token, or a word."""
-
-    text: str
-    relevance: float
-    ids: tuple[int, ...]
-    starts_word: bool
-    special: bool
-
-    @property
-    def shown(self) -> str:
-        """The text with nothing invisible in it."""
-        if not self.text.strip(" "):
-            return "␣"
-        text = self.text if self.starts_word else self.text.removeprefix("##")
-        return _HIDDEN.sub(lambda found: _SHOWN.get(found[0], f"\\x{ord(found[0]):02x}"), text).strip(" ")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class TokenRow(Sequence[tuple[str, float]]):
-    """The tokens of one row and their relevance: a sequence of pairs.
-
-    Args:
-        case: what is explained, its logit and what all inputs got.
-        heading: composite and target.
-        pieces: the tokens, or words.
-        left_out: what got relevance and is not among the pairs: padding, special tokens.
-        limit: the relevance at which the colours end.
-    """
-
-    case: Explained
-    heading: str
-    pieces: tuple[Piece, ...]
-    left_out: dict[str, float]
-    limit: float
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, float]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, float]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, float] | list[tuple[str, float]]:
-        """A (token, relevance) pair."""
-        pairs = [(piece.text, piece.relevance) for piece in self.pieces]
-        return pairs[index]
-
-    def __len__(self) -> int:
-        """How many pairs there are."""
-        return len(self.pieces)
-
-    @property
-    def caption(self) -> str:
-        """Target, logit, Σ relevance, and what is not shown."""
-        shares = [f"{name} {number(share)}" for name, share in self.left_out.items()]
-        return f"{self.case.name}: {self.case.caption}" + f" (not shown: {', '.join(shares)})" * bool(shares)
-
-    def html(self, numbers: bool = True) -> str:
-        """A fragment of HTML with everything in it, escaped; it takes text and background from the page around it.
-
-        Args:
-            numbers: write the relevance below each token.
-        """
-        spans = "".join(self._span(piece, numbers) for piece in self.pieces)
-        return (
-            f'<div><p style="margin:.6em 0 .3em">{html.escape(self.caption)}</p><div dir="auto" style="display:flex;'
-            f'flex-wrap:wrap;row-gap:.35em;line-height:1.25">{spans}</div></div>'
-        )
-
-    def ansi(self) -> str:
-        """For a terminal of 24-bit colours: dark text on red or blue, the caption below."""
-        pieces = (" " * (piece.starts_word and at > 0) + self._coloured(piece) for at, piece in enumerate(self.pieces))
-        return f"{''.join(pieces)}\n{_HIDDEN.sub('', self.caption)}"
-
-    def __repr__(self) -> str:
-        """The pairs."""
-        return f"{type(self).__name__}({list(self)})"
-
-    def _repr_html_(self) -> str:
-        return _page([self])
-
-    def strength(self, piece: Piece) -> float:
-        """From −1 to 1."""
-        return float(np.clip(piece.relevance / self.limit, -1, 1))
-
-    def _span(self, piece: Piece, numbers: bool) -> str:
-        strength = self.strength(piece)
-        red, green, blue = RED if strength > 0 else BLUE
-        parts = {
-            "background": f"rgba({red},{green},{blue},{STRONGEST * abs(strength):.3f})",
-            "padding": ".1em .3em",
-            "border-radius": ".25em",
-            "text-align": "center",
-            "margin-left": ".3em" if piece.starts_word else "1px",
-            "font-style": "italic" if piece.special else "inherit",
-        }
-        style = ";".join(f"{name}:{value}" for name, value in parts.items())
-        value = f"{piece.relevance:+.2g}"
-        below = f'<span style="display:block;font-size:.65em">{value}</span>' if numbers else ""
-        hint = html.escape(f"{value}, id {', '.join(map(str, piece.ids))}")
-        return f'<span title="{hint}" style="{style}">{html.escape(piece.shown)}{below}</span>'
-
-    def _coloured(self, piece: Piece) -> str:
-        return f"\x1b[38;2;0;0;0m\x1b[48;2;{';'.join(map(str, mixed(self.strength(piece))))}m{piece.shown}\x1b[0m"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,7 +41,7 @@ class Tokens(Sequence[TokenRow]):
 
     def html(self, numbers: bool = True) -> str:
         """A fragment of HTML: see `TokenRow.html`."""
-        return _page(self.rows, numbers)
+        return page_of(self.rows, numbers)
 
     def ansi(self) -> str:
         """For a terminal: see `TokenRow.ansi`."""
@@ -180,7 +70,7 @@ class Tokens(Sequence[TokenRow]):
 
 
 def tokens(
-    explanation: Explanation[Any],
+    explanation: Results[Any],
     tokenizer: Any,
     *,
     input: str | None = None,
@@ -258,7 +148,7 @@ def _pieces(
     return result
 
 
-def _preferred(explanation: Explanation[Any], name: str | None) -> str | None:
+def _preferred(explanation: Results[Any], name: str | None) -> str | None:
     return "input_ids" if name is None and "input_ids" in explanation.relevance else name
 
 
@@ -268,19 +158,10 @@ def _is_text(embedded: bool) -> Any:
 
 def _predicts_tokens(run: Run, vocabulary: Vocabulary) -> bool:
     """Whether the explained output is `[batch, sequence, vocabulary]`."""
-    at = run.metadata.get("explained", 0)
-    shape = run.metadata["outputs"][at]["shape"] if isinstance(at, int) and at < len(run.outputs) else []
+    at = run.about.explained
+    shape = run.about.outputs[at].shape if at < len(run.outputs) else ()
     return len(shape) == 3 and isinstance(shape[-1], int) and shape[-1] >= vocabulary.size
 
 
 def _predicted(vocabulary: Vocabulary) -> Labels:
     return lambda token: f"“{vocabulary.piece(token).strip(' ')}”"
-
-
-def _page(rows: Sequence[TokenRow], numbers: bool = True) -> str:
-    colours = (
-        f'<span style="background:rgba({red},{green},{blue},{STRONGEST});padding:0 .3em">{word}</span>'
-        for (red, green, blue), word in ((RED, "speaks for the target"), (BLUE, "against it"))
-    )
-    heading = html.escape(rows[0].heading) if rows else ""
-    return f"<div><p>{heading} · {' '.join(colours)}</p>{''.join(row.html(numbers) for row in rows)}</div>"

@@ -9,20 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
+from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import bind, check, check_classes
-from lrp_compiler.capture.capture import Capture, Model, capture
+from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output, compile
 from lrp_compiler.explainer import Explainer
-from lrp_compiler.passes import Target
-from lrp_compiler.passes.forward.select_explained import MASK, select_explained
-from lrp_compiler.passes.forward.unlift import unlift
-from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.forward import MASK, Captured, Target, select_explained, unlift
+from lrp_compiler.passes.graph import assignment
 from lrp_compiler.rules.composite import Composite
-from lrp_compiler.shapes import tensor_specs
+from lrp_compiler.torch_private import pytree
 
 from .flipping import NEVER, Curves, Flipping, batches, feature_map, replacement
 from .tuned import Trial, as_words, bootstrap
@@ -42,7 +40,7 @@ class Sample:
         batch_size: rows at once.
     """
 
-    captured: Capture
+    captured: Captured
     inputs: dict[str, Tensor]
     batch_size: int
 
@@ -114,7 +112,7 @@ class Study:
             raise InputError(f"wrt names the input whose features are replaced, one of {names}: not {wrt!r}.")
         self._wrt = None if wrt is None else [wrt]
         self._default = self._compile(choices.make({}))
-        carry = [entry["input"] for entry in self._default.metadata["relevance"]]
+        carry = [entry.input for entry in self._default.about.relevance]
         if len(carry) > 1:
             raise InputError(f"Several inputs carry relevance ({', '.join(carry)}): say by wrt whose are replaced.")
         self.name = carry[0]
@@ -218,7 +216,7 @@ def _rules(explainer: Explainer) -> str:
     return json.dumps([(name, a.kind, a.rule, dict(a.options)) for name, a in given if a is not None], default=str)
 
 
-def _classifier(captured: Capture, target: Target) -> fx.GraphModule:
+def _classifier(captured: Captured, target: Target) -> fx.GraphModule:
     """The model itself as a function of its tensors, in order, to the explained logits, `[batch, classes]`."""
     with quiet():
         module = unlift(captured.program.run_decompositions({}))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.capture.capture import Model
-from lrp_compiler.passes import Target
+from lrp_compiler.capture import Model
+from lrp_compiler.passes.forward import Target
 from lrp_compiler.rules.composite import Composite
 
 from .calibration import Sample, Study

@@ -9,132 +9,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
-from lrp_compiler.base.tables import as_html
-from lrp_compiler.passes.forward.select_explained import EXPLAINED
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import module_path
-from lrp_compiler.passes.relevance.emit import propagate_relevance, wide
-from lrp_compiler.passes.relevance.seed import Seed, seed_relevance
-from lrp_compiler.rules import Relevance
-from lrp_compiler.rules.relevance import times
+from lrp_compiler.passes.forward import explained_value
+from lrp_compiler.passes.graph import assignment, module_path
+from lrp_compiler.passes.relevance import Seed, propagate_relevance, seed_relevance, wide
+from lrp_compiler.rules import Relevance, times
+from lrp_compiler.torch_private import pytree
 
-from .books import Sort, absorbed_by, books_table, fold, ordered
+from .books import Audit, Entry
 
-
-@dataclass
-class Entry:
-    """One node's books, in relevance summed over the batch."""
-
-    node: str
-    op: str
-    module: str
-    rule: str
-    relevance_in: float
-    relevance_out: float
-    absorbed: dict[str, float]
-
-    @property
-    def error(self) -> float:
-        """What is not accounted for: in − out − absorbed."""
-        return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
-
-
-@dataclass
-class Audit:
-    """The books of one run: `seed = Σ inputs + Σ absorbed + error`.
-
-    Args:
-        entries: one for each node that relevance passed, from the output back to the inputs.
-        seed: relevance put on the output, summed over the batch.
-        inputs: relevance that arrived, by input name, summed over the batch.
-        magnitude: Σ|R| over the explained inputs: the yardstick for the error.
-        flows: what each node handed to each of its operands, summed over the batch, by (node, operand).
-        folded: whether the entries are modules (`by_module`).
-    """
-
-    entries: list[Entry] = field(default_factory=list)
-    seed: float = 0.0
-    inputs: dict[str, float] = field(default_factory=dict)
-    magnitude: float = 0.0
-    flows: dict[tuple[str, str], float] = field(default_factory=dict)
-    folded: bool = False
-
-    @property
-    def absorbed(self) -> dict[str, float]:
-        """What left the flow, by cause: bias, constant, stabiliser, softmax, …."""
-        return absorbed_by(self.entries)
-
-    @property
-    def error(self) -> float:
-        """What is not accounted for: seed − Σ inputs − Σ absorbed."""
-        return self.seed - sum(self.inputs.values()) - sum(self.absorbed.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The books as plain data."""
-        return {
-            "seed": self.seed,
-            "inputs": self.inputs,
-            "absorbed": self.absorbed,
-            "error": self.error,
-            "magnitude": self.magnitude,
-            "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
-        }
-
-    def by_module(self, depth: int | None = None) -> Audit:
-        """The books of modules instead of nodes: what flowed into each, out of it, and away in it, by cause.
-
-        What a module's nodes hand one another is in neither sum, so that every level adds up to the same seed:
-        Σ absorbed + Σ error + Σ inputs = seed, and in − out − absorbed = error in every module.
-
-        Args:
-            depth: how many parts of the module path count: of `encoder.layer.3.output`, 3 leave `encoder.layer.3`.
-                0: the model as a whole; `None`: all. What is in no module but the model is called `(model)`.
-        """
-        return fold(self, depth)
-
-    def sorted(self, by: Sort = "absorbed") -> Audit:
-        """The same books, the largest entries first.
-
-        Args:
-            by: "absorbed" (Σ of its size over the causes), "error", "relevance" (what flowed in), or "order" (from the
-                output to the inputs, as relevance passes them).
-        """
-        return replace(self, entries=ordered(self.entries, by))
-
-    def suspects(self, tolerance: float = 1e-4) -> list[Entry]:
-        """The nodes whose books do not balance, the worst first: where a rule is wrong, or an op of one's own.
-
-        Args:
-            tolerance: the error that is allowed, as a share of Σ|R| over the inputs.
-        """
-        allowed = tolerance * self.magnitude
-        # A NaN is within no bound.
-        return [entry for entry in ordered(self.entries, "error") if not abs(entry.error) <= allowed]
-
-    def table(self, limit: int | None = None, sort: Sort = "absorbed", depth: int | None = None) -> Any:
-        """The books as a rich table: what flowed in, out, and to whom else: bias, constant, softmax, ….
-
-        Args:
-            limit: so many rows; the others are summed up in one.
-            sort: as `sorted` takes it.
-            depth: of `by_module`, instead of nodes.
-        """
-        books = self if depth is None else self.by_module(depth)
-        return books_table(books, ordered(books.entries, sort), limit)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.table(SHOWN_ROWS))
-
-
-SHOWN_ROWS = 40
-"""How many nodes a notebook shows."""
 Precision = Literal["float64", "model"]
 
 
@@ -160,7 +47,8 @@ def audit(
             explainer does); sums are float64 either way.
     """
     with torch.no_grad():
-        explained = next(node for node in forward.graph.nodes if node.meta.get(EXPLAINED))
+        explained = explained_value(forward)
+        assert explained is not None
         values = pytree.tree_map_only(Tensor, wide, _values(fx.Interpreter, forward, inputs))
         start = seed_relevance(values[explained], seed, given)
         if precision == "float64":
@@ -228,7 +116,7 @@ class _Books:
 
 
 def _total(relevance: Relevance, value: Tensor) -> Tensor:
-    return relevance.tensor if relevance.form == "total" else times(relevance.tensor, value)
+    return relevance.total_of(lambda: value, times)
 
 
 RAISED = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64)

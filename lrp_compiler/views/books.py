@@ -1,17 +1,125 @@
-"""The books folded by module, and as a table: every view adds up to the same seed."""
+"""The books of one run: node by node, folded by module, and as a table; every view adds up to the same seed."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from lrp_compiler.base.errors import InputError
-
-if TYPE_CHECKING:
-    from .audit import Audit, Entry
+from lrp_compiler.base.tables import as_html
 
 Sort = Literal["absorbed", "error", "relevance", "order"]
+
+
+@dataclass
+class Entry:
+    """One node's books, in relevance summed over the batch."""
+
+    node: str
+    op: str
+    module: str
+    rule: str
+    relevance_in: float
+    relevance_out: float
+    absorbed: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: in − out − absorbed."""
+        return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
+
+
+@dataclass
+class Audit:
+    """The books of one run: `seed = Σ inputs + Σ absorbed + error`.
+
+    Args:
+        entries: one for each node that relevance passed, from the output back to the inputs.
+        seed: relevance put on the output, summed over the batch.
+        inputs: relevance that arrived, by input name, summed over the batch.
+        magnitude: Σ|R| over the explained inputs: the yardstick for the error.
+        flows: what each node handed to each of its operands, summed over the batch, by (node, operand).
+        folded: whether the entries are modules (`by_module`).
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    seed: float = 0.0
+    inputs: dict[str, float] = field(default_factory=dict)
+    magnitude: float = 0.0
+    flows: dict[tuple[str, str], float] = field(default_factory=dict)
+    folded: bool = False
+
+    @property
+    def absorbed(self) -> dict[str, float]:
+        """What left the flow, by cause: bias, constant, stabiliser, softmax, …."""
+        return absorbed_by(self.entries)
+
+    @property
+    def error(self) -> float:
+        """What is not accounted for: seed − Σ inputs − Σ absorbed."""
+        return self.seed - sum(self.inputs.values()) - sum(self.absorbed.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The books as plain data."""
+        return {
+            "seed": self.seed,
+            "inputs": self.inputs,
+            "absorbed": self.absorbed,
+            "error": self.error,
+            "magnitude": self.magnitude,
+            "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
+        }
+
+    def by_module(self, depth: int | None = None) -> Audit:
+        """The books of modules instead of nodes: what flowed into each, out of it, and away in it, by cause.
+
+        What a module's nodes hand one another is in neither sum, so that every level adds up to the same seed:
+        Σ absorbed + Σ error + Σ inputs = seed, and in − out − absorbed = error in every module.
+
+        Args:
+            depth: how many parts of the module path count: of `encoder.layer.3.output`, 3 leave `encoder.layer.3`.
+                0: the model as a whole; `None`: all. What is in no module but the model is called `(model)`.
+        """
+        return fold(self, depth)
+
+    def sorted(self, by: Sort = "absorbed") -> Audit:
+        """The same books, the largest entries first.
+
+        Args:
+            by: "absorbed" (Σ of its size over the causes), "error", "relevance" (what flowed in), or "order" (from the
+                output to the inputs, as relevance passes them).
+        """
+        return replace(self, entries=ordered(self.entries, by))
+
+    def suspects(self, tolerance: float = 1e-4) -> list[Entry]:
+        """The nodes whose books do not balance, the worst first: where a rule is wrong, or an op of one's own.
+
+        Args:
+            tolerance: the error that is allowed, as a share of Σ|R| over the inputs.
+        """
+        allowed = tolerance * self.magnitude
+        # A NaN is within no bound.
+        return [entry for entry in ordered(self.entries, "error") if not abs(entry.error) <= allowed]
+
+    def table(self, limit: int | None = None, sort: Sort = "absorbed", depth: int | None = None) -> Any:
+        """The books as a rich table: what flowed in, out, and to whom else: bias, constant, softmax, ….
+
+        Args:
+            limit: so many rows; the others are summed up in one.
+            sort: as `sorted` takes it.
+            depth: of `by_module`, instead of nodes.
+        """
+        books = self if depth is None else self.by_module(depth)
+        return books_table(books, ordered(books.entries, sort), limit)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table(SHOWN_ROWS))
+
+
+SHOWN_ROWS = 40
+"""How many nodes a notebook shows."""
 WHOLE = "(model)"
 """What the nodes are called that are in no module but the model itself."""
 SORTS: dict[str, Callable[[Entry], float]] = {
@@ -36,8 +144,6 @@ def ordered(entries: Sequence[Entry], by: Sort) -> list[Entry]:
 
 def fold(audit: Audit, depth: int | None) -> Audit:
     """See `Audit.by_module`."""
-    from .audit import Audit, Entry
-
     if depth is not None and depth < 0:
         raise InputError(f"The depth of a module path is a number from 0, not {depth}.")
     home = {entry.node: ".".join(entry.module.split(".")[:depth]) or WHOLE for entry in audit.entries}

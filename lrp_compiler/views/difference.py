@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.errors import InputError
 
 from .listing import Row, as_pre, chosen_rows, columns, in_phase, rows_of, short_name
-
-if TYPE_CHECKING:
-    from lrp_compiler.explainer import Explainer
 
 
 @dataclass(frozen=True)
@@ -80,16 +78,16 @@ class Difference:
 
 
 def diff(
-    explainer: Explainer,
-    other: Explainer,
+    artefact: Artefact,
+    other: Artefact,
     only: str | Sequence[str] = (),
     rule: str | None = None,
     op: str | None = None,
 ) -> Difference:
     """See `Explainer.diff`."""
-    sides = [rows_of(explainer), rows_of(other)]
+    sides = [rows_of(artefact), rows_of(other)]
     forwards = [{(row.name, row.op, row.module): row for row in in_phase(rows, "forward")} for rows in sides]
-    if explainer.metadata["inputs"] != other.metadata["inputs"] or not forwards[0].keys() & forwards[1].keys():
+    if artefact.about.inputs != other.about.inputs or not forwards[0].keys() & forwards[1].keys():
         raise InputError("These two explain different models: their inputs or operations are not the same.")
     keys = {(row.name, row.op, row.module) for row in chosen_rows([*sides[0], *sides[1]], only, rule, op)}
     counts = [_made(rows) for rows in sides]
@@ -106,11 +104,11 @@ def diff(
         )
         if key in keys and (len(set(change.rule)) > 1 or len(set(change.promise)) > 1 or change.relevance):
             changes.append(change)
-    return Difference(_title(explainer, other, sides, forwards, changes), changes)
+    return Difference(_title(artefact, other, sides, forwards, changes), changes)
 
 
-def _title(explainer: Explainer, other: Explainer, sides: Any, forwards: Any, changes: list[Change]) -> str:
-    names = [each.metadata["composite"]["name"] for each in (explainer, other)]
+def _title(artefact: Artefact, other: Artefact, sides: Any, forwards: Any, changes: list[Change]) -> str:
+    names = [each.about.name for each in (artefact, other)]
     ruled = sum(1 for change in changes if None not in change.rule and change.rule[0] != change.rule[1])
     gone, new = (sum(1 for change in changes if change.rule[side] is None) for side in (1, 0))
     before, after = (len(in_phase(rows, "relevance")) for rows in sides)

@@ -11,25 +11,28 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise, takewhile
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import Any
 
 from torch import fx
-from torch.utils import _pytree as pytree
 
-from lrp_compiler.passes.forward.select_explained import EXPLAINED
-from lrp_compiler.passes.graph.assignment import Assignment, assignment
-from lrp_compiler.passes.graph.text import operation_text, type_text
-from lrp_compiler.passes.graph.tools import module_path, note_of, outputs
-from lrp_compiler.rules import RuleError, find
-from lrp_compiler.rules.registry import RULES
+from lrp_compiler.artefact import Artefact
+from lrp_compiler.base.frames import innermost
+from lrp_compiler.passes.forward import EXPLAINED
+from lrp_compiler.passes.graph import (
+    Assignment,
+    assignment,
+    module_path,
+    note_of,
+    operation_text,
+    outputs,
+    type_text,
+)
+from lrp_compiler.rules import RULES, RuleError, find
+from lrp_compiler.torch_private import pytree
 
-from .audit import Audit
+from .books import Audit
 from .listing import dim_names, with_names
-
-if TYPE_CHECKING:
-    from lrp_compiler.explainer import Explainer
 
 GENERATED = {
     "seed": "What is put on the explained output: the logit (`value`), 1 (`one`), or a tensor given at run time.",
@@ -112,35 +115,35 @@ class GraphData:
         return {**tables, **{name: getattr(self, name) for name in rest}}
 
 
-def graph_data(explainer: Explainer, books: Audit | None = None) -> GraphData:
+def graph_data(artefact: Artefact, books: Audit | None = None) -> GraphData:
     """Describe an explainer, compiled or loaded.
 
     Args:
-        explainer: its graphs, plan and provenance are read; nothing is run.
+        artefact: its graphs, plan and provenance are read; nothing is run.
         books: the audit of a run, for statistics.
     """
     rules = _Rules()
-    dims = dim_names(explainer)
-    forward, position = _forward(explainer, rules)
-    relevance = _relevance(explainer, forward, position, rules)
+    dims = dim_names(artefact)
+    forward, position = _forward(artefact, rules)
+    relevance = _relevance(artefact, forward, position, rules)
     for node in (*forward, *relevance):
         node.type = with_names(node.type, dims)
     return GraphData(
         forward,
         relevance,
-        _modules(explainer.forward, forward),
+        _modules(artefact.forward, forward),
         rules.rows,
-        _promises(explainer, position),
+        _promises(artefact, position),
         None if books is None else _books(books, position),
-        _summary(explainer),
+        _summary(artefact),
     )
 
 
-def _forward(explainer: Explainer, rules: _Rules) -> tuple[list[Node], dict[str, int]]:
-    graph = explainer.forward.graph
+def _forward(artefact: Artefact, rules: _Rules) -> tuple[list[Node], dict[str, int]]:
+    graph = artefact.forward.graph
     nodes = [node for node in graph.nodes if node.op != "output"]
     position = {node: index for index, node in enumerate(nodes)}
-    returned = {item for item in outputs(explainer.forward) if isinstance(item, fx.Node)}
+    returned = {item for item in outputs(artefact.forward) if isinstance(item, fx.Node)}
     made = []
     for node in nodes:
         given = assignment(node)
@@ -162,22 +165,22 @@ def _forward(explainer: Explainer, rules: _Rules) -> tuple[list[Node], dict[str,
     return made, {node.name: index for node, index in position.items()}
 
 
-def _relevance(explainer: Explainer, forward: list[Node], position: dict[str, int], rules: _Rules) -> list[Node]:
+def _relevance(artefact: Artefact, forward: list[Node], position: dict[str, int], rules: _Rules) -> list[Node]:
     """The nodes of the joint graph that are none of the forward graph's."""
     nodes, origin = [], {}
-    for node in explainer.module.graph.nodes:
+    for node in artefact.module.graph.nodes:
         known = _forward_name(node, position)
         if known is not None:
             origin[node] = position[known]
         elif node.op != "output":
             nodes.append(node)
     index = {node: place for place, node in enumerate(nodes)}
-    own = len(explainer.metadata["outputs"])
-    returned = outputs(explainer.module)
+    own = len(artefact.about.outputs)
+    returned = outputs(artefact.module)
     arrived: dict[fx.Node, list[str]] = {}
-    for entry, item in zip(explainer.metadata["relevance"], returned[own:], strict=True):
+    for entry, item in zip(artefact.about.relevance, returned[own:], strict=True):
         if isinstance(item, fx.Node):
-            arrived.setdefault(item, []).append(entry["input"])
+            arrived.setdefault(item, []).append(entry.input)
     explained = next((place for place, node in enumerate(forward) if "explained" in node.role), len(forward) - 1)
     made: list[Node] = []
     for node in nodes:
@@ -283,17 +286,8 @@ def _type(node: fx.Node) -> str:
 
 def _source(node: fx.Node) -> str:
     """`file.py:12: code` of the innermost line outside torch: what torch's own modules do, their op says."""
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
-    pairs = ((re.match(r'File "([^"]+)", line (\d+)', line), code) for line, code in pairwise([*lines, ""]))
-    frames = [(found[1], found[2], code) for found, code in pairs if found]
-    if not frames:
-        return ""
-    own = [frame for frame in frames if not re.search(r"(^|/)torch/", frame[0].replace("\\", "/"))]
-    if not own and frames[-1][0].startswith("torch/fx/"):
-        return ""
-    path, line, code = (own or frames)[-1]
-    name = PurePath(path.replace("\\", "/")).name
-    return f"{name}:{line}" if code.startswith("File ") or not code else f"{name}:{line}: {code}"
+    found = innermost(node.meta.get("stack_trace"), own=True)
+    return "" if found is None or found.path.startswith("torch/fx/") else str(found.short)
 
 
 def _module_of_users(node: fx.Node) -> str:
@@ -331,9 +325,9 @@ def _modules(module: fx.GraphModule, nodes: Iterable[Node]) -> dict[str, str]:
     return {path: classes.get(path, "") for path in sorted(paths)}
 
 
-def _promises(explainer: Explainer, position: dict[str, int]) -> list[dict[str, Any]]:
+def _promises(artefact: Artefact, position: dict[str, int]) -> list[dict[str, Any]]:
     rows = []
-    for promise in explainer.plan:
+    for promise in artefact.plan:
         row = asdict(promise)
         del row["module"]
         row["value"] = position.get(promise.value, -1)
@@ -360,15 +354,15 @@ def _books(books: Audit, position: dict[str, int]) -> dict[str, Any]:
     return dict(pytree.tree_map_only(float, lambda value: value if math.isfinite(value) else None, rows))
 
 
-def _summary(explainer: Explainer) -> dict[str, Any]:
-    known = explainer.metadata
+def _summary(artefact: Artefact) -> dict[str, Any]:
+    about = artefact.about
     return {
-        "composite": known["composite"]["name"],
-        "target": str(known["target"]),
-        "seed": known["seed"],
-        "inputs": [str(spec) for spec in explainer.inputs],
-        "outputs": [entry["name"] for entry in known["outputs"]],
-        "relevance": [entry["input"] for entry in known["relevance"]],
-        "plan": explainer.plan.summary(),
-        "versions": known["versions"],
+        "composite": about.composite["name"],
+        "target": str(about.target),
+        "seed": about.seed,
+        "inputs": [str(spec) for spec in about.inputs],
+        "outputs": [spec.name for spec in about.outputs],
+        "relevance": [entry.input for entry in about.relevance],
+        "plan": artefact.plan.summary(),
+        "versions": about.versions,
     }

@@ -14,17 +14,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
+from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.validate import TensorSpec
-from lrp_compiler.passes.graph.text import operation_text, type_text
-from lrp_compiler.passes.graph.tools import inside, nearest, note_of, outputs
-
-if TYPE_CHECKING:
-    from lrp_compiler.explainer import Explainer
+from lrp_compiler.passes.graph import (
+    Assignment,
+    assignment,
+    inside,
+    nearest,
+    note_of,
+    operation_text,
+    outputs,
+    type_text,
+)
 
 WIDEST = 120
 """A longer cell (a concatenation of everything) does not push the columns of all other lines aside."""
@@ -112,14 +117,12 @@ class Listing:
         return as_pre(str(self))
 
 
-def show(
-    explainer: Explainer, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None
-) -> Listing:
+def show(artefact: Artefact, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
     """See `Explainer.show`."""
-    rows = rows_of(explainer)
+    rows = rows_of(artefact)
     chosen = chosen_rows(rows, only, rule, op)
     everything = len(chosen) == len(rows)
-    return Listing(chosen, _returns(explainer) if everything else {})
+    return Listing(chosen, _returns(artefact) if everything else {})
 
 
 def in_phase(rows: Iterable[Row], phase: str) -> list[Row]:
@@ -127,51 +130,52 @@ def in_phase(rows: Iterable[Row], phase: str) -> list[Row]:
     return [row for row in rows if row.phase == phase]
 
 
-def summary_table(explainer: Explainer) -> Any:
+def summary_table(artefact: Artefact) -> Any:
     """What a notebook shows of an explainer: a rich table of what goes in, what comes out, and how."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, title="Explainer", title_justify="left")
-    metadata = explainer.metadata
-    specs = {
-        key: "\n".join(str(TensorSpec.from_dict(entry)) for entry in metadata[key])
-        for key in ("inputs", "outputs", "relevance")
-    }
-    phases = [note_of(node).get("phase") for node in explainer.module.graph.nodes]
-    rows = specs | {
-        "composite": metadata["composite"]["name"],
-        "target": f"{metadata['target']}, seed {metadata['seed']}",
-        "nodes": f"{len(explainer.forward.graph.nodes) - 1} forward, {phases.count('relevance')} relevance",
-        "promises": explainer.plan.summary(),
+    about = artefact.about
+    phases = [note_of(node).get("phase") for node in artefact.module.graph.nodes]
+    rows = {
+        "inputs": "\n".join(map(str, about.inputs)),
+        "outputs": "\n".join(map(str, about.outputs)),
+        "relevance": "\n".join(str(entry.tensor) for entry in about.relevance),
+        "composite": about.name,
+        "target": f"{about.target}, seed {about.seed}",
+        "nodes": f"{len(artefact.forward.graph.nodes) - 1} forward, {phases.count('relevance')} relevance",
+        "promises": artefact.plan.summary(),
     }
     for name, text in rows.items():
         table.add_row(name, Text(text))  # [batch, 3] is no markup
     return table
 
 
-def rows_of(explainer: Explainer) -> list[Row]:
+def rows_of(artefact: Artefact) -> list[Row]:
     """A row for every node of the graph."""
-    names = dim_names(explainer)
+    names = dim_names(artefact)
+    rules = {node.name: given for node in artefact.forward.graph.nodes if (given := assignment(node)) is not None}
     asked: dict[str, str] = {}
-    for promise in explainer.plan:
+    for promise in artefact.plan:
         by = ", ".join(promise.origins)
         text = f"{promise.resolution} for {by}" if by else promise.resolution
         asked[promise.value] = f"{asked[promise.value]}; {text}" if promise.value in asked else text
-    return [_row(node, names, asked) for node in explainer.module.graph.nodes if node.op != "output"]
+    return [_row(node, names, rules, asked) for node in artefact.module.graph.nodes if node.op != "output"]
 
 
-def _row(node: fx.Node, names: Mapping[str, str], asked: Mapping[str, str]) -> Row:
+def _row(node: fx.Node, names: Mapping[str, str], rules: Mapping[str, Assignment], asked: Mapping[str, str]) -> Row:
     note = note_of(node)
     kinds = {"placeholder": "input", "get_attr": "constant"}
     rule, promises = str(note.get("rule", "")), str(note.get("promises", ""))
     # Inputs and weights that come out of a file carry no note.
     phase = str(note.get("phase", "relevance" if "seed" in node.meta else "forward"))
     if phase == "forward":
-        assigned = note.get("assignment") or {}
-        options = ", ".join(f"{name}={value}" for name, value in (assigned.get("options") or {}).items())
-        rule = f"{rule}({options})" if options else rule
-        promises = asked.get(str(note.get("name", node.name)), "")
+        name = str(note.get("name", node.name))
+        options = rules[name].options if name in rules else {}
+        listed = ", ".join(f"{key}={value}" for key, value in options.items())
+        rule = f"{rule}({listed})" if listed else rule
+        promises = asked.get(name, "")
     return Row(
         node.name,
         kinds.get(node.op, str(node.target)),
@@ -187,14 +191,13 @@ def _row(node: fx.Node, names: Mapping[str, str], asked: Mapping[str, str]) -> R
     )
 
 
-def dim_names(explainer: Explainer) -> dict[str, str]:
+def dim_names(artefact: Artefact) -> dict[str, str]:
     """torch's names of symbolic dims → the explainer's."""
-    placeholders = explainer.module.graph.find_nodes(op="placeholder")
-    specs = [*explainer.metadata["inputs"], *explainer.metadata["seed_inputs"]]
+    placeholders = artefact.module.graph.find_nodes(op="placeholder")
     return {
         str(size): name
-        for node, spec in zip(placeholders, specs, strict=True)
-        for size, name in zip(node.meta["val"].shape, spec["shape"], strict=True)
+        for node, spec in zip(placeholders, artefact.about.takes, strict=True)
+        for size, name in zip(node.meta["val"].shape, spec.shape, strict=True)
         if isinstance(name, str)
     }
 
@@ -204,9 +207,8 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\b[su]\d+\b", lambda found: names.get(found[0], found[0]), text)
 
 
-def _returns(explainer: Explainer) -> dict[str, str]:
-    entries = [*explainer.metadata["outputs"], *explainer.metadata["relevance"]]
-    return {entry["name"]: str(item) for entry, item in zip(entries, outputs(explainer.module), strict=True)}
+def _returns(artefact: Artefact) -> dict[str, str]:
+    return {spec.name: str(item) for spec, item in zip(artefact.about.returns, outputs(artefact.module), strict=True)}
 
 
 def chosen_rows(rows: Sequence[Row], only: str | Sequence[str], rule: str | None, op: str | None) -> list[Row]:

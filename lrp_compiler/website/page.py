@@ -109,7 +109,7 @@ def page(
     """
     source, final = Path(explainer), Path(os.path.abspath(folder))
     with OnnxExplainer(source) as opened:
-        metadata, inputs = opened.metadata, opened.inputs
+        about, inputs = opened.about, opened.inputs
     external, taken = declared(source)
     copies = {f"model/{path}": source.parent / path for path in (source.name, *external)}
     model = [_file(source.parent, path) for path in (source.name, *external)]
@@ -117,8 +117,8 @@ def page(
         "generator": _MARK,
         "title": title or source.name.split(".")[0],
         "model": {**model[0], "external": model[1:]},
-        **explanation(metadata, inputs, taken - {spec.name for spec in inputs}, source.name),
-        "labels": None if labels is None else read_labels(Path(labels), metadata["classes"]),
+        **explanation(about, inputs, taken - {spec.name for spec in inputs}, source.name),
+        "labels": None if labels is None else read_labels(Path(labels), about.classes),
         "scores": one_of(scores, "softmax", "sigmoid", "none"),
     }
     image = main_input(inputs).dtype == "float32"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.validate import TensorSpec
 
 Numbers = float | Sequence[float]
@@ -47,34 +48,32 @@ def main_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
     return next((spec for spec in inputs if spec.name == "input_ids"), inputs[0])
 
 
-def explanation(metadata: dict[str, Any], inputs: Sequence[TensorSpec], extra: set[str], name: str) -> dict[str, Any]:
+def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], name: str) -> dict[str, Any]:
     """What is predicted and explained, and how the file calls it.
 
     Args:
-        metadata: the explainer's.
+        about: what the explainer's file says about it.
         inputs: the model's own.
         extra: names of the graph's other inputs.
         name: how to call the file in a message.
     """
     if extra - {"target"}:
         raise InputError(f"{name} takes {', '.join(sorted(extra))} at run time: a page can only choose the target.")
-    number = metadata.get("explained", 0)
-    output = metadata["outputs"][number if isinstance(number, int) and number < len(metadata["outputs"]) else 0]
-    details = metadata.get("explains", {})
-    following = len(output["shape"]) == 3 and details.get("position") in (None, "last", "last-unpadded")
-    if not following and len(output["shape"]) != 2:
-        raise InputError(f"A page shows outputs [batch, classes], not {output['name']} of shape {output['shape']}.")
+    output = about.outputs[about.explained if about.explained < len(about.outputs) else 0]
+    following = len(output.shape) == 3 and about.explains.get("position") in (None, "last", "last-unpadded")
+    if not following and len(output.shape) != 2:
+        raise InputError(f"A page shows outputs [batch, classes], not {output.name} of shape {list(output.shape)}.")
     main = main_input(inputs)
-    relevance = {entry["input"]: entry for entry in metadata["relevance"]}.get(main.name)
-    if relevance is None or len(relevance["shape"]) != len(main.shape):
+    relevance = {entry.input: entry.tensor for entry in about.relevance}.get(main.name)
+    if relevance is None or len(relevance.shape) != len(main.shape):
         raise InputError(f"{name} has no single relevance of {main.name}: compile it for that input and one target.")
     return {
-        "composite": str(metadata["composite"].get("name", "")),
-        "classes": output["shape"][-1],
-        "output": {"name": output["name"], "next": following},
-        "relevance": relevance["name"],
-        "seed": metadata["seed"],
-        "target": _target("target" in extra, details.get("classes", metadata["target"]), metadata["target"]),
+        "composite": str(about.composite.get("name", "")),
+        "classes": output.shape[-1],
+        "output": {"name": output.name, "next": following},
+        "relevance": relevance.name,
+        "seed": about.seed,
+        "target": _target("target" in extra, about.picks, about.target),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.validate import TensorSpec, dtype_name
+from lrp_compiler.torch_private import expression
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ def tensor_specs(nodes: Sequence[Any], names: Sequence[str], symbols: dict[Any, 
 def _dim(size: int | torch.SymInt, dim: int, value: Tensor, name: str, known: dict[Any, str]) -> int | str:
     if isinstance(size, int):
         return size
-    expression = size.node.expr
-    if expression.is_Integer:
-        return int(expression)
-    if expression not in known:
-        label = str(expression) if known and not expression.is_Symbol else _label(dim, value, name)
-        known[expression] = label if label not in known.values() else f"{name}_{label}"
-    return known[expression]
+    known_as = expression(size)
+    if known_as.is_Integer:
+        return int(known_as)
+    if known_as not in known:
+        label = str(known_as) if known and not known_as.is_Symbol else _label(dim, value, name)
+        known[known_as] = label if label not in known.values() else f"{name}_{label}"
+    return known[known_as]
 
 
 def _label(dim: int, value: Tensor, name: str) -> str:

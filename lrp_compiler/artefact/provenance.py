@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.passes.graph.tools import hint
+from lrp_compiler.passes.graph import assignment
+from lrp_compiler.torch_private import expression, hint
 
 
 def source_hash(program: ExportedProgram) -> str:
@@ -51,6 +51,6 @@ def example_sizes(symbols: dict[Any, str], nodes: list[fx.Node]) -> dict[str, in
     sizes = {}
     for node in nodes:
         for size in node.meta["val"].shape:
-            if isinstance(size, torch.SymInt) and size.node.expr in symbols:
-                sizes[symbols[size.node.expr]] = hint(size)
+            if isinstance(size, torch.SymInt) and expression(size) in symbols:
+                sizes[symbols[expression(size)]] = hint(size)
     return sizes

@@ -1,0 +1,18 @@
+"""What was compiled, what is said about it, and its own file."""
+
+from .artefact import Artefact
+from .describe import artefact_of
+from .observing import observed
+from .provenance import source_hash
+from .shapes import tensor_specs
+from .storage import read_explainer, write_explainer
+
+__all__ = [
+    "Artefact",
+    "artefact_of",
+    "observed",
+    "read_explainer",
+    "source_hash",
+    "tensor_specs",
+    "write_explainer",
+]

@@ -1,0 +1,66 @@
+"""What the files of an explainer say about it, worked out from what was compiled."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+from lrp_compiler.base.metadata import FUNCTION, Metadata
+from lrp_compiler.base.version import __version__
+from lrp_compiler.passes import Compiled, Options
+from lrp_compiler.passes.forward import Captured
+from lrp_compiler.passes.graph import outputs
+from lrp_compiler.torch_private import pytree
+
+from .artefact import Artefact
+from .observing import relevance_specs
+from .provenance import example_sizes, rules_used, source_hash
+from .shapes import tensor_specs
+
+
+def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Artefact:
+    """What was compiled, with what is to be said about it."""
+    placeholders = compiled.joint.graph.find_nodes(op="placeholder")
+    flat = outputs(compiled.joint)
+    names = list(captured.inputs.values())
+    own = len(captured.outputs)
+    # What follows the model's own inputs was added for the target and the seed.
+    extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
+    specs = tensor_specs(placeholders, [*names, *extra])
+    symbols, target = specs.symbols, options.seed.target
+    classes = compiled.explained.meta["val"].shape[-1]
+    about = Metadata(
+        composite=options.composite.to_dict(),
+        target=FUNCTION if options.function is not None else target.label,
+        explains=target.to_dict(),
+        seed=options.seed.mode,
+        classes=classes if isinstance(classes, int) else None,
+        inputs=tuple(specs.tensors[: len(names)]),
+        seed_inputs=tuple(specs.tensors[len(names) :]),
+        outputs=tuple(tensor_specs(flat[:own], captured.outputs, symbols).tensors),
+        relevance=relevance_specs(compiled.wanted, flat[own:], symbols),
+        arguments=tuple(captured.arguments),
+        constants=captured.constants,
+        explained=options.output,
+        plan=compiled.plan.to_dict(),
+        optimise=options.optimise,
+        output_structure=_dump_structure(captured.program.call_spec.out_spec),
+        source=source_hash(captured.program),
+        rules=tuple(rules_used(compiled.forward)),
+        sizes=example_sizes(symbols, placeholders),
+        versions={
+            "lrp_compiler": __version__,
+            "torch": torch.__version__.split("+")[0],
+            "python": platform.python_version(),
+        },
+    )
+    return Artefact(compiled.joint, compiled.forward, about)
+
+
+def _dump_structure(spec: Any) -> str | None:
+    try:
+        return pytree.treespec_dumps(spec)
+    except Exception:
+        return None

@@ -1,0 +1,44 @@
+"""The relevance of intermediate values, added to an explainer that is compiled already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.metadata import RelevanceSpec
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.passes import Options, Watch, joint_graph
+from lrp_compiler.passes.assign import reachable, with_observed
+from lrp_compiler.passes.graph import outputs
+from lrp_compiler.rules.composite import Composite
+
+from .artefact import Artefact
+from .shapes import tensor_specs
+
+
+def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
+    """See `Explainer.observe`."""
+    forward, about = artefact.forward, artefact.about
+    if not all(entry.node for entry in about.relevance):
+        raise InputError("This explainer's file is of an earlier release: compile the model again, with observe=.")
+    by_name = {node.name: node for node in forward.graph.nodes}
+    known = {entry.input: by_name[entry.node] for entry in about.relevance}
+    wanted = with_observed(known, forward, patterns, reachable(forward, artefact.explained))
+    options = Options(Composite(about.name), artefact.seed, memory_budget=artefact.plan.budget, optimise=about.optimise)
+    with quiet():
+        joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch())
+    symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
+    relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols)
+    return Artefact(joint, forward, replace(about, relevance=relevance, plan=plan.to_dict()))
+
+
+def relevance_specs(
+    wanted: Mapping[str, fx.Node], values: Sequence[fx.Node], symbols: dict[Any, str]
+) -> tuple[RelevanceSpec, ...]:
+    """What the metadata says of each relevance: name, shape and dtype, and the forward node whose relevance it is."""
+    specs = tensor_specs(values, [f"relevance.{name}" for name in wanted], symbols).tensors
+    return tuple(RelevanceSpec(spec, name, node.name) for (name, node), spec in zip(wanted.items(), specs, strict=True))

@@ -1,0 +1,42 @@
+"""What an explainer returns, as data: the ground of `Explanation`, and all that the pictures need of it. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from .run import Explained, Labels, Run, explained, to_numpy
+
+Array = TypeVar("Array")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Results(Generic[Array]):
+    """Output and relevance of one run.
+
+    Args:
+        output: the model's own output. From torch in its own structure (flat name → tensor where that class is not at
+            hand), from onnxruntime an array, or name → array if there are several.
+        relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`); with several targets
+            `[targets, …]`.
+        run: what was run, by reference.
+    """
+
+    output: Any
+    relevance: dict[str, Array]
+    run: Run
+
+    def explained(self, labels: Labels | None = None) -> list[Explained]:
+        """Every explained value, row by row, the several targets of a row side by side.
+
+        Args:
+            labels: the classes' names: a list, a dict by number, or a function of the number.
+        """
+        return explained(self.run, self.relevance, labels)
+
+    def of(self, case: Explained, name: str) -> np.ndarray:
+        """The relevance `name` of one of `explained`: shaped like one row."""
+        values: Any = self.relevance[name]
+        return to_numpy((values if case.number is None else values[case.number])[case.row])

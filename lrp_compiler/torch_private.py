@@ -1,0 +1,159 @@
+"""torch's private corners, all in one place: what each is for here, and the public way that it waits for.
+
+Everything else in the project keeps to torch's documented interfaces. When a release of torch moves something, this is
+the file to look at; `make test-torch` tries others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import get_decompositions
+from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
+from torch.export.pt2_archive import PT2ArchiveReader
+from torch.export.pt2_archive import constants as archive_layout
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
+from torch.fx.passes.infra.pass_base import PassResult
+from torch.utils import _pytree as pytree
+from torch.utils._sympy.value_ranges import ValueRanges
+
+__all__ = [
+    "CSEPass",  # merging what is calculated twice; waits for a pass in torch.export
+    "OpOverload",  # the type of `torch.ops.aten.add.Tensor`; waits for a public name
+    "PT2ArchiveReader",  # what is in a .pt2 before anything of it is run; waits for a safe torch.export.load
+    "PassResult",  # what torch's own passes return; documented, in an experimental module
+    "ValueRanges",  # what an ExportedProgram knows of its sizes; waits for a public constructor
+    "annotate",
+    "archive_layout",
+    "compile_package",
+    "core_decompositions",
+    "expression",
+    "fake_mode_of",
+    "fake_tensor",
+    "hint",
+    "known_size",
+    "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
+    "node_that_makes",
+    "notes_are_kept",
+    "python_dispatcher",
+    "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
+    "range_of",
+    "rename",
+    "schema",
+    "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
+    "unguarded",
+]
+
+
+def schema(target: OpOverload) -> Any:
+    """The op's schema: names, types and defaults of its arguments. Waits for a public reading of schemas."""
+    return target._schema
+
+
+def expression(size: torch.SymInt) -> Any:
+    """The sympy expression of a symbolic size, by which equal sizes are known. Waits for equality of SymInts."""
+    return size.node.expr
+
+
+def hint(size: int | torch.SymInt) -> int:
+    """The example's size; 1 where it depends on values and is not known before the run."""
+    if isinstance(size, int):
+        return size
+    return 1 if size.node.hint is None else int(size.node.hint)
+
+
+def known_size(size: int | torch.SymInt) -> int | None:
+    """The size if it is known at compile time, else `None`."""
+    if isinstance(size, int):
+        return size
+    known = size.node.maybe_as_int()
+    return None if known is None else int(known)
+
+
+def range_of(size: torch.SymInt) -> dict[Any, Any]:
+    """Symbol → the range that capture found for it, of every symbol in the size."""
+    ranges = size.node.shape_env.var_to_range
+    return {symbol: ranges[symbol] for symbol in expression(size).free_symbols}
+
+
+def fake_mode_of(*values: Any) -> Any:
+    """The mode that the symbolic tensors among the values belong to; `None`: there is none among them."""
+    return next((value.fake_mode for value in values if hasattr(value, "fake_mode")), None)
+
+
+def fake_tensor(tensor: Tensor, like: Any) -> Tensor:
+    """A symbolic tensor of fixed shape, in the mode of `like`."""
+    made: Tensor = fake_mode_of(like).from_tensor(tensor, static_shapes=True)
+    return made
+
+
+def unguarded(*nodes: fx.Node) -> AbstractContextManager[None]:
+    """Where symbolic values may be worked out without learning from them.
+
+    torch's symbolic convolution asks for the batch size to guess a memory format: that must not bound the batch. Waits
+    for a public way to suppress guards.
+    """
+    mode = fake_mode_of(*(node.meta.get("val") for node in nodes))
+    known = None if mode is None else mode.shape_env
+    return nullcontext() if known is None else known.suppress_guards()
+
+
+def annotate(note: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """What is traced in this block carries the note in `meta["custom"]`. Experimental in torch.fx.traceback."""
+    return traceback.annotate(dict(note))
+
+
+def notes_are_kept() -> AbstractContextManager[None]:
+    """Tracing in this block keeps what `annotate` says."""
+    return traceback.preserve_node_meta()
+
+
+def python_dispatcher() -> AbstractContextManager[None]:
+    """Behind `torch.func.vmap` only torch's Python decompositions keep symbolic sizes."""
+    return enable_python_dispatcher()
+
+
+def node_that_makes(tensor: Tensor) -> fx.Node | None:
+    """While it is traced: the node of the graph that makes this tensor, batched by vmap or not."""
+    mode = get_proxy_mode()
+    while torch._C._functorch.is_batchedtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
+    return None if slot is None else slot.proxy.node
+
+
+def rename(node: fx.Node, name: str) -> None:
+    """Give a node the name of one that it replaces. Waits for a public `Node.rename`."""
+    node._rename(name)
+
+
+def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
+    """torch's decompositions to core ATen, and those of the ops `beyond` it."""
+    return dict(torch.export.default_decompositions().items()) | dict(get_decompositions(list(beyond)))
+
+
+def compile_package(program: torch.export.ExportedProgram, path: str, notes: Mapping[str, str]) -> None:
+    """Write an AOTInductor package with these notes. Beta in `torch._inductor`.
+
+    Raises:
+        FileNotFoundError: there is no C++ compiler.
+        Exception: whatever AOTInductor raises.
+    """
+    # Inductor takes a second to import; nothing else needs it.
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+        aoti_compile_and_package(program, package_path=path, inductor_configs={"aot_inductor.metadata": dict(notes)})
+    except InvalidCxxCompiler as error:
+        raise FileNotFoundError("no C++ compiler") from error
