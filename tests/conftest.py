@@ -1,5 +1,7 @@
 """What has to happen before any test module is imported, and explainers that several test modules share."""
 
+import gc
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -10,14 +12,24 @@ from support.small import small
 
 import lrp_compiler as lrp
 
-# More threads than cores make small operations slower, and a fixed number keeps runs comparable.
-torch.set_num_threads(2)
+# Every graph that a test makes is compared with what its stage may contain (see `passes/stages.py`).
+os.environ.setdefault("LRP_COMPILER_CHECK", "1")
+
+# Each worker of `make test` has one core, and small operations gain nothing from a second.
+torch.set_num_threads(1)
+# Graphs are many small objects that stay, explainers are kept for other tests: collect a hundredth as often.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test draws the same numbers, alone or after others."""
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, and so in one worker, what shares explainers across modules."""
+    items.sort(key=lambda item: "explain" not in getattr(item, "fixturenames", ()))
 
 
 @cache

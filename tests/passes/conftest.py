@@ -22,7 +22,7 @@ class Wrapped(nn.Module):
         return self.function(*args)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def graph_of() -> Callable[..., fx.GraphModule]:
     """`graph_of(model or function, *example inputs, dynamic=True)`: the forward graph before any rewriting."""
 
@@ -37,7 +37,7 @@ def graph_of() -> Callable[..., fx.GraphModule]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def targets() -> Callable[[fx.GraphModule], list[str]]:
     """`targets(graph)`: the ops that it calls, in order, without overloads."""
 

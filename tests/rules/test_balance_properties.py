@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lrp_compiler.rules import Op, propagate, total, unit
+from lrp_compiler.rules import NONNEGATIVE, ONLY_POSITIVE, Facts, Op, propagate, total, unit
 
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {
@@ -144,12 +144,13 @@ def test_relevance_that_does_not_arrive_is_booked(calls: Any, rule: str) -> None
         nonnegative = data.draw(st.booleans())
         if nonnegative:
             args = tuple(arg.abs() if name in active else arg for name, arg in zip(names, args, strict=False))
+        only_positive = rule == "gamma" and data.draw(st.booleans())
         books: dict[str, float] = defaultdict(float)
         op = Op.eager(
             target,
             *args,
             active=active,
-            nonnegative=active if nonnegative else (),
+            facts=Facts.of({NONNEGATIVE: active if nonnegative else (), ONLY_POSITIVE: only_positive}),
             absorb=lambda cause, share: books.__setitem__(cause, books[cause] + float(share.sum())),
         )
         share = tensors(data.draw, *op.output.shape)
@@ -161,8 +162,6 @@ def test_relevance_that_does_not_arrive_is_booked(calls: Any, rule: str) -> None
             options["bias"] = data.draw(st.sampled_from(["absorb", "ignore"]))
         if rule in FORMS:
             options["form"] = data.draw(st.sampled_from(["auto", "direct", "half-sums"]))
-        if rule == "gamma":
-            options["positive_only"] = data.draw(st.booleans())
 
         flow = propagate(op, arriving, rule, **options)
 

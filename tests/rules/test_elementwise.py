@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
-from lrp_compiler.rules.elementwise import STEPS, WITHOUT_ZERO
+from lrp_compiler.rules.operators.functions import STEPS, WITHOUT_ZERO
 from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.unrolled import table
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional
-from unrolled import table
 
 import lrp_compiler as lrp
 from lrp_compiler.rules.composite import Composite, Entry

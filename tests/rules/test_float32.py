@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from linear_cases import SPLIT, convolution, tensor
+from support.linear_cases import SPLIT, convolution, tensor
+from support.unrolled import Case, table
 from torch import Tensor
-from unrolled import Case, table
 
 from lrp_compiler.rules import propagate, total, unit
 from lrp_compiler.rules.relevance import signum
@@ -27,14 +27,14 @@ def in_float32(case: Case, x: Tensor | None = None) -> Case:
     """The case in single precision, its single active operand replaced by `x`."""
     (operand,) = case.active
     args = tuple(arg.float() if isinstance(arg, Tensor) else arg for arg in case.args)
-    single = Case(case.target, args, case.active, case.kwargs, case.nonnegative)
+    single = Case(case.target, args, case.active, case.kwargs, case.facts)
     return single if x is None else single.with_operands({operand: x})
 
 
 def in_float64(case: Case) -> Case:
     """In double precision, on the very numbers that single precision sees."""
     args = tuple(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args)
-    return Case(case.target, args, case.active, case.kwargs, case.nonnegative)
+    return Case(case.target, args, case.active, case.kwargs, case.facts)
 
 
 def total_of(case: Case, relevance: Any, rule: str, **options: Any) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from linear_cases import ALL, NORMS, SPLIT, WEIGHTED, tensor
+from support.linear_cases import ALL, NORMS, SPLIT, WEIGHTED, tensor
+from support.unrolled import Case, Shares, table
 from torch import Tensor
-from unrolled import Case, Shares, table
 
-from lrp_compiler.rules import RULES, Op, RuleError, find, propagate, total, unit
+from lrp_compiler.rules import ONLY_POSITIVE, RULES, Op, RuleError, find, propagate, total, unit
 
 EPSILON = 0.03
 BIASED: list[tuple[str, dict[str, Any]]] = [
@@ -148,13 +148,14 @@ def test_the_limit_is_the_transpose_and_asks_for_no_forward_value_but_the_weight
     assert all(any(value is weight for weight in weights) for value in read)
 
 
-ONE_TRANSPOSE = [("z-plus", {}), ("gamma-one-sided", {}), ("gamma", {"positive_only": True})]
+ONE_TRANSPOSE = [("z-plus", False), ("gamma-one-sided", False), ("gamma", True)]
+"""Rules, and whether no relevance must arrive at z ≤ 0 for them to take one map and one transpose."""
 
 
-@pytest.mark.parametrize("rule", ONE_TRANSPOSE, ids=label)
+@pytest.mark.parametrize("rule", ONE_TRANSPOSE, ids=lambda rule: rule[0])
 @pytest.mark.parametrize("name", [name for name in WEIGHTED if "matmul" not in name])
-def test_a_nonnegative_input_takes_one_map_and_one_transpose(name: str, rule: tuple[str, dict[str, Any]]) -> None:
-    case, calls = WEIGHTED[name].made_nonnegative(), []
+def test_a_nonnegative_input_takes_one_map_and_one_transpose(name: str, rule: tuple[str, bool]) -> None:
+    case, calls = WEIGHTED[name].made_nonnegative().knowing({ONLY_POSITIVE: rule[1]}), []
     op = case.op()
     entry = find(op)
     assert entry is not None
@@ -167,7 +168,7 @@ def test_a_nonnegative_input_takes_one_map_and_one_transpose(name: str, rule: tu
     term = replace(term, apply=counted("map", term.apply), transpose=counted("transpose", term.transpose))
     linear = replace(linear, terms=(term,))
 
-    flow = RULES["linear map", rule[0]](op, linear, total(torch.randn_like(case.output)), **rule[1])
+    flow = RULES["linear map", rule[0]](op, linear, total(torch.randn_like(case.output)))
 
     assert sorted(calls) == ["map", "transpose"]
     assert flow[term.operand].form == "unit"
@@ -175,11 +176,12 @@ def test_a_nonnegative_input_takes_one_map_and_one_transpose(name: str, rule: tu
 
 def test_gamma_without_negative_branch_is_gamma_where_nothing_arrives_there() -> None:
     for name in ("linear", "linear, wide", "conv2d", "batch_norm", "add of a constant"):
-        for case in (SPLIT[name], SPLIT[name].made_nonnegative()):
+        for given in (SPLIT[name], SPLIT[name].made_nonnegative()):
+            case = given.knowing({ONLY_POSITIVE: True})
             for form in ("auto", "direct", "half-sums"):
                 R = torch.randn(case.output.shape, dtype=torch.float64) * (case.output > 0)
                 expected = table("gamma", case, R, epsilon=EPSILON)
-                check(case, R, expected, "gamma", epsilon=EPSILON, form=form, positive_only=True)
+                check(case, R, expected, "gamma", epsilon=EPSILON, form=form)
 
 
 def test_a_limit_that_must_divide_takes_the_default_stabiliser() -> None:

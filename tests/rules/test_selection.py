@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from selection_cases import CALLS, MASK, PLACES, WINNERS, A, B, Call, tensor
+from support.selection_cases import CALLS, MASK, PLACES, WINNERS, A, B, Call, tensor
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, Op, find, propagate, total, unit

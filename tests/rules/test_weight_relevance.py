@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from linear_cases import NORMS, SPLIT, WEIGHTED, tensor
+from support.linear_cases import NORMS, SPLIT, WEIGHTED, tensor
+from support.unrolled import Case
 from torch import Tensor
-from unrolled import Case
 
 from lrp_compiler.rules import RuleError, find, propagate, total
 

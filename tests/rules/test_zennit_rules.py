@@ -9,7 +9,7 @@ from support import zennit_oracle
 from torch import Tensor, nn
 from zennit import rules as zennit
 
-from lrp_compiler.rules import Op, propagate, total
+from lrp_compiler.rules import NONNEGATIVE, Facts, Op, propagate, total
 
 aten = torch.ops.aten
 EPSILON = 1e-6
@@ -98,7 +98,7 @@ def op_of(module: nn.Module, x: Tensor, nonnegative: bool) -> Op:
         extra = (module.divisor_override,) if dims == 2 else ()
         target, args = AVERAGES[kind], (x, *sizes, module.ceil_mode, module.count_include_pad, *extra)
     name = "self" if kind in AVERAGES else "input"
-    return Op.eager(target, *args, nonnegative=[name] if nonnegative else [])
+    return Op.eager(target, *args, facts=Facts.of({NONNEGATIVE: (name,) if nonnegative else ()}))
 
 
 def compare(name: str, nonnegative: bool, rule: str, options: dict[str, Any], oracle: Callable[[Tensor], Any]) -> None:

@@ -1,6 +1,6 @@
 """Models, oracles and reference results that the tests measure the library against.
 
-Nothing in here imports the library: an oracle that shares code with what it judges would agree with its errors.
+No oracle in here imports the library: one that shared code with what it judges would agree with its errors.
 """
 
 import torch

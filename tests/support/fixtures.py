@@ -7,15 +7,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import torch
 import transformers
 from safetensors import safe_open
 from torch import Tensor, nn
 
-FIXTURES: Path = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
+from .folders import TESTS
 
-requires_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"no reference results at {FIXTURES}")
+FIXTURES: Path = TESTS / "fixtures"
 
 
 class AttnLrpReference(NamedTuple):

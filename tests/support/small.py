@@ -1,4 +1,4 @@
-"""The seven architectures in a size for every run: narrow, and with fewer of the blocks that repeat."""
+"""The architectures of the zoo in a size for every run: narrow, and with fewer of the blocks that repeat."""
 
 import copy
 from collections.abc import Iterator
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .life import calibrate
-from .zoo import SEVEN, Example, images
+from .zoo import SEVEN, VGG16_BN, Example, images
 
-# A second block of a stage differs from its first in a convolutional network, in a transformer it does not.
+# A second block of a stage differs from its first in a convolutional network, in a transformer it does not. Stages are
+# alike: only the first that has a second block keeps it.
 CONVOLUTIONAL = ("vgg16", "resnet50", "efficientnet_lite0")
+COMPOSITE = dict.fromkeys(SEVEN, "attnlrp") | dict.fromkeys(CONVOLUTIONAL, "epsilon-plus")
+"""Each network with the composite that it is mostly explained with."""
 # By the published width. In EfficientNet's narrowest stage only one channel would be left, which z⁺ mostly finds empty.
 WIDTHS = {"efficientnet_lite0": 8}
 
@@ -25,13 +28,16 @@ def small(name: str, dtype: torch.dtype = torch.float32) -> Example:
     """
     if dtype != torch.float32:
         return _cast(small(name), dtype)
-    example = SEVEN[name].build(width=WIDTHS.get(name, 16))
+    example = {**SEVEN, VGG16_BN.name: VGG16_BN}[name].build(width=WIDTHS.get(name, 16))
     blocks = list(_repeated(name, example.model))
     kept = 2 if name in CONVOLUTIONAL else 1
     for owner, attribute in blocks:
-        setattr(owner, attribute, getattr(owner, attribute)[:kept].eval())
+        stage = getattr(owner, attribute)
+        setattr(owner, attribute, stage[:kept].eval())
+        if len(stage) > 1:
+            kept = 1
     if config := getattr(example.model, "config", None):
-        config.num_hidden_layers = kept
+        config.num_hidden_layers = 1
     if blocks and name in CONVOLUTIONAL:
         # Statistics belong to the depth at which they were taken.
         calibrate(example.model, images(8, example.args[0].shape[-1], 1000, torch.float64), seed=0)

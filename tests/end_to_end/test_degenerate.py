@@ -1,0 +1,150 @@
+"""Degenerate inputs: wherever the network itself answers with finite numbers, so does its explainer.
+
+Zeros, constants, ties, denormals and 1e30; masks of −∞ and rows that see nothing; under every composite, in torch and
+in onnxruntime.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.blocks import GatedMLP, build
+from support.degenerate import Convolutions, Functions, Masked, inputs
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.runtime import OnnxExplainer
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "convolutions": (Convolutions, (1, 3, 8, 8)),
+    "masked attention": (Masked, (1, 5, 8)),
+    "gated": (GatedMLP, (1, 6)),
+    "functions": (Functions, (1, 6)),
+}
+OPTIONS: dict[str, dict[str, Any]] = {"epsilon-gamma-box": {"low": -3.0, "high": 3.0}}
+# One composite for each rule that a network's kind of operations can get; the rest of the table is heavy.
+EVERYDAY = {
+    "convolutions": ("epsilon-plus", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box", "attnlrp-gamma"),
+    "masked attention": ("attnlrp", "dynamic-lrp"),
+    "gated": ("attnlrp-gamma", "dynamic-lrp"),
+    "functions": ("epsilon", "attnlrp", "dynamic-lrp"),
+}
+CASES = [
+    pytest.param(
+        network,
+        composite,
+        marks=[] if composite in EVERYDAY[network] else [pytest.mark.heavy],
+    )
+    for network in NETWORKS
+    for composite in COMPOSITES
+]
+
+
+def explainer(model: nn.Module, shape: tuple[int, ...], composite: str, **options: Any) -> lrp.Explainer:
+    rules = COMPOSITES[composite](**OPTIONS.get(composite, {}))
+    return lrp.compile(model.eval(), (torch.ones(shape),), composite=rules, **options)
+
+
+def is_finite(model: nn.Module, x: Tensor) -> bool:
+    with torch.no_grad():
+        return bool(model(x).isfinite().all())
+
+
+@pytest.mark.parametrize(("network", "composite"), CASES)
+def test_relevance_is_finite_wherever_the_network_is(network: str, composite: str, tmp_path: Path) -> None:
+    make, shape = NETWORKS[network]
+    model = build(make).float()
+    explain = explainer(model, shape, composite)
+    explain.to_onnx(tmp_path / "m.onnx")
+    onnx_explain = OnnxExplainer(tmp_path / "m.onnx")
+
+    asked, wrong = 0, []
+    for name, x in inputs(shape).items():
+        if not is_finite(model, x):
+            continue
+        asked += 1
+        (in_torch,) = explain(x).relevance.values()
+        (in_onnxruntime,) = onnx_explain(x.numpy()).relevance.values()
+        if not in_torch.isfinite().all():
+            wrong.append((name, "torch"))
+        if not np.isfinite(in_onnxruntime).all():
+            wrong.append((name, "onnxruntime"))
+
+    assert wrong == []
+    assert asked >= 9
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_without_biases_nothing_comes_of_nothing(composite: str) -> None:
+    model = build(lambda: Convolutions(bias=False)).float()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+    x = torch.zeros(1, 3, 8, 8)
+
+    explanation = explainer(model, x.shape, composite, seed="value")(x)
+
+    assert not explanation.output.any()
+    assert not explanation.relevance["x"].any()
+
+
+MAX_POOL = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())
+
+
+@pytest.fixture
+def tie() -> tuple[Tensor, Tensor]:
+    """An image of equal pixels, and what it gets for class 1, which is the window at the top right."""
+    expected = torch.zeros(1, 1, 4, 4)
+    expected[0, 0, 0, 2] = 1.0
+    return torch.full((1, 1, 4, 4), 3.0), expected
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_of_equals_the_first_one_wins_a_max_pool(composite: str, tie: tuple[Tensor, Tensor]) -> None:
+    x, expected = tie
+
+    (relevance,) = explainer(MAX_POOL, x.shape, composite, target=1, seed="one")(x).relevance.values()
+
+    torch.testing.assert_close(relevance, expected)
+
+
+# Composites have nothing to say about a max pool.
+@pytest.mark.parametrize(
+    "composite", [pytest.param(name, marks=() if name == "attnlrp" else pytest.mark.heavy) for name in COMPOSITES]
+)
+def test_of_equals_the_first_one_wins_a_max_pool_in_onnxruntime(
+    composite: str, tie: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, expected = tie
+    explainer(MAX_POOL, x.shape, composite, target=1, seed="one").to_onnx(tmp_path / "m.onnx")
+
+    with OnnxExplainer(tmp_path / "m.onnx") as explain:
+        (relevance,) = explain(x.numpy()).relevance.values()
+
+    torch.testing.assert_close(torch.as_tensor(relevance), expected)
+
+
+class FirstRow(nn.Module):
+    """What the first token makes of itself and the second; a mask of −∞ hides the third."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.tensor([0.0, 0.0, -torch.inf])
+        return (torch.softmax(x[:, :1] @ x.mT + mask, -1) @ x).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    "composite",
+    COMPOSITES,
+)
+def test_what_a_mask_hides_gets_exactly_nothing(composite: str) -> None:
+    x = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+
+    (relevance,) = explainer(FirstRow(), x.shape, composite)(x).relevance.values()
+
+    assert relevance.isfinite().all()
+    assert not relevance[:, 2].any()
+    assert relevance[:, :2].any()

@@ -1,0 +1,213 @@
+"""What a user would meet next, end to end: every network here compiles, its books balance, and its file agrees."""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import lrp_compiler as lrp
+from lrp_compiler.views.audit import Audit, Float64
+
+IMAGE, TOKENS = (4, 6, 6), (5, 8)
+PLACES = torch.tensor([0, 2, 2, 1, 4])
+
+
+class Net(nn.Module):
+    """A function between two layers, the result classified; the layers keep zeros and symmetries away."""
+
+    def __init__(self, shape: tuple[int, ...], function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(len(shape))
+        self.shape = shape
+        # A copy: the networks of this page are tried in two precisions.
+        self.function = function = copy.deepcopy(function)
+        if isinstance(function, nn.Module):
+            function.eval()
+        self.stem = nn.Conv2d(shape[0], shape[0], 1) if len(shape) == 3 else nn.Linear(shape[-1], shape[-1])
+        with torch.no_grad():
+            width = function(torch.zeros(2, *shape)).flatten(1).shape[1]
+        self.head = nn.Linear(width, 3)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.stem(x)).flatten(1))
+
+
+def written_in_place(x: Tensor) -> Tensor:
+    y = x * 1.5
+    y[:, 1:] = y[:, :-1] + x[:, 1:]
+    y[:, 0, 2:4] = x[:, 1, :2]
+    y[x > 1] = 0.25
+    y[:, torch.tensor([3, 1])] = x[:, 2:4]
+    return y
+
+
+def graph_convolution(x: Tensor) -> Tensor:
+    messages = x[:, [0, 1, 1, 3, 4]] * 0.5
+    return torch.zeros_like(x).index_add(1, PLACES, messages) + x
+
+
+def graph_mean(x: Tensor) -> Tensor:
+    index = PLACES[None, :, None].expand(x.shape)
+    return torch.zeros_like(x).scatter_reduce(1, index, x, "mean", include_self=False).relu()
+
+
+def standardised(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
+
+
+def sorted_tops(x: Tensor) -> Tensor:
+    return torch.cat([x.topk(2, -1)[0], x.sort(1, descending=True)[0][..., :2], x.median(-1, keepdim=True)[0]], -1)
+
+
+def extremes(x: Tensor) -> Tensor:
+    pooled = torch.stack([x.amax(1), x.min(1)[0], torch.maximum(x[:, 0], x[:, 1]), x[:, 2].clamp(0.2, 1.0)], 1)
+    return torch.cat([pooled, x.max(-1, keepdim=True)[0].expand(-1, -1, 8)], 1)
+
+
+def pooled_with_indices(x: Tensor) -> Tensor:
+    values, indices = functional.max_pool2d(x, 2, return_indices=True)
+    restored = functional.max_unpool2d(values, indices, 2)
+    return torch.cat([restored.flatten(1), functional.adaptive_max_pool2d(x, 4).flatten(1)], 1)
+
+
+def bordered(x: Tensor) -> Tensor:
+    for mode in ("reflect", "replicate", "circular"):
+        x = functional.pad(x, (1, 2, 0, 1), mode=mode)
+    return x
+
+
+def windows(x: Tensor) -> Tensor:
+    columns = functional.unfold(x, 3, padding=1, stride=2)
+    return functional.fold(columns, (6, 6), 3, padding=1, stride=2)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    x = functional.pixel_unshuffle(functional.pixel_shuffle(x, 2).roll(1, -1), 2)
+    return functional.channel_shuffle(x, 2).movedim(1, -1).swapaxes(1, 2).tile(1, 2, 1, 1)
+
+
+def einsums(x: Tensor) -> Tensor:
+    scores = torch.einsum("bid,bjd->bij", x, x * 0.3).softmax(-1)
+    return torch.einsum("bij,bjd,de->bie", scores, x, torch.linspace(-1, 1, 24, dtype=x.dtype).reshape(8, 3))
+
+
+def activations(x: Tensor) -> Tensor:
+    kinds = (functional.selu, functional.celu, functional.softsign, functional.softshrink, functional.hardshrink)
+    kinds += (functional.tanhshrink, functional.logsigmoid, functional.glu, torch.expm1, torch.sinh, torch.tan)
+    kinds += (lambda t: functional.threshold(t, 0.1, -0.5), lambda t: 2**t, functional.rrelu)
+    return torch.cat([kind(0.3 * x) for kind in kinds], -1)
+
+
+def normalised(x: Tensor) -> Tensor:
+    parts = (functional.normalize(x, dim=-1), x / x.norm(p=1, dim=-1, keepdim=True), functional.log_softmax(x, -1))
+    return torch.cat([*parts, x.logsumexp(-1, keepdim=True), x.var(-1, keepdim=True)], -1)
+
+
+def distances(x: Tensor) -> Tensor:
+    others = torch.linspace(-2, 2, 16, dtype=x.dtype).reshape(2, 8)
+    return torch.cat([torch.cdist(x, others), functional.cosine_similarity(x, others[0], -1).unsqueeze(-1)], -1)
+
+
+def spectrum(x: Tensor) -> Tensor:
+    return torch.fft.irfft(torch.fft.rfft(x) * torch.linspace(1, 0, 5, dtype=x.dtype)) + torch.fft.fft2(x).real * 0.1
+
+
+def products(x: Tensor) -> Tensor:
+    return torch.cat([x.cumprod(1), x.prod(1, keepdim=True), x.cumsum(1)], 1)
+
+
+def sampled(x: Tensor) -> Tensor:
+    grid = torch.linspace(-0.9, 0.9, 18, dtype=x.dtype).reshape(1, 3, 3, 2).expand(x.shape[0], -1, -1, -1)
+    return functional.grid_sample(x, grid, align_corners=False)
+
+
+def triangles(x: Tensor) -> Tensor:
+    return x.tril() + x.triu(1) * 2 + x.diagonal(0, 1, 2).unsqueeze(-1) + torch.where(x > 0, x, 0.5)
+
+
+NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "writes in place": (TOKENS, written_in_place),
+    "graph layer by index_add": (TOKENS, graph_convolution),
+    "graph layer by scatter mean": (TOKENS, graph_mean),
+    "z-score": (TOKENS, standardised),
+    "top-k, sort, median": (TOKENS, sorted_tops),
+    "extremes": (TOKENS, extremes),
+    "max pool with indices, unpooled": (IMAGE, pooled_with_indices),
+    "borders that mirror": (IMAGE, bordered),
+    "unfold and fold": (IMAGE, windows),
+    "shuffles": (IMAGE, shuffled),
+    "einsum": (TOKENS, einsums),
+    "activations": (TOKENS, activations),
+    "norms": (TOKENS, normalised),
+    "distances": (TOKENS, distances),
+    "Fourier": (TOKENS, spectrum),
+    "products": (TOKENS, products),
+    "grid sample": (IMAGE, sampled),
+    "triangles": (TOKENS, triangles),
+    "group norm": (IMAGE, nn.GroupNorm(2, 4)),
+    "instance norm": (IMAGE, nn.InstanceNorm2d(4, affine=True)),
+    "local response norm": (IMAGE, nn.LocalResponseNorm(3)),
+    "PReLU": (IMAGE, nn.PReLU(4)),
+    "weight norm": (TOKENS, nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))),
+    "transformer encoder": (TOKENS, nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)),
+    "LP pool": (IMAGE, nn.LPPool2d(2, 2)),
+}
+
+
+def sample(shape: tuple[int, ...], batch: int, seed: int) -> Tensor:
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def explainer(name: str) -> lrp.Explainer:
+    """In the limit ε → 0, of class 1, for any batch size."""
+    x = sample(NETS[name][0], 2, seed=0)
+    shapes: Any = {"x": {0: torch.export.Dim("batch")}}
+    return lrp.compile(Net(*NETS[name]).eval(), (x,), composite="attnlrp", target=1, dynamic_shapes=shapes)
+
+
+def assert_balanced(audit: Audit) -> None:
+    moved = max(abs(entry.relevance_in) + sum(map(abs, entry.absorbed.values())) for entry in audit.entries)
+    assert abs(audit.error) <= 1e-9 * moved
+    assert max(abs(entry.error) for entry in audit.entries) <= 1e-9 * moved
+    assert audit.magnitude > 0
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_node_is_covered_and_the_books_balance(name: str) -> None:
+    assert_balanced(explainer(name).audit(sample(NETS[name][0], 3, seed=1)))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_books_of_another_composite_balance_in_float64(name: str) -> None:
+    x = sample(NETS[name][0], 3, seed=1).double()
+    model = Net(*NETS[name]).double().eval()
+
+    assert_balanced(lrp.compile(model, (x,), composite="epsilon-plus", target=1).audit(x))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_onnxruntime_agrees_at_another_batch_size(name: str, tmp_path: Path) -> None:
+    explainer(name).to_onnx(tmp_path / "m.onnx")
+    x = sample(NETS[name][0], 9, seed=2)
+
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (relevance,) = session.run(["relevance.x"], {"x": x.numpy()})
+
+    _, exact = Float64(explainer(name).module).run(x)
+    own = explainer(name)(x).relevance["x"]
+    scale = exact.flatten(1).abs().amax(1)
+    ours, torchs = (
+        (item.double() - exact).flatten(1).abs().amax(1) / scale for item in (torch.as_tensor(relevance), own)
+    )
+    assert float(ours.median()) <= max(3 * float(torchs.median()), 1e-6)

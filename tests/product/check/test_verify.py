@@ -1,0 +1,183 @@
+"""`verify` passes what is sound and says of everything else what is wrong with it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import lrp_compiler as lrp
+from lrp_compiler.check.verify import verify
+from lrp_compiler.cli import main
+from lrp_compiler.rules.composite import COMPOSITES, Composite, Entry
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.hidden, self.classes = nn.Embedding(17, 8), nn.Linear(8, 6), nn.Linear(6, 5)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.classes(torch.relu(self.hidden(self.words(words)).mean(1)))
+        return result
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model.pt2` and its explainers `m.lrp.onnx` and `m.lrp.pt2`, their target given at run time."""
+    folder = tmp_path_factory.mktemp("written")
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=9)}
+    program = torch.export.export(Net().eval(), (torch.randint(0, 17, (2, 4)),), dynamic_shapes=(sizes,))
+    torch.export.save(program, folder / "model.pt2")
+    explainer = lrp.compile(folder / "model.pt2", composite="epsilon", target="index")
+    explainer.to_onnx(folder / "m.lrp.onnx")
+    explainer.save(folder / "m.lrp.pt2")
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """Copies of these files, for a test to change."""
+    return shutil.copytree(written, tmp_path / "copies")
+
+
+def answers(path: Path, against: Path | None = None, **options: Any) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in verify(path, against, **options).checks}
+
+
+def edited(path: Path, edit: Any) -> Path:
+    model = onnx.load(path)
+    edit(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("file", ["m.lrp.onnx", "m.lrp.pt2"])
+def test_a_sound_file_passes_everything(file: str, folder: Path) -> None:
+    found = answers(folder / file, folder / "model.pt2")
+    assert all(found.values()), found
+    assert {"runs", "repeats", "rows", "source", "conservation", "parity", "metadata"} <= set(found)
+
+
+def test_without_the_model_it_says_what_it_could_not_ask(folder: Path) -> None:
+    found = answers(folder / "m.lrp.onnx")
+    assert [name for name, passed in found.items() if passed is None] == ["source", "conservation", "parity"]
+    assert verify(folder / "m.lrp.onnx").passed
+
+
+def test_words_are_drawn_from_the_table_they_look_up(folder: Path) -> None:
+    """Ids that the embedding does not have would fail in onnxruntime; ones alone would test little."""
+    from lrp_compiler.check.random_inputs import random_inputs, table_sizes
+    from lrp_compiler.runtime import OnnxExplainer
+
+    assert table_sizes(onnx.load(folder / "m.lrp.onnx")) == {"words": 17}
+    with OnnxExplainer(folder / "m.lrp.onnx") as opened:
+        drawn = random_inputs(opened.about, {"words": 17}, np.random.default_rng(0))
+    assert drawn["words"].shape == (2, 4)
+    assert len(np.unique(drawn["words"])) > 3
+
+
+def test_another_model_is_noticed(folder: Path) -> None:
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=9)}
+    torch.manual_seed(99)
+    other = torch.export.export(Net().eval(), (torch.randint(0, 17, (2, 4)),), dynamic_shapes=(sizes,))
+    torch.export.save(other, folder / "other.pt2")
+    found = answers(folder / "m.lrp.onnx", folder / "other.pt2")
+    assert found["source"] is False
+    assert found["parity"] is None
+
+
+def test_a_weight_that_was_changed_is_noticed(folder: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [5, 6])
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values += 0.5
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+    found = answers(edited(folder / "m.lrp.onnx", edit), folder / "model.pt2")
+    assert found["parity"] is False
+
+
+def test_relevance_that_does_not_add_up_is_noticed(folder: Path) -> None:
+    """The last operation's relevance doubled: what a broken rule would do."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        last = next(node for node in model.graph.node if "relevance.words" in node.output)
+        last.output[0] = "half"
+        two = onnx.numpy_helper.from_array(np.array(2, np.float32), "two")
+        model.graph.initializer.append(two)
+        model.graph.node.append(onnx.helper.make_node("Mul", ["half", "two"], ["relevance.words"]))
+
+    found = answers(edited(folder / "m.lrp.onnx", edit), folder / "model.pt2")
+    assert (found["conservation"], found["parity"], found["provenance"]) == (False, False, False)
+
+
+def test_a_foreign_operation_and_a_path_are_noticed(folder: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        entry = model.graph.node[0].metadata_props.add()
+        entry.key, entry.value = "stack", 'File "/srv/models/net.py", line 3'
+
+    found = {check.name: check for check in verify(edited(folder / "m.lrp.onnx", edit)).checks}
+    assert found["contract"].passed is False
+    assert "a path of the machine" in found["contract"].found
+
+
+def test_values_that_are_not_finite_are_noticed(folder: Path) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [5])
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(5, np.nan, np.float32), bias.name))
+
+    assert answers(edited(folder / "m.lrp.onnx", edit))["runs"] is False
+
+
+def test_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(folder / "m.lrp.onnx"), "--against", str(folder / "model.pt2"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+
+    edited(folder / "m.lrp.onnx", lambda model: model.graph.node[0].ClearField("metadata_props"))
+    assert main(["verify", str(folder / "m.lrp.onnx")]) == 1
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out
+    assert captured.err.strip().endswith("m.lrp.onnx is not sound: provenance failed.")
+
+
+def test_given_inputs_are_taken_and_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "words.npy", np.zeros((3, 5), np.int64))
+    np.save(folder / "target.npy", np.zeros(3, np.int64))
+    given = ["--input", f"words={folder / 'words.npy'}", "--input", f"target={folder / 'target.npy'}"]
+    assert main(["verify", str(folder / "m.lrp.onnx"), *given]) == 0
+    assert "words[3, 5]" in capsys.readouterr().out
+    np.save(folder / "words.npy", np.full((3, 5), 99))
+    assert main(["verify", str(folder / "m.lrp.onnx"), *given]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_it_works_as_a_program(folder: Path) -> None:
+    command = [sys.executable, "-m", "lrp_compiler", "verify", str(folder / "m.lrp.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "conservation" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSITES))
+def test_composites_come_back_from_plain_data(name: str) -> None:
+    options = {"low": -1.0, "high": 1.0} if name == "epsilon-gamma-box" else {}
+    composite = COMPOSITES[name](**options)
+    plain = json.loads(json.dumps(composite.to_dict()))
+    assert Composite.from_dict(plain).to_dict() == plain
+
+
+def test_a_composite_with_a_function_does_not() -> None:
+    def evenly(op: Any, relevance: Any) -> Any:
+        return relevance
+
+    for entry in (Entry("*", evenly, path="a"), Entry("linear", "epsilon", when=lambda node: True)):
+        with pytest.raises(LookupError, match="does not travel in files"):
+            Composite.from_dict(Composite("mine", (entry,)).to_dict())

@@ -1,0 +1,99 @@
+"""Traits say what an op is: each is compared with what the op does."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, traits
+from lrp_compiler.rules.traits import PLAIN
+
+aten = torch.ops.aten
+X = torch.tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
+POINTWISE = [
+    target
+    for target in TRAITS
+    if isinstance(target, torch._ops.OpOverload)
+    and torch.Tag.pointwise in target.tags
+    and traits(target).sign is not None
+]
+
+
+MASK = X > 0
+SPECIAL = {
+    aten.clamp.default: lambda x: [x, 0.0, 2.0],
+    aten.where.self: lambda x: [MASK, x, x],
+    aten.masked_fill.Scalar: lambda x: [x, MASK, 2.0],
+}
+
+
+def arguments(target: torch._ops.OpOverload, x: Tensor) -> list[object]:
+    """The op's operands: tensors of these values, and 2 for numbers."""
+    if target in SPECIAL:
+        return SPECIAL[target](x)
+    given: list[object] = []
+    for argument in target._schema.arguments:
+        kind = str(argument.type)
+        if kind == "Tensor":
+            given.append(x)
+        elif argument.has_default_value():
+            break
+        else:
+            given.append(2)
+    return given
+
+
+@pytest.mark.parametrize("target", POINTWISE, ids=str)
+def test_a_result_that_is_said_to_be_nonnegative_is(target: torch._ops.OpOverload) -> None:
+    for x, known in ((X, False), (X.abs(), True)):
+        given = arguments(target, x)
+        bound = bind(target, given, {})
+        handles = [value for value in bound.values() if isinstance(value, Tensor) and value.is_floating_point()]
+        said = traits(target).sign(Call(bound, handles, lambda handle, known=known: known))
+        result = target(*given)
+
+        assert not said or bool((result[~result.isnan()] >= 0).all())
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).rectifies], ids=str)
+def test_what_is_said_to_rectify_is_zero_below_zero(target: torch._ops.OpOverload) -> None:
+    args = {"aten.hardtanh.default": (X, 0.0, 6.0), "aten.clamp.default": (X, 0.0), "aten.clamp_min.default": (X, 0.0)}
+    given = args.get(str(target), (X,))
+
+    assert traits(target).rectifies(bind(target, given, {}))
+    assert torch.equal(target(*given) == 0, X <= 0)
+    if len(given) > 1:
+        assert not traits(target).rectifies(bind(target, (X, -1.0, *given[2:]), {}))
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).neutral is not None], ids=str)
+def test_the_neutral_number_changes_nothing(target: torch._ops.OpOverload) -> None:
+    assert torch.equal(target(X, traits(target).neutral), X)
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).copies], ids=str)
+def test_copies_hold_the_same_values(target: torch._ops.OpOverload) -> None:
+    assert torch.equal(target(X), X)
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).bias or traits(t).bias_trails is not None], ids=str)
+def test_a_bias_is_an_operand(target: torch._ops.OpOverload) -> None:
+    assert traits(target).bias in {argument.name for argument in target._schema.arguments}
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).lowered], ids=str)
+def test_the_projects_own_ops_do_what_torchs_do(target: torch._ops.OpOverload) -> None:
+    others = {"lrp.gate.default": (X,), "lrp.pool.default": ([torch.rand(4, 2).double(), torch.rand(2, 3).double()],)}
+
+    torch.testing.assert_close(traits(target).lowered(X, *others[str(target)]), target(X, *others[str(target)]))
+
+
+def test_a_trait_is_declared_once() -> None:
+    with pytest.raises(ValueError, match="has neutral=1 already"):
+        declare(aten.mul.Tensor, neutral=2)
+    with pytest.raises(TypeError, match="no trait 'colour'"):
+        declare(aten.mul.Tensor, colour="blue")
+
+
+def test_an_op_without_traits_is_plain() -> None:
+    assert traits(aten.frac.default) == PLAIN == Traits()
+    assert OPERATORS.keys() & TRAITS.keys()

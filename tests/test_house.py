@@ -1,0 +1,194 @@
+"""The house: floors point down, nothing goes in circles, and the ground needs no torch.
+
+Every import counts, also those inside functions and those for types alone.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import lrp_compiler as lrp
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = {"rules": "lrp_compiler.rules", "passes": "lrp_compiler.passes", "lrp_compiler": "lrp_compiler"}
+FLOORS = (
+    "lrp_compiler.base",
+    "lrp_compiler.torch_private",
+    "lrp_compiler.rules",
+    "lrp_compiler.passes",
+    "lrp_compiler",
+)
+"""From the ground up; a module stands on the first that names it."""
+ROOMS = ("graph", "decompose", "forward", "assign", "relevance", "promises", "optimise", "joint")
+"""Of `passes/`, each of which may use those before it."""
+TORCH_FREE = ("base", "pictures", "website", "runtime", "explanation", "formats", "errors", "cli")
+"""Of `lrp_compiler/`: they are imported where torch is absent."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Module name → file, of the whole library."""
+    found = {}
+    for folder, package in PLACES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What a module imports, as the names of modules: of the library in full, of other packages the first part."""
+    path = modules()[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            source = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                found.add(inner if inner in modules() and alias.name not in handed_on(source) else source)
+    return frozenset(name if name in modules() else name.partition(".")[0] for name in found)
+
+
+@cache
+def handed_on(package: str) -> frozenset[str]:
+    """The names that a package's `__init__` takes from its modules: `from package import name` means these."""
+    path = modules().get(package)
+    if path is None or path.name != "__init__.py":
+        return frozenset()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    sources = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    return frozenset(alias.name for node in sources for alias in node.names)
+
+
+def circles() -> Iterator[list[str]]:
+    """Modules that import one another, by Tarjan's algorithm."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(module: str) -> Iterator[list[str]]:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in sorted(imports(module) & modules().keys() - {module}):
+            if other not in order:
+                yield from visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], order[other])
+        if low[module] == order[module]:
+            together = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(together) > 1:
+                yield sorted(together)
+
+    for module in modules():
+        if module not in order:
+            yield from visit(module)
+
+
+def floor(module: str) -> int:
+    return next(number for number, name in enumerate(FLOORS) if module == name or module.startswith(f"{name}."))
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    assert list(circles()) == []
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_floors_point_down(module: str) -> None:
+    own = imports(module) & modules().keys()
+
+    assert {other for other in own if floor(other) > floor(module)} == set()
+
+
+def test_the_rooms_of_the_passes_use_those_before_them() -> None:
+    place = {room: number for number, room in enumerate(ROOMS)}
+    for module in modules():
+        parts = module.split(".")
+        if parts[:2] != ["lrp_compiler", "passes"] or len(parts) < 3 or parts[2] not in place:
+            continue
+        for other in imports(module) & modules().keys():
+            room = other.split(".")[2] if other.startswith("lrp_compiler.passes.") else parts[2]
+            assert room in place, f"{module} imports {other}, which puts the passes together"
+            assert place[room] <= place[parts[2]], f"{module} imports {other}"
+
+
+def test_a_room_is_entered_by_its_door() -> None:
+    """What others may use of a room is what its `__init__` hands on."""
+    rooms = {f"lrp_compiler.passes.{room}" for room in ROOMS}
+    for module in modules():
+        for other in imports(module) & modules().keys():
+            room = other.rpartition(".")[0]
+            assert room not in rooms or module.startswith(room), f"{module} imports {other}: import it from {room}"
+
+
+def test_the_ground_and_the_runtime_import_no_torch() -> None:
+    waiting = [m for m in modules() if m.startswith("lrp_compiler.") and m.split(".")[1] in TORCH_FREE]
+    seen = set(waiting)
+    while waiting:
+        module = waiting.pop()
+        if module.startswith(("lrp_compiler.rules", "lrp_compiler.passes", "lrp_compiler.torch_private")):
+            pytest.fail(f"{module} is reached from what must not import torch")
+        assert "torch" not in imports(module), module
+        # What a command does when it is called may need torch; `import_time` looks at what is imported at once.
+        more = at_once(module) & modules().keys() - seen
+        seen |= more
+        waiting += more
+
+
+def at_once(module: str) -> set[str]:
+    """What is imported when the module is."""
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    top = {node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+    names = set()
+    for node in top:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module))
+    return names & imports(module)
+
+
+def test_torchs_private_corners_stand_in_one_file() -> None:
+    for module, path in modules().items():
+        if module == "lrp_compiler.torch_private":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)]
+            private = [
+                n
+                for n in names
+                if n.startswith(("torch._", "torch.utils._", "torch.fx.experimental")) and not n.startswith("torch.__")
+            ]
+            assert private == [], f"{module}, line {getattr(node, 'lineno', 0)}"
+
+
+def test_no_folder_and_no_file_takes_a_public_name() -> None:
+    taken = {module.split(".")[1] for module in modules() if module.count(".") == 1}
+
+    assert taken & set(lrp.__all__) == set()
+
+
+def test_a_newcomer_is_not_lost() -> None:
+    for folder, most in (("passes", 12), ("lrp_compiler", 16)):
+        files = [path.name for path in (ROOT / folder).glob("*.py")]
+        assert len(files) <= most, files
+
+
+def test_every_package_is_installed() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    packages = {module for module, path in modules().items() if path.name == "__init__.py"}
+
+    assert {package for package in packages if f'"{package}",' not in text} == set()
