@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import OPERATORS, Op, bind, find, propagate, total, unit
+from lrp_compiler.rules import OPERATORS, SLOPE, Facts, Op, bind, find, propagate, total, unit
 from lrp_compiler.rules.operators.functions import STEPS, WITHOUT_ZERO
 from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
@@ -106,7 +106,7 @@ def op_of(target: Any, call: Call, x: Tensor) -> Op:
 def test_every_registered_elementwise_op_is_tried_here() -> None:
     registered = {target for target, entries in OPERATORS.items() if any(e.family == "elementwise" for e in entries)}
 
-    tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys() | STEPS
+    tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys() | set(STEPS)
     assert registered - {FUNCTION, RECURRENT_GATE} == tried
 
 
@@ -228,7 +228,8 @@ def test_a_clamp_that_excludes_zero_is_no_activation(low: float, high: float) ->
     [(lambda x: x * torch.sigmoid(x), 0.5), (lambda x: torch.tanh(x) ** 2, 0.0), (lambda x: x.exp() - 1, 1.0)],
 )
 def test_a_region_taken_as_one_function_has_its_quotient(function: Any, slope: float) -> None:
-    op = Op(FUNCTION, {"self": X, "slope": slope}, function(X), fetch=lambda tensor: tensor, active=("self",))
+    facts = Facts().known(SLOPE, slope)
+    op = Op(FUNCTION, {"self": X}, function(X), fetch=lambda tensor: tensor, active=("self",), facts=facts)
 
     flow = propagate(op, unit(torch.ones_like(X)))
 
@@ -237,7 +238,7 @@ def test_a_region_taken_as_one_function_has_its_quotient(function: Any, slope: f
 
 
 def test_a_region_with_a_value_at_zero_goes_on_in_total_form() -> None:
-    op = Op(FUNCTION, {"self": X, "slope": None}, X.cosh(), fetch=lambda tensor: tensor, active=("self",))
+    op = Op(FUNCTION, {"self": X}, X.cosh(), fetch=lambda tensor: tensor, active=("self",))
 
     flow = propagate(op, unit(torch.ones_like(X)))
 
