@@ -8,6 +8,7 @@ Each node of it knows which forward node it explains, by which rule, and whether
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -112,6 +113,7 @@ def emit_relevance(
         several = seed.target.targets is not None
         with python_dispatcher() if several else contextlib.nullcontext():
             traced = make_fx(relevance, pre_dispatch=not several)(*values, *extra)
+    _settle_sizes(traced)
     _settle_origins(traced)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
 
@@ -128,6 +130,17 @@ def _name(tensor: Tensor, value: fx.Node, form: str) -> None:
     if node is not None and MADE_BY in (node.meta.get("custom") or {}):
         known = node.meta.get(FORM, ("", ()))
         node.meta[FORM] = (form, (*(known[1] if known[0] == form else ()), value.name))
+
+
+def _settle_sizes(traced: fx.GraphModule) -> None:
+    """The values of shapes that `vmap` reads whole, which tracing leaves without any."""
+    for node in traced.graph.nodes:
+        if node.op == "call_function" and "val" not in node.meta:
+            (of, *index) = node.args
+            if node.target is torch.ops.aten.size.default:
+                node.meta["val"] = tuple(of.meta["val"].shape)
+            elif node.target is operator.getitem and isinstance(of.meta.get("val"), (tuple, list)):
+                node.meta["val"] = of.meta["val"][index[0]]
 
 
 def _settle_origins(traced: fx.GraphModule) -> None:

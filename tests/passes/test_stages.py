@@ -293,11 +293,6 @@ def test_the_graphs_of_a_compilation_are_what_their_stages_promise(
     assert len(checked) == len(list(tmp_path.iterdir()))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=StageError,
-    reason="torch.func.vmap traces the sizes of a scatter's operand, which emit_relevance leaves without a value",
-)
 def test_several_targets_of_a_selection_with_a_dynamic_batch_are_what_their_stages_promise(tmp_path: Path) -> None:
     class Largest(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

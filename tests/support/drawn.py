@@ -10,7 +10,7 @@ from torch import Tensor
 
 Case = Callable[[st.DrawFn], tuple[tuple[Any, ...], dict[str, Any]]]
 """Draws the arguments of a call."""
-EXAMPLES = 20
+EXAMPLES = 15
 small = st.integers(1, 4)
 
 

@@ -103,12 +103,3 @@ def test_assignments_speak_of_the_new_nodes(done: Assigned) -> None:
             assert given.operand(name).name == kept.operand(name).name
             checked += 1
     assert checked == 3  # the layer, the ReLU, the sum
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_it_computes_the_same_on_a_gpu(done: Assigned) -> None:
-    x = torch.randn(5, 3, dtype=torch.float64)
-
-    (result,) = move(done.forward, "cuda")(x.cuda())
-
-    torch.testing.assert_close(result.cpu(), done.forward(x)[0], rtol=1e-12, atol=1e-12)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.assigned import captured
 from torch import Tensor, nn
 
 from lrp_compiler.passes.promises.ledger import TRANSCENDENTAL, Ledger, cost, nbytes
@@ -47,10 +48,10 @@ VALUES: dict[str, tuple[Callable[..., Tensor], Tensor, int, float, tuple[bool, b
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_bytes_and_operations_are_those_of_the_example(name: str, graph_of: Callable) -> None:
+def test_bytes_and_operations_are_those_of_the_example(name: str) -> None:
     function, example, size, operations, (free, cheap) = VALUES[name]
 
-    value = Ledger.of(graph_of(Weights(function), example)).values[-1]
+    value = Ledger.of(captured(Weights(function), example, dynamic=False)).values[-1]
 
     assert (value.nbytes, value.cost, value.free, value.cheap, value.given) == (size, operations, free, cheap, False)
 
