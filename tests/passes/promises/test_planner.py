@@ -145,5 +145,4 @@ def test_planning_is_linear(shape: str) -> None:
     seconds(1000)
     small, large = min(seconds(1000) for _ in range(3)), min(seconds(8000) for _ in range(3))
 
-    assert large < 1.0
     assert large < 8 * 3 * small  # eight times as many values; the rest is noise
