@@ -71,6 +71,11 @@ def _known_kind(node: fx.Node) -> str:
     return "" if "val" in node.meta or node.target in CHECKS else "nobody knows its value's shape"
 
 
+def _called_by_its_name(node: fx.Node) -> str:
+    own = node.op != "placeholder" or node.target == node.name
+    return "" if own else "something else in the code may bear the name of its argument"
+
+
 def _named_input(node: fx.Node) -> str:
     return "the input has no name" if node.op == "placeholder" and "input" not in node.meta else ""
 
@@ -139,7 +144,7 @@ def _of_torch(node: fx.Node) -> str:
     return "the project's own ops are lowered" if getattr(target, "namespace", "") == OWN else ""
 
 
-_ALWAYS = (_known_kind, _functional, _forward_only)
+_ALWAYS = (_known_kind, _called_by_its_name, _functional, _forward_only)
 UNLIFTED = Stage("unlifted", (*_ALWAYS, _named_input))
 FORWARD = Stage("forward", (*UNLIFTED.questions, _one_spelling))
 ASSIGNED = Stage("assigned", (*FORWARD.questions, _assigned))

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.decompose import DECOMPOSITIONS
-from lrp_compiler.passes.graph import call, canonicalise, is_tensor, outputs, trace_into
+from lrp_compiler.passes.graph import add_placeholder, call, canonicalise, is_tensor, outputs, trace_into
 from lrp_compiler.torch_private import fake_mode_of
 
 from .target import Step, Target
@@ -174,7 +174,7 @@ def _position_input(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     placeholders = module.graph.find_nodes(op="placeholder")
     value = node.meta["val"]
     with module.graph.inserting_after(placeholders[-1]):
-        placeholder = module.graph.placeholder(POSITION)
+        placeholder = add_placeholder(module.graph, POSITION)
     with fake_mode_of(value):
         placeholder.meta["val"] = torch.empty(value.shape[:1], dtype=torch.int64, device=value.device)
     placeholder.meta["input"] = POSITION

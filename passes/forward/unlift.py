@@ -15,42 +15,41 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.passes.graph import keep_tensor
+from lrp_compiler.passes.graph import add_placeholder, copy_node, keep_tensor
 from lrp_compiler.torch_private import fake_mode_of, fake_tensor
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
     """Copy the program's nodes into a fresh graph.
 
-    The result takes the program's tensor inputs in order and returns the flat tuple of its user outputs.
+    The result takes the program's tensor inputs in order and returns the flat tuple of its user outputs. It is a pure
+    function: what the program writes to its buffers and inputs as it runs is used in this run and then forgotten, so
+    that every run starts from the buffers as they are at compile time.
 
     Raises:
-        CaptureError: the program updates buffers or inputs when it runs, holds something else than tensors, or
-            branches over tensors.
+        CaptureError: the program holds something else than tensors, or branches over tensors.
     """
     signature = program.graph_signature
-    changes = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
-    mutated = [str(spec.target) for spec in signature.output_specs if spec.kind in changes]
-    if mutated:
-        raise CaptureError(f"The model changes {', '.join(mutated)} when it runs, but an explainer is a pure function.")
     root = torch.nn.Module()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     specs = {spec.arg.name: spec for spec in signature.input_specs}
     fake = _fake_value(program)
+    # The inputs come last, but choose their names first: a weight may bear the same.
+    for node in program.graph.find_nodes(op="placeholder"):
+        spec = specs[node.name]
+        if spec.kind == InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument):
+            copies[node] = add_placeholder(graph, node.name)
+            copies[node].meta.update(node.meta)
+            copies[node].meta["input"] = node.name
+    first = next(iter(graph.nodes), None)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
-            if spec.kind == InputKind.USER_INPUT:
-                if isinstance(spec.arg, TensorArgument):
-                    copies[node] = graph.placeholder(node.name)
-                    copies[node].meta.update(node.meta)
-                    # A fresh graph may rename a placeholder that shadows a builtin ("input").
-                    copies[node].meta["input"] = node.name
+            if spec.kind == InputKind.USER_INPUT or not node.users:
                 continue
-            if not node.users:
-                continue
-            copies[node] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
+            with graph.inserting_before(first):
+                copies[node] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
             copies[node].meta.update(node.meta)
             copies[node].meta["parameter"] = str(spec.target)
         elif node.op == "get_attr":
@@ -68,7 +67,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             ]
             graph.output(tuple(flat))
         else:
-            copies[node] = graph.node_copy(node, lambda original: copies[original])
+            copies[node] = copy_node(graph, node, copies)
     module = fx.GraphModule(root, graph)
     module.graph.lint()
     return module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -106,9 +106,34 @@ def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Nod
     return node
 
 
+def add_placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """Insert an input at the graph's insertion point, under a name that nothing else in the graph bears.
+
+    What the generated code calls its argument is the node's name: fx keeps only those apart from each other, from
+    Python's words and from the attributes that the code reads.
+    """
+    node = graph.placeholder(re.sub(r"\W", "_", name))
+    node.target = node.name
+    return node
+
+
+def copy_node(graph: fx.Graph, node: fx.Node, copies: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """Copy a node of another graph to the insertion point; inputs stay under a name of their own (`add_placeholder`).
+
+    Args:
+        graph: that gets the copy.
+        node: of the other graph.
+        copies: node of the other graph → its copy, of every operand.
+    """
+    copy = graph.node_copy(node, copies.__getitem__)
+    if copy.op == "placeholder":
+        copy.target = copy.name
+    return copy
+
+
 def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:
     """Register a tensor under a flat name of its own (`layer.1.weight` is not `layer_1.weight`), and return that."""
-    flat = name.replace(".", "_")
+    flat = re.sub(r"\W", "_", name)
     unique, number = flat, 0
     while hasattr(module, unique):
         number += 1

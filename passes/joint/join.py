@@ -17,9 +17,11 @@ from torch import fx
 from lrp_compiler.passes.graph import (
     Origin,
     Sizes,
+    add_placeholder,
     assignment,
     attribute,
     call,
+    copy_node,
     keep_tensor,
     module_path,
     origin,
@@ -39,7 +41,7 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
     for node in forward.graph.nodes:
         if node.op == "output":
             continue
-        copies[node] = by_name[node.name] = graph.node_copy(node, lambda original: copies[original])
+        copies[node] = by_name[node.name] = copy_node(graph, node, copies)
         given = assignment(node)
         rule = given.rule if given is not None else ""
         set_origin(copies[node], Origin("forward", node.name, module_path(node), rule))
@@ -54,7 +56,7 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
             copies[node] = by_name[node.meta["promise"]]
         elif node.op == "placeholder":
             with graph.inserting_after(last_placeholder):
-                copies[node] = last_placeholder = graph.placeholder(node.meta["seed"])
+                copies[node] = last_placeholder = add_placeholder(graph, node.meta["seed"])
             copies[node].meta.update(node.meta)
         elif node.op == "output":
             own = [copies[item] if isinstance(item, fx.Node) else item for item in outputs(forward)]
@@ -65,7 +67,7 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
         elif (known := sizes.node(node.meta.get("val"))) is not None:
             copies[node] = known
         else:
-            copies[node] = graph.node_copy(node, lambda original: copies[original])
+            copies[node] = copy_node(graph, node, copies)
             set_origin(copies[node], origin(node) or Origin("relevance", ""))
             sizes.add(copies[node])
     joint = fx.GraphModule(root, graph)

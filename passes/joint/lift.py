@@ -7,7 +7,6 @@ Nothing is traced again: the graph holds ATen ops only, and its symbolic sizes a
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from lrp_compiler.passes.graph import attribute, is_tensor, outputs
+from lrp_compiler.passes.graph import add_placeholder, attribute, copy_node, is_tensor, outputs
 from lrp_compiler.torch_private import ValueRanges, hint, pytree, range_of
 
 
@@ -40,22 +39,27 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
     taken: list[InputSpec] = []
 
     def take(node: fx.Node, name: str, kind: InputKind, target: str | None) -> fx.Node:
-        copy = graph.placeholder(re.sub(r"\W", "_", name))
-        copy.target, copy.meta = copy.name, dict(node.meta)
+        copy = add_placeholder(graph, name)
+        copy.meta = dict(node.meta)
         taken.append(InputSpec(kind, TensorArgument(copy.name), target, persistent=None if target is None else True))
         return copy
 
-    for node in module.graph.find_nodes(op="get_attr"):
-        target = str(node.target)
-        if target not in weights:
-            weights[target] = take(node, f"b_{target}", InputKind.BUFFER, target)
-        copies[node] = weights[target]
+    # The inputs come last, but choose their names first: `load` knows them by these.
     placeholders = module.graph.find_nodes(op="placeholder")
     for node in placeholders:
         copies[node] = take(node, node.name, InputKind.USER_INPUT, None)
+    entered = taken[:]
+    taken.clear()
+    with graph.inserting_before(next(iter(graph.nodes))):
+        for node in module.graph.find_nodes(op="get_attr"):
+            target = str(node.target)
+            if target not in weights:
+                weights[target] = take(node, f"b_{target}", InputKind.BUFFER, target)
+            copies[node] = weights[target]
+    taken += entered
     for node in module.graph.nodes:
         if node.op == "call_function":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = copy_node(graph, node, copies)
     results = [copies[result] if isinstance(result, fx.Node) else result for result in outputs(module)]
     graph.output(tuple(results))
     given = [OutputSpec(OutputKind.USER_OUTPUT, _argument(result), None) for result in results]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Sizes, attribute, is_tensor, origin, outputs
+from lrp_compiler.passes.graph import Sizes, add_placeholder, attribute, copy_node, is_tensor, origin, outputs
 
 aten = torch.ops.aten
 
@@ -85,7 +85,7 @@ class _Part:
             name = str(node.target)
             if not hasattr(self.root, name):
                 self.root.register_buffer(name, attribute(self.joint, name))
-        self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+        self.copies[node] = copy_node(self.graph, node, self.copies)
 
     def returning(self, values: Iterable[Any]) -> fx.GraphModule:
         """The finished graph.
@@ -122,7 +122,7 @@ def _relevance(
     part = _Part(joint)
     sizes = Sizes(part.graph)
     for node in [*border, *seeds]:
-        part.copies[node] = part.graph.placeholder(node.name)
+        part.copies[node] = add_placeholder(part.graph, node.name)
         part.copies[node].meta.update(node.meta)
         sizes.add_dims(part.copies[node])
     # Besides what is late: weights, and sizes that cannot be read off what is handed over.

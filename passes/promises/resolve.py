@@ -20,8 +20,10 @@ from lrp_compiler.passes.graph import (
     WAIT,
     Origin,
     Sizes,
+    add_placeholder,
     attribute,
     call,
+    copy_node,
     is_tensor,
     keep_tensor,
     module_path,
@@ -101,7 +103,7 @@ class _Splice:
                 self._hand_over(promised[node])
         for node in placeholders:
             if "promise" not in node.meta:
-                self.copies[node] = self.graph.placeholder(node.name)
+                self.copies[node] = add_placeholder(self.graph, node.name)
                 self.copies[node].meta.update(node.meta)
                 self.sizes.add_dims(self.copies[node])
                 if SEEDED in node.meta:
@@ -121,7 +123,7 @@ class _Splice:
 
     def _hand_over(self, index: int) -> None:
         original = self.ledger.nodes[index]
-        node = self.handed[index] = self.graph.placeholder(original.name)
+        node = self.handed[index] = add_placeholder(self.graph, original.name)
         node.meta.update(original.meta)
         node.meta["promise"] = original.name
         self.sizes.add_dims(node)
@@ -134,7 +136,7 @@ class _Splice:
         for source in node.all_input_nodes:
             if source in promised and source not in self.copies:
                 self.copies[source] = self._value(promised[source])
-        new = self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+        new = self.copies[node] = copy_node(self.graph, node, self.copies)
         if SEEDED in node.meta or not self.carries.isdisjoint(node.all_input_nodes):
             self.carries.add(node)
             if is_tensor(new) and new.meta["val"].is_floating_point():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import SEEDED, Origin, is_tensor, set_origin
+from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node, is_tensor, set_origin
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import (
     fake_mode_of,
@@ -160,10 +160,10 @@ def _with_named_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], s
     labels = [*(("promise", node.name) for node in nodes), *(("seed", name) for name in seed.inputs)]
     for placeholder, (key, name) in zip(traced.graph.find_nodes(op="placeholder"), labels, strict=True):
         if placeholder.users or key == "seed":
-            copies[placeholder] = graph.placeholder(name)
+            copies[placeholder] = add_placeholder(graph, name)
             copies[placeholder].meta.update(placeholder.meta)
             copies[placeholder].meta[key] = name
     for node in traced.graph.nodes:
         if node.op != "placeholder":
-            copies[node] = graph.node_copy(node, lambda original: copies[original])
+            copies[node] = copy_node(graph, node, copies)
     return fx.GraphModule(traced, graph)

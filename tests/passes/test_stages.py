@@ -97,6 +97,12 @@ FAULTS: dict[str, dict[str, Fault]] = {
             "no runtime has backward ops",
         )
     },
+    "_called_by_its_name": {
+        "another argument": (
+            changed("x", lambda node: setattr(node, "target", "weight")),
+            "something else in the code may bear the name of its argument",
+        )
+    },
     "_named_input": {"no name": (changed("x", lambda node: node.meta.pop("input")), "the input has no name")},
     "_one_spelling": {
         "view": (lambda g: inserted(g, aten.view.default, [2, 4]), "reshapes have one spelling"),
