@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.base.collection import rare_collection
-from lrp_compiler.base.errors import CompositeError, InputError
+from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Options, Watch, compile_graphs
-from lrp_compiler.passes.forward import POSITION, Captured, Explained, Pick
+from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
 from lrp_compiler.passes.relevance import Seed
 from lrp_compiler.rules.composite import COMPOSITES, Composite
 
@@ -102,6 +103,13 @@ def compile(
     watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
     with quiet():
         compiled = compile_graphs(captured, options, watch)
+    if scale := compiled.explained.meta.get(OUTPUT):
+        warnings.warn(
+            f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "
+            f"it; lrp.Target({start.target.classes!r}, probability=True) explains the {scale} itself.",
+            LrpWarning,
+            stacklevel=3,
+        )
     return Explainer(artefact_of(captured, compiled, options))
 
 

@@ -1,4 +1,4 @@
-"""The errors that lrp_compiler raises, for `except` clauses; torch-free. They live in `base/errors.py`."""
+"""The errors that lrp_compiler raises, for `except` clauses, and its warning; torch-free. From `base/errors.py`."""
 
 from lrp_compiler.base.errors import (
     CaptureError,
@@ -6,6 +6,7 @@ from lrp_compiler.base.errors import (
     FormatError,
     InputError,
     LrpError,
+    LrpWarning,
     UnsupportedNode,
     UnsupportedOpError,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "FormatError",
     "InputError",
     "LrpError",
+    "LrpWarning",
     "UnsupportedNode",
     "UnsupportedOpError",
 ]

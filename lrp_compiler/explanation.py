@@ -93,7 +93,7 @@ class Explanation(Results[Array]):
         names = list(cases[0].relevance) if cases else []
         head = ["row", "target", "logit", *(f"Σ relevance of {name}" for name in names)]
         rows = [
-            [str(case.row), case.name, "–" if case.logit is None else number(case.logit)]
+            [str(case.row), case.name, (case.probability or "–") if case.logit is None else number(case.logit)]
             + [number(case.relevance[name]) for name in names]
             for case in cases[: SHOWN_ROWS * (self.run.several or 1)]
         ]

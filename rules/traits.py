@@ -60,6 +60,7 @@ class Traits:
         pairs: calculates on pairs of elements.
         multiplies: gives the product or the quotient of its operands.
         additive: adds its operands up, perhaps with another sign.
+        squashes: makes a probability, or its logarithm, of a logit.
         lowered: of an op of the project's own: the function of torch's that does the same.
     """
 
@@ -83,6 +84,7 @@ class Traits:
     pairs: bool = False
     multiplies: bool = False
     additive: bool = False
+    squashes: bool = False
     lowered: Callable[..., Any] | None = None
 
 

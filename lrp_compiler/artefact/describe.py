@@ -10,7 +10,7 @@ import torch
 from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
-from lrp_compiler.passes.forward import Captured
+from lrp_compiler.passes.forward import OUTPUT, Captured
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.torch_private import pytree
 
@@ -44,6 +44,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         arguments=tuple(captured.arguments),
         constants=captured.constants,
         explained=options.output,
+        scale=compiled.explained.meta.get(OUTPUT) or "logit",
         plan=compiled.plan.to_dict(),
         optimise=options.optimise,
         output_structure=_dump_structure(captured.program.call_spec.out_spec),

@@ -11,6 +11,10 @@ class LrpError(Exception):
     """Base of all errors below: `except LrpError` catches everything that is raised on purpose."""
 
 
+class LrpWarning(UserWarning):
+    """Something that is right, and perhaps not what was meant: what is explained, or what takes no relevance."""
+
+
 class InputError(LrpError, ValueError):
     """Wrong data for an explainer: shape, dtype, NaN, a missing or unknown input, a target out of range."""
 

@@ -67,6 +67,8 @@ class Metadata:
         arguments: names of the model's arguments, in order.
         constants: inputs that are plain values, and were baked in.
         explained: which of the outputs is explained.
+        scale: what the explained output is of what is explained: the "logit" itself, or its "probability" or
+            "log-probability".
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
         output_structure: the model's own structure of its outputs, as torch's pytree writes it.
@@ -92,6 +94,7 @@ class Metadata:
     arguments: tuple[str, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
     explained: int = 0
+    scale: str = "logit"
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
     output_structure: str | None = None
@@ -160,7 +163,7 @@ class Metadata:
         return cls(**values)
 
 
-_LEFT_OUT = {"weights": None, "profile": None, "optimise": True}
+_LEFT_OUT = {"scale": "logit", "weights": None, "profile": None, "optimise": True}
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
     "inputs": TensorSpec.from_dict,
@@ -175,6 +178,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "arguments": list,
     "constants": dict,
     "explained": int,
+    "scale": str,
     "plan": dict,
     "optimise": bool,
     "output_structure": str,

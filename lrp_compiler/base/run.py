@@ -95,7 +95,8 @@ class Explained:
         number: which of several targets; None where relevance has no dim for them.
         target: the class, or a pair (the first minus the second); None for a function of the outputs, or a seed.
         name: that class in words, `espresso (class 967)`.
-        logit: its logit, or the difference of two; None where there is no class.
+        logit: its logit, or the difference of two; None where there is no class, and where the model returns only
+            probabilities.
         relevance: what each input got, summed, by name.
     """
 
@@ -105,6 +106,8 @@ class Explained:
     name: str
     logit: float | None
     relevance: dict[str, float]
+    probability: str = ""
+    """What a model without logits returns of it, in words: `probability 0.97`."""
 
     @property
     def sum(self) -> float:
@@ -115,7 +118,7 @@ class Explained:
     def caption(self) -> str:
         """`logit 9.71, Σ relevance 0.0038`; of several inputs what each of them got."""
         parts = (
-            []
+            [self.probability] * bool(self.probability)
             if self.logit is None
             else [f"{'difference of logits' if isinstance(self.target, tuple) else 'logit'} {number(self.logit)}"]
         )
@@ -127,14 +130,17 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
     """Every explained value of a run, row by row, the several targets of a row side by side."""
     classes, z, several = run.classes(), run.logits(), run.several
     sums = {name: _sums(values, len(classes[0]), several) for name, values in relevance.items() if name in run.inputs}
+    scale = run.about.scale
+    returned = [[None if z is None else _logit(z[row], one) for row, one in enumerate(chosen)] for chosen in classes]
     return [
         Explained(
             row,
             None if several is None else at,
             chosen[row],
             named(chosen[row], labels, run),
-            None if z is None else _logit(z[row], chosen[row]),
+            returned[at][row] if scale == "logit" else None,
             {name: float(values[at, row]) for name, values in sums.items() if values is not None},
+            "" if scale == "logit" or isinstance(chosen[row], tuple) else f"{scale} {_short(returned[at][row])}",
         )
         for row in range(len(classes[0]))
         for at, chosen in enumerate(classes)
@@ -148,6 +154,10 @@ def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"
+
+
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else number(value)
 
 
 def number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from .captured import Captured
 from .fold_batch_norm import fold_batch_norm
-from .select_explained import EXPLAINED, MASK, POSITION, explained_value, select_by_function, select_explained
+from .select_explained import EXPLAINED, MASK, OUTPUT, POSITION, explained_value, select_by_function, select_explained
 from .split_bias import split_bias
 from .target import Explained, Pick, Step, Target
 from .unlift import unlift
@@ -10,6 +10,7 @@ from .unlift import unlift
 __all__ = [
     "EXPLAINED",
     "MASK",
+    "OUTPUT",
     "POSITION",
     "Captured",
     "Explained",

@@ -22,12 +22,15 @@ from lrp_compiler.passes.decompose import DECOMPOSITIONS
 from lrp_compiler.passes.graph import add_placeholder, call, canonicalise, is_tensor, outputs, trace_into
 from lrp_compiler.torch_private import fake_mode_of
 
+from .probabilities import logits_behind
 from .target import Step, Target
 
 aten = torch.ops.aten
 
 EXPLAINED = "lrp_explained"
 """`node.meta` flag of the explained value."""
+OUTPUT = "lrp_output"
+"""`node.meta` of the explained value: what the model returns of it, "probability" or "log-probability"; "": itself."""
 POSITION = "position"
 """Name of the run-time input that says where in the sequence."""
 MASK = "attention_mask"
@@ -47,16 +50,19 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
         InputError: the output has no batch dim, or the position does not fit it.
     """
     node: fx.Node = outputs(module)[output]
+    node, made_of_it = (node, "") if target.probability else logits_behind(node)
     shape = node.meta["val"].shape
     if not len(shape) >= 1:
         raise InputError(f"Output {name!r} is a single number: an explained output has a batch dim; reshape it.")
     if len(shape) <= 2:
         if target.position is not None:
             raise InputError(f"Output {name!r} has shape {list(shape)}: there is no position to choose.")
-        explained = node if len(shape) == 2 else splice(module, lambda z: z.unsqueeze(-1), [node])
+        reshape = partial(torch.unsqueeze, dim=-1) if len(shape) == 1 else _same
+        explained = node if len(shape) == 2 and not made_of_it else splice(module, reshape, [node])
     else:
         explained = _at_position(module, node, name, target)
     explained.meta[EXPLAINED] = True
+    explained.meta[OUTPUT] = made_of_it
     return explained
 
 
@@ -158,6 +164,10 @@ def _gathered(z: Tensor, where: Tensor, at: Callable[[Tensor], Tensor], dim: int
     """`z` at one position for each row."""
     rows = at(where).reshape(-1, 1, 1).expand(*(1 if d == dim else size for d, size in enumerate(z.shape)))
     return z.gather(dim, rows).squeeze(dim)
+
+
+def _same(z: Tensor) -> Tensor:
+    return z
 
 
 def _given(position: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lrp_compiler.base.errors import InputError
@@ -30,6 +30,8 @@ class Target:
             - `[batch, classes, height, width, …]`: an int or a slice for each further dim, or "sum" (all of them).
         count: with `classes="index"`: how many targets at once; the input `target` is then `[count, batch]`.
         class_dim: the dim of the classes; default: the last one of up to three dims, else the second.
+        probability: of a model that ends in a softmax or a sigmoid, whether the probability itself is explained; by
+            default it is the logit in front.
 
     Raises:
         InputError: values that are none of these, or do not go together.
@@ -40,6 +42,7 @@ class Target:
     position: str | Step | tuple[Step, ...] | None = None
     count: int | None = None
     class_dim: int | None = None
+    probability: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -72,10 +75,14 @@ class Target:
     @property
     def label(self) -> str | int:
         """How messages call it: its classes where nothing else was said."""
-        simple = isinstance(self.classes, (str, int)) and all(
-            value is None for key, value in self.__dict__.items() if key != "classes"
-        )
+        simple = isinstance(self.classes, (str, int)) and not self._said
         return self.classes if simple else str(self)  # type: ignore[return-value]
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        """What was said besides the classes."""
+        given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {key: value for key, (value, default) in given.items() if key != "classes" and value != default}
 
     def check(self, classes: Any) -> None:
         """Compare fixed class numbers with the number of classes.
@@ -100,6 +107,7 @@ class Target:
             "position": steps,
             "count": self.count,
             "class_dim": self.class_dim,
+            "probability": self.probability,
         }
 
     @classmethod
@@ -119,8 +127,7 @@ class Target:
 
     def __str__(self) -> str:
         """The classes alone where nothing else was said."""
-        given = {key: value for key, value in self.__dict__.items() if key != "classes" and value is not None}
-        rest = "".join(f", {key}={value!r}" for key, value in given.items())
+        rest = "".join(f", {key}={value!r}" for key, value in self._said.items())
         return f"Target({self.classes!r}{rest})" if rest else repr(self.classes)
 
 

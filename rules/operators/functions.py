@@ -183,6 +183,7 @@ declare(
     sign=always_nonnegative,
 )
 declare(aten.pow.Tensor_Tensor, sign=keeps_sign())
+declare(aten.sigmoid.default, aten.log_sigmoid.default, squashes=True)
 declare(aten.sqrt.default, aten.rsqrt.default, roots=True)
 declare(aten.rsqrt.default, aten.reciprocal.default, inverts=True)
 declare(

@@ -22,6 +22,7 @@ aten = torch.ops.aten
     family="softmax",
     rule="taylor",
     sign=always_nonnegative,
+    squashes=True,
 )
 def softmax(op: Op) -> int:
     """The dim that is normalised."""

@@ -247,22 +247,6 @@ def test_an_output_that_depends_on_no_input_is_refused() -> None:
     assert "depends on none of the inputs" in sentence(raised)
 
 
-def test_a_model_that_changes_its_buffers_is_refused() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("calls", torch.zeros(()))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
-            return x * self.calls
-
-    with pytest.raises(CaptureError) as raised:
-        lrp.compile(Model().eval(), (torch.randn(2, 4),))
-
-    assert "calls" in sentence(raised)
-
-
 # ---- Options ----
 
 
