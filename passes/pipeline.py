@@ -21,6 +21,7 @@ from lrp_compiler.passes.decompose import decomposition_table, pair_complex, wri
 from lrp_compiler.passes.forward import (
     Captured,
     fold_batch_norm,
+    refuse_randomness,
     select_by_function,
     select_explained,
     split_bias,
@@ -96,8 +97,8 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     biases = split_bias if primitives else fold_batch_norm
-    stages = {write_out_scatters: UNLIFTED, write_out_products: UNLIFTED}
-    for rewrite in (write_out_scatters, write_out_products, simplify, pair_complex, biases):
+    stages = {refuse_randomness: UNLIFTED, write_out_scatters: UNLIFTED, write_out_products: UNLIFTED}
+    for rewrite in (refuse_randomness, write_out_scatters, write_out_products, simplify, pair_complex, biases):
         result = rewrite(forward)
         forward = result.graph_module
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)

@@ -17,7 +17,8 @@ from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.passes.forward import Captured
-from lrp_compiler.torch_private import pytree
+from lrp_compiler.rules import bind
+from lrp_compiler.torch_private import OpOverload, pytree
 
 from .safe_load import load_exported
 
@@ -133,22 +134,24 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-TRAINING_FLAG = {"dropout": 2, "native_dropout": 2, "batch_norm": 5}
-"""Position of the argument that says whether the op trains."""
-RUNNING_MEAN = 3
+TRAINING = ("train", "training", "dropout_p")
+"""Names of the arguments that say whether, or how much, an op trains."""
 TRAINING_BATCH_NORMS = {"_native_batch_norm_legit_functional", "native_batch_norm"}
 
 
 def _refuse_training(program: ExportedProgram) -> None:
     for node in program.graph.nodes:
-        name = getattr(node.target, "_opname", "")
-        flag = TRAINING_FLAG.get(name)
-        trains = flag is not None and len(node.args) > flag and node.args[flag] is True
+        if not isinstance(node.target, OpOverload):
+            continue
+        name = node.target._opname
+        given = bind(node.target, node.args, node.kwargs)
+        trains = any(given.get(flag) for flag in TRAINING)
         # Without running statistics a batch norm takes the batch's own, evaluated or not.
-        trains = trains and not (name == "batch_norm" and node.args[RUNNING_MEAN] is None)
+        trains = trains and not ("running_mean" in given and given["running_mean"] is None)
         if trains or name in TRAINING_BATCH_NORMS:
             raise CaptureError(
-                f"The program was exported in training mode ({name} at {node.name}): call model.eval() first."
+                f"The program was exported in training mode ({name} at {node.name}): call model.eval() first, and give "
+                "functions training=False and no dropout."
             )
 
 

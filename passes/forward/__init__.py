@@ -2,6 +2,7 @@
 
 from .captured import Captured
 from .fold_batch_norm import fold_batch_norm
+from .randomness import refuse_randomness
 from .select_explained import EXPLAINED, MASK, OUTPUT, POSITION, explained_value, select_by_function, select_explained
 from .split_bias import split_bias
 from .target import Explained, Pick, Step, Target
@@ -19,6 +20,7 @@ __all__ = [
     "Target",
     "explained_value",
     "fold_batch_norm",
+    "refuse_randomness",
     "select_by_function",
     "select_explained",
     "split_bias",
