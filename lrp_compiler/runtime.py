@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from lrp_compiler.base.boundary import boundary, reason_of
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.onnx_session import (
@@ -40,7 +41,16 @@ from lrp_compiler.base.onnx_session import (
 )
 from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.run import Run
-from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+from lrp_compiler.base.validate import (
+    TensorSpec,
+    bind,
+    check,
+    check_choice,
+    count_from_end,
+    not_numbers,
+    own_inputs,
+    several_targets,
+)
 
 from .explanation import Explanation
 
@@ -63,6 +73,7 @@ class OnnxExplainer:
         FormatError: it is not an explainer, or damaged, or written by a newer lrp_compiler.
     """
 
+    @boundary("open the explainer")
     def __init__(
         self,
         path_or_bytes: str | os.PathLike[str] | bytes,
@@ -104,6 +115,7 @@ class OnnxExplainer:
         """The same, typed."""
         return self._about
 
+    @boundary("explain these inputs")
     def __call__(
         self,
         *arrays: Any,
@@ -142,14 +154,17 @@ class OnnxExplainer:
         if session is None:
             raise LrpError("This explainer is closed.")
         if several_targets(target, list(self._extras.values())):
+            target = _to_array(self._extras["target"], target)
             options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
             options |= {"batch_size": batch_size, "progress": progress}
             each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
             stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
-            run = replace(each[0].run, choices={**each[0].run.choices, "target": np.asarray(target)})
+            run = replace(each[0].run, choices={**each[0].run.choices, "target": target})
             return Explanation(each[0].output, stacked, run)
+        names = [spec.name for spec in self._about.inputs]
+        choices = {"target": target, "seed": seed, "position": position}
+        extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
         bound = bind(self._about.inputs, arrays, named_arrays)
-        extras = {"target": target, "seed": seed, "position": position}
         feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
         specs = self._about.returns
         rows = sizes.get("batch", 1)
@@ -190,15 +205,13 @@ class OnnxExplainer:
         for name, value in extras.items():
             check_choice(name, value is not None, name in self._extras, self._about.target)
         arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
-        sizes = check(self._about.inputs, arrays, has_nan=has_nan)
+        sizes = check(self._about.inputs, arrays, has_nan=has_nan, ranges=self._about.ranges)
         for name, spec in self._extras.items():
             array = _to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
             sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
-            arrays[name] = array
-        if "target" in self._extras:
-            check_classes(arrays["target"], self._about.classes)
+            arrays[name] = array if name == "seed" else count_from_end(name, array, self._about.most(name, sizes))
         specs = [*self._about.inputs, *self._extras.values()]
         return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
 
@@ -236,7 +249,9 @@ def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
         if fits and not hasattr(value, "dtype"):
             array = np.asarray(value, dtype=spec.dtype)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InputError(f"Input {spec.name!r} cannot be read as an array: {first_line(error)}") from error
+        raise InputError(not_numbers(spec.name, value, reason_of(error))) from error
+    if array.dtype.kind not in "biufc" and not hasattr(array.dtype, "name"):
+        raise InputError(not_numbers(spec.name, value, f"dtype {array.dtype}"))
     return array
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
     "range_of",
     "rename",
+    "renamed",
     "schema",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "unguarded",
@@ -61,6 +62,11 @@ def schema(target: OpOverload) -> Any:
 def expression(size: torch.SymInt) -> Any:
     """The sympy expression of a symbolic size, by which equal sizes are known. Waits for equality of SymInts."""
     return size.node.expr
+
+
+def renamed(whole: Any, names: Mapping[Any, str]) -> Any:
+    """The expression of a size, its symbols under these names."""
+    return whole.xreplace({symbol: type(symbol)(name) for symbol, name in names.items()})
 
 
 def hint(size: int | torch.SymInt) -> int:

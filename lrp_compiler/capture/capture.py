@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
-from lrp_compiler.passes.forward import Captured
+from lrp_compiler.passes.forward import Captured, Other
 from lrp_compiler.torch_private import pytree
 
 from .safe_load import load_exported
@@ -57,7 +57,8 @@ def capture(
         program = model if isinstance(model, ExportedProgram) else reader_of(model)(model)
     _refuse_training(program)
     inputs, constants = input_names(program)
-    return Captured(program, inputs, constants, output_names(program), argument_names(program))
+    names, others = outputs_of(program)
+    return Captured(program, inputs, constants, names, argument_names(program), others)
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -179,19 +180,42 @@ def input_names(program: ExportedProgram) -> tuple[dict[str, str], dict[str, Any
     return names, constants
 
 
-def output_names(program: ExportedProgram) -> list[str]:
-    """Public names of the flat outputs: keys of a dict or ModelOutput, `output` for a single tensor, `output.0`, …."""
-    count = sum(spec.kind == OutputKind.USER_OUTPUT for spec in program.graph_signature.output_specs)
-    paths = _leaf_paths(program.call_spec.out_spec, count)
-    if len(paths) == 1 and not paths[0]:
-        return ["output"]
-    return [".".join(["output", *map(str, path)] if isinstance(path[0], int) else map(str, path)) for path in paths]
+def outputs_of(program: ExportedProgram) -> tuple[list[str], dict[int, Other]]:
+    """Public names of the tensors among the flat outputs, and by position what is none.
+
+    Keys of a dict or ModelOutput, `output` for a single one, `output.0`, ….
+    """
+    given = [spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
+    paths = _leaf_paths(program.call_spec.out_spec, len(given))
+    unnamed = [not path or isinstance(path[0], int) for path in paths]
+    names = [".".join(["output"] * first + [*map(str, path)]) for first, path in zip(unnamed, paths, strict=True)]
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    tensors, others = [], {}
+    for position, (name, arg) in enumerate(zip(names, given, strict=True)):
+        if isinstance(arg, TensorArgument):
+            tensors.append(name)
+        else:
+            others[position] = Other(name, arg.value if isinstance(arg, ConstantArgument) else values.get(arg.name))
+    return tensors, others
 
 
 def _leaf_paths(spec: Any, count: int) -> list[list[Any]]:
-    tree = pytree.tree_unflatten([object() for _ in range(count)], spec)
-    leaves, _ = pytree.tree_flatten_with_path(tree)
+    try:
+        tree = pytree.tree_unflatten([object() for _ in range(count)], spec)
+        leaves, _ = pytree.tree_flatten_with_path(tree)
+    except Exception:  # a class that was registered without keys, or that looks at what it is made of
+        return _places(spec)
     return [[_key(step) for step in path] for path, _ in leaves]
+
+
+def _places(spec: Any) -> list[list[Any]]:
+    """Paths by the keys that a class keeps as its context, as mappings do, and else by position."""
+    if spec.is_leaf():
+        return [[]]
+    children, keys = spec.children(), spec.context
+    if not (isinstance(keys, list | tuple) and len(keys) == len(children) and all(isinstance(k, str) for k in keys)):
+        keys = range(len(children))
+    return [[key, *rest] for key, child in zip(keys, children, strict=True) for rest in _places(child)]
 
 
 def _key(step: Any) -> Any:

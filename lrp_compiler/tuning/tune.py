@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.capture import Model
 from lrp_compiler.passes.forward import Target
@@ -20,6 +21,7 @@ from .tuned import Tuned
 from .variants import variants
 
 
+@boundary("tune the composite")
 def tune(
     model: Model,
     args: Any = (),

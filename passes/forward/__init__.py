@@ -1,6 +1,6 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
-from .captured import Captured
+from .captured import Captured, Other
 from .fold_batch_norm import fold_batch_norm
 from .select_explained import EXPLAINED, MASK, OUTPUT, POSITION, explained_value, select_by_function, select_explained
 from .split_bias import split_bias
@@ -14,6 +14,7 @@ __all__ = [
     "POSITION",
     "Captured",
     "Explained",
+    "Other",
     "Pick",
     "Step",
     "Target",
