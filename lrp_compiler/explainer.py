@@ -16,7 +16,7 @@ from lrp_compiler.artefact.observing import observed
 from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary, describe_node, reason_of
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import Run
@@ -31,7 +31,9 @@ from lrp_compiler.base.validate import (
     not_numbers,
     own_inputs,
     several_targets,
+    shortened,
 )
+from lrp_compiler.capture import refuse_other_files
 from lrp_compiler.explanation import Explanation
 from lrp_compiler.export import aoti, onnx
 from lrp_compiler.export.onnx import Profile, Weights
@@ -478,6 +480,12 @@ def load(path: str | os.PathLike[str]) -> Explainer:
         FileNotFoundError: there is no such file.
         FormatError: the file is no explainer, or could run code.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"load takes the path of a file, not {shortened(path)}.")
+    if runtime_of(path) == "onnxruntime":
+        raise FormatError(f"{os.fspath(path)!r} is an ONNX file: open it by lrp_compiler.runtime.OnnxExplainer.")
+    if os.path.exists(path):
+        refuse_other_files(path)
     return Explainer(read_explainer(path))
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import os
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
+from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
-from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.passes.forward import Captured, Other
 from lrp_compiler.torch_private import pytree
 
+from .caches import without_cache
+from .failures import failure_of, itself_fails, why_not_exported, worth_another_way
+from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_sparse
+from .regions import without_grad_regions
 from .safe_load import load_exported
 
-CACHE = "use_cache"
-"""An argument by which models return keys and values for a next call; an explanation is of one call alone."""
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
 
@@ -45,16 +47,17 @@ def capture(
         FormatError: the file is no exported program.
         InputError: a module came without example inputs or with a bare tensor, or a program with some.
     """
-    if isinstance(args, torch.Tensor):
-        raise InputError("The example inputs are one tensor, but a model takes a sequence of them: write (x,).")
+    model = model_of(model)
+    given, named = inputs_of(args, kwargs)
     if isinstance(model, torch.nn.Module):
-        program = _export(model, tuple(args), dict(kwargs or {}), dynamic_shapes)
-    elif args or kwargs or dynamic_shapes is not None:
+        program = _export(model, given, named, dynamic_shapes)
+    elif given or named or dynamic_shapes is not None:
         raise InputError(
             "An exported program brings its own inputs and shapes: args and dynamic_shapes belong to torch.export."
         )
     else:
         program = model if isinstance(model, ExportedProgram) else reader_of(model)(model)
+    program = without_grad_regions(program)
     _refuse_training(program)
     inputs, constants = input_names(program)
     names, others = outputs_of(program)
@@ -69,7 +72,9 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
         FormatError: the file holds no exported program, or one that could run code.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+        if not os.path.isdir(path):
+            raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+    refuse_other_files(path)
     try:
         with quiet(output=True):
             return load_exported(path)
@@ -77,61 +82,46 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
         raise
     except Exception as error:
         raise FormatError(
-            f"{os.fspath(path)!r} is not a .pt2 file that torch.export.save wrote ({_first_line(error)})."
+            f"{os.fspath(path)!r} is not a .pt2 file that torch.export.save wrote ({reason_of(error)})."
         ) from error
 
 
 def _export(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> ExportedProgram:
-    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
+    training = [] if has_own_eval(model) else [name for name, module in model.named_modules() if module.training]
     if training:
-        raise CaptureError(f"The model is in training mode ({training[0]}): call model.eval() first.")
+        raise CaptureError(
+            f"The model is in training mode ({training[0] or 'the model itself'}): call model.eval() first."
+        )
     if not args and not kwargs:
         raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
-    if CACHE in inspect.signature(model.forward).parameters and CACHE not in kwargs:
-        kwargs = {**kwargs, CACHE: False}
-        if isinstance(dynamic_shapes, Mapping):
-            dynamic_shapes = {**dynamic_shapes, CACHE: None}
-        elif dynamic_shapes is not None:
-            dynamic_shapes = (*dynamic_shapes, None)
-    cloned_args, cloned_kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
-    try:
-        with quiet(output=True), torch.no_grad():
-            return torch.export.export(model, cloned_args, cloned_kwargs, dynamic_shapes=dynamic_shapes)
-    except Exception as error:
-        raise CaptureError(_explain(error)) from error
+    refuse_sparse(model)
 
+    def clones() -> Any:
+        return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
 
-def _explain(error: Exception) -> str:
-    text, kind = str(error), type(error).__name__
-    if "not a known type" in text:
-        found = re.search(r"<class '([^']+)'>", text)
-        return (
-            f"The model returns a {found[1] if found else 'value'}, which is no tensor and no structure of tensors: "
-            "switch that output off (with an argument such as use_cache=False) or register it as a pytree."
-        )
-    if "data-dependent" in text or "DataDependent" in kind or "bool()" in text or "is_nonzero" in text:
-        where = _user_frame(text) or _user_frame(getattr(error, "msg", "") or "")
-        return (
-            "torch.export cannot trace the model: its control flow depends on the values of a tensor"
-            f"{f' ({where})' if where else ''}; use torch.where or torch.cond instead of a Python if."
-        )
-    if "dynamic" in text and ("specializ" in text or "Constraints violated" in text):
-        reasons = [line.strip(" -") for line in text.splitlines() if line.lstrip().startswith("- ")]
-        reason = reasons[0].rstrip(".") if reasons else _first_line(error)
-        return f"dynamic_shapes does not fit the model (an example size of 1 fixes a dim: use 2 or more): {reason}."
-    return f"torch.export cannot trace the model: {kind}: {_first_line(error)}"
+    with without_cache(model, kwargs, dynamic_shapes) as (kwargs, dynamic_shapes):
 
+        def run() -> Any:
+            given, named = clones()
+            return model(*given, **named)
 
-def _user_frame(text: str) -> str:
-    found = innermost(text, own=True)
-    return "" if found is None or found.is_torchs else found.place
+        def export(exporter: Any, **options: Any) -> Any:
+            with quiet(output=True), torch.no_grad():
+                return exporter(model, *clones(), dynamic_shapes=dynamic_shapes, **options)
 
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        try:
+            return export(torch.export.export)
+        except Exception as error:
+            own = failure_of(run)
+            if own is not None:
+                raise CaptureError(itself_fails(own)) from own
+            if worth_another_way(error):
+                # Dynamo reads the code instead of running it on symbols, and takes some models that cannot be run so.
+                with contextlib.suppress(Exception):
+                    return export(torch.export.export, strict=True)
+            raise CaptureError(why_not_exported(error, partial(export, torch.export.draft_export))) from error
 
 
 TRAINING_FLAG = {"dropout": 2, "native_dropout": 2, "batch_norm": 5}
