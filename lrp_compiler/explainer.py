@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -27,6 +29,8 @@ from lrp_compiler.base.validate import (
     bind,
     check,
     check_choice,
+    check_names,
+    check_option,
     count_from_end,
     not_numbers,
     own_inputs,
@@ -123,6 +127,8 @@ class Explainer:
         """
         if several_targets(target, self.about.seed_inputs):
             target = _tensor("target", target)
+            if not len(target):
+                raise InputError("No target is given: target has shape [0, …].")
             rows = [
                 self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
             ]
@@ -130,12 +136,8 @@ class Explainer:
             run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
             return Explanation(rows[0].output, relevance, run)
         tensors, sizes = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
-        with torch.no_grad():
-            try:
-                results = self.module(*tensors)
-            except Exception as error:
-                self._say_where(tensors, error)
-                raise
+        with torch.no_grad(), self._saying_where(tensors):
+            results = self.module(*tensors)
         own = len(self.about.outputs)
         names = [entry.input for entry in self.about.relevance]
         relevance = dict(zip(names, results[own:], strict=True))
@@ -164,7 +166,10 @@ class Explainer:
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
-        return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
+        if any(tensor.is_complex() for tensor in tensors):
+            raise InputError("Books are not kept of complex inputs: give real and imaginary parts, and join them inside.")
+        with self._saying_where(tensors):
+            return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 
     @boundary("show the explainer")
     def show(self, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
@@ -179,7 +184,7 @@ class Explainer:
         Raises:
             InputError: there is no such module, rule or op.
         """
-        return show(self.artefact, only, rule, op)
+        return show(self.artefact, check_names("only", only), _name("rule", rule), _name("op", op))
 
     @boundary("compare the explainers")
     def diff(
@@ -191,7 +196,9 @@ class Explainer:
         Raises:
             InputError: the two explain different models; or there is no such module, rule or op.
         """
-        return diff(self.artefact, other.artefact, only, rule, op)
+        check_option("other", other, isinstance(other, Explainer), "an explainer")
+        only = check_names("only", only)
+        return diff(self.artefact, other.artefact, only, _name("rule", rule), _name("op", op))
 
     @boundary("observe these values")
     def observe(self, *patterns: str) -> Explainer:
@@ -209,7 +216,7 @@ class Explainer:
         Raises:
             InputError: a pattern that names nothing, or only what takes no relevance.
         """
-        return Explainer(observed(self.artefact, patterns))
+        return Explainer(observed(self.artefact, check_names("A pattern", patterns)))
 
     @boundary("split the explainer")
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -362,7 +369,7 @@ class Explainer:
             if torch.device(device).type == "meta":
                 raise InputError("An explainer on device 'meta' would have no weights to explain with.")
             moved = move(self.module, device), move(self.forward, device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
         self.artefact = self.artefact.moved(*moved)
@@ -401,14 +408,19 @@ class Explainer:
             tensors.append(value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes)))
         return tensors, sizes
 
-    def _say_where(self, tensors: Sequence[Tensor], error: Exception) -> None:
-        """Raise what the model itself cannot do with these inputs as an `InputError` that names the operation."""
-        run = _Found(self.forward)
+    @contextlib.contextmanager
+    def _saying_where(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """What the model itself cannot do with these inputs becomes an `InputError` that names the operation."""
         try:
-            run.run(*tensors[: len(self.forward.graph.find_nodes(op="placeholder"))])
-        except Exception as own:
-            where = f" at {describe_node(run.at)}" if run.at is not None else ""
-            raise InputError(f"The model itself fails on these inputs{where}: {reason_of(own)}.") from error
+            yield
+        except Exception as error:
+            run = _Found(self.forward)
+            try:
+                run.run(*tensors[: len(self.forward.graph.find_nodes(op="placeholder"))])
+            except Exception as own:
+                where = f" at {describe_node(run.at)}" if run.at is not None else ""
+                raise InputError(f"The model itself fails on these inputs{where}: {reason_of(own)}.") from error
+            raise
 
     def _flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The call's tensors: nested ones get dotted names, plain values are compared with what was baked in."""
@@ -416,8 +428,9 @@ class Explainer:
         if len(args) > len(arguments):
             return list(args), dict(kwargs)
         flat = {}
+        names = {spec.name for spec in self.about.inputs}
         for root, value in [*zip(arguments, args, strict=False), *kwargs.items()]:
-            if not isinstance(value, PLAIN):
+            if not isinstance(value, PLAIN) or root in names:
                 flat[root] = value
                 continue
             for path, leaf in pytree.tree_flatten_with_path(value)[0]:
@@ -489,8 +502,16 @@ def load(path: str | os.PathLike[str]) -> Explainer:
     return Explainer(read_explainer(path))
 
 
+def _name(option: str, value: Any) -> str | None:
+    check_option(option, value, isinstance(value, str | None), "a name")
+    name: str | None = value
+    return name
+
+
 def _tensor(name: str, value: Any) -> Tensor:
     """What was given as a tensor; raises `InputError` if it is nothing of the kind."""
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -46,10 +46,12 @@ from lrp_compiler.base.validate import (
     bind,
     check,
     check_choice,
+    check_option,
     count_from_end,
     not_numbers,
     own_inputs,
     several_targets,
+    whole_number,
 )
 
 from .explanation import Explanation
@@ -82,6 +84,17 @@ class OnnxExplainer:
         session_options: onnxruntime.SessionOptions | None = None,
     ) -> None:
         """Open the file and read what it says about itself."""
+        check_option(
+            "path_or_bytes",
+            path_or_bytes,
+            isinstance(path_or_bytes, str | bytes | os.PathLike),
+            "the path of an ONNX file, or its content",
+        )
+        fits = providers is None or isinstance(providers, list | tuple)
+        check_option("providers", providers, fits, "a list of names")
+        fits = isinstance(session_options, onnxruntime.SessionOptions | None)
+        check_option("session_options", session_options, fits, "an onnxruntime.SessionOptions")
+        self._opened = path_or_bytes, providers, session_options
         label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
         with format_errors(label):
             self._session: onnxruntime.InferenceSession | None = open_session(
@@ -155,6 +168,8 @@ class OnnxExplainer:
             raise LrpError("This explainer is closed.")
         if several_targets(target, list(self._extras.values())):
             target = _to_array(self._extras["target"], target)
+            if not len(target):
+                raise InputError("No target is given: target has shape [0, …].")
             options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
             options |= {"batch_size": batch_size, "progress": progress}
             each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
@@ -180,6 +195,23 @@ class OnnxExplainer:
     def close(self) -> None:
         """Release the session and its memory; calls after it raise `LrpError`."""
         self._session = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its path (or content) and options: it is opened anew where it is unpickled.
+
+        Raises:
+            LrpError: it was given session options, which cannot be pickled, or is closed.
+        """
+        path_or_bytes, providers, session_options = self._opened
+        if self._session is None:
+            raise LrpError("This explainer is closed.")
+        if session_options is not None:
+            raise LrpError(
+                "An explainer with session options cannot be pickled, because onnxruntime's options cannot: open it "
+                "where it is needed."
+            )
+        place = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.abspath(path_or_bytes)
+        return _reopened, (place, providers)
 
     def __enter__(self) -> "OnnxExplainer":
         """The explainer itself; leaving the block closes it."""
@@ -217,7 +249,7 @@ class OnnxExplainer:
 
     def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
         """Name → the axis along which that tensor is cut; a tensor without a batch is not listed."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if (whole_number(batch_size) or 0) < 1:
             raise InputError(f"The batch_size must be a positive integer, not {batch_size!r}.")
         if "batch" not in sizes:
             raise InputError("A batch_size cannot be used: this explainer was compiled for a fixed batch.")
@@ -240,6 +272,10 @@ class OnnxExplainer:
         return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
 
 
+def _reopened(path_or_bytes: str | bytes, providers: Sequence[Any] | None) -> OnnxExplainer:
+    return OnnxExplainer(path_or_bytes, providers=providers)
+
+
 def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
     """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own."""
     try:
@@ -250,8 +286,9 @@ def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
             array = np.asarray(value, dtype=spec.dtype)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise InputError(not_numbers(spec.name, value, reason_of(error))) from error
-    if array.dtype.kind not in "biufc" and not hasattr(array.dtype, "name"):
-        raise InputError(not_numbers(spec.name, value, f"dtype {array.dtype}"))
+    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
+        reason = "overflow" if isinstance(value, int) else f"it has dtype {array.dtype}"
+        raise InputError(not_numbers(spec.name, value, reason))
     return array
 
 

@@ -46,6 +46,7 @@ STAGES = {
 }
 """Room → what is done in it."""
 OWN = "lrp_compiler"
+NO_PATH = re.compile(r"expected str, bytes or os\.PathLike object, not|should be a str object or an os\.PathLike object")
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc", "bad allocation")
 LENGTH = 300
 """Of what is quoted from another library's message."""
@@ -94,11 +95,21 @@ class boundary:  # noqa: N801 (read as a word of the language, as `property` is)
         if isinstance(error, LrpError | MemoryError | Warning) or _is_about_a_file(error):
             return error
         stack = list(_calls(error))
-        # Nothing of the function itself has run, but for what decorates it.
-        refused = isinstance(error, TypeError) and all(_module(call) in (__name__, "contextlib") for call in stack)
-        if called is not None and refused:
-            return InputError(misspelt(error, called))
+        if called is not None and isinstance(error, TypeError):
+            # Nothing of the function itself has run, but for what decorates it; or it hands its options on as they are.
+            own = all(_module(call) in (__name__, "contextlib") for call in stack)
+            if own or re.match(rf"{called.__name__}\(\) (got an unexpected|missing)", str(error)):
+                return InputError(misspelt(error, called))
+            if NO_PATH.search(str(error)):
+                kind = str(error).rpartition("not ")[2].strip("<>")
+                return InputError(f"Cannot {self.doing}: a path is a text or a pathlib.Path, not {kind}.")
         reason = reason_of(error)
+        if type(error).__name__ == "GuardOnDataDependentSymNode":
+            at = " ".join(filter(None, (_stage(stack), _node(stack))))
+            return LrpError(
+                f"Cannot {self.doing}: what is calculated depends on a size that is known only when the model runs"
+                f"{at and f' ({at})'}, so give the model fixed sizes there, with padding and a mask for instance."
+            )
         if any(word in reason for word in MEMORY):
             return LrpError(
                 f"Cannot {self.doing}: there is not enough memory ({reason}); take a smaller batch, or a smaller "
