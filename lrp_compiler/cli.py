@@ -1,18 +1,22 @@
 """The command line: the same engine as `lrp.compile` and the runtime, for shells and pipelines.
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
-2: the command was called wrongly. `run` on an `.onnx` file and `page` need no torch; every other command imports it
+2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` on an `.onnx` file and `page` need no torch; every other command imports it
 when it runs.
 """
 
 import argparse
+import os
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lrp_compiler import commands
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.formats import ending_of
 
@@ -31,22 +35,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        with warnings.catch_warnings():
-            # torch warns its developers; -W and PYTHONWARNINGS still show it.
+        # torch warns its developers; -W and PYTHONWARNINGS still show it.
+        with warnings.catch_warnings(), _any_text(sys.stdout), boundary(f"do {arguments.name}"):
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
             arguments.command(arguments)
-    except (LrpError, OSError) as error:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, as in `… | head`; what is left in the buffer must not fail when Python ends.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 1
+    except KeyboardInterrupt:
+        print("lrp-compiler: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (LrpError, OSError, MemoryError, Warning) as error:
+        if arguments.debug:
+            traceback.print_exception(error)
         print(f"lrp-compiler: error: {_sentence(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+INTERRUPTED = 130
+"""What shells call a command that Ctrl+C ended."""
 
 
 def _sentence(error: Exception) -> str:
     # The operating system's own errors print as "[Errno 13] Permission denied: 'r.npz'".
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return str(error) or ("There is not enough memory." if isinstance(error, MemoryError) else type(error).__name__)
+
+
+@contextmanager
+def _any_text(stream: Any) -> Iterator[None]:
+    """What the terminal's encoding lacks is written as an escape, instead of failing."""
+    if not hasattr(stream, "reconfigure"):
+        yield
+        return
+    before = stream.errors
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors=before)
 
 
 OUTPUT = "M.lrp.onnx, M.lrp.pt2, or M.lrp.aoti.pt2 for an AOTInductor package, which C++ runs"
@@ -203,7 +235,8 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.set_defaults(command=function)
+    command.add_argument("--debug", action="store_true", help="print the traceback of an error, too")
+    command.set_defaults(command=function, name=name)
     return command
 
 

@@ -8,20 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-from torch import Tensor
-
 from lrp_compiler.artefact.describe import artefact_of
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.collection import rare_collection
-from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning
+from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
 from lrp_compiler.passes.relevance import Seed
-from lrp_compiler.rules.composite import COMPOSITES, Composite
+from lrp_compiler.rules.composite import Composite, composite_named
 
 
+@boundary("compile the model")
 @rare_collection()
 def compile(
     model: Model,
@@ -77,9 +78,14 @@ def compile(
         InputError: example inputs, target, seed, wrt or observe that do not fit the model.
         FormatError: the `.pt2` file is no exported program.
     """
+    budgeted = is_number(memory_budget) and 0 <= memory_budget <= 1
+    check_option("The memory_budget", memory_budget, budgeted, "a share between 0 and 1")
+    check_option("optimise", optimise, isinstance(optimise, bool), "True or False")
+    check_option("dump", dump, dump is None or isinstance(dump, str | os.PathLike), "the path of a folder")
+    check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
+    names = None if wrt is None else check_names("wrt", wrt)
+    observed = check_names("observe", observe)
     report = progress or (lambda stage: None)
-    if not 0 <= memory_budget <= 1:
-        raise InputError(f"The memory_budget is a share between 0 and 1, not {memory_budget}.")
     rules = resolve_composite(composite)
     report("capture")
     captured = capture(model, args, kwargs, dynamic_shapes)
@@ -95,9 +101,9 @@ def compile(
         start,
         output=output,
         function=function,
-        wrt=None if wrt is None else _names(wrt),
-        observe=_names(observe),
-        memory_budget=memory_budget,
+        wrt=names,
+        observe=observed,
+        memory_budget=float(memory_budget),
         optimise=optimise,
     )
     watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
@@ -113,10 +119,6 @@ def compile(
     return Explainer(artefact_of(captured, compiled, options))
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
 def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | None = None) -> Composite:
     """The composite of that name, with these options, or the one given.
 
@@ -124,18 +126,21 @@ def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | N
         CompositeError: there is none of that name, or it takes other options.
     """
     if isinstance(composite, Composite):
+        if options:
+            raise CompositeError("A Composite holds its options itself: options belong to a composite's name.")
         return composite
-    if composite not in COMPOSITES:
-        raise CompositeError(f"Unknown composite {composite!r}: choose one of {', '.join(sorted(COMPOSITES))}.")
-    given, factory = dict(options or {}), COMPOSITES[composite]
+    factory = composite_named(composite)
+    given = dict(options or {})
     parameters = signature(factory).parameters
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
     unknown = [name for name in given if name not in parameters]
     if missing or unknown:
         takes = ", ".join(name if p.default is p.empty else f"{name}={p.default}" for name, p in parameters.items())
+        hint = "" if missing else did_you_mean(unknown[0], parameters)
         wrong = f"needs {' and '.join(missing)}" if missing else f"has no option {unknown[0]!r}"
         raise CompositeError(
-            f"The composite {composite!r} {wrong}: lrp.composites.{factory.__name__}({takes}), or --option NAME=VALUE."
+            f"The composite {composite!r} {wrong}{hint}: lrp.composites.{factory.__name__}({takes}), or --option "
+            "NAME=VALUE."
         )
     return factory(**given)
 
@@ -147,23 +152,32 @@ def choose_output(captured: Captured, wanted: str | int | None = None) -> int:
         InputError: there is no float output, or none of that name or number.
     """
     values = {node.name: node.meta.get("val") for node in captured.program.graph.nodes}
-    floats = []
-    for index, name in enumerate(captured.program.graph_signature.user_outputs):
-        value = values.get(str(name))
-        if isinstance(value, Tensor) and value.is_floating_point():
-            floats.append(index)
+    flat = [values.get(str(name)) for name in captured.program.graph_signature.user_outputs]
+    known = list(enumerate(zip(captured.positions, captured.outputs, strict=True)))
+    floats = [index for index, (position, _) in known if flat[position].is_floating_point()]
     if not floats:
-        raise InputError("The model returns no float tensor: there is nothing to explain.")
+        complex_ones = any(flat[position].is_complex() for position in captured.positions)
+        raise InputError(
+            "The model returns complex numbers alone: explain a function of them, as in target=lambda z: z.abs()[:, 0]."
+            if complex_ones
+            else "The model returns no float tensor: there is nothing to explain."
+        )
     if wanted is None:
         return next((index for index in floats if captured.outputs[index] == "logits"), floats[0])
-    chosen = [index for index in floats if wanted in (index, captured.outputs[index])]
+    chosen = [index for index, at in known if index in floats and wanted in at]
     if not chosen:
-        names = ", ".join(f"{captured.outputs[index]!r} ({index})" for index in floats)
-        raise InputError(f"There is no float output {wanted!r}: the model returns {names}.")
+        names = ", ".join(f"{captured.outputs[index]!r} ({captured.positions[index]})" for index in floats)
+        hint = did_you_mean(wanted, captured.outputs) if isinstance(wanted, str) else ""
+        raise InputError(f"There is no float output {wanted!r}{hint}: the model returns {names}.")
     return chosen[0]
 
 
+SEEDS = ("value", "one", "tensor")
+
+
 def _seed(target: Any, seed: str) -> Seed:
-    if seed not in ("value", "one", "tensor"):
-        raise InputError(f"Unknown seed {seed!r}: choose 'value', 'one' or 'tensor'.")
+    if not isinstance(seed, str) or seed not in SEEDS:
+        hint = did_you_mean(seed, SEEDS) if isinstance(seed, str) else ""
+        tensor = "" if isinstance(seed, str | int | None) else " (a tensor itself is given in the call)"
+        raise InputError(f"Unknown seed {shortened(seed)}{hint}: choose 'value', 'one' or 'tensor'{tensor}.")
     return Seed(target, seed)  # type: ignore[arg-type]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -15,12 +17,27 @@ from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.observing import observed
 from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.boundary import boundary, describe_node, reason_of
+from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import Run
+from lrp_compiler.base.sizes import size_of
 from lrp_compiler.base.tables import as_html
-from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+from lrp_compiler.base.validate import (
+    TensorSpec,
+    bind,
+    check,
+    check_choice,
+    check_names,
+    check_option,
+    count_from_end,
+    not_numbers,
+    own_inputs,
+    several_targets,
+    shortened,
+)
+from lrp_compiler.capture import refuse_other_files
 from lrp_compiler.explanation import Explanation
 from lrp_compiler.export import aoti, onnx
 from lrp_compiler.export.onnx import Profile, Weights
@@ -84,6 +101,7 @@ class Explainer:
         """The promises, and how each is resolved: a table when printed, rows when iterated."""
         return self.artefact.plan
 
+    @boundary("explain these inputs")
     def __call__(
         self,
         *args: Any,
@@ -108,20 +126,24 @@ class Explainer:
             InputError: inputs, target, position or seed that do not fit; one sentence says what.
         """
         if several_targets(target, self.about.seed_inputs):
+            target = _tensor("target", target)
+            if not len(target):
+                raise InputError("No target is given: target has shape [0, …].")
             rows = [
                 self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
             ]
             relevance = {name: torch.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance}
             run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
             return Explanation(rows[0].output, relevance, run)
-        tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
-        with torch.no_grad():
+        tensors, sizes = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
+        with torch.no_grad(), self._saying_where(tensors):
             results = self.module(*tensors)
         own = len(self.about.outputs)
         names = [entry.input for entry in self.about.relevance]
         relevance = dict(zip(names, results[own:], strict=True))
-        return Explanation(self._structured(results[:own]), relevance, self._run(tensors, results[:own]))
+        return Explanation(self._structured(results[:own], sizes), relevance, self._run(tensors, results[:own]))
 
+    @boundary("audit these inputs")
     def audit(
         self,
         *args: Any,
@@ -139,13 +161,17 @@ class Explainer:
         """
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
-        tensors = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
+        tensors, _ = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
-        return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
+        if any(tensor.is_complex() for tensor in tensors):
+            raise InputError("Books are not kept of complex inputs: give real and imaginary parts, and join them inside.")
+        with self._saying_where(tensors):
+            return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 
+    @boundary("show the explainer")
     def show(self, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
         """The forward graph and the relevance graph, one line a node: text when printed, rows when iterated.
 
@@ -158,8 +184,9 @@ class Explainer:
         Raises:
             InputError: there is no such module, rule or op.
         """
-        return show(self.artefact, only, rule, op)
+        return show(self.artefact, check_names("only", only), _name("rule", rule), _name("op", op))
 
+    @boundary("compare the explainers")
     def diff(
         self, other: Explainer, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None
     ) -> Difference:
@@ -169,8 +196,11 @@ class Explainer:
         Raises:
             InputError: the two explain different models; or there is no such module, rule or op.
         """
-        return diff(self.artefact, other.artefact, only, rule, op)
+        check_option("other", other, isinstance(other, Explainer), "an explainer")
+        only = check_names("only", only)
+        return diff(self.artefact, other.artefact, only, _name("rule", rule), _name("op", op))
 
+    @boundary("observe these values")
     def observe(self, *patterns: str) -> Explainer:
         """An explainer that also returns the relevance of intermediate values; this one stays as it is.
 
@@ -186,8 +216,9 @@ class Explainer:
         Raises:
             InputError: a pattern that names nothing, or only what takes no relevance.
         """
-        return Explainer(observed(self.artefact, patterns))
+        return Explainer(observed(self.artefact, check_names("A pattern", patterns)))
 
+    @boundary("split the explainer")
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """The explainer in two: run the forward once, then relevance as often as there are targets or seeds.
 
@@ -208,6 +239,7 @@ class Explainer:
         relevance.meta |= {"relevance": [entry.input for entry in self.about.relevance]}
         return forward, relevance
 
+    @boundary("write the two parts")
     def save_split(
         self, forward: str | os.PathLike[str], relevance: str | os.PathLike[str], *, opset: int = 20
     ) -> None:
@@ -226,6 +258,7 @@ class Explainer:
         _write_part(first, taken, results, forward, opset)
         _write_part(second, entered, given, relevance, opset)
 
+    @boundary("save the explainer")
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the explainer as a `.pt2` file (torch.export's format) that `lrp.load` and torch.export.load read.
 
@@ -233,6 +266,7 @@ class Explainer:
         """
         write_explainer(self.artefact, path)
 
+    @boundary("write the explainer as ONNX")
     def to_onnx(
         self, path: str | os.PathLike[str], *, opset: int = 20, dtype: Weights = "model", profile: Profile = "fast"
     ) -> None:
@@ -255,6 +289,7 @@ class Explainer:
         """
         onnx.write_explainer(self.artefact, path, opset=opset, dtype=dtype, profile=profile)
 
+    @boundary("write the page of the graphs")
     def to_html(
         self,
         path: str | os.PathLike[str],
@@ -279,6 +314,7 @@ class Explainer:
         """
         write_viewer(self._described(args, kwargs), path, title=title, dagre=dagre)
 
+    @boundary("write the graphs for Model Explorer")
     def to_model_explorer(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> list[Path]:
         """Write both graphs as JSON for Google's Model Explorer, and the relevance of a run as its node data.
 
@@ -299,6 +335,7 @@ class Explainer:
     def _described(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> GraphData:
         return graph_data(self.artefact, self.audit(*args, **kwargs) if args or kwargs else None)
 
+    @boundary("write the AOTInductor package")
     def to_aoti(self, path: str | os.PathLike[str]) -> None:
         """Compile the explainer into an AOTInductor package, machine code that C++ runs without Python.
 
@@ -316,10 +353,12 @@ class Explainer:
         aoti.write_explainer(self.artefact, path)
 
     @property
+    @boundary("make a program of the explainer")
     def program(self) -> torch.export.ExportedProgram:
         """The joint graph as an ExportedProgram; made when first asked for."""
         return self.artefact.program
 
+    @boundary("move the explainer")
     def to(self, device: torch.device | str) -> Explainer:
         """Move the explainer's weights; returns itself.
 
@@ -330,7 +369,7 @@ class Explainer:
             if torch.device(device).type == "meta":
                 raise InputError("An explainer on device 'meta' would have no weights to explain with.")
             moved = move(self.module, device), move(self.forward, device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
         self.artefact = self.artefact.moved(*moved)
@@ -349,25 +388,39 @@ class Explainer:
 
     def _bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
-    ) -> list[Tensor]:
-        specs = self.inputs
-        bound = bind(specs, *self._flatten(args, kwargs))
-        bound = {name: torch.as_tensor(value) for name, value in bound.items()}
+    ) -> tuple[list[Tensor], dict[str, int]]:
+        """One tensor for each input, and the open sizes."""
+        about, expected = self.about, self.about.seed_inputs
+        extras, kwargs = own_inputs({*about.arguments, *(spec.name for spec in about.inputs)}, expected, extras, kwargs)
+        given = bind(about.inputs, *self._flatten(args, kwargs))
+        bound = {name: _tensor(name, value) for name, value in given.items()}
         has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
-        sizes = check(specs, bound, has_nan=has_nan)
-        tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in specs]
-        expected = self.about.seed_inputs
-        for name, given in extras.items():
-            check_choice(name, given is not None, name in [spec.name for spec in expected], self.about.target)
+        sizes = check(about.inputs, bound, has_nan=has_nan, ranges=about.ranges)
+        tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in about.inputs]
+        for name, chosen in extras.items():
+            check_choice(name, chosen is not None, name in [spec.name for spec in expected], about.target)
         for spec in expected:
-            value = torch.as_tensor(extras[spec.name], device=tensors[0].device)
+            value = _tensor(spec.name, extras[spec.name]).to(tensors[0].device)
             if spec.name != "seed" and value.dim() == 0:
                 value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
-            check([spec], {spec.name: value}, sizes=sizes)
-            if spec.name == "target":
-                check_classes(value, self.about.classes)
-            tensors.append(value.to(getattr(torch, spec.dtype)))
-        return tensors
+            sizes = check([spec], {spec.name: value}, sizes=sizes)
+            value = value.to(getattr(torch, spec.dtype))
+            tensors.append(value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes)))
+        return tensors, sizes
+
+    @contextlib.contextmanager
+    def _saying_where(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """What the model itself cannot do with these inputs becomes an `InputError` that names the operation."""
+        try:
+            yield
+        except Exception as error:
+            run = _Found(self.forward)
+            try:
+                run.run(*tensors[: len(self.forward.graph.find_nodes(op="placeholder"))])
+            except Exception as own:
+                where = f" at {describe_node(run.at)}" if run.at is not None else ""
+                raise InputError(f"The model itself fails on these inputs{where}: {reason_of(own)}.") from error
+            raise
 
     def _flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The call's tensors: nested ones get dotted names, plain values are compared with what was baked in."""
@@ -375,8 +428,9 @@ class Explainer:
         if len(args) > len(arguments):
             return list(args), dict(kwargs)
         flat = {}
+        names = {spec.name for spec in self.about.inputs}
         for root, value in [*zip(arguments, args, strict=False), *kwargs.items()]:
-            if not isinstance(value, PLAIN):
+            if not isinstance(value, PLAIN) or root in names:
                 flat[root] = value
                 continue
             for path, leaf in pytree.tree_flatten_with_path(value)[0]:
@@ -403,18 +457,35 @@ class Explainer:
             {name: given[name] for name in choices},
         )
 
-    def _structured(self, flat: tuple[Any, ...]) -> Any:
+    def _structured(self, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> Any:
+        named = [(spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)]
+        for other in self.about.others:
+            value = size_of(other["size"], sizes) if "size" in other else other["value"]
+            named.insert(other["at"], (other["name"], value))
         try:
-            return pytree.tree_unflatten(flat, pytree.treespec_loads(self.about.output_structure))
+            spec = self.artefact.structure or pytree.treespec_loads(self.about.output_structure)
+            return pytree.tree_unflatten([value for _, value in named], spec)
         except Exception:
             # The class of the output (a ModelOutput, say) is not known in this process: names serve as well.
-            return {spec.name: value for spec, value in zip(self.about.outputs, flat, strict=True)}
+            return dict(named)
+
+
+class _Found(fx.Interpreter):
+    """Knows which node it is at."""
+
+    at: fx.Node | None = None
+
+    def run_node(self, node: fx.Node) -> Any:
+        """Run it."""
+        self.at = node
+        return super().run_node(node)
 
 
 PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 """Inputs that are no tensors themselves but may hold some, or were baked in."""
 
 
+@boundary("load the explainer")
 def load(path: str | os.PathLike[str]) -> Explainer:
     """Load an explainer that `Explainer.save` wrote. No code in the file is run.
 
@@ -422,7 +493,36 @@ def load(path: str | os.PathLike[str]) -> Explainer:
         FileNotFoundError: there is no such file.
         FormatError: the file is no explainer, or could run code.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"load takes the path of a file, not {shortened(path)}.")
+    if runtime_of(path) == "onnxruntime":
+        raise FormatError(f"{os.fspath(path)!r} is an ONNX file: open it by lrp_compiler.runtime.OnnxExplainer.")
+    if os.path.exists(path):
+        refuse_other_files(path)
     return Explainer(read_explainer(path))
+
+
+def _name(option: str, value: Any) -> str | None:
+    check_option(option, value, isinstance(value, str | None), "a name")
+    name: str | None = value
+    return name
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """What was given as a tensor; raises `InputError` if it is nothing of the kind."""
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(not_numbers(name, value, reason_of(error))) from error
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        raise InputError(f"Input {name!r} is a sparse or nested tensor: give x.to_dense(), or one padded to a size.")
+    if tensor.is_quantized:
+        raise InputError(f"Input {name!r} is quantised: give x.dequantize().")
+    if tensor.is_meta:
+        raise InputError(f"Input {name!r} is on device 'meta', where tensors have no values.")
+    return tensor
 
 
 def _write_part(

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.results import Array, Results
 from lrp_compiler.base.run import number
@@ -38,30 +39,35 @@ class Explanation(Results[Array]):
     See `Results` for `output`, `relevance`, `run`, `explained` and `of`.
     """
 
+    @boundary("draw the heatmap")
     def heatmap(self, image: Any = None, **options: Any) -> Picture:
         """Relevance of pixels: see `lrp_compiler.pictures.heatmap.heatmap`, which takes the same options."""
         from lrp_compiler.pictures.heatmap import heatmap
 
         return heatmap(self, image, **options)
 
+    @boundary("show the tokens")
     def tokens(self, tokenizer: Any, **options: Any) -> Tokens:
         """(token, relevance) pairs: see `lrp_compiler.pictures.tokens.tokens`, which takes the same options."""
         from lrp_compiler.pictures.tokens import tokens
 
         return tokens(self, tokenizer, **options)
 
+    @boundary("draw the spectrogram")
     def spectrogram(self, **options: Any) -> Picture:
         """Relevance of sound: see `lrp_compiler.pictures.spectrogram.spectrogram`, which takes the same options."""
         from lrp_compiler.pictures.spectrogram import spectrogram
 
         return spectrogram(self, **options)
 
+    @boundary("draw the layers")
     def layers(self, relevance: Mapping[str, Any] | None = None, **options: Any) -> Picture:
         """Σ relevance layer by layer: see `lrp_compiler.pictures.layers.layers`, which takes the same options."""
         from lrp_compiler.pictures.layers import layers
 
         return layers(self, relevance, **options)
 
+    @boundary("draw the heads")
     def heads(self, relevance: Mapping[str, Any] | None = None, **options: Any) -> Picture:
         """A map of heads and layers: see `lrp_compiler.pictures.layers.heads`, which takes the same options."""
         from lrp_compiler.pictures.layers import heads

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from lrp_compiler.base.boundary import boundary, reason_of
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.onnx_session import (
@@ -40,7 +41,18 @@ from lrp_compiler.base.onnx_session import (
 )
 from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.run import Run
-from lrp_compiler.base.validate import TensorSpec, bind, check, check_choice, check_classes, several_targets
+from lrp_compiler.base.validate import (
+    TensorSpec,
+    bind,
+    check,
+    check_choice,
+    check_option,
+    count_from_end,
+    not_numbers,
+    own_inputs,
+    several_targets,
+    whole_number,
+)
 
 from .explanation import Explanation
 
@@ -63,6 +75,7 @@ class OnnxExplainer:
         FormatError: it is not an explainer, or damaged, or written by a newer lrp_compiler.
     """
 
+    @boundary("open the explainer")
     def __init__(
         self,
         path_or_bytes: str | os.PathLike[str] | bytes,
@@ -71,6 +84,17 @@ class OnnxExplainer:
         session_options: onnxruntime.SessionOptions | None = None,
     ) -> None:
         """Open the file and read what it says about itself."""
+        check_option(
+            "path_or_bytes",
+            path_or_bytes,
+            isinstance(path_or_bytes, str | bytes | os.PathLike),
+            "the path of an ONNX file, or its content",
+        )
+        fits = providers is None or isinstance(providers, list | tuple)
+        check_option("providers", providers, fits, "a list of names")
+        fits = isinstance(session_options, onnxruntime.SessionOptions | None)
+        check_option("session_options", session_options, fits, "an onnxruntime.SessionOptions")
+        self._opened = path_or_bytes, providers, session_options
         label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
         with format_errors(label):
             self._session: onnxruntime.InferenceSession | None = open_session(
@@ -104,6 +128,7 @@ class OnnxExplainer:
         """The same, typed."""
         return self._about
 
+    @boundary("explain these inputs")
     def __call__(
         self,
         *arrays: Any,
@@ -142,14 +167,19 @@ class OnnxExplainer:
         if session is None:
             raise LrpError("This explainer is closed.")
         if several_targets(target, list(self._extras.values())):
+            target = _to_array(self._extras["target"], target)
+            if not len(target):
+                raise InputError("No target is given: target has shape [0, …].")
             options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
             options |= {"batch_size": batch_size, "progress": progress}
             each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
             stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
-            run = replace(each[0].run, choices={**each[0].run.choices, "target": np.asarray(target)})
+            run = replace(each[0].run, choices={**each[0].run.choices, "target": target})
             return Explanation(each[0].output, stacked, run)
+        names = [spec.name for spec in self._about.inputs]
+        choices = {"target": target, "seed": seed, "position": position}
+        extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
         bound = bind(self._about.inputs, arrays, named_arrays)
-        extras = {"target": target, "seed": seed, "position": position}
         feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
         specs = self._about.returns
         rows = sizes.get("batch", 1)
@@ -165,6 +195,23 @@ class OnnxExplainer:
     def close(self) -> None:
         """Release the session and its memory; calls after it raise `LrpError`."""
         self._session = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its path (or content) and options: it is opened anew where it is unpickled.
+
+        Raises:
+            LrpError: it was given session options, which cannot be pickled, or is closed.
+        """
+        path_or_bytes, providers, session_options = self._opened
+        if self._session is None:
+            raise LrpError("This explainer is closed.")
+        if session_options is not None:
+            raise LrpError(
+                "An explainer with session options cannot be pickled, because onnxruntime's options cannot: open it "
+                "where it is needed."
+            )
+        place = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.abspath(path_or_bytes)
+        return _reopened, (place, providers)
 
     def __enter__(self) -> "OnnxExplainer":
         """The explainer itself; leaving the block closes it."""
@@ -190,21 +237,19 @@ class OnnxExplainer:
         for name, value in extras.items():
             check_choice(name, value is not None, name in self._extras, self._about.target)
         arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
-        sizes = check(self._about.inputs, arrays, has_nan=has_nan)
+        sizes = check(self._about.inputs, arrays, has_nan=has_nan, ranges=self._about.ranges)
         for name, spec in self._extras.items():
             array = _to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
             sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
-            arrays[name] = array
-        if "target" in self._extras:
-            check_classes(arrays["target"], self._about.classes)
+            arrays[name] = array if name == "seed" else count_from_end(name, array, self._about.most(name, sizes))
         specs = [*self._about.inputs, *self._extras.values()]
         return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
 
     def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
         """Name → the axis along which that tensor is cut; a tensor without a batch is not listed."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if (whole_number(batch_size) or 0) < 1:
             raise InputError(f"The batch_size must be a positive integer, not {batch_size!r}.")
         if "batch" not in sizes:
             raise InputError("A batch_size cannot be used: this explainer was compiled for a fixed batch.")
@@ -227,6 +272,10 @@ class OnnxExplainer:
         return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
 
 
+def _reopened(path_or_bytes: str | bytes, providers: Sequence[Any] | None) -> OnnxExplainer:
+    return OnnxExplainer(path_or_bytes, providers=providers)
+
+
 def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
     """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own."""
     try:
@@ -236,7 +285,10 @@ def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
         if fits and not hasattr(value, "dtype"):
             array = np.asarray(value, dtype=spec.dtype)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InputError(f"Input {spec.name!r} cannot be read as an array: {first_line(error)}") from error
+        raise InputError(not_numbers(spec.name, value, reason_of(error))) from error
+    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
+        reason = "overflow" if isinstance(value, int) else f"it has dtype {array.dtype}"
+        raise InputError(not_numbers(spec.name, value, reason))
     return array
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "archive_layout",
     "compile_package",
     "core_decompositions",
+    "data_dependent_lines",
     "expression",
     "fake_mode_of",
     "fake_tensor",
@@ -47,6 +48,7 @@ __all__ = [
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
     "range_of",
     "rename",
+    "renamed",
     "schema",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "unguarded",
@@ -61,6 +63,11 @@ def schema(target: OpOverload) -> Any:
 def expression(size: torch.SymInt) -> Any:
     """The sympy expression of a symbolic size, by which equal sizes are known. Waits for equality of SymInts."""
     return size.node.expr
+
+
+def renamed(whole: Any, names: Mapping[Any, str]) -> Any:
+    """The expression of a size, its symbols under these names."""
+    return whole.xreplace({symbol: type(symbol)(name) for symbol, name in names.items()})
 
 
 def hint(size: int | torch.SymInt) -> int:
@@ -138,6 +145,20 @@ def rename(node: fx.Node, name: str) -> None:
 def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
     """torch's decompositions to core ATen, and those of the ops `beyond` it."""
     return dict(torch.export.default_decompositions().items()) | dict(get_decompositions(list(beyond)))
+
+
+def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str, int]]:
+    """File and line of the user's code for every value that `torch.export.draft_export` did not know. Waits for a public
+    report of drafts."""
+    report: Any = getattr(draft, "_report", None)
+    found = []
+    for failure in report.failures if report else ():
+        frames = [frame for frame in failure.data.get("user_stack", ()) if frame.get("name") != "_call_impl"]
+        # torch writes a file's name once in a process, and its number from then on.
+        file = report.str_to_filename.get(frames[-1]["filename"]) if frames else None
+        if file is not None:
+            found.append((str(file), int(frames[-1]["line"])))
+    return found
 
 
 def compile_package(program: torch.export.ExportedProgram, path: str, notes: Mapping[str, str]) -> None:

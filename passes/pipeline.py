@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -32,7 +32,7 @@ from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lowe
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
-from lrp_compiler.passes.relevance import emit_relevance
+from lrp_compiler.passes.relevance import Seed, emit_relevance
 
 from .options import Options
 from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED
@@ -49,6 +49,7 @@ class Compiled:
         joint: both in one: model inputs, seed inputs → flat outputs, relevance of each value asked for.
         wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
         plan: the promises and how each is resolved.
+        seed: what is explained, its classes counted from the front, and how much is put on it.
     """
 
     forward: fx.GraphModule
@@ -56,6 +57,7 @@ class Compiled:
     joint: fx.GraphModule
     wanted: dict[str, fx.Node]
     plan: Plan
+    seed: Seed
 
 
 def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compiled:
@@ -69,9 +71,10 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     name = captured.outputs[options.output]
     if options.function is None:
         explained = select_explained(forward, options.output, name, options.seed.target)
-        options.seed.target.check(explained.meta["val"].shape[-1])
+        target = options.seed.target.counted(explained.meta["val"].shape[-1])
+        options = replace(options, seed=replace(options.seed, target=target))
     else:
-        explained = select_by_function(forward, options.function, captured.program.call_spec.out_spec)
+        explained = select_by_function(forward, options.function, captured.structured)
     watch.starts("assign rules")
     analyse(forward, explainable_inputs(forward), options.composite, options.wrt, options.optimise)
     reached = reachable(forward, explained)
@@ -84,7 +87,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         mark_only_positive(forward, explained)
     watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch)
-    return Compiled(forward, explained, joint, wanted, plan)
+    return Compiled(forward, explained, joint, wanted, plan, options.seed)
 
 
 def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) -> fx.GraphModule:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from lrp_compiler.base.errors import CompositeError, did_you_mean
 from lrp_compiler.base.tables import as_text
+from lrp_compiler.base.validate import is_number, shortened
 
 from .registry import RULES, RuleError
 
@@ -45,6 +47,27 @@ class Entry:
     position: Position | None = None
     when: Callable[[Any], bool] | None = None
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values of a wrong kind."""
+        named = isinstance(self.kind, str) or (
+            isinstance(self.kind, tuple | list) and all(isinstance(kind, str) for kind in self.kind)
+        )
+        known = {
+            "kind": (named, "an operator's kind, or several"),
+            "rule": (isinstance(self.rule, str) or callable(self.rule), "the name of a rule, or a function"),
+            "options": (isinstance(self.options, Mapping), "a dict of the rule's parameters"),
+            "path": (isinstance(self.path, str | None), "the pattern of a module path"),
+            "module": (isinstance(self.module, str | None), "the name of a module's class"),
+            "position": (self.position in (None, "first", "last"), "'first' or 'last'"),
+            "when": (self.when is None or callable(self.when), "a function of a node"),
+        }
+        for name, (fits, wanted) in known.items():
+            if not fits:
+                raise CompositeError(f"The {name} of an entry is {wanted}, not {shortened(getattr(self, name))}.")
+        # Numbers of numpy and torch as those of Python: options are written into files.
+        plain = {name: getattr(value, "tolist", lambda value=value: value)() for name, value in self.options.items()}
+        object.__setattr__(self, "options", plain)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -102,6 +125,19 @@ class Composite:
     entries: tuple[Entry, ...] = ()
     seed: str = "value"
     primitives: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values of a wrong kind; a list of entries is as good as a tuple."""
+        if not isinstance(self.name, str):
+            raise CompositeError(f"The name of a composite is a text, not {shortened(self.name)}.")
+        entries = self.entries
+        if not (isinstance(entries, tuple | list) and all(isinstance(entry, Entry) for entry in entries)):
+            raise CompositeError(
+                f"The entries of composite {self.name!r} are a tuple of lrp.Entry, not {shortened(entries)}."
+            )
+        object.__setattr__(self, "entries", tuple(entries))
+        if self.seed not in ("value", "one"):
+            raise CompositeError(f"The seed of a composite is 'value' or 'one', not {shortened(self.seed)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The composite as plain data: what the artefact stores."""
@@ -216,7 +252,13 @@ def epsilon_gamma_box(low: Bound, high: Bound, gamma: float = 0.25, epsilon: flo
 
 
 def _plain(bound: Bound) -> float | list[float]:
-    return float(bound) if isinstance(bound, (int, float)) else [float(value) for value in bound]
+    if is_number(bound):
+        return float(bound)  # type: ignore[arg-type]
+    values = getattr(bound, "tolist", lambda: bound)()
+    values = [values] if is_number(values) else values
+    if not (isinstance(values, list | tuple) and values and all(map(is_number, values))):
+        raise CompositeError(f"A bound of the input is a number, or one for each channel, not {shortened(bound)}.")
+    return [float(value) for value in values]
 
 
 DENSE = ("linear", "addition", "average", "sum", "interpolation", "normalization", "batch norm")
@@ -310,3 +352,19 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
     "dynamic-lrp": dynamic_lrp,
 }
 """By the name that `compile(composite=…)` takes."""
+
+
+def composite_named(name: object) -> Callable[..., Composite]:
+    """What makes the composite of that name.
+
+    Raises:
+        CompositeError: there is none.
+    """
+    if isinstance(name, str) and name in COMPOSITES:
+        return COMPOSITES[name]
+    known = ", ".join(sorted(COMPOSITES))
+    if callable(name):
+        called = getattr(name, "__name__", "function")
+        raise CompositeError(f"The composite is a function: call it, as in {called}(), or give one of the names {known}.")
+    hint = did_you_mean(name, COMPOSITES) if isinstance(name, str) else ""
+    raise CompositeError(f"Unknown composite {shortened(name)}{hint}: choose one of {known}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeVar
 
 from lrp_compiler.torch_private import OpOverload
@@ -130,8 +131,24 @@ def rule(*targets: Overload) -> Callable[[UserRuleT], UserRuleT]:
 @family_rule("user", "user")
 def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
     """Whatever the function registered with `rule` says."""
-    flow = function(op, relevance)
-    return {op.active[0]: flow} if isinstance(flow, Relevance) else flow
+    try:
+        signature(function).bind(op, relevance)
+    except TypeError as error:
+        raise RuleError(f"The rule of {op.target} is a function of (op, relevance): {error}") from error
+    given = function(op, relevance)
+    flow = {op.active[0]: given} if isinstance(given, Relevance) else given
+    if not (isinstance(flow, Mapping) and all(isinstance(share, Relevance | None) for share in flow.values())):
+        raise RuleError(
+            f"The rule of {op.target} returns a Relevance (lrp.total or lrp.unit), or a dict of one by operand, not a "
+            f"{type(given).__name__}"
+        )
+    for name, share in flow.items():
+        if name in op.active and share is not None and share.tensor.dim() != len(op.shape(name)):
+            raise RuleError(
+                f"The rule of {op.target} gives {name!r} relevance of shape {list(share.tensor.shape)}: it is shaped "
+                f"like its operand, {list(op.shape(name))}"
+            )
+    return flow
 
 
 def find(op: Op) -> Operator | None:

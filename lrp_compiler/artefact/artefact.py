@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -24,11 +25,13 @@ class Artefact:
         module: the joint graph: model inputs, seed inputs → flat outputs, relevance of each value asked for.
         forward: the forward graph, every node annotated with its rule.
         about: what its files say about it.
+        structure: the model's own structure of its outputs (a pytree's); `None` where the file alone knows.
     """
 
     module: fx.GraphModule
     forward: fx.GraphModule
     about: Metadata
+    structure: Any = None
 
     @cached_property
     def plan(self) -> Plan:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
-from lrp_compiler.passes.forward import OUTPUT, Captured
+from lrp_compiler.passes.forward import OUTPUT, Captured, Other
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.torch_private import pytree
 
 from .artefact import Artefact
 from .observing import relevance_specs
-from .provenance import example_sizes, rules_used, source_hash
-from .shapes import tensor_specs
+from .provenance import example_sizes, rules_used, size_ranges, source_hash
+from .shapes import in_names, tensor_specs
 
 
 def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Artefact:
@@ -29,17 +31,18 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
     # What follows the model's own inputs was added for the target and the seed.
     extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
     specs = tensor_specs(placeholders, [*names, *extra])
-    symbols, target = specs.symbols, options.seed.target
+    symbols, target = specs.symbols, compiled.seed.target
     classes = compiled.explained.meta["val"].shape[-1]
     about = Metadata(
         composite=options.composite.to_dict(),
         target=FUNCTION if options.function is not None else target.label,
         explains=target.to_dict(),
-        seed=options.seed.mode,
+        seed=compiled.seed.mode,
         classes=classes if isinstance(classes, int) else None,
         inputs=tuple(specs.tensors[: len(names)]),
         seed_inputs=tuple(specs.tensors[len(names) :]),
         outputs=tuple(tensor_specs(flat[:own], captured.outputs, symbols).tensors),
+        others=tuple(_other(position, other, symbols) for position, other in sorted(captured.others.items())),
         relevance=relevance_specs(compiled.wanted, flat[own:], symbols),
         arguments=tuple(captured.arguments),
         constants=captured.constants,
@@ -51,13 +54,28 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         source=source_hash(captured.program),
         rules=tuple(rules_used(compiled.forward)),
         sizes=example_sizes(symbols, placeholders),
+        ranges=size_ranges(symbols, captured.program.range_constraints),
         versions={
             "lrp_compiler": __version__,
             "torch": torch.__version__.split("+")[0],
             "python": platform.python_version(),
         },
     )
-    return Artefact(compiled.joint, compiled.forward, about)
+    return Artefact(compiled.joint, compiled.forward, about, captured.program.call_spec.out_spec)
+
+
+def _other(position: int, other: Other, symbols: Mapping[Any, str]) -> dict[str, Any]:
+    """What is to be said of an output that is no tensor: its value, or how it follows from the open sizes."""
+    known = {"at": position, "name": other.name}
+    if other.value is None or isinstance(other.value, bool | int | float | str):
+        return {**known, "value": other.value}
+    text = in_names(other.value, symbols)
+    if text is None:
+        raise CaptureError(
+            f"The model returns {other.name!r}, a number that is read off a tensor (.item()) or no whole number of sizes: "
+            "return a tensor instead, or leave it out."
+        )
+    return {**known, "size": text}
 
 
 def _dump_structure(spec: Any) -> str | None:

@@ -33,7 +33,7 @@ def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
         joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch())
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols)
-    return Artefact(joint, forward, replace(about, relevance=relevance, plan=plan.to_dict()))
+    return replace(artefact, module=joint, about=replace(about, relevance=relevance, plan=plan.to_dict()))
 
 
 def relevance_specs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,3 +55,20 @@ def example_sizes(symbols: dict[Any, str], nodes: list[fx.Node]) -> dict[str, in
             if isinstance(size, torch.SymInt) and expression(size) in symbols:
                 sizes[symbols[expression(size)]] = hint(size)
     return sizes
+
+
+SPECIALISED = 2
+"""The least size that torch.export vouches for; smaller ones are right as well, wherever the model takes them."""
+
+
+def size_ranges(symbols: Mapping[Any, str], ranges: Mapping[Any, Any]) -> dict[str, tuple[int | None, int | None]]:
+    """Name of each open size with bounds of its own → the least and the greatest that it was declared to have."""
+    found = {}
+    for symbol, name in symbols.items():
+        if symbol in ranges:
+            bounds = (ranges[symbol].lower, ranges[symbol].upper)
+            low, high = (int(bound) if bound.is_Integer else None for bound in bounds)
+            low = None if low is None or low <= SPECIALISED else low
+            if (low, high) != (None, None):
+                found[name] = (low, high)
+    return found

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from lrp_compiler.base.errors import FormatError
+from lrp_compiler.base.sizes import size_of
 from lrp_compiler.base.validate import TensorSpec, dtype_name
-from lrp_compiler.torch_private import expression
+from lrp_compiler.torch_private import expression, renamed
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,21 @@ def tensor_specs(nodes: Sequence[Any], names: Sequence[str], symbols: dict[Any, 
             shape = tuple(_dim(size, dim, value, name, known) for dim, size in enumerate(value.shape))
             tensors.append(TensorSpec(name, shape, dtype_name(value)))
     return Specs(tensors, known)
+
+
+def in_names(size: Any, symbols: Mapping[Any, str]) -> str | None:
+    """A size as an expression of the names of open sizes, `2*batch`; `None` where it does not follow from them."""
+    if not isinstance(size, torch.SymInt):
+        return None
+    whole = expression(size)
+    names = {symbol: symbols[symbol] for symbol in whole.free_symbols if symbol in symbols}
+    text = str(renamed(whole, names))
+    example = {name: at for at, name in enumerate(names.values(), 5)}
+    try:
+        fits = size_of(text, example) == whole.subs({symbol: example[name] for symbol, name in names.items()})
+    except FormatError:
+        return None
+    return text if fits else None
 
 
 def _dim(size: int | torch.SymInt, dim: int, value: Tensor, name: str, known: dict[Any, str]) -> int | str:

@@ -3,6 +3,8 @@
 Each message is one sentence that a user can act on; the command line prints it as it is.
 """
 
+import difflib
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -29,6 +31,10 @@ class CaptureError(LrpError):
 
 class CompositeError(LrpError, ValueError):
     """A composite that does not exist or does not fit: unknown name, unknown rule, parameter out of range."""
+
+
+class InternalError(LrpError):
+    """A defect of lrp_compiler itself: what should have been an explainer, or one of the errors above."""
 
 
 class UnsupportedNode(NamedTuple):
@@ -72,3 +78,10 @@ class UnsupportedOpError(LrpError):
 def _python_name(op: str) -> str:
     # Higher-order operators print as a bare name, without the namespace in which torch keeps them.
     return f"torch.ops.{op}" if "." in op else f"torch.ops.higher_order.{op}"
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """` (did you mean 'epsilon-plus'?)`, as a part of a sentence; empty where nothing is near."""
+    plain = {re.sub(r"[\W_]+", "", name).lower(): name for name in known}
+    near = difflib.get_close_matches(re.sub(r"[\W_]+", "", str(given)).lower(), plain, n=1, cutoff=0.6)
+    return f" (did you mean {plain[near[0]]!r}?)" if near else ""

@@ -59,7 +59,9 @@ class Metadata:
         seed: what is put on it: "value", "one" or "tensor".
         classes: how many there are; None: open.
         inputs: the model's own.
-        outputs: the model's own, flat.
+        outputs: the model's own tensors, flat.
+        others: what the model returns besides, each with its position among all that it returns (`at`), its `name`, and
+            its `value` or `size`, an expression of the open sizes.
         relevance: what else it returns.
         versions: of lrp_compiler, torch and Python.
         seed_inputs: what it takes besides at run time: `target`, `position`, `seed`.
@@ -75,6 +77,7 @@ class Metadata:
         source: SHA-256 of the captured model.
         rules: rules in use, each with kind, options and the number of nodes.
         sizes: the example's, of every open size.
+        ranges: least and greatest of open sizes that have bounds, each None where there is none.
         tolerance: of the books in float32, as a share of Σ|R|.
         weights: of an ONNX file, how they are stored.
         profile: of an ONNX file.
@@ -90,6 +93,7 @@ class Metadata:
     relevance: tuple[RelevanceSpec, ...]
     versions: Mapping[str, Any]
     seed_inputs: tuple[TensorSpec, ...] = ()
+    others: tuple[Mapping[str, Any], ...] = ()
     explains: Mapping[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +105,7 @@ class Metadata:
     source: str | None = None
     rules: tuple[Mapping[str, Any], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     weights: str | None = None
     profile: str | None = None
@@ -125,6 +130,16 @@ class Metadata:
     def returns(self) -> tuple[TensorSpec, ...]:
         """All that it returns, in order."""
         return (*self.outputs, *(entry.tensor for entry in self.relevance))
+
+    def most(self, choice: str, sizes: Mapping[str, int]) -> int | None:
+        """How many classes ("target") or positions ("position") there are to choose from; None if it is not known."""
+        if choice == "target":
+            return self.classes
+        shape = self.outputs[self.explained].shape if self.explained < len(self.outputs) else ()
+        class_dim = self.explains.get("class_dim")
+        places = [dim for number, dim in enumerate(shape) if number and number != (class_dim or -1) % len(shape)]
+        dim = places[0] if len(places) == 1 else None
+        return sizes.get(dim) if isinstance(dim, str) else dim
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, in a file's JSON."""
@@ -155,7 +170,7 @@ class Metadata:
         for key, read in _SPECS.items():
             if key in values:
                 values[key] = tuple(map(read, values[key]))
-        for key in ("arguments", "rules"):
+        for key in ("arguments", "rules", "others"):
             if key in values:
                 values[key] = tuple(values[key])
         if values.get("explains") is None:
@@ -163,7 +178,7 @@ class Metadata:
         return cls(**values)
 
 
-_LEFT_OUT = {"scale": "logit", "weights": None, "profile": None, "optimise": True}
+_LEFT_OUT = {"scale": "logit", "weights": None, "profile": None, "optimise": True, "others": [], "ranges": {}}
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
     "inputs": TensorSpec.from_dict,
@@ -174,6 +189,7 @@ _SPECS: dict[str, Any] = {
 _SECTIONS: dict[str, type] = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "seed_inputs": list,
+    "others": list,
     "explains": dict,
     "arguments": list,
     "constants": dict,
@@ -185,6 +201,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "source": str,
     "rules": list,
     "sizes": dict,
+    "ranges": dict,
     "tolerance": (int, float),
     "weights": str,
     "profile": str,

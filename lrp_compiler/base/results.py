@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from .boundary import boundary
 from .run import Explained, Labels, Run, explained, to_numpy
 
 Array = TypeVar("Array")
@@ -28,6 +29,7 @@ class Results(Generic[Array]):
     relevance: dict[str, Array]
     run: Run
 
+    @boundary("say what was explained")
     def explained(self, labels: Labels | None = None) -> list[Explained]:
         """Every explained value, row by row, the several targets of a row side by side.
 
@@ -36,6 +38,7 @@ class Results(Generic[Array]):
         """
         return explained(self.run, self.relevance, labels)
 
+    @boundary("pick a relevance")
     def of(self, case: Explained, name: str) -> np.ndarray:
         """The relevance `name` of one of `explained`: shaped like one row."""
         values: Any = self.relevance[name]

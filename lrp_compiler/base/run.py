@@ -59,7 +59,7 @@ class Run:
             return None
         z = to_numpy(list(self.outputs.values())[number]).astype(np.float64)
         if z.ndim <= 2:
-            return z.reshape(len(z), -1)
+            return z.reshape(len(z) if z.ndim else 1, -1)
         given = self.about.explains.get("class_dim")
         z = np.moveaxis(z, (-1 if z.ndim == 3 else 1) if given is None else given, -1)
         position = self.about.explains.get("position")

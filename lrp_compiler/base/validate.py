@@ -8,7 +8,10 @@ The runtime calls it with numpy arrays, the torch-side explainer with tensors:
 Every failure is an `InputError` of one sentence.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +20,8 @@ from .errors import FormatError, InputError
 # Casts that keep every value and its meaning. Integer to float is left out on purpose: a uint8 image given
 # to a float network is nearly always one that somebody forgot to normalise.
 _WIDENS: dict[str, tuple[str, ...]] = {
-    "int64": ("int32", "int16", "int8", "uint32", "uint16", "uint8"),
-    "int32": ("int16", "int8", "uint16", "uint8"),
+    "int64": ("int32", "int16", "int8", "uint32", "uint16", "uint8", "bool"),
+    "int32": ("int16", "int8", "uint16", "uint8", "bool"),
     "int16": ("int8", "uint8"),
     "float64": ("float32", "float16", "bfloat16"),
     "float32": ("float16", "bfloat16"),
@@ -55,6 +58,24 @@ class TensorSpec:
         if not (sound and isinstance(name, str) and isinstance(dtype, str)):
             raise FormatError(f"The explainer's metadata describes a tensor wrongly: {entry!r}.")
         return cls(name, shape, dtype)
+
+
+def whole_number(value: Any) -> int | None:
+    """The int that a value stands for: one of Python or numpy, or a tensor without dims; `None` if it is none.
+
+    Neither a bool nor a float is one, whatever its value.
+    """
+    if isinstance(value, bool) or dtype_of(value) == "bool" or tuple(getattr(value, "shape", ())) != ():
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, RuntimeError):
+        return None
+
+
+def dtype_of(value: Any) -> str | None:
+    """The dtype of an array or tensor under numpy's name; `None` of anything else."""
+    return dtype_name(value) if hasattr(value, "dtype") else None
 
 
 def dtype_name(array: Any) -> str:
@@ -97,12 +118,45 @@ def bind(specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, 
     return {spec.name: bound[spec.name] for spec in specs}
 
 
+def own_inputs(
+    names: Collection[str], seed_inputs: Sequence[TensorSpec], choices: Mapping[str, Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell `target`, `position` and `seed` of an explainer from inputs of the model that have such a name.
+
+    Args:
+        names: of the model's inputs.
+        seed_inputs: what the explainer takes besides: none of these names, as `compile` sees to.
+        choices: what a call gave as target, position and seed.
+        kwargs: what else it gave by name.
+
+    Returns:
+        The choices and the inputs by name.
+    """
+    taken = {spec.name for spec in seed_inputs}
+    own = {name for name, value in choices.items() if name in names and name not in taken and value is not None}
+    given = {name: None if name in own else value for name, value in choices.items()}
+    return given, {**kwargs, **{name: choices[name] for name in own}}
+
+
+def not_numbers(name: str, value: Any, reason: str) -> str:
+    """What to say of a value that cannot be read as an array."""
+    if isinstance(value, Mapping) or hasattr(value, "keys"):
+        return (
+            f"Input {name!r} is a {type(value).__name__}: give what is in it by name, as in explainer(**batch), or one "
+            "of its tensors."
+        )
+    if "verflow" in reason:
+        return f"Input {name!r} holds a number that is out of range: no dtype has so large a one."
+    return f"Input {name!r} cannot be read as an array of numbers ({reason})."
+
+
 def check(
     specs: Sequence[TensorSpec],
     bound: Mapping[str, Any],
     *,
     sizes: Mapping[str, int] | None = None,
     has_nan: Callable[[Any], bool] | None = None,
+    ranges: Mapping[str, Sequence[int | None]] | None = None,
 ) -> dict[str, int]:
     """Compare arrays with their specs; a dtype that widens without loss passes (the caller casts it).
 
@@ -111,6 +165,7 @@ def check(
         bound: name → array, from `bind`.
         sizes: symbolic dimensions that are known already, from an earlier call.
         has_nan: tells whether a floating array holds a NaN; None accepts NaN unseen.
+        ranges: least and greatest size of symbolic dimensions, each None where there is none.
 
     Returns:
         The size of every symbolic dimension, those of `sizes` included.
@@ -125,7 +180,49 @@ def check(
         _check_shape(spec, tuple(array.shape), found)
         if has_nan is not None and is_floating(spec.dtype) and has_nan(array):
             raise InputError(f"Input {spec.name!r} holds NaN.")
+        for dim in spec.shape:
+            _check_range(spec.name, dim, found, ranges or {})
     return found
+
+
+def check_option(name: str, value: Any, fits: bool, wanted: str) -> None:
+    """Refuse an option of a wrong kind.
+
+    Args:
+        name: of the option.
+        value: what was given.
+        fits: whether it is of the right kind.
+        wanted: what is wanted, to follow "name is".
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if not fits:
+        raise InputError(f"{name} is {wanted}, not {shortened(value)}.")
+
+
+def check_names(name: str, value: Any) -> tuple[str, ...]:
+    """Names as a tuple, whether one or several are given; raises `InputError` if they are none."""
+    if isinstance(value, str):
+        return (value,)
+    several = isinstance(value, Collection) and not isinstance(value, Mapping | bytes)
+    check_option(name, value, several and all(isinstance(one, str) for one in value), "a name, or a list of names")
+    return tuple(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, of Python or numpy; a bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def shortened(value: Any) -> str:
+    """What a value is, in a message: as it is written where that is short, and else its type."""
+    text = repr(value)
+    return text if len(text) <= SHORT and "\n" not in text else f"a {type(value).__name__}"
+
+
+SHORT = 60
+"""Of values that are quoted."""
 
 
 def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
@@ -162,33 +259,42 @@ def several_targets(target: Any, seed_inputs: Sequence[TensorSpec]) -> bool:
         seed_inputs: the run-time inputs beyond the model's own.
     """
     one = any(spec.name == "target" and len(spec.shape) == 1 for spec in seed_inputs)
+    if one and isinstance(target, list | tuple) and target and all(isinstance(row, list | tuple) for row in target):
+        return True
     return one and len(getattr(target, "shape", ())) == RANK_OF_SEVERAL
 
 
 RANK_OF_SEVERAL = 2
 
 
-def check_classes(target: Any, classes: int | None) -> None:
-    """Refuse class indices that the model does not have.
+def count_from_end(name: str, given: Any, size: int | None) -> Any:
+    """Whole numbers with the negative ones counted from the end, as Python does.
 
     Args:
-        target: integers of any shape, numpy or torch.
-        classes: how many classes there are; None if only the lower bound is known.
+        name: "target" or "position", for messages.
+        given: integers of any shape, numpy or torch.
+        size: how many classes or positions there are; None if only the lower bound is known.
 
     Raises:
-        InputError: an index below 0, or not below `classes`.
+        InputError: one of them is out of range, or negative where `size` is not known.
     """
-    for index in (int(target.min()), int(target.max())):
-        if index < 0 or (classes is not None and index >= classes):
-            known = "indices start at 0" if classes is None else f"the model has {classes} classes, 0 to {classes - 1}"
-            raise InputError(f"Target {index} is out of range: {known}.")
+    low = 0 if size is None else -size
+    for index in (int(given.min()), int(given.max())):
+        if index < low or (size is not None and index >= size):
+            things = "classes" if name == "target" else "positions"
+            known = "numbers start at 0" if size is None else f"the model has {size} {things}, 0 to {size - 1}"
+            raise InputError(f"{name.capitalize()} {index} is out of range: {known}.")
+    return given if size is None else given + (given < 0) * size
 
 
 def _check_dtype(spec: TensorSpec, given: str) -> None:
+    if spec.name == "target" and given == "bool":
+        raise InputError("A target is the number of a class, not True or False.")
     if given == spec.dtype or given in _WIDENS.get(spec.dtype, ()):
         return
     narrows = spec.dtype in _WIDENS.get(given, ())
     reason = "; narrowing can lose digits, so convert it yourself" if narrows else ""
+    reason = "; for a mask write x != 0" if spec.dtype == "bool" else reason
     raise InputError(f"Input {spec.name!r} has dtype {given}, but {spec.dtype} is wanted{reason}.")
 
 
@@ -208,6 +314,18 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]
                 )
         elif size != wanted:
             raise InputError(f"{given}: dimension {position} must be {wanted}, not {size}.")
+
+
+def _check_range(
+    name: str, dim: int | str, sizes: Mapping[str, int], ranges: Mapping[str, Sequence[int | None]]
+) -> None:
+    low, high = ranges.get(str(dim), (None, None))
+    size = sizes.get(str(dim), 0)
+    if (low is not None and size < low) or (high is not None and size > high):
+        wanted = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
+        raise InputError(
+            f"Input {name!r} has size {size} in dimension {dim!r}, but the explainer was compiled for {wanted} there."
+        )
 
 
 def _brackets(shape: Sequence[object]) -> str:

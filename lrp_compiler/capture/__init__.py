@@ -1,6 +1,7 @@
 """Models in: a module, a program or a file becomes one exported program."""
 
 from .capture import Model, capture, load_program
+from .kinds import refuse_other_files
 from .safe_load import check_structure, load_exported
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     "check_structure",
     "load_exported",
     "load_program",
+    "refuse_other_files",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import UnsupportedNode
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.capture import Model, capture
@@ -71,6 +72,7 @@ SEQUENCE_RANK = 3
 """An output with more dims than `[batch, sequence, classes]` is a map: all of it counts."""
 
 
+@boundary("look at what is covered")
 def coverage(
     model: Model, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
 ) -> Coverage:

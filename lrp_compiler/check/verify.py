@@ -18,6 +18,7 @@ import onnx
 import torch
 
 from lrp_compiler.artefact.provenance import source_hash
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.compiler import compile as compile_explainer
@@ -76,6 +77,7 @@ class Verification:
         return table
 
 
+@boundary("verify the explainer")
 def verify(
     path: str | os.PathLike[str],
     against: str | os.PathLike[str] | None = None,

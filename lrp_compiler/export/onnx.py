@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import glob
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx_ir
+import onnxruntime
 import torch
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
@@ -18,9 +20,11 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.artefact import Artefact
+from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import TensorSpec
@@ -86,12 +90,18 @@ def write_onnx(
         LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
             op.
     """
-    if opset < 18:
+    if not isinstance(opset, int) or opset < 18:
         raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
     if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
         raise LrpError(
             "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
             "or save this explainer as .pt2."
+        )
+    complex_inputs = [str(spec) for spec in (*inputs, *outputs) if spec.dtype.startswith("complex")]
+    if complex_inputs:
+        raise LrpError(
+            f"ONNX files have no complex inputs and outputs ({complex_inputs[0]}): give real and imaginary parts, and "
+            "join them inside the model by torch.view_as_complex."
         )
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
@@ -126,9 +136,31 @@ def _save(model: Any, path: Path, *, apart: bool) -> None:
             onnx_ir.save(model, temporary, external_data=beside, alignment=4096)
         else:
             onnx_ir.save(model, temporary)
+        if _calculates_in_doubles(model):
+            _refuse_missing_kernels(temporary)
     for left in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * DIGITS}.data"):
         if not (apart and left.name == beside):
             left.unlink()
+
+
+def _calculates_in_doubles(model: Any) -> bool:
+    values = (output for node in model.graph.all_nodes() for output in node.outputs)
+    return any(value.dtype is onnx_ir.DataType.DOUBLE for value in values)
+
+
+def _refuse_missing_kernels(path: Path) -> None:
+    """Raise `LrpError` if onnxruntime lacks one of the file's ops in float64, as it lacks many."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
+    except ONNXRUNTIME_ERRORS as error:
+        found = re.search(r"implementation for (\w+)", str(error))
+        raise LrpError(
+            f"onnxruntime has no {found[1] if found else 'operation of this model'} in float64: compile model.float() "
+            "for an ONNX file, or save this explainer as .pt2."
+        ) from error
 
 
 def _translated(
@@ -150,10 +182,17 @@ def _translated(
                     optimize=False,
                     verbose=False,
                 )
-        except torch.onnx.errors.OnnxExporterError as error:
-            failure = error
-    reason = next((line for line in reversed(str(failure).splitlines()) if line.strip()), type(failure).__name__)
-    raise LrpError(f"The explainer cannot be written as ONNX: {reason.strip()}") from failure
+        except Exception as error:
+            failure: Exception = error
+    raise LrpError(f"The explainer cannot be written as ONNX: {_why(failure)}.") from failure
+
+
+def _why(failure: Exception) -> str:
+    """The first of the errors that led to this one: the exporter's own only lists the steps that it has tried."""
+    found: BaseException = failure
+    while isinstance(found, torch.onnx.errors.OnnxExporterError) and found.__cause__ is not None:
+        found = found.__cause__
+    return reason_of(found)
 
 
 def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:

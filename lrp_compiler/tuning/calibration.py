@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.base.validate import bind, check, check_classes
+from lrp_compiler.base.validate import bind, check, count_from_end
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output, compile
 from lrp_compiler.explainer import Explainer
@@ -238,5 +238,5 @@ def _classes(logits: Tensor, chosen: Tensor | None) -> Tensor:
             f"The target has shape {list(chosen.shape)} and dtype {chosen.dtype}: int64 of shape [{len(logits)}] is "
             "wanted, one class for each input."
         )
-    check_classes(chosen, logits.shape[-1])
+    chosen = count_from_end("target", chosen, logits.shape[-1])
     return chosen.to(device=logits.device, dtype=torch.int64).expand(len(logits)).contiguous()

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.validate import check_option
 from lrp_compiler.capture import Model
 from lrp_compiler.passes.forward import Target
 from lrp_compiler.rules.composite import Composite
@@ -20,6 +22,7 @@ from .tuned import Tuned
 from .variants import variants
 
 
+@boundary("tune the composite")
 def tune(
     model: Model,
     args: Any = (),
@@ -96,6 +99,8 @@ def tune(
     for name, number in (("steps", steps), ("batch_size", 1 if batch_size is None else batch_size), ("seed", seed)):
         if not isinstance(number, int) or number < (name != "seed"):
             raise InputError(f"{name} is a whole number{' from 1 up' * (name != 'seed')}, not {number!r}.")
+    for option, given in (("options", options), ("grid", grid)):
+        check_option(option, given, isinstance(given, Mapping | None), "a dict by the names of options")
     report = progress or (lambda step: None)
     choices = variants(composite, options)
     # What cannot be tuned is refused before the model is captured.

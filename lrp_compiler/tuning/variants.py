@@ -11,7 +11,7 @@ from typing import Any
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.rules import RULES
-from lrp_compiler.rules.composite import COMPOSITES, Composite, Entry
+from lrp_compiler.rules.composite import Composite, Entry, composite_named
 
 Options = Mapping[str, Any]
 TRIED = {
@@ -111,9 +111,7 @@ def variants(composite: str | Composite | Callable[..., Composite], options: Opt
         if given:
             raise CompositeError("A Composite holds its options itself: options belong to a composite's name.")
         return Variants(composite.name, lambda chosen: _with(composite, chosen), _options_of(composite))
-    factory = composite if callable(composite) else COMPOSITES.get(composite)
-    if factory is None:
-        raise CompositeError(f"Unknown composite {composite!r}: choose one of {', '.join(sorted(COMPOSITES))}.")
+    factory = composite if callable(composite) else composite_named(composite)
     name = getattr(composite, "__name__", str(composite))
     parameters = signature(factory).parameters
     missing = [option for option, p in parameters.items() if p.default is p.empty and option not in given]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.npm import Package, copy_package
 from lrp_compiler.runtime import OnnxExplainer
@@ -61,6 +62,7 @@ _PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _Path = str | os.PathLike[str]
 
 
+@boundary("make the page")
 def page(
     explainer: _Path,
     folder: _Path,

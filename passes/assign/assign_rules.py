@@ -10,13 +10,14 @@ Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from inspect import Parameter, signature
 from operator import getitem
 
 from torch import fx
 
-from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError
+from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError, did_you_mean
+from lrp_compiler.base.validate import is_number, shortened
 from lrp_compiler.passes.graph import Assignment, assignment, inside, module_path, module_types, source_line
 from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
 from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
@@ -132,8 +133,30 @@ def _check_options(composite: Composite, family: str, given: Assignment) -> None
     if unknown:
         takes = f"it takes {', '.join(names)}" if names else "it takes none"
         raise CompositeError(
-            f"Composite {composite.name!r} gives the rule {given.rule!r} an option {unknown[0]!r}: {takes}."
+            f"Composite {composite.name!r} gives the rule {given.rule!r} an option {unknown[0]!r}"
+            f"{did_you_mean(unknown[0], names)}: {takes}."
         )
+    for parameter in parameters:
+        value = given.options.get(parameter.name, parameter.default)
+        fits, wanted = OPTIONS.get(str(parameter.annotation), (lambda value: True, ""))
+        stabilises = parameter.name == "epsilon" and is_number(value) and value < 0
+        if parameter.name in given.options and (stabilises or not fits(value)):
+            raise CompositeError(
+                f"Composite {composite.name!r} gives the rule {given.rule!r} {parameter.name}={shortened(value)}: that "
+                f"is {'a number from 0 up' if parameter.name == 'epsilon' else wanted}."
+            )
+
+
+def _is_bound(value: object) -> bool:
+    return is_number(value) or (isinstance(value, list | tuple) and all(map(is_number, value)))
+
+
+OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "float": (is_number, "a number"),
+    "str": (lambda value: isinstance(value, str), "a word"),
+    "Bound": (_is_bound, "a number, or one for each channel"),
+}
+"""Annotation of a rule's option → whether a value is of that kind, and what it is in words."""
 
 
 RULE_ARGUMENTS = 3

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch.export import ExportedProgram
+
+
+class Other(NamedTuple):
+    """An output that is no tensor."""
+
+    name: str
+    value: Any
+    """None, a number or a text, which are the same in every run; or a size (`torch.SymInt`)."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +25,9 @@ class Captured:
         program: pure ATen, as torch.export gives it.
         inputs: placeholder name → public name (nested inputs dotted), tensor inputs only, in order.
         constants: public name → value of the inputs that are plain values (None, True, 3): baked in.
-        outputs: public names of the flat outputs, in order.
+        outputs: public names of the flat outputs, tensors only, in order.
         arguments: names of the model's arguments, in order.
+        others: what the model returns besides: position among all flat outputs → what is no tensor.
     """
 
     program: ExportedProgram
@@ -25,3 +35,17 @@ class Captured:
     constants: dict[str, Any]
     outputs: list[str]
     arguments: list[str]
+    others: dict[int, Other] = field(default_factory=dict)
+
+    @property
+    def positions(self) -> list[int]:
+        """Of each tensor output, its position among all that the model returns, flat."""
+        count = len(self.outputs) + len(self.others)
+        return [position for position in range(count) if position not in self.others]
+
+    def structured(self, tensors: Sequence[Any]) -> Any:
+        """The outputs in the model's own structure, with what is no tensor in its place."""
+        flat = list(tensors)
+        for position, other in sorted(self.others.items()):
+            flat.insert(position, other.value)
+        return self.program.call_spec.out_spec.unflatten(flat)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.decompose import DECOMPOSITIONS
 from lrp_compiler.passes.graph import add_placeholder, call, canonicalise, is_tensor, outputs, trace_into
@@ -52,12 +53,10 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
     node: fx.Node = outputs(module)[output]
     node, made_of_it = (node, "") if target.probability else logits_behind(node)
     shape = node.meta["val"].shape
-    if not len(shape) >= 1:
-        raise InputError(f"Output {name!r} is a single number: an explained output has a batch dim; reshape it.")
     if len(shape) <= 2:
         if target.position is not None:
             raise InputError(f"Output {name!r} has shape {list(shape)}: there is no position to choose.")
-        reshape = partial(torch.unsqueeze, dim=-1) if len(shape) == 1 else _same
+        reshape = _row if len(shape) < 2 else _same
         explained = node if len(shape) == 2 and not made_of_it else splice(module, reshape, [node])
     else:
         explained = _at_position(module, node, name, target)
@@ -66,13 +65,20 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
     return explained
 
 
-def select_by_function(module: fx.GraphModule, function: Callable[[Any], Tensor], structure: Any) -> fx.Node:
+def _row(z: Tensor) -> Tensor:
+    """`[batch]` as `[batch, 1]`; a single number, a loss say, as the one row that it is: `[1, 1]`."""
+    return z.unsqueeze(-1) if z.dim() else z.reshape(1, 1)
+
+
+def select_by_function(
+    module: fx.GraphModule, function: Callable[[Any], Tensor], structured: Callable[[Sequence[Tensor]], Any]
+) -> fx.Node:
     """Insert what `function` makes of the model's outputs, `[batch]`, as `[batch, 1]`.
 
     Args:
         module: the forward graph.
-        function: outputs in the model's own structure → `[batch]`.
-        structure: that structure.
+        function: outputs in the model's own structure → `[batch]`, or a single number.
+        structured: the graph's outputs → the same in that structure.
 
     Raises:
         InputError: the function fails on the outputs, or returns something else.
@@ -82,18 +88,20 @@ def select_by_function(module: fx.GraphModule, function: Callable[[Any], Tensor]
 
     def value(*tensors: Tensor) -> Tensor:
         given = dict(zip(nodes, tensors, strict=True))
-        result = function(structure.unflatten([given.get(item, item) for item in flat]))
-        if not isinstance(result, Tensor) or result.dim() != 1:
+        result = function(structured([given.get(item, item) for item in flat]))
+        if not isinstance(result, Tensor) or result.dim() > 1:
             got = f"shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"The target function must return a tensor of shape [batch], not {got}.")
-        return result.unsqueeze(-1)
+        if not result.is_floating_point():
+            raise InputError(f"The target function must return floating-point numbers, not {result.dtype}.")
+        return _row(result)
 
     try:
         explained = splice(module, value, nodes)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"The target function failed on the model's outputs: {error}") from error
+        raise InputError(f"The target function failed on the model's outputs: {reason_of(error)}.") from error
     explained.meta[EXPLAINED] = True
     return explained
 
@@ -116,7 +124,10 @@ def splice(module: fx.GraphModule, function: Callable[..., Tensor], nodes: Seque
 def _at_position(module: fx.GraphModule, node: fx.Node, name: str, target: Target) -> fx.Node:
     shape = node.meta["val"].shape
     rank = len(shape)
-    class_dim = (rank - 1 if rank == 3 else 1) if target.class_dim is None else target.class_dim % rank
+    class_dim = (rank - 1 if rank == 3 else 1) if target.class_dim is None else target.class_dim
+    if not (-rank < class_dim < rank and class_dim):
+        raise InputError(f"Target(class_dim={class_dim}) does not fit output {name!r} of shape {list(shape)}: choose 1 to {rank - 1}.")
+    class_dim %= rank
     dims = [dim for dim in range(1, rank) if dim != class_dim]
     position = target.position
     if position is None and rank > 3:
@@ -133,7 +144,7 @@ def _at_position(module: fx.GraphModule, node: fx.Node, name: str, target: Targe
     if len(steps) != len(dims):
         raise InputError(
             f"Output {name!r} has shape {list(shape)}: a position has {len(dims)} part{'s' * (len(dims) > 1)}, "
-            f"not {len(steps)}."
+            f"not {len(steps)}" + ("; for several in one sum give a slice or a range." if len(dims) == 1 else ".")
         )
     for dim, step in zip(dims, steps, strict=True):
         size = shape[dim]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, did_you_mean
+from lrp_compiler.base.validate import whole_number
 
 Pick = str | int | tuple[int, int]
 """One explained value per row: "argmax", a class, or a pair (for, against)."""
@@ -18,14 +19,14 @@ class Target:
     """The explained value: one number for each row of the batch, or several in one run.
 
     Args:
-        classes: "argmax" (each row's largest), a class number, a pair `(a, b)` (contrastive: a minus b), "index" (int64
-            input `target` at run time), or a list of class numbers and pairs: relevance then has a leading dim
-            `[targets]`.
+        classes: "argmax" (each row's largest), a class number (negative ones count from the end), a pair
+            `(a, b)` (contrastive: a minus b), "index" (int64 input `target` at run time), or a list of class numbers
+            and pairs: relevance then has a leading dim `[targets]`.
         output: name or number of the explained output; default: `logits`, else the only or first float tensor.
         position: where in an output with more dims than batch and classes.
 
             - `[batch, sequence, classes]`: "last" (default), "last-unpadded" (the last one that the input
-              `attention_mask` leaves), an int, a slice (summed over), or "index" (int64 input `position` of shape
+              `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of shape
               `[batch]` at run time);
             - `[batch, classes, height, width, …]`: an int or a slice for each further dim, or "sum" (all of them).
         count: with `classes="index"`: how many targets at once; the input `target` is then `[count, batch]`.
@@ -45,22 +46,16 @@ class Target:
     probability: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        several = isinstance(self.classes, list)
-        for pick in self.classes if several else [self.classes]:  # type: ignore[union-attr]
-            if not (_is_class(pick) or _is_pair(pick) or (pick in ("argmax", "index") and not several)):
-                raise InputError(
-                    f"Unknown target {pick!r}: choose 'argmax', 'index', a class number, a pair (for, against), or a "
-                    "list of class numbers and pairs."
-                )
-        if several and not self.classes:
-            raise InputError("The list of targets is empty.")
-        if self.count is not None and not (self.classes == "index" and _is_class(self.count) and self.count > 0):
-            raise InputError("Target(count=…) is a positive number and goes with classes='index'.")
-        if isinstance(self.position, str) and self.position not in ("last", "last-unpadded", "index", "sum"):
-            raise InputError(
-                f"Unknown position {self.position!r}: choose 'last', 'last-unpadded', 'index', 'sum', ints or slices."
-            )
+        """Read numbers of numpy and torch as numbers, and refuse what makes no sense."""
+        for name, read in (("classes", _classes), ("position", _position), ("count", _count), ("class_dim", _class_dim)):
+            object.__setattr__(self, name, read(getattr(self, name)))
+        if self.count is not None and self.classes != "index":
+            raise InputError("Target(count=…) goes with classes='index'.")
+        number = whole_number(self.output)
+        if number is not None:
+            object.__setattr__(self, "output", number)
+        elif not isinstance(self.output, str | None):
+            raise InputError(f"An output is meant by its name or its number, not by {self.output!r}.")
 
     @property
     def picks(self) -> tuple[Pick, ...]:
@@ -84,18 +79,31 @@ class Target:
         given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {key: value for key, (value, default) in given.items() if key != "classes" and value != default}
 
-    def check(self, classes: Any) -> None:
-        """Compare fixed class numbers with the number of classes.
+    def counted(self, classes: Any) -> Target:
+        """The same, with negative class numbers counted from the end, as Python does.
+
+        Args:
+            classes: how many classes there are, a symbol where that is open.
 
         Raises:
-            InputError: there is no such class.
+            InputError: there is no such class, or it cannot be counted from the end.
         """
-        flat = (number for pick in self.picks for number in (pick if isinstance(pick, tuple) else [pick]))
-        for number in flat:
-            if isinstance(number, int) and isinstance(classes, int) and not 0 <= number < classes:
-                raise InputError(
-                    f"Target {number} is out of range: the model has {classes} classes, 0 to {classes - 1}."
-                )
+
+        def count(pick: Any) -> Any:
+            if isinstance(pick, tuple):
+                return tuple(map(count, pick))
+            if isinstance(pick, str):
+                return pick
+            if not isinstance(classes, int):
+                if pick < 0:
+                    raise InputError(f"Target {pick} counts from the end, but the number of classes is open.")
+                return pick
+            if not -classes <= pick < classes:
+                raise InputError(f"Target {pick} is out of range: the model has {_all_of(classes)}.")
+            return pick % classes
+
+        found = [count(pick) for pick in self.picks]
+        return replace(self, classes=found if isinstance(self.classes, list) else found[0])
 
     def to_dict(self) -> dict[str, Any]:
         """The target as plain data."""
@@ -134,12 +142,87 @@ class Target:
 Explained = Target | Callable[[Any], Any]
 
 
-def _is_class(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+UNKNOWN = "choose 'argmax', 'index', a class number, a pair (for, against), or a list of class numbers and pairs"
 
 
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_class, value))
+def _classes(given: Any) -> Any:
+    if isinstance(given, list | range):
+        if not given:
+            raise InputError("The list of targets is empty.")
+        return [_pick(pick, several=True) for pick in given]
+    return _pick(given)
+
+
+def _pick(given: Any, several: bool = False) -> Pick:
+    number = whole_number(given)
+    if number is not None:
+        return number
+    if isinstance(given, str) and given in _MODES:
+        if several:
+            raise InputError(f"Unknown target {given!r} in a list: a list holds class numbers and pairs.")
+        return given
+    pair = tuple(map(whole_number, given)) if isinstance(given, tuple) else ()
+    if len(pair) == 2 and None not in pair:
+        return pair  # type: ignore[return-value]
+    if len(getattr(given, "shape", ())) == 1:
+        raise InputError(
+            f"The target has shape {list(given.shape)}: for a class of each row compile with target='index' and give "
+            "it in the call; for several classes at once give a list."
+        )
+    if isinstance(given, float):
+        raise InputError(f"Unknown target {given!r}: a class is a whole number.")
+    hint = did_you_mean(given, _MODES) if isinstance(given, str) else ""
+    raise InputError(f"Unknown target {given!r}{hint}: {UNKNOWN}.")
+
+
+def _position(given: Any) -> Any:
+    if given is None or isinstance(given, str):
+        if given not in (None, *_PLACES):
+            raise InputError(
+                f"Unknown position {given!r}{did_you_mean(given, _PLACES)}: choose 'last', 'last-unpadded', 'index', "
+                "'sum', ints or slices."
+            )
+        return given
+    if isinstance(given, list | tuple) or len(getattr(given, "shape", ())) == 1:
+        return tuple(map(_step, given))
+    return _step(given)
+
+
+def _step(given: Any) -> Step:
+    """An int, or the slice that a range is."""
+    number = whole_number(given)
+    if number is not None:
+        return number
+    if isinstance(given, range) and len(given) and given[0] >= 0 and given.step > 0:
+        return slice(given[0], given[-1] + 1, given.step)
+    if isinstance(given, slice):
+        parts = (given.start, given.stop, given.step)
+        numbers = [whole_number(part) for part in parts]
+        if [part is None for part in parts] == [number is None for number in numbers] and (numbers[2] or 1) > 0:
+            return slice(*numbers)
+    raise InputError(f"Unknown position {given!r}: choose a whole number, or a slice that goes forwards (summed over).")
+
+
+def _count(given: Any) -> int | None:
+    number = whole_number(given)
+    if given is not None and (number is None or number < 1):
+        raise InputError(f"Target(count=…) is how many targets there are at once, from 1 up, not {given!r}.")
+    return number
+
+
+def _class_dim(given: Any) -> int | None:
+    number = whole_number(given)
+    if given is not None and number is None:
+        raise InputError(f"Target(class_dim=…) is the number of a dimension, not {given!r}.")
+    return number
+
+
+_MODES = ("argmax", "index")
+_PLACES = ("last", "last-unpadded", "index", "sum")
+
+
+def _all_of(classes: int) -> str:
+    return f"{classes} classes, 0 to {classes - 1}" if classes > 1 else "one class, 0"
 
 
 def _plain(value: Any) -> Any:

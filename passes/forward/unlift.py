@@ -22,9 +22,9 @@ from lrp_compiler.torch_private import fake_mode_of, fake_tensor
 def unlift(program: ExportedProgram) -> fx.GraphModule:
     """Copy the program's nodes into a fresh graph.
 
-    The result takes the program's tensor inputs in order and returns the flat tuple of its user outputs. It is a pure
-    function: what the program writes to its buffers and inputs as it runs is used in this run and then forgotten, so
-    that every run starts from the buffers as they are at compile time.
+    The result takes the program's tensor inputs in order and returns the flat tuple of the tensors among its user
+    outputs. It is a pure function: what the program writes to its buffers and inputs as it runs is used in this run and
+    then forgotten, so that every run starts from the buffers as they are at compile time.
 
     Raises:
         CaptureError: the program holds something else than tensors, or branches over tensors.
@@ -63,7 +63,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             flat = [
                 copies[arg] if isinstance(arg, fx.Node) else arg
                 for spec, arg in zip(signature.output_specs, node.args[0], strict=True)
-                if spec.kind == OutputKind.USER_OUTPUT
+                if spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
             ]
             graph.output(tuple(flat))
         else:

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node, is_tensor, set_origin
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import (
+    OpOverload,
     fake_mode_of,
     make_fx,
     node_that_makes,
     notes_are_kept,
     python_dispatcher,
+    schema,
     unguarded,
 )
 
@@ -113,6 +116,7 @@ def emit_relevance(
         several = seed.target.targets is not None
         with python_dispatcher() if several else contextlib.nullcontext():
             traced = make_fx(relevance, pre_dispatch=not several)(*values, *extra)
+    _refuse_writing(traced)
     _settle_sizes(traced)
     _settle_origins(traced)
     return _with_named_placeholders(traced, nodes, seed), list(promises)
@@ -130,6 +134,17 @@ def _name(tensor: Tensor, value: fx.Node, form: str) -> None:
     if node is not None and MADE_BY in (node.meta.get("custom") or {}):
         known = node.meta.get(FORM, ("", ()))
         node.meta[FORM] = (form, (*(known[1] if known[0] == form else ()), value.name))
+
+
+def _refuse_writing(traced: fx.GraphModule) -> None:
+    """Raise `CompositeError` for a rule that writes into a tensor: a graph is a pure function, reordered at will."""
+    for node in traced.graph.nodes:
+        if isinstance(node.target, OpOverload) and schema(node.target).is_mutable:
+            made = (node.meta.get("custom") or {}).get(MADE_BY) or {}
+            where = f" of {made['value']} in {made['module'] or 'the model itself'}" if made else ""
+            raise CompositeError(
+                f"The rule {made.get('rule', '')!r}{where} writes into a tensor ({node.target}): a rule makes new ones."
+            )
 
 
 def _settle_sizes(traced: fx.GraphModule) -> None:

@@ -1,0 +1,126 @@
+"""From torch's guards to the sizes that a model takes.
+
+    Not all values of h = L['x'].size()[2] in the specified range satisfy the generated guard (L['x'].size()[2] // 16) != 1.
+
+What torch suggests is often refused in the next attempt (here: min=16). The guards of one size are conditions on one
+whole number: they are tried out.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+TRIED = 4096
+"""Sizes from 2 to this are tried."""
+LARGEST_MINIMUM = 2048
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
+"""Multiples that a size may have to be."""
+GUARD = re.compile(r"- Not all values of (\w+) = L\['(\w+)'\]((?:\[[^\]]+\])*)\.size\(\)\[(\d+)\] in .*?generated guard (.*)")
+RANGE = re.compile(r"in the specified range (?:(\d+) <= )?\w+(?: <= (\d+))? satisfy")
+FIXED = re.compile(r"- You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)")
+EQUAL = re.compile(r"- The values of (\w+) = .* and (\w+) = .* must always be equal")
+OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "max": max,
+    "min": min,
+    "Max": max,
+    "Min": min,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "IntInfinity": lambda: float("inf"),
+}
+SIZE = "size"
+
+
+def shape_hint(text: str) -> str:
+    """What to write instead of the shapes that torch's message refuses; empty if it is about something else."""
+    if "Constraints violated" not in text and "specializ" not in text:
+        return ""
+    parts = []
+    for name, size in FIXED.findall(text):
+        one = ", maybe because the example's size is 1 (use 2 or more)" if size == "1" else ""
+        parts.append(f"the model fixes {name} at {size}{one}, so leave it out of dynamic_shapes")
+    parts += [f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)]
+    guards: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for line in text.splitlines():
+        found = GUARD.search(line)
+        if found:
+            name, argument, path, dim, guard = found.groups()
+            guards[name, f"{argument}{path}", dim].append(guard.rstrip("."))
+            bounds = RANGE.search(line)
+            if bounds:
+                guards[name, f"{argument}{path}", dim] += [f"{SIZE} >= {bounds[1] or 0}", f"{SIZE} <= {bounds[2] or TRIED}"]
+    for (name, argument, dim), conditions in guards.items():
+        own = [re.sub(r"L\['\w+'\](?:\[[^\]]+\])*\.size\(\)\[\d+\]", SIZE, each) for each in conditions]
+        parts.append(f"dimension {dim} of {argument} takes {_proposal(name, own)}")
+    if not parts:
+        reasons = [line.strip(" -").rstrip(".") for line in text.splitlines() if line.lstrip().startswith("- ")]
+        parts = reasons[:1] or [text.strip().splitlines()[0].rstrip(".")]
+    return f"dynamic_shapes does not fit the model: {'; '.join(dict.fromkeys(parts))}."
+
+
+def _proposal(name: str, guards: list[str]) -> str:
+    fits = [size for size in range(2, TRIED + 1) if all(_holds(guard, size) for guard in guards)]
+    there = set(fits)
+    for step in STEPS if fits else ():
+        most = max(size for size in fits)
+        most -= most % step
+        least = most
+        while least - step in there:
+            least -= step
+        most = TRIED if most + step > TRIED else most
+        if least <= min(LARGEST_MINIMUM, most - step):
+            bounds = f"'{name}', min={least // step}" + (f", max={most // step}" if most < TRIED else "")
+            if step == 1:
+                return f"{least} {'and more' if most == TRIED else f'to {most}'}, so write torch.export.Dim({bounds})"
+            return f"multiples of {step} from {least} up, so write {step} * torch.export.Dim({bounds})"
+    return f"only sizes with {guards[0]}, where size is its own, so leave it out of dynamic_shapes"
+
+
+def _holds(guard: str, size: int) -> bool:
+    """Whether a guard holds for a size; one that cannot be worked out is taken to hold."""
+    try:
+        return bool(_value(ast.parse(guard, mode="eval").body, {SIZE: size}))
+    except ZeroDivisionError:
+        return False
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError):
+        return True
+
+
+def _value(node: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.UnaryOp):
+        value = _value(node.operand, names)
+        return -value if isinstance(node.op, ast.USub) else not value
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](_value(node.left, names), _value(node.right, names))
+    if isinstance(node, ast.BoolOp):
+        values = (bool(_value(value, names)) for value in node.values)
+        return all(values) if isinstance(node.op, ast.And) else any(values)
+    if isinstance(node, ast.Compare):
+        terms = [_value(term, names) for term in (node.left, *node.comparators)]
+        return all(OPERATORS[type(op)](a, b) for op, a, b in zip(node.ops, terms, terms[1:], strict=False))
+    if isinstance(node, ast.Call):
+        return FUNCTIONS[node.func.id](*(_value(value, names) for value in node.args))  # type: ignore[attr-defined]
+    raise ValueError(ast.dump(node))
