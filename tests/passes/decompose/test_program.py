@@ -51,3 +51,14 @@ def test_the_program_that_is_given_stays_as_it_is() -> None:
 
     assert str(program.graph) == before
     torch.testing.assert_close(program.module()(X), heads_joined(X))
+
+
+def test_an_input_may_be_called_like_a_builtin() -> None:
+    class Flat(nn.Module):
+        def forward(self, input: Tensor, id: Tensor) -> Tensor:
+            return heads_joined(input) + heads_joined(id)
+
+    program = written_out(torch.export.export(Flat(), (X, X * 2)))
+
+    assert program.graph_signature.user_inputs == ("input", "id")
+    torch.testing.assert_close(program.module()(X, X * 2), heads_joined(X) + heads_joined(X * 2))
