@@ -17,7 +17,7 @@ from lrp_compiler.passes.assign import (
     wanted_values,
     with_observed,
 )
-from lrp_compiler.passes.decompose import decomposition_table, pair_complex, write_out_products, write_out_scatters
+from lrp_compiler.passes.decompose import pair_complex, write_out_products, write_out_scatters, written_out
 from lrp_compiler.passes.forward import (
     Captured,
     fold_batch_norm,
@@ -96,7 +96,7 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
     With `primitives` every op stays by itself: batch norms are not folded, biases become additions.
     """
     watch.starts("decompose")
-    forward = unlift(captured.program.run_decompositions(decomposition_table()))
+    forward = unlift(written_out(captured.program))
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     biases = split_bias if primitives else fold_batch_norm

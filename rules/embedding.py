@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
 from torch import Tensor
 
 from .op import Op
 from .registry import Flow, family_rule
 from .relevance import Relevance, total
 
+Share = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Elements of a constant table, by integers that carry relevance.
+
+    Args:
+        index: by operand: relevance of the result → of that index, summed over what one index looked up.
+        table: by operand: relevance of the result → of the table's elements.
+    """
+
+    index: Mapping[str, Share]
+    table: Mapping[str, Share] = field(default_factory=dict)
+
 
 @family_rule("embedding", "rows")
-def rows(op: Op, operand: str, relevance: Relevance) -> Flow:
-    """Relevance stays with the looked-up row: the index gets the sum over its features, in total form."""
+def rows(op: Op, lookup: Lookup, relevance: Relevance) -> Flow:
+    """Relevance stays with what was looked up: its index gets the sum, in total form; several share alike."""
     R: Tensor = op.total(relevance)
-    features = range(op.rank(operand), R.dim())
-    flow: dict[str, Relevance | None] = {operand: total(R.sum(list(features)) if features else R)}
+    each = R / len(op.active) if len(op.active) > 1 else R
+    flow: dict[str, Relevance | None] = {name: total(lookup.index[name](each)) for name in op.active}
     # The table's own relevance is the same, by row instead of by place.
-    flow |= {table: total(into_rows(op, table, operand, R)) for table in op.wanted}
-    return flow
-
-
-def into_rows(op: Op, table: str, indices: str, r: Tensor) -> Tensor:
-    """Relevance of what was looked up, added up by row of the table."""
-    shape = op.shape(table)
-    zeros = torch.zeros(shape, dtype=r.dtype, device=r.device)
-    return zeros.index_add(0, op.tensor(indices).flatten(), r.reshape(-1, *shape[1:]))
+    return flow | {table: total(lookup.table[table](R)) for table in op.wanted}

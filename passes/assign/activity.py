@@ -6,7 +6,8 @@
 Relevance flows to an operand when its value depends on an explained input through float operations. Integer values
 carry it only while they are moved about (views, slices, gathers) or calculated with by constants (`ids + 2`), and end
 up as the index of an embedding, or are pixels (uint8) on their way to float. Positions that are given as an input are
-an index like any other. A frozen factor of a normalisation carries none (see `freeze_statistics`).
+an index like any other; an index of values that come from an input themselves carries none, and neither does a frozen
+factor of a normalisation (see `freeze_statistics`).
 
 Parameters whose relevance is asked for don't change that. What is computed from them alone is active for itself; where
 it meets an active operand it is *wanted*: the rule of that op tells its share as well.
@@ -21,6 +22,7 @@ from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, is_tensor
 from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
+from lrp_compiler.torch_private import statically_known_true
 
 
 def mark_active(
@@ -44,7 +46,7 @@ def mark_active(
     varying: set[fx.Node] = set()
     for node in module.graph.nodes:
         assign(node, None)
-        if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+        if node.op == "placeholder" or any(is_tensor(source) and source in varying for source in node.all_input_nodes):
             varying.add(node)
         if node.op == "placeholder" and node.meta["input"] in inputs:
             active.add(node)
@@ -54,7 +56,7 @@ def mark_active(
         carried = {
             name: value
             for name, value in arguments.items()
-            if isinstance(value, fx.Node) and (node, value) not in frozen and _carries(node, name, value)
+            if isinstance(value, fx.Node) and (node, value) not in frozen and _carries(node, name, value, varying)
         }
         operands = tuple(name for name, value in carried.items() if value in active)
         wanted = tuple(name for name, value in carried.items() if value in own)
@@ -71,20 +73,26 @@ def mark_active(
 
 
 def _calculated_index(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:
-    """The one operand of an elementwise integer op that varies, if it carries relevance: `ids + 2`, `ids % 100`.
+    """The one operand of an elementwise integer op that varies, if it carries relevance: `ids + 2`, `table[ids]`.
 
     An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
     """
-    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or not is_tensor(node):
+    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or traits(node.target).indices
+    if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
-    if len(operands) != 1 or operands[0] not in active:
+    if len(operands) != 1 or operands[0] not in active or not _same_shape(operands[0], node):
         return None
     dtypes = (operands[0].meta["val"].dtype, node.meta["val"].dtype)
     return None if any(d.is_floating_point or d.is_complex or d is torch.bool for d in dtypes) else operands[0]
 
 
-def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
+def _same_shape(a: fx.Node, b: fx.Node) -> bool:
+    sizes = zip(a.meta["val"].shape, b.meta["val"].shape, strict=False)
+    return a.meta["val"].dim() == b.meta["val"].dim() and all(statically_known_true(m == n) for m, n in sizes)
+
+
+def _carries(node: fx.Node, name: str, value: fx.Node, varying: Collection[fx.Node]) -> bool:
     if is_tensor(node) and not is_tensor(value):
         # Of an op with several results: indices among them (of a top-k) carry nothing.
         return bool(node.meta["val"].is_floating_point() or node.meta["val"].is_complex())
@@ -92,12 +100,13 @@ def _carries(node: fx.Node, name: str, value: fx.Node) -> bool:
         return not isinstance(node.meta.get("val"), int | float | torch.SymInt | torch.SymFloat | torch.SymBool | None)
     source, result = value.meta["val"].dtype, node.meta["val"].dtype
     if name in traits(node.target).indices:
-        return bool(result.is_floating_point)
+        # It stands for what it looks up, unless that comes from an input as well.
+        return bool(result.is_floating_point) and node.args[0] not in varying
+    indices = name.startswith(("ind", "mask", "condition"))
     if source.is_floating_point or source.is_complex:
         return bool(result.is_floating_point or result.is_complex)
     if result.is_floating_point:
-        return bool(source == torch.uint8)
+        return bool(source == torch.uint8) and not indices
     # Integers keep what they carry while they are moved about.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
-    indices = name.startswith(("ind", "mask", "condition"))
     return result is not torch.bool and (traits(node.target).casts or (moved and not indices))

@@ -2,13 +2,14 @@
 
 from .complex_pairs import pair_complex
 from .products import write_out_products
+from .program import written_out
 from .scatters import write_out_scatters
-from .table import DECOMPOSITIONS, decomposition_table
+from .table import DECOMPOSITIONS
 
 __all__ = [
     "DECOMPOSITIONS",
-    "decomposition_table",
     "pair_complex",
     "write_out_products",
     "write_out_scatters",
+    "written_out",
 ]

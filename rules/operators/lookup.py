@@ -1,40 +1,138 @@
-"""Embedding lookups."""
+"""Lookups: elements of a table, by integers.
+
+A table that carries relevance takes all of it: it is a selection, whatever its indices are. Of a constant table (an
+embedding) it is the index that stands for what was looked up.
+"""
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+from typing import Any
 
-from lrp_compiler.rules.conditions import only
-from lrp_compiler.rules.embedding import into_rows
+import torch
+from torch import Tensor
+
+from lrp_compiler.rules.conditions import only, predicate
+from lrp_compiler.rules.embedding import Lookup
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.selection import Selection, selection
+from lrp_compiler.rules.registry import Describe, Register, operator
+from lrp_compiler.rules.relevance import sum_to_shape
+from lrp_compiler.rules.selection import Selection, Transpose, selection
+from lrp_compiler.rules.traits import keeps_sign
 
 aten = torch.ops.aten
 
-
-@operator(
-    aten.embedding.default,
-    kind="embedding",
-    family="embedding",
-    rule="rows",
-    when=only("indices"),
-    indices=("indices",),
-)
-def embedding(op: Op) -> str:
-    """Rows of `weight`, looked up by `indices`."""
-    return "indices"
+SAME_SIGN = keeps_sign()
+of_values = predicate(lambda op: op.is_active("self"))
+"""The table itself carries relevance."""
 
 
-@operator(
-    aten.index.Tensor, kind="embedding", family="embedding", rule="rows", when=only("indices.0"), indices=("indices.0",)
-)
-def indexed_table(op: Op) -> str:
-    """`table[indices]`: the same, written as an index into a constant."""
-    return "indices.0"
+def lookup(*targets: Any, indices: tuple[str, ...], **options: Any) -> Register[Describe]:
+    """Register how a constant table is looked up."""
+    return operator(*targets, kind="embedding", family="embedding", rule="rows", indices=indices, **options)
+
+
+@lookup(aten.embedding.default, indices=("indices",), when=only("indices"))
+def embedding(op: Op) -> Lookup:
+    """Rows of `weight`."""
+    features = list(range(-(op.rank("weight") - 1), 0))
+    return Lookup({"indices": lambda R: R.sum(features)}, {"weight": partial(_into_rows, op)})
 
 
 @selection(aten.embedding.default, when=only("weight"))
 def looked_up(op: Op) -> Selection:
-    """Rows of a table whose own relevance is asked for, at places that carry none."""
-    return {"weight": lambda r: into_rows(op, "weight", "indices", r)}
+    """Rows of a table that carries relevance, or whose own is asked for."""
+    return {"weight": partial(_into_rows, op)}
+
+
+def _into_rows(op: Op, r: Tensor) -> Tensor:
+    """Relevance of what was looked up, added up by row of the table."""
+    shape = op.shape("weight")
+    zeros = torch.zeros(shape, dtype=r.dtype, device=r.device)
+    return zeros.index_add(0, op.tensor("indices").flatten(), r.reshape(-1, *shape[1:]))
+
+
+@selection(aten.index.Tensor, when=of_values, sign=SAME_SIGN)
+def index(op: Op) -> Selection:
+    """Advanced indexing: every value's relevance is added where it came from."""
+    return {"self": _from_places(op)}
+
+
+MOST_INDICES = 8
+
+
+@lookup(aten.index.Tensor, indices=tuple(f"indices.{place}" for place in range(MOST_INDICES)), when=~of_values)
+def indexed_table(op: Op) -> Lookup:
+    """`table[i, :, j]`: what the indices name stands together in the result, in front if they do not in the table."""
+    given = [place for place, item in enumerate(op.option("indices")) if item is not None]
+    names = {place: f"indices.{place}" for place in given}
+    rank = max(op.rank(name) for name in names.values())
+    start = given[0] if given == list(range(given[0], given[-1] + 1)) else 0
+
+    def share(name: str) -> Transpose:
+        def summed(R: Tensor) -> Tensor:
+            others = [dim for dim in range(R.dim()) if not start <= dim < start + rank]
+            return sum_to_shape(R.sum(others) if others else R, op.shape(name))
+
+        return summed
+
+    return Lookup({name: share(name) for name in names.values()}, {"self": _from_places(op)})
+
+
+def _from_places(op: Op) -> Transpose:
+    def transposed(r: Tensor) -> Tensor:
+        indices = [
+            None if item is None else op.tensor(f"indices.{position}")
+            for position, item in enumerate(op.option("indices"))
+        ]
+        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
+        routed: Tensor = aten.index_put.default(zeros, indices, r, True)
+        return routed
+
+    return transposed
+
+
+@selection(aten.index_select.default, when=of_values, sign=SAME_SIGN)
+def index_select(op: Op) -> Selection:
+    """Slices by number."""
+    return {"self": _from_slices(op)}
+
+
+@lookup(aten.index_select.default, indices=("index",), when=~of_values)
+def selected_table(op: Op) -> Lookup:
+    """Slices of a constant."""
+
+    def share(R: Tensor) -> Tensor:
+        dim = op.option("dim") % max(R.dim(), 1)
+        others = [other for other in range(R.dim()) if other != dim]
+        return (R.sum(others) if others else R).reshape(op.shape("index"))
+
+    return Lookup({"index": share}, {"self": _from_slices(op)})
+
+
+def _from_slices(op: Op) -> Transpose:
+    def transposed(r: Tensor) -> Tensor:
+        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
+        return zeros.index_add(op.option("dim"), op.tensor("index"), r)
+
+    return transposed
+
+
+@selection(aten.gather.default, when=of_values, sign=SAME_SIGN)
+def gather(op: Op) -> Selection:
+    """One element for each index."""
+    return {"self": _from_elements(op)}
+
+
+@lookup(aten.gather.default, indices=("index",), when=~of_values)
+def gathered_table(op: Op) -> Lookup:
+    """Elements of a constant."""
+    return Lookup({"index": lambda R: R}, {"self": _from_elements(op)})
+
+
+def _from_elements(op: Op) -> Transpose:
+    def transposed(r: Tensor) -> Tensor:
+        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
+        return zeros.scatter_add(op.option("dim"), op.tensor("index"), r)
+
+    return transposed

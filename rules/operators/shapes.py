@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.rules.conditions import only, predicate
+from lrp_compiler.rules.conditions import predicate
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
@@ -201,44 +201,6 @@ def pad(op: Op) -> Selection:
         return r * functional.pad(torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device), amounts, value=1.0)
 
     return {"self": transposed, FILLED: border}
-
-
-@selection(aten.index.Tensor, when=only("self"), sign=SAME_SIGN)
-def index(op: Op) -> Selection:
-    """Advanced indexing: every value's relevance is added where it came from."""
-
-    def transposed(r: Tensor) -> Tensor:
-        indices = [
-            None if item is None else op.tensor(f"indices.{position}")
-            for position, item in enumerate(op.option("indices"))
-        ]
-        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
-        routed: Tensor = aten.index_put.default(zeros, indices, r, True)
-        return routed
-
-    return {"self": transposed}
-
-
-@selection(aten.index_select.default, when=only("self"), sign=SAME_SIGN)
-def index_select(op: Op) -> Selection:
-    """Rows by number."""
-
-    def transposed(r: Tensor) -> Tensor:
-        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
-        return zeros.index_add(op.option("dim"), op.tensor("index"), r)
-
-    return {"self": transposed}
-
-
-@selection(aten.gather.default, when=only("self"), sign=SAME_SIGN)
-def gather(op: Op) -> Selection:
-    """One element for each index."""
-
-    def transposed(r: Tensor) -> Tensor:
-        zeros = torch.zeros(op.shape("self"), dtype=r.dtype, device=r.device)
-        return zeros.scatter_add(op.option("dim"), op.tensor("index"), r)
-
-    return {"self": transposed}
 
 
 @selection(aten.diagonal.default, aten.unfold.default, sign=SAME_SIGN)

@@ -135,6 +135,12 @@ def triangles(x: Tensor) -> Tensor:
     return x.tril() + x.triu(1) * 2 + x.diagonal(0, 1, 2).unsqueeze(-1) + torch.where(x > 0, x, 0.5)
 
 
+def attention(x: Tensor) -> Tensor:
+    heads = x.view(x.shape[0], 5, 2, 4).transpose(1, 2)
+    attended = functional.scaled_dot_product_attention(heads, heads * 0.5, heads, is_causal=True)
+    return attended.transpose(1, 2).contiguous().view(x.shape[0], 5, 8)
+
+
 NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
     "graph layer by index_add": (TOKENS, graph_convolution),
@@ -160,6 +166,7 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "PReLU": (IMAGE, nn.PReLU(4)),
     "weight norm": (TOKENS, nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))),
     "transformer encoder": (TOKENS, nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)),
+    "attention and a view": (TOKENS, attention),
     "LP pool": (IMAGE, nn.LPPool2d(2, 2)),
 }
 

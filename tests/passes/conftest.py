@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from lrp_compiler.passes.decompose.table import decomposition_table
+from lrp_compiler.passes.decompose import written_out
 from lrp_compiler.passes.forward.unlift import unlift
 
 
@@ -32,7 +32,7 @@ def graph_of() -> Callable[..., fx.GraphModule]:
         if shapes is not None and not isinstance(model, nn.Module):
             shapes = (shapes,)
         program = torch.export.export(module.eval(), args, dynamic_shapes=shapes)
-        return unlift(program.run_decompositions(decomposition_table()))
+        return unlift(written_out(program))
 
     return make
 
