@@ -35,6 +35,7 @@ __all__ = [
     "archive_layout",
     "compile_package",
     "core_decompositions",
+    "decompositions_of",
     "expression",
     "fake_mode_of",
     "fake_tensor",
@@ -135,9 +136,14 @@ def rename(node: fx.Node, name: str) -> None:
     node._rename(name)
 
 
+def decompositions_of(ops: Iterable[Any]) -> dict[Any, Any]:
+    """torch's decompositions of these ops. Waits for a public reading of single ones."""
+    return dict(get_decompositions(list(ops)))
+
+
 def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
     """torch's decompositions to core ATen, and those of the ops `beyond` it."""
-    return dict(torch.export.default_decompositions().items()) | dict(get_decompositions(list(beyond)))
+    return dict(torch.export.default_decompositions().items()) | decompositions_of(beyond)
 
 
 def compile_package(program: torch.export.ExportedProgram, path: str, notes: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import FUNCTION, operator
 from lrp_compiler.rules.traits import Arguments, Call, always_nonnegative, declare, keeps_sign
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -34,9 +35,9 @@ def bounds(given: Arguments) -> tuple[Any, Any]:
 
 
 def _range_spans_zero(op: Op) -> bool:
-    # relu6 names no bounds: 0 and 6.
-    low, high = bounds(op.arguments)
-    return (low is None or low <= 0) and (high is None or high >= 0)
+    # relu6 names no bounds: 0 and 6. Of a bound that varies with the sizes it may not be known.
+    low, high = bounds({name: op.option(name) for name in op.arguments if name.startswith(("min", "max"))})
+    return (low is None or statically_known_true(low <= 0)) and (high is None or statically_known_true(high >= 0))
 
 
 spans_zero = predicate(_range_spans_zero)
@@ -228,9 +229,9 @@ def _even_power(call: Call) -> bool:
 def power(op: Op) -> Quotient:
     """x^(n−1) for n ≥ 1; below that total form."""
     exponent = op.option("exponent")
-    if exponent < 1:
+    if not statically_known_true(exponent >= 1):
         return None
-    return lambda: op.tensor("self") if exponent == 2 else op.tensor("self") ** (exponent - 1)
+    return lambda: op.tensor("self") if statically_known_true(exponent == 2) else op.tensor("self") ** (exponent - 1)
 
 
 @elementwise(aten.neg.default, kind="scale", additive=True)
