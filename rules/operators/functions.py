@@ -12,7 +12,7 @@ from lrp_compiler.rules.conditions import one_active, only, predicate
 from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import FUNCTION, operator
+from lrp_compiler.rules.registry import FUNCTION
 from lrp_compiler.rules.traits import Arguments, Call, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
@@ -111,8 +111,11 @@ SLOPE_AT_ZERO: dict[Any, float] = {
     aten.softshrink.default: 0.0,
     aten.hardshrink.default: 0.0,
     aten.fmod.Scalar: 1.0,
+    aten.round.default: 0.0,
+    aten.round.decimals: 0.0,
+    aten.trunc.default: 0.0,
 }
-"""f'(0) of functions with f(0) = 0."""
+"""f'(0) of functions with f(0) = 0. Roundings among them: the identity rule goes by values, not by slopes."""
 
 
 @elementwise(*SLOPE_AT_ZERO)
@@ -158,6 +161,9 @@ WITHOUT_ZERO = (
     aten.reciprocal.default,
     aten.remainder.Scalar,
     aten.pow.Scalar,
+    aten.floor.default,
+    aten.ceil.default,
+    aten.sign.default,
 )
 """Functions with f(0) ≠ 0, or with an infinite slope or a jump there."""
 
@@ -195,23 +201,6 @@ declare(
     aten.pow.Tensor_Scalar,
     arithmetic=True,
 )
-
-
-STEPS = (
-    aten.floor.default,
-    aten.ceil.default,
-    aten.round.default,
-    aten.round.decimals,
-    aten.trunc.default,
-    aten.sign.default,
-)
-
-
-@operator(*STEPS, kind="step", family="elementwise", rule="zero")
-def step(op: Op) -> Quotient:
-    """A piecewise constant function: a small change of x changes nothing, so nothing goes on; `identity` can be asked
-    for, in total form."""
-    return None
 
 
 @elementwise(aten.abs.default)
