@@ -36,6 +36,7 @@ __all__ = [
     "compile_package",
     "core_decompositions",
     "data_dependent_lines",
+    "decompositions_of",
     "expression",
     "fake_mode_of",
     "fake_tensor",
@@ -142,9 +143,14 @@ def rename(node: fx.Node, name: str) -> None:
     node._rename(name)
 
 
+def decompositions_of(ops: Iterable[Any]) -> dict[Any, Any]:
+    """torch's decompositions of these ops. Waits for a public reading of single ones."""
+    return dict(get_decompositions(list(ops)))
+
+
 def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
     """torch's decompositions to core ATen, and those of the ops `beyond` it."""
-    return dict(torch.export.default_decompositions().items()) | dict(get_decompositions(list(beyond)))
+    return dict(torch.export.default_decompositions().items()) | decompositions_of(beyond)
 
 
 def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str, int]]:

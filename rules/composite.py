@@ -365,6 +365,8 @@ def composite_named(name: object) -> Callable[..., Composite]:
     known = ", ".join(sorted(COMPOSITES))
     if callable(name):
         called = getattr(name, "__name__", "function")
-        raise CompositeError(f"The composite is a function: call it, as in {called}(), or give one of the names {known}.")
+        raise CompositeError(
+            f"The composite is a function: call it, as in {called}(), or give one of the names {known}."
+        )
     hint = did_you_mean(name, COMPOSITES) if isinstance(name, str) else ""
     raise CompositeError(f"Unknown composite {shortened(name)}{hint}: choose one of {known}.")

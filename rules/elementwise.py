@@ -30,7 +30,7 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     shape, dtype = op.shape(operand), op.dtype(operand)
     if relevance.form == "unit" and quotient is not None:
         factor = quotient()
-        g = relevance.tensor if isinstance(factor, (int, float)) and factor == 1 else relevance.tensor * factor
+        g = relevance.tensor if not isinstance(factor, Tensor) and factor == 1 else relevance.tensor * factor
         carried = unit(g, lambda: op.total(relevance))
     else:
         carried = total(op.total(relevance))

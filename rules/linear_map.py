@@ -87,11 +87,13 @@ class Constant:
         cause: what its share is booked under ("bias", "constant").
         weight: gives the tensor (broadcastable to the result) or number that is added.
         operand: name of the operand that it is, if it is one.
+        number: whether it is a plain number, of which a size may be given as a tensor.
     """
 
     cause: str
     weight: Callable[[], Any]
     operand: str | None = None
+    number: bool = False
 
     def apply(self, x: Any, weight: Any) -> Any:
         """W · 1."""

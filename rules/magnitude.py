@@ -25,7 +25,7 @@ def magnitude(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 
     A constant tensor absorbs its share; a plain number takes none.
     """
     split_check(op, linear)
-    constants = tuple(constant for constant in linear.constants if isinstance(constant.weight(), Tensor))
+    constants = tuple(constant for constant in linear.constants if not constant.number)
     parts = linear.parts(constants)
     size = add_up([part.apply(magnitude_of(part.value(op)), magnitude_of(part.weight())) for part in parts])
     q = _total(op, relevance) / (size + epsilon)

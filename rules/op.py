@@ -142,11 +142,22 @@ class Op:
 
     def factor(self, name: str) -> Tensor | float:
         """An operand that may be a tensor or a plain number; an integer tensor in the result's dtype."""
-        value = self.arguments[name]
-        if isinstance(value, (int, float)):
-            return value
-        tensor = self._ask(value)
+        if self.is_number(name):
+            return self.number(name)
+        tensor = self.tensor(name)
         return tensor if tensor.is_floating_point() else tensor.to(self._fetch(self._result).dtype)
+
+    def is_number(self, name: str) -> bool:
+        """Whether the operand is a plain number; sizes are."""
+        return not isinstance(self.option(name), Tensor)
+
+    def number(self, name: str) -> Tensor | float:
+        """A plain number; one that varies with the sizes, whose value nobody may ask for, as a tensor without dims."""
+        value = self.option(name)
+        if not isinstance(value, (torch.SymInt, torch.SymFloat)):
+            return cast(float, value)
+        result = self._fetch(self._result)
+        return torch.scalar_tensor(cast(float, value), dtype=result.dtype, device=result.device)
 
     @property
     def output(self) -> Tensor:

@@ -46,14 +46,16 @@ STAGES = {
 }
 """Room → what is done in it."""
 OWN = "lrp_compiler"
-NO_PATH = re.compile(r"expected str, bytes or os\.PathLike object, not|should be a str object or an os\.PathLike object")
+NO_PATH = re.compile(
+    r"expected str, bytes or os\.PathLike object, not|should be a str object or an os\.PathLike object"
+)
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc", "bad allocation")
 LENGTH = 300
 """Of what is quoted from another library's message."""
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-class boundary:  # noqa: N801 (read as a word of the language, as `property` is)
+class boundary:
     """A decorator, or a context: errors that leave it are sentences.
 
     Args:

@@ -115,10 +115,14 @@ def _tensor(value: Any) -> Any:
         try:
             return torch.from_numpy(np.ascontiguousarray(value))
         except TypeError as error:
-            raise InputError(f"An example input is an array of dtype {value.dtype}, which torch does not have.") from error
+            raise InputError(
+                f"An example input is an array of dtype {value.dtype}, which torch does not have."
+            ) from error
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_nested:
-            raise InputError("An example input is a sparse or nested tensor: give x.to_dense(), or one padded to a size.")
+            raise InputError(
+                "An example input is a sparse or nested tensor: give x.to_dense(), or one padded to a size."
+            )
         if value.is_quantized:
             raise InputError("An example input is quantised: give x.dequantize().")
         if value.is_meta:
@@ -149,7 +153,9 @@ def refuse_other_files(path: str | os.PathLike[str]) -> None:
     try:
         with open(path, "rb") as file:
             if file.read(1) == PICKLE:
-                raise FormatError(f"{name!r} is a pickle, not an exported program: load the module and write it by {EXPORT}.")
+                raise FormatError(
+                    f"{name!r} is a pickle, not an exported program: load the module and write it by {EXPORT}."
+                )
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any("/code/" in inside for inside in names):

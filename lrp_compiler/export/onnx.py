@@ -24,12 +24,13 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
+from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
+from lrp_compiler.torch_private import decompositions_of
 
 from .onnx_notes import note_origins
 from .onnx_translations import TRANSLATIONS
@@ -203,6 +204,31 @@ def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
     return result
 
 
+def _power(x: torch.Tensor, exponent: Any) -> torch.Tensor:
+    return torch.pow(x, torch.scalar_tensor(exponent, dtype=x.dtype))
+
+
+_WITH_ATTRIBUTES = {
+    torch.ops.aten.pow.Tensor_Scalar: _power,
+    **decompositions_of(
+        [
+            torch.ops.aten.leaky_relu.default,
+            torch.ops.aten.elu.default,
+            torch.ops.aten.celu.default,
+            torch.ops.aten.softplus.default,
+            torch.ops.aten.hardtanh.default,
+            torch.ops.aten.addmm.default,
+            torch.ops.aten.addmv.default,
+        ]
+    ),
+}
+"""Ops whose numbers are attributes in ONNX, which must be known; and how they are written where one is a size."""
+
+
+def _is_calculated(value: Any) -> bool:
+    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat))
+
+
 def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
     """What `program.run_decompositions(table)` returns, for a program that has no effects.
 
@@ -216,6 +242,8 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
         if node.target in table:
             write_out(node, table[node.target], composite=False)
+        elif node.target in _WITH_ATTRIBUTES and any(map(_is_calculated, (*node.args, *node.kwargs.values()))):
+            write_out(node, _WITH_ATTRIBUTES[node.target], composite=False)
     module.graph.eliminate_dead_code()
     module.recompile()
     return ExportedProgram(

@@ -19,6 +19,7 @@ from .find_gates import find_gates
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .signs import mark_nonnegative
+from .straight_through import mark_straight_through
 from .wanted_values import parameters_of
 
 ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (mark_nonnegative, find_gates, mark_borders)
@@ -49,6 +50,7 @@ def analyse(
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed)
     collapse_modules(forward, composite)
     if not composite.primitives:
+        mark_straight_through(forward)
         fuse_functions(forward)
     for find_out in ANALYSES:
         find_out(forward)

@@ -1,13 +1,17 @@
-"""Maps whose weights are computed from the input, as the products of two activations that they are.
+"""Maps whose weights or biases are computed from the input: products of matrices, and sums.
 
 linear(x, w, b)         →    matmul(x, transpose(w)) + b         w computed, as by a network that makes weights
 addmm(b, x, y)          →    b + mm(x, y)
 convolution(x, w, b)    →    matmul(w, windows of x) + b         one shifted slice of x for each weight
+conv_transpose(x, w)    →    convolution(x with zeros between, w turned round)
+
+x may be a constant, as the first image of a network that makes pictures out of a style.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -15,7 +19,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lrp_compiler.passes.graph import Result, arguments, is_tensor, write_out
+from lrp_compiler.passes.graph import Result, is_tensor, write_out
+from lrp_compiler.rules import bind
 
 aten = torch.ops.aten
 
@@ -65,18 +70,65 @@ def convolution(
     return _plus(result, None if bias is None else bias.reshape(-1, *[1] * dims))
 
 
+def transposed_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    output_padding: Sequence[int] = (0,),
+    groups: int = 1,
+    dilation: Sequence[int] = (1,),
+) -> Tensor:
+    """A transposed convolution over 1, 2 or 3 spatial dims, with `weight` `[in, out / groups, *kernel]`."""
+    dims = weight.dim() - 2
+    steps, pads, more, reaches = (
+        [*given] * (dims // len(given)) for given in (stride, padding, output_padding, dilation)
+    )
+    borders = []
+    for dim, step in enumerate(steps, start=x.dim() - dims):
+        if step > 1:  # zeros between the elements, none behind the last one
+            size = x.shape[dim]
+            zeros = torch.zeros_like(x).unsqueeze(dim + 1)
+            x = torch.cat([x.unsqueeze(dim + 1), *[zeros] * (step - 1)], dim + 1).flatten(dim, dim + 1)
+            x = aten.slice.Tensor(x, dim, 0, (size - 1) * step + 1)
+    for k, pad, extra, reach in zip(weight.shape[2:], pads, more, reaches, strict=True):
+        border = reach * (k - 1) - pad
+        borders.append((border, border + extra))
+    x = functional.pad(x, [side for pair in reversed(borders) for side in pair])
+    turned = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
+    return convolution(x, turned.flip(list(range(2, 2 + dims))), bias, (1,), (0,), reaches, groups)
+
+
 def _plus(result: Tensor, bias: Tensor | None) -> Tensor:
     return result if bias is None else result + bias
 
 
-WRITTEN_OUT: dict[Any, tuple[int, Callable[..., Tensor]]] = {
-    aten.linear.default: (0, linear),
-    aten.addmm.default: (1, addmm),
-    aten.conv1d.default: (0, convolution),
-    aten.conv2d.default: (0, convolution),
-    aten.conv3d.default: (0, convolution),
+@dataclass(frozen=True)
+class Map:
+    """A map that can be written out.
+
+    Args:
+        write: the function that does so.
+        operands: names of its input, its weights and its bias.
+        takes: which of them may be active alone: there is a rule.
+    """
+
+    write: Callable[..., Tensor]
+    operands: tuple[str, str, str] = ("input", "weight", "bias")
+    takes: tuple[str, ...] = ("input",)
+
+
+WRITTEN_OUT: dict[Any, Map] = {
+    aten.linear.default: Map(linear),
+    aten.addmm.default: Map(addmm, ("mat1", "mat2", "self"), ("mat1", "mat2")),
+    aten.conv1d.default: Map(convolution),
+    aten.conv2d.default: Map(convolution),
+    aten.conv3d.default: Map(convolution),
+    aten.conv_transpose1d.default: Map(transposed_convolution),
+    aten.conv_transpose2d.input: Map(transposed_convolution),
+    aten.conv_transpose3d.input: Map(transposed_convolution),
 }
-"""Where the two operands of the product begin among the arguments, and what is written."""
 
 
 def write_out_products(module: fx.GraphModule) -> Result:
@@ -87,10 +139,12 @@ def write_out_products(module: fx.GraphModule) -> Result:
         if node.op == "placeholder" or any(is_tensor(source) and source in computed for source in node.all_input_nodes):
             computed.add(node)
         if node.target in WRITTEN_OUT:
-            first = WRITTEN_OUT[node.target][0]
-            if computed.issuperset(arguments(node)[first : first + 2]):
+            known = WRITTEN_OUT[node.target]
+            given = bind(node.target, node.args, node.kwargs)
+            varying = [name for name in known.operands if given[name] in computed]
+            if varying and (len(varying) > 1 or varying[0] not in known.takes):
                 found.append(node)
     for node in found:
-        write_out(node, WRITTEN_OUT[node.target][1])
+        write_out(node, WRITTEN_OUT[node.target].write)
     module.recompile()
     return Result(module, bool(found))

@@ -29,7 +29,9 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
     graph.output(graph.graph_copy(program.graph, copies))
     graph.output_node().meta.update(program.graph.output_node().meta)
     for node, copy in copies.items():
-        copy.name = node.name  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
+        copy.name = (
+            node.name
+        )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     return ExportedProgram(

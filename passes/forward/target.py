@@ -47,7 +47,12 @@ class Target:
 
     def __post_init__(self) -> None:
         """Read numbers of numpy and torch as numbers, and refuse what makes no sense."""
-        for name, read in (("classes", _classes), ("position", _position), ("count", _count), ("class_dim", _class_dim)):
+        for name, read in (
+            ("classes", _classes),
+            ("position", _position),
+            ("count", _count),
+            ("class_dim", _class_dim),
+        ):
             object.__setattr__(self, name, read(getattr(self, name)))
         if self.count is not None and self.classes != "index":
             raise InputError("Target(count=…) goes with classes='index'.")

@@ -11,7 +11,7 @@ import contextlib
 import operator
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -70,11 +70,16 @@ def emit_relevance(
 
         def fetch(node: Any) -> Tensor:
             if node not in handed:
-                known: Tensor = node.meta["val"]
-                return known
+                known: Any = node.meta["val"]
+                # Whole sizes are known by what they are made of; of others torch has to see how they are made.
+                return made(node) if isinstance(known, (torch.SymFloat, torch.SymBool)) else cast(Tensor, known)
             if node not in widened:
                 widened[node] = wide(handed[node])
             return widened[node]
+
+        def made(number: fx.Node) -> Tensor:
+            calculate: Any = number.target
+            return cast(Tensor, calculate(*fx.map_arg(number.args, fetch), **fx.map_arg(number.kwargs, fetch)))
 
         def asked(origin: fx.Node, value: fx.Node) -> None:
             promises[origin, value] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,14 +17,14 @@ from lrp_compiler.rules.traits import declare, keeps_sign
 aten = torch.ops.aten
 
 
-def summand(op: Op, name: str, factor: float) -> Term:
-    """The operand's part of a sum: itself times a plain number, broadcast."""
+def summand(op: Op, name: str, factor: Tensor | float) -> Term:
+    """The operand's part of a sum: itself times a number, broadcast."""
     shape = op.shape(name)
     return Term(
         name,
         apply=scaled,
         transpose=lambda q, weight: sum_to_shape(scaled(q, weight), shape),
-        weight=lambda: float(factor),
+        weight=lambda: factor if isinstance(factor, Tensor) else float(factor),
         channel=channel_of(shape),
     )
 
@@ -34,12 +34,12 @@ def channel_of(shape: torch.Size) -> int:
     return 1 if len(shape) > 2 else -1
 
 
-def addition(op: Op, factors: dict[str, float]) -> LinearMap:
+def addition(op: Op, factors: dict[str, Tensor | float]) -> LinearMap:
     """`Σ factor · operand`: active operands are terms, the others a constant."""
     terms = tuple(summand(op, name, factor) for name, factor in factors.items() if op.is_active(name))
 
-    def constant(name: str, factor: float) -> Constant:
-        return Constant("constant", lambda: op.factor(name) if factor == 1 else op.factor(name) * factor, name)
+    def constant(name: str, factor: Tensor | float) -> Constant:
+        return Constant("constant", lambda: scaled(cast(Tensor, op.factor(name)), factor), name, op.is_number(name))
 
     return LinearMap(terms, tuple(constant(*item) for item in factors.items() if not op.is_active(item[0])))
 
@@ -57,19 +57,19 @@ def sum_of_two(*targets: Any) -> Register[Describe]:
 @sum_of_two(aten.add.Tensor, aten.add.Scalar)
 def add(op: Op) -> LinearMap:
     """`self + alpha · other`."""
-    return addition(op, {"self": 1, "other": op.option("alpha")})
+    return addition(op, {"self": 1, "other": op.number("alpha")})
 
 
 @sum_of_two(aten.sub.Tensor, aten.sub.Scalar)
 def sub(op: Op) -> LinearMap:
     """`self − alpha · other`."""
-    return addition(op, {"self": 1, "other": -op.option("alpha")})
+    return addition(op, {"self": 1, "other": -op.number("alpha")})
 
 
 @sum_of_two(aten.rsub.Tensor, aten.rsub.Scalar)
 def rsub(op: Op) -> LinearMap:
     """`other − alpha · self`."""
-    return addition(op, {"self": -op.option("alpha"), "other": 1})
+    return addition(op, {"self": -op.number("alpha"), "other": 1})
 
 
 declare(aten.add.Tensor, sign=keeps_sign("self", "other", "alpha"), neutral=0)

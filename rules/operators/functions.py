@@ -12,8 +12,9 @@ from lrp_compiler.rules.conditions import one_active, only, predicate
 from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import FUNCTION, operator
+from lrp_compiler.rules.registry import FUNCTION
 from lrp_compiler.rules.traits import Arguments, Call, always_nonnegative, declare, keeps_sign
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -34,9 +35,9 @@ def bounds(given: Arguments) -> tuple[Any, Any]:
 
 
 def _range_spans_zero(op: Op) -> bool:
-    # relu6 names no bounds: 0 and 6.
-    low, high = bounds(op.arguments)
-    return (low is None or low <= 0) and (high is None or high >= 0)
+    # relu6 names no bounds: 0 and 6. Of a bound that varies with the sizes it may not be known.
+    low, high = bounds({name: op.option(name) for name in op.arguments if name.startswith(("min", "max"))})
+    return (low is None or statically_known_true(low <= 0)) and (high is None or statically_known_true(high >= 0))
 
 
 spans_zero = predicate(_range_spans_zero)
@@ -110,8 +111,11 @@ SLOPE_AT_ZERO: dict[Any, float] = {
     aten.softshrink.default: 0.0,
     aten.hardshrink.default: 0.0,
     aten.fmod.Scalar: 1.0,
+    aten.round.default: 0.0,
+    aten.round.decimals: 0.0,
+    aten.trunc.default: 0.0,
 }
-"""f'(0) of functions with f(0) = 0."""
+"""f'(0) of functions with f(0) = 0. Roundings among them: the identity rule goes by values, not by slopes."""
 
 
 @elementwise(*SLOPE_AT_ZERO)
@@ -157,6 +161,9 @@ WITHOUT_ZERO = (
     aten.reciprocal.default,
     aten.remainder.Scalar,
     aten.pow.Scalar,
+    aten.floor.default,
+    aten.ceil.default,
+    aten.sign.default,
 )
 """Functions with f(0) ≠ 0, or with an infinite slope or a jump there."""
 
@@ -197,23 +204,6 @@ declare(
 )
 
 
-STEPS = (
-    aten.floor.default,
-    aten.ceil.default,
-    aten.round.default,
-    aten.round.decimals,
-    aten.trunc.default,
-    aten.sign.default,
-)
-
-
-@operator(*STEPS, kind="step", family="elementwise", rule="zero")
-def step(op: Op) -> Quotient:
-    """A piecewise constant function: a small change of x changes nothing, so nothing goes on; `identity` can be asked
-    for, in total form."""
-    return None
-
-
 @elementwise(aten.abs.default)
 def absolute(op: Op) -> Quotient:
     """sgn x."""
@@ -229,9 +219,9 @@ def _even_power(call: Call) -> bool:
 def power(op: Op) -> Quotient:
     """x^(n−1) for n ≥ 1; below that total form."""
     exponent = op.option("exponent")
-    if exponent < 1:
+    if not statically_known_true(exponent >= 1):
         return None
-    return lambda: op.tensor("self") if exponent == 2 else op.tensor("self") ** (exponent - 1)
+    return lambda: op.tensor("self") if statically_known_true(exponent == 2) else op.tensor("self") ** (exponent - 1)
 
 
 @elementwise(aten.neg.default, kind="scale", additive=True)

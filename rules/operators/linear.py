@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules.conditions import only
-from lrp_compiler.rules.linear_map import Constant, LinearMap, Term
+from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.matmul import transpose_left, transpose_right
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
@@ -20,7 +20,7 @@ def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]
     """The constants of a map with an optional bias operand."""
 
     def bias() -> Tensor:
-        return op.tensor(name) if factor == 1 else op.tensor(name) * factor
+        return scaled(op.tensor(name), factor)
 
     return (Constant("bias", bias, name),) if op.has(name) else ()
 
@@ -54,7 +54,7 @@ def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, .
     a_shape, b_shape = op.shape(left), op.shape(right)
 
     def weight(name: str) -> Any:
-        return lambda: op.tensor(name) if alpha == 1 else op.tensor(name) * alpha
+        return lambda: scaled(op.tensor(name), alpha)
 
     on_left = Term(
         left,
@@ -99,8 +99,8 @@ def product(op: Op) -> LinearMap:
 
 def scaled_product(op: Op) -> LinearMap:
     """`Y = β b + α A B` with A or B constant."""
-    terms = matmul_terms(op, *SCALED_PRODUCTS[op.target], alpha=op.option("alpha"))
-    return LinearMap(terms, bias_of(op, "self", op.option("beta")))
+    terms = matmul_terms(op, *SCALED_PRODUCTS[op.target], alpha=op.number("alpha"))
+    return LinearMap(terms, bias_of(op, "self", op.number("beta")))
 
 
 for describe, table in ((product, PRODUCTS), (scaled_product, SCALED_PRODUCTS)):

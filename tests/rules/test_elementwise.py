@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, SLOPE, Facts, Op, bind, find, propagate, total, unit
-from lrp_compiler.rules.operators.functions import STEPS, WITHOUT_ZERO
+from lrp_compiler.rules.operators.functions import WITHOUT_ZERO
 from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
 
@@ -58,6 +58,9 @@ WITH_QUOTIENT: dict[Any, list[Call]] = {
     aten.softshrink.default: [Call(), Call((..., 1.2))],
     aten.hardshrink.default: [Call(), Call((..., 1.2))],
     aten.fmod.Scalar: [Call((..., 1.7))],
+    aten.round.default: [Call()],
+    aten.round.decimals: [Call(kwargs={"decimals": 1}), Call(kwargs={"decimals": -1}, scale=10.0)],
+    aten.trunc.default: [Call()],
     aten.leaky_relu.default: [Call(), Call((..., 0.3))],
     aten.elu.default: [Call(), Call((..., 1.5)), Call((..., 1.67, 1.05, 0.9))],
     aten.abs.default: [Call()],
@@ -106,7 +109,7 @@ def op_of(target: Any, call: Call, x: Tensor) -> Op:
 def test_every_registered_elementwise_op_is_tried_here() -> None:
     registered = {target for target, entries in OPERATORS.items() if any(e.family == "elementwise" for e in entries)}
 
-    tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys() | set(STEPS)
+    tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys()
     assert registered - {FUNCTION, RECURRENT_GATE} == tried
 
 
@@ -203,17 +206,6 @@ def test_a_cast_returns_relevance_in_the_operands_dtype() -> None:
 
 def test_the_rule_zero_passes_nothing_on() -> None:
     assert propagate(Op.eager(aten.relu.default, X), unit(torch.ones_like(X)), "zero") == {"self": None}
-
-
-@pytest.mark.parametrize("target", sorted(STEPS, key=str), ids=str)
-def test_a_step_absorbs_all(target: Any) -> None:
-    booked = []
-    args = {"decimals": 1} if target is aten.round.decimals else {}
-    op = Op.eager(target, X, **args)
-    op = Op(target, op.arguments, op.output, fetch=lambda t: t, active=("self",), absorb=lambda c, s: booked.append(s))
-
-    assert propagate(op, unit(torch.ones_like(X))) == {"self": None}
-    assert torch.equal(sum(booked), target(X, **args))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (-3.0, -1.0)])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.whole import holds
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +29,39 @@ def of_convolutions(x: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in (plain, grouped, unbatched, volume)])
 
 
-INPUTS = {of_linear: torch.randn(4, 15), of_addmm: torch.randn(4, 15), of_convolutions: torch.randn(4, 15)}
+def of_transposed_convolutions(x: Tensor) -> Tensor:
+    maps = x.reshape(2, 2, 3, 5)
+    square = x.reshape(-1)[:36].reshape(2, 3, 2, 3)
+    plain = functional.conv_transpose2d(maps, square, x[0, :3], (2, 1), (1, 4), (1, 0), 1, (1, 2))
+    grouped = functional.conv_transpose1d(maps[:, 0].reshape(1, 6, 5), x.reshape(-1)[:36].reshape(6, 2, 3), groups=3)
+    unbatched = functional.conv_transpose1d(maps[0, 0], x[:, :3].reshape(3, 4, 1)[:, :, :1], stride=3)
+    volume = functional.conv_transpose3d(maps.unsqueeze(0), x.reshape(-1)[:16].reshape(2, 2, 1, 2, 2), stride=2)
+    return torch.cat([part.flatten() for part in (plain, grouped, unbatched, volume)])
+
+
+FIXED = torch.randn(4, 15, dtype=torch.float64)
+
+
+def of_weights_alone(x: Tensor) -> Tensor:
+    maps, kernels = FIXED.reshape(2, 2, 3, 5), x.reshape(-1)[:24].reshape(4, 2, 1, 3)
+    made = functional.conv2d(maps, kernels, FIXED[:, 0], padding=1), functional.conv_transpose2d(maps, kernels[:2])
+    return torch.cat([part.flatten() for part in (functional.linear(FIXED, x, FIXED[:, 0]), *made)])
+
+
+def of_biases_alone(x: Tensor) -> Tensor:
+    maps, kernels = FIXED.reshape(2, 2, 3, 5), FIXED.reshape(-1)[:24].reshape(4, 2, 1, 3)
+    made = functional.linear(FIXED, FIXED, x[:, 0]), torch.addmm(x[:, :4], FIXED, FIXED.t())
+    return torch.cat([part.flatten() for part in (*made, functional.conv2d(maps, kernels, x[:, 1]))])
+
+
+INPUTS = {
+    of_linear: torch.randn(4, 15),
+    of_addmm: torch.randn(4, 15),
+    of_convolutions: torch.randn(4, 15),
+    of_transposed_convolutions: torch.randn(4, 15),
+    of_weights_alone: torch.randn(4, 15),
+    of_biases_alone: torch.randn(4, 15),
+}
 
 
 @pytest.mark.parametrize("function", INPUTS, ids=lambda f: f.__name__)
@@ -47,7 +80,8 @@ def test_weights_of_their_own_stay(graph_of: Callable) -> None:
     weight = torch.randn(3, 15)
 
     assert not write_out_products(graph_of(lambda x: functional.linear(x, weight), torch.randn(4, 15))).modified
-    assert not write_out_products(graph_of(lambda x: functional.linear(weight, x), torch.randn(4, 15))).modified
+    assert not write_out_products(graph_of(lambda x: torch.addmm(weight[0, :3], x, weight.t()), weight)).modified
+    assert not write_out_products(graph_of(lambda x: torch.addmm(weight[0], weight.t(), x), weight)).modified
 
 
 class Hyper(nn.Module):
@@ -86,3 +120,18 @@ def test_relevance_is_gradient_times_input_over_two_at_each_product() -> None:
     logits[:, 1].sum().backward()
     wanted = y.grad * x
     assert (ours - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("function", [of_weights_alone, of_biases_alone], ids=lambda f: f.__name__)
+def test_a_map_of_computed_weights_alone_has_gradient_times_input(function: Callable) -> None:
+    class Made(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x).unsqueeze(0)
+
+    x = INPUTS[function].double()
+    y = x.clone().requires_grad_()
+    function(y)[7].backward()
+
+    ours = holds(Made(), (x,), target=7)(x).relevance["x"]
+
+    torch.testing.assert_close(ours, y.grad * x, rtol=1e-12, atol=1e-12)

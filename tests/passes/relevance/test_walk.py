@@ -366,9 +366,6 @@ def test_a_rule_that_forgets_an_operand_is_reported() -> None:
         )
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="Op.factor takes a size that varies, which is a number, for a tensor"
-)
 @pytest.mark.parametrize("by", ["divided", "multiplied"])
 @pytest.mark.parametrize("traced", [True, False])
 def test_a_factor_may_be_a_size_that_varies(by: str, traced: bool) -> None:
