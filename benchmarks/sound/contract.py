@@ -1,7 +1,7 @@
 """What is promised of every model: a right result in every form, or an `LrpError` when it is compiled.
 
-Each promise is asked in turn, and what is not kept is raised as `Broken`. Numbers are compared in float64, where two ways
-to the same relevance differ by rounding alone; how much rounding may come to is seen from the same graph in float32.
+Each promise is asked in turn, and what is not kept is raised as `Broken`. Numbers are compared in float64, where two
+ways to the same relevance differ by rounding alone; how much rounding may come to is seen from the graph in float32.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def hold(asked: Asked) -> list[LrpError]:
     return refusals
 
 
-class _guarded:  # noqa: N801
+class _guarded:
     """What is raised inside becomes `Broken`, unless it is meant."""
 
     def __init__(self, promise: str) -> None:

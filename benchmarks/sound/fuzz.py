@@ -1,8 +1,8 @@
 """Random modules under random composites, targets, budgets and shapes: each ends in a right result or in an `LrpError`.
 
-A module is real module code, written from a grammar (`modules/`) by numbers that a seed draws. What is promised of it is
-in `contract.py`; which promises are asked of a case is drawn as well, so that a case takes a second or two. What breaks a
-promise is shrunk to the smallest module that breaks it in the same way, and printed as Python.
+A module is real module code, written from a grammar (`modules/`) by numbers that a seed draws. What is promised of it
+is in `contract.py`; which promises are asked of a case is drawn as well, so that a case takes a second or two. What
+breaks a promise is shrunk to the smallest module that breaks it in the same way, and printed as Python.
 
 Rows are kept in build/fuzz, the table in results/fuzz.md. Exit status 1: something was found.
 """

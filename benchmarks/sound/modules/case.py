@@ -136,7 +136,8 @@ class Written:
         """All of it, to be run alone."""
         asked = "".join(f", {key}={text}" for key, text in self.case.asked.items())
         told = "".join(f", {key}={text}" for key, text in self.case.told.items())
-        end = f"rows = 2\nargs = inputs(rows)\nexplainer = lrp.compile(model, args{asked})\nsaid = explainer(*args{told})\n"
+        end = f"rows = 2\nargs = inputs(rows)\nexplainer = lrp.compile(model, args{asked})\n"
+        end += f"said = explainer(*args{told})\n"
         return self.head + self._setup() + end + more
 
     def _setup(self) -> str:

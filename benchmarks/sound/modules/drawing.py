@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+import torch
+from torch import Tensor
+
+from lrp_compiler.torch_private import pytree
+
 from .case import CLASSES, LOGITS, Case, Impossible, Scope, Step, Written, write
 from .writing import OPS, Value
 
@@ -47,7 +52,7 @@ def draw(seed: int, most: int = 9) -> Written:
     while True:
         try:
             return _draw(random, most)
-        except Impossible:
+        except (Impossible, RuntimeError):  # the latter where a value was changed in place
             continue
 
 
@@ -83,7 +88,24 @@ def _draw(random: Random, most: int) -> Written:
     case = Case(random.randrange(10**6), inputs, tuple(steps), last, random.randrange(len(scope.values)))
     case = _results(random, case, scope.values)
     asked, told = _asked(random, case, [name for name, _ in scope.module.named_children()])
-    return write(Case(**{**vars(case), "asked": asked, "told": told}))
+    written = write(Case(**{**vars(case), "asked": asked, "told": told}))
+    if random.random() < 0.9 and not _alive(written):
+        raise Impossible("nothing depends on the inputs")
+    return written
+
+
+def _alive(written: Written) -> bool:
+    """Whether the logits depend on an input, or on a layer behind one."""
+    model, make, _ = written.build()
+    inputs = [x.requires_grad_() * 1 if x.is_floating_point() else x for x in make(2)]
+    results = pytree.tree_leaves(model(*inputs))
+    results = [leaf.sum() for leaf in results if isinstance(leaf, Tensor) and leaf.requires_grad]
+    sources = [x for x in inputs if x.requires_grad]
+    sources += [p for name, p in model.named_parameters() if not name.startswith("head")]
+    if not results or not sources:
+        return False
+    slopes = torch.autograd.grad(sum(results), sources, allow_unused=True)
+    return any(slope is not None and bool(slope.any()) for slope in slopes)
 
 
 def _step(random: Random, values: list[Value]) -> Step | None:

@@ -1,4 +1,4 @@
-"""How a random module is written: lines of Python, each made by an op of the grammar from choices that are plain numbers.
+"""How a random module is written: lines of Python, each made by an op of the grammar from choices, plain numbers.
 
 Code is written from the shapes that the operands have when it is written. So a case may lose any of its steps and be
 written again: the layers after it take what then arrives.
