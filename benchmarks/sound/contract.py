@@ -36,6 +36,12 @@ Make = Callable[[int], Inputs]
 """`rows → inputs`: fresh ones at every call."""
 
 
+def warm_up() -> None:
+    """Import whatever is imported when it is first needed, so that children of this process have it."""
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(9, 3)).eval()
+    hold(Asked(model, lambda rows: (torch.randn(rows, 2, 4),)))
+
+
 class Broken(Exception):
     """A promise that was not kept.
 

@@ -90,7 +90,7 @@ def shrunk(written: Written, row: Row) -> tuple[Written, Row]:
     return best
 
 
-def job(seed: str, known: set[tuple[str, ...]]) -> Row:
+def job(seed: str) -> Row:
     """Draw, examine, and shrink what is new."""
     from benchmarks.sound.modules import draw
 
@@ -98,11 +98,10 @@ def job(seed: str, known: set[tuple[str, ...]]) -> Row:
     row = examine(written)
     row["ops"] = [step.op for step in written.case.steps]
     if row["kind"] in FINDINGS:
-        signature = tuple(map(str, row["signature"]))
-        if signature not in known and row["kind"] != "hang":
+        known = [earlier.get("signature") for earlier in read_rows(FOLDER / "rows.jsonl").values()]
+        if row["signature"] not in known and row["kind"] != "hang":
             written, small = shrunk(written, row)
             row["detail"] = small["detail"]
-        known.add(signature)
         row["script"] = written.script()
     return row
 
@@ -113,10 +112,12 @@ def work(seeds: list[str]) -> None:
 
     import torch
 
+    from benchmarks.sound.contract import warm_up
+
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    known = {tuple(map(str, row.get("signature", ()))) for row in read_rows(FOLDER / "rows.jsonl").values()}
-    serve(seeds, lambda seed: job(seed, known))
+    warm_up()
+    serve(seeds, job, cpu=int(2 * SECONDS + SHRINKING))
 
 
 def markdown(rows: dict[str, Row], seed: int) -> str:
@@ -190,7 +191,7 @@ def main() -> None:
         seeds,
         found,
         jobs=options.jobs,
-        chunk=40,
+        chunk=100,
         log=FOLDER / "log.txt",
         more=lambda: time.monotonic() < end,
     )

@@ -1,6 +1,6 @@
 """Every operator of torch's own list, a module each: explained, or refused with a sentence.
 
-The list is `torch.testing._internal.common_methods_invocations.op_db`, with which torch tests itself; so are the inputs.
+The list is `torch.testing._internal.common_methods_invocations.op_db`, with which torch tests itself; inputs are too.
 A module calls one operator on them and makes three logits of its first result by a linear layer. The first
 floating-point tensor is the module's input and the rest constants; then all tensors are inputs, of two samples. What is
 promised of it is in `contract.py`.
@@ -185,10 +185,13 @@ def work(keys: list[str]) -> None:
     import torch
     from torch.testing._internal.common_methods_invocations import op_db
 
+    from benchmarks.sound.contract import warm_up
+
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     operators = dict(zip(names(), op_db, strict=True))
-    serve(keys, lambda name: job(name, operators))
+    warm_up()
+    serve(keys, lambda name: job(name, operators), cpu=int(6 * SECONDS))
 
 
 def markdown(rows: dict[str, Row]) -> str:
@@ -203,9 +206,9 @@ def markdown(rows: dict[str, Row]) -> str:
     lines += [f"| not meaningful: {escaped(reason)} | {count} | |" for reason, count in reasons.most_common(12)]
     parts = [
         "# Operators",
-        "Written by `python -m benchmarks.sound.operators`; its docstring says what a module is made of. *Partly*: of an "
-        "operator's modules some are explained and some refused.",
-        f"{len(values)} operators, {meant} meaningful, {good} ({good / max(meant, 1):.1%}) explained or refused in a sentence.",
+        "Written by `python -m benchmarks.sound.operators`; its docstring says what a module is made of. *Partly*: of "
+        "an operator's modules some are explained and some refused.",
+        f"{len(values)} operators, {meant} meaningful, {good} ({good / max(meant, 1):.1%}) explained or refused.",
         "\n".join(lines),
         "## Findings",
         _listed(values, FINDINGS) or "None.",
@@ -260,7 +263,7 @@ def main() -> None:
         wanted,
         found,
         jobs=options.jobs,
-        chunk=25,
+        chunk=100,
         log=FOLDER / "log.txt",
     )
     rows = {name: rows[name] for name in names() if name in rows}

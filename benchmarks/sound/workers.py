@@ -7,10 +7,14 @@ that falls silent for too long is ended, and one that dies is replaced: its key 
 from __future__ import annotations
 
 import json
+import os
 import queue
+import resource
 import signal
 import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,11 +46,57 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def serve(keys: Iterable[str], job: Callable[[str], Row]) -> None:
-    """In the worker: do the jobs, one after the other."""
+def serve(keys: Iterable[str], job: Callable[[str], Row], *, cpu: int = 300, gigabytes: float = 0) -> None:
+    """In the worker: do the jobs, each in a child of this process, which has imported already what they need.
+
+    Args:
+        keys: of the jobs.
+        job: key → row.
+        cpu: seconds of CPU after which a child is ended.
+        gigabytes: of memory that a child may take besides what is there; 0: all.
+    """
     for key in keys:
         print(json.dumps({"start": key}), flush=True)
-        print(json.dumps({"key": key, **job(key)}), flush=True)
+        end, start = os.pipe()
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            os.close(end)
+            _limit(cpu, gigabytes)
+            with os.fdopen(start, "w") as answer:
+                try:
+                    answer.write(json.dumps({"key": key, **job(key)}))
+                except BaseException:
+                    traceback.print_exc()
+                    answer.flush()
+                    os._exit(1)
+            os._exit(0)
+        os.close(start)
+        with os.fdopen(end) as answer:
+            text = answer.read()
+        _, status = os.waitpid(child, 0)
+        print(text if text.endswith("}") else json.dumps(_ended(key, status, cpu)), flush=True)
+
+
+def _limit(cpu: int, gigabytes: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+    if gigabytes:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + int(gigabytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _ended(key: str, status: int, cpu: int) -> Row:
+    """The row of a child that said nothing."""
+    number = os.waitstatus_to_exitcode(status)
+    if number in (-signal.SIGXCPU, -signal.SIGKILL):
+        return {"key": key, "kind": "hang", "detail": f"ended after {cpu} s of CPU", "signature": ["hang", ""]}
+    return {
+        "key": key,
+        "kind": "crash",
+        "detail": f"the process ended with {number}",
+        "signature": ["crash", str(number)],
+    }
 
 
 def run(
