@@ -1,0 +1,52 @@
+"""The environment of the sweep, in build/sound: this one's packages and, besides, the libraries that are swept."""
+
+from __future__ import annotations
+
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from benchmarks.base.places import BUILD, ROOT
+
+FOLDER = BUILD / "sound"
+PACKAGES = (
+    *("expecttest", "timm", "torchvision", "transformers", "monai", "segmentation-models-pytorch", "torch-geometric"),
+    *("torchaudio", "vit-pytorch", "x-transformers", "rtdl-revisiting-models", "pytorch-tabnet", "diffusers"),
+    *("tab-transformer-pytorch", "itransformer", "pytorch-tcn", "zuko", "nflows"),
+)
+"""Without what they require: torch stays the one that is here."""
+REQUIRED = (
+    *("einops", "einx", "hyper-connections", "rotary-embedding-torch", "beartype", "jaxtyping", "wadler-lindig"),
+    *("delu", "torch-einops-utils", "aiohttp", "xxhash", "pyparsing", "loguru", "importlib-metadata", "zipp"),
+    *(
+        "aiosignal",
+        "aiohappyeyeballs",
+        "multidict",
+        "yarl",
+        "frozenlist",
+        "propcache",
+        "attrs",
+        "UMNN",
+        "gateloop-transformer",
+    ),
+)
+"""Of what they import, what does not ask for torch."""
+
+
+def python() -> Path:
+    """Its Python; made where there is none."""
+    mark, interpreter = FOLDER / "complete", FOLDER / "bin" / "python"
+    if not mark.exists():
+        venv.create(FOLDER, with_pip=True, clear=True)
+        pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        (here,) = FOLDER.glob("lib/python*/site-packages")
+        paths = [path for path in (*site.getsitepackages(), *sys.path) if Path(path).name == "site-packages"]
+        (here / "shared.pth").write_text("\n".join(dict.fromkeys(paths)) + "\n")
+        subprocess.run([*pip, "--editable", ROOT], check=True)
+        for package in (*REQUIRED, *PACKAGES):
+            # One that a machine cannot get leaves its library out of the table, and says so there.
+            subprocess.run([*pip, package], check=False)
+        mark.touch()
+    return interpreter
