@@ -14,7 +14,7 @@ from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
-from lrp_compiler.capture import Model, capture
+from lrp_compiler.capture import Model, capture, check_same_output
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
@@ -109,6 +109,7 @@ def compile(
     watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
     with quiet():
         compiled = compile_graphs(captured, options, watch)
+    check_same_output(captured, compiled.forward)
     if scale := compiled.explained.meta.get(OUTPUT):
         warnings.warn(
             f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "

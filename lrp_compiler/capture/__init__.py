@@ -3,10 +3,12 @@
 from .capture import Model, capture, load_program
 from .kinds import refuse_other_files
 from .safe_load import check_structure, load_exported
+from .same_output import check_same_output
 
 __all__ = [
     "Model",
     "capture",
+    "check_same_output",
     "check_structure",
     "load_exported",
     "load_program",

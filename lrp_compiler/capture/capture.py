@@ -16,15 +16,16 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
-from lrp_compiler.passes.forward import Captured, Other
+from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, pytree
 
 from .caches import without_cache
-from .failures import failure_of, itself_fails, why_not_exported, worth_another_way
+from .failures import itself_fails, why_not_exported, worth_another_way
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_sparse
 from .regions import without_grad_regions
 from .safe_load import load_exported
+from .same_output import run_model
 
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
@@ -51,18 +52,37 @@ def capture(
     model = model_of(model)
     given, named = inputs_of(args, kwargs)
     if isinstance(model, torch.nn.Module):
-        program = _export(model, given, named, dynamic_shapes)
+        program, returned = _export(model, given, named, dynamic_shapes)
     elif given or named or dynamic_shapes is not None:
         raise InputError(
             "An exported program brings its own inputs and shapes: args and dynamic_shapes belong to torch.export."
         )
     else:
         program = model if isinstance(model, ExportedProgram) else reader_of(model)(model)
+        returned = _returned(program)
+    example = _example(model if isinstance(model, torch.nn.Module) else program, program, returned)
     program = without_grad_regions(program)
     _refuse_training(program)
     inputs, constants = input_names(program)
     names, others = outputs_of(program)
-    return Captured(program, inputs, constants, names, argument_names(program), others)
+    return Captured(program, inputs, constants, names, argument_names(program), others, example)
+
+
+def _returned(program: ExportedProgram) -> list[Any] | None:
+    """What a program returns on its own example inputs, if it has some that it runs on."""
+    if program.example_inputs is None:
+        return None
+    with contextlib.suppress(Exception):
+        return run_model(program, *program.example_inputs)
+    return None
+
+
+def _example(model: Any, program: ExportedProgram, returned: list[Any] | None) -> Example | None:
+    if returned is None or program.example_inputs is None:
+        return None
+    args, kwargs = program.example_inputs
+    flat = pytree.tree_leaves((args, kwargs))
+    return Example(model, args, kwargs, [leaf for leaf in flat if isinstance(leaf, torch.Tensor)], returned)
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -89,7 +109,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
 
 def _export(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> ExportedProgram:
+) -> tuple[ExportedProgram, list[Any] | None]:
     training = [] if has_own_eval(model) else [name for name, module in model.named_modules() if module.training]
     if training:
         raise CaptureError(
@@ -104,24 +124,21 @@ def _export(
 
     with without_cache(model, kwargs, dynamic_shapes) as (kwargs, dynamic_shapes):
 
-        def run() -> Any:
-            given, named = clones()
-            return model(*given, **named)
-
         def export(exporter: Any, **options: Any) -> Any:
             with quiet(output=True), torch.no_grad():
                 return exporter(model, *clones(), dynamic_shapes=dynamic_shapes, **options)
 
         try:
-            return export(torch.export.export)
+            returned = run_model(model, args, kwargs)
         except Exception as error:
-            own = failure_of(run)
-            if own is not None:
-                raise CaptureError(itself_fails(own)) from own
+            raise CaptureError(itself_fails(error)) from error
+        try:
+            return export(torch.export.export), returned
+        except Exception as error:
             if worth_another_way(error):
                 # Dynamo reads the code instead of running it on symbols, and takes some models that cannot be run so.
                 with contextlib.suppress(Exception):
-                    return export(torch.export.export, strict=True)
+                    return export(torch.export.export, strict=True), returned
             raise CaptureError(why_not_exported(error, partial(export, torch.export.draft_export))) from error
 
 

@@ -22,16 +22,6 @@ MOST = 3
 """Lines that are named."""
 
 
-def failure_of(run: Callable[[], Any]) -> Exception | None:
-    """What the model itself raises on the example inputs, if it does."""
-    try:
-        with quiet(output=True), torch.no_grad():
-            run()
-    except Exception as error:
-        return error
-    return None
-
-
 def itself_fails(error: Exception) -> str:
     """The sentence about a model that does not run."""
     return f"The model itself fails on the example inputs: {reason_of(error)}{_raised_at(error)}."

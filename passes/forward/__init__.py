@@ -1,6 +1,6 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
-from .captured import Captured, Other
+from .captured import Captured, Example, Other
 from .fold_batch_norm import fold_batch_norm
 from .randomness import refuse_randomness
 from .select_explained import EXPLAINED, MASK, OUTPUT, POSITION, explained_value, select_by_function, select_explained
@@ -14,6 +14,7 @@ __all__ = [
     "OUTPUT",
     "POSITION",
     "Captured",
+    "Example",
     "Explained",
     "Other",
     "Pick",

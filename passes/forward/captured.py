@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.export import ExportedProgram
 
 
@@ -15,6 +16,25 @@ class Other(NamedTuple):
     name: str
     value: Any
     """None, a number or a text, which are the same in every run; or a size (`torch.SymInt`)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A run of the model itself.
+
+    Args:
+        model: the module or the program.
+        args: its positional arguments.
+        kwargs: its arguments by name.
+        tensors: the tensors among them, flat.
+        outputs: what it returned, flat.
+    """
+
+    model: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    tensors: Sequence[Tensor]
+    outputs: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,7 @@ class Captured:
         outputs: public names of the flat outputs, tensors only, in order.
         arguments: names of the model's arguments, in order.
         others: what the model returns besides: position among all flat outputs → what is no tensor.
+        example: what the model itself returns on the example inputs; None where that is not known.
     """
 
     program: ExportedProgram
@@ -36,6 +57,7 @@ class Captured:
     outputs: list[str]
     arguments: list[str]
     others: dict[int, Other] = field(default_factory=dict)
+    example: Example | None = None
 
     @property
     def positions(self) -> list[int]:

@@ -1,0 +1,135 @@
+"""Does the captured graph say what the model says? Asked of every compilation, on the example inputs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.passes.forward import Captured, Example
+from lrp_compiler.passes.graph import module_calls
+from lrp_compiler.torch_private import pytree
+
+ROOM = 10.0
+"""How many times the root of its dtype's rounding a value may be off, as a share of the largest: rewrites round in
+another order, and a deep network makes more of it."""
+
+
+def run_model(
+    model: torch.nn.Module | ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Any] | None:
+    """What the model itself returns, flat; it runs on copies of the inputs and of its buffers.
+
+    Returns:
+        The outputs; None where the inputs have no values (on device "meta").
+
+    Raises:
+        Exception: whatever the model raises.
+    """
+    if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in pytree.tree_leaves((args, kwargs))):
+        return None
+    given, named = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (tuple(args), dict(kwargs)))
+    with quiet(output=True), torch.no_grad():
+        module: Any = model.module() if isinstance(model, ExportedProgram) else model
+        held = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        result = torch.func.functional_call(module, held, given, named)
+    flat: list[Any] = pytree.tree_leaves(result)
+    return flat
+
+
+def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
+    """Compare the forward graph's outputs with the model's own, if they are known.
+
+    Raises:
+        CaptureError: they differ by more than rounding; the sentence names the first module that does.
+    """
+    example = captured.example
+    if example is None:
+        return
+    expected = [example.outputs[position] for position in captured.positions]
+    for got, want in zip(_outputs(forward, example.tensors), expected, strict=True):
+        if isinstance(got, Tensor) and isinstance(want, Tensor) and (off := _difference(got, want)) > _room(want):
+            raise CaptureError(
+                "What was captured is not what the model calculates on the example inputs: outputs differ by "
+                f"{off:.0e} of the largest value{_first_place(forward, example)}. Does the model keep something from "
+                "call to call, or change its own weights as it runs? Move that out of forward."
+            )
+
+
+def _outputs(forward: fx.GraphModule, inputs: Sequence[Tensor], seen: dict[fx.Node, Any] | None = None) -> list[Any]:
+    class Recorder(fx.Interpreter):
+        def run_node(self, node: fx.Node) -> Any:
+            value = super().run_node(node)
+            if seen is not None:
+                seen[node] = value
+            return value
+
+    # A position that is given at run time comes last, and is read behind the outputs alone.
+    count = len(forward.graph.find_nodes(op="placeholder")) - len(inputs)
+    rows = inputs[0].shape[:1] if inputs and inputs[0].dim() else (1,)
+    extra = [torch.zeros(rows, dtype=torch.int64, device=inputs[0].device)] * count
+    with torch.no_grad():
+        found = Recorder(forward, garbage_collect_values=seen is None).run(
+            *(t.detach().clone() for t in inputs), *extra
+        )
+    return list(found)
+
+
+def _first_place(forward: fx.GraphModule, example: Example) -> str:
+    """`, first in layers.2.mixer`; empty where that cannot be told."""
+    if isinstance(example.model, ExportedProgram):
+        return ""
+    seen: dict[fx.Node, Any] = {}
+    with contextlib.suppress(Exception):  # an aid: without it the sentence is as true
+        _outputs(forward, example.tensors, seen)
+        ours = {path: seen[node] for node in seen for call, path in module_calls(node).items() if "@" not in call}
+        with _watched(example.model) as theirs:
+            run_model(example.model, example.args, example.kwargs)
+        for path, value in theirs.items():
+            got = ours.get(path)
+            if path and isinstance(got, Tensor) and got.shape == value.shape and _difference(got, value) > _room(value):
+                return f", first in {path}"
+    return ""
+
+
+@contextlib.contextmanager
+def _watched(model: torch.nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The first value that leaves each module, in the order in which they leave."""
+    found: dict[str, Tensor] = {}
+    hooks = []
+    for path, module in model.named_modules():
+
+        def keep(module: torch.nn.Module, given: Any, result: Any, path: str = path) -> None:
+            if isinstance(result, Tensor):
+                found.setdefault(path, result.detach().clone())
+
+        hooks.append(module.register_forward_hook(keep))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _difference(got: Tensor, want: Tensor) -> float:
+    """The largest difference as a share of the largest value; infinite where only one of the two is a number."""
+    if got.shape != want.shape:
+        return float("inf")
+    if not (want.is_floating_point() or want.is_complex()) or not want.numel():
+        return 0.0
+    known = torch.isfinite(want)
+    if not torch.equal(known, torch.isfinite(got)):
+        return float("inf")
+    exact = torch.complex128 if want.is_complex() else torch.float64
+    a, b = got[known].to(exact), want[known].to(exact)
+    return float((a - b).abs().max() / (float(b.abs().max()) or 1.0)) if b.numel() else 0.0
+
+
+def _room(value: Tensor) -> float:
+    return ROOM * float(torch.finfo(value.dtype).eps) ** 0.5 if value.is_floating_point() or value.is_complex() else 0.0
