@@ -45,7 +45,7 @@ class Traits:
         free: a view or a cast: computing it again takes nothing worth counting.
         copies: the same values, of the same shape and dtype.
         casts: the same values, perhaps of another dtype.
-        may_do_nothing: the operand itself where shape and dtype stay.
+        may_do_nothing: whether a call with such arguments gives the operand itself where shape and dtype stay.
         neutral: the number that, as `other`, changes nothing.
         pads: puts a border around the last dims of its operand.
         indices: integer operands whose relevance is that of what they looked up.
@@ -69,7 +69,7 @@ class Traits:
     free: bool = False
     copies: bool = False
     casts: bool = False
-    may_do_nothing: bool = False
+    may_do_nothing: Callable[[Arguments], bool] | None = None
     neutral: float | None = None
     pads: bool = False
     indices: tuple[str, ...] = ()
@@ -115,6 +115,11 @@ def declare(*targets: Any, **given: Any) -> None:
 def traits(target: Any) -> Traits:
     """The traits of an op."""
     return TRAITS.get(target, PLAIN)
+
+
+def always(given: Arguments) -> bool:
+    """Whatever the arguments."""
+    return True
 
 
 def always_nonnegative(call: Call) -> bool:

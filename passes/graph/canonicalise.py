@@ -111,11 +111,9 @@ def _changes_nothing(node: fx.Node) -> bool:
         factor = rest[0]
         plain = isinstance(factor, (int, float)) and factor == known.neutral
         return plain and not node.kwargs and _alike(node, source)
-    if node.target is aten.permute.default and list(rest[0]) != list(range(len(rest[0]))):
+    if known.may_do_nothing is None or not known.may_do_nothing(bind(node.target, node.args, node.kwargs)):
         return False
-    if node.target is aten.slice.Tensor and len(rest) > 3 and rest[3] != 1:
-        return False
-    return known.may_do_nothing and _alike(node, source)
+    return _alike(node, source)
 
 
 def _alike(node: fx.Node, source: fx.Node) -> bool:

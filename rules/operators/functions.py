@@ -13,7 +13,7 @@ from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import FUNCTION
-from lrp_compiler.rules.traits import Arguments, Call, always_nonnegative, declare, keeps_sign
+from lrp_compiler.rules.traits import Arguments, Call, always, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -230,7 +230,7 @@ def negate(op: Op) -> Quotient:
     return lambda: -1.0
 
 
-@elementwise(aten._to_copy.default, aten.to.dtype, kind="scale", casts=True, free=True, may_do_nothing=True)
+@elementwise(aten._to_copy.default, aten.to.dtype, kind="scale", casts=True, free=True, may_do_nothing=always)
 @elementwise(aten.alias.default, aten.detach.default, kind="scale", copies=True, free=True)
 @elementwise(aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default, kind="scale", copies=True)
 def same(op: Op) -> Quotient:

@@ -14,7 +14,7 @@ from lrp_compiler.rules.conditions import predicate
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
-from lrp_compiler.rules.traits import Call, declare, keeps_sign
+from lrp_compiler.rules.traits import Arguments, Call, always, declare, keeps_sign
 from lrp_compiler.torch_private import schema, statically_known_true
 
 aten = torch.ops.aten
@@ -59,7 +59,20 @@ def squeeze(op: Op) -> Selection:
     return {"self": lambda r: r.unsqueeze(op.option("dim")) if r.dim() < op.rank("self") else r}
 
 
-@selection(aten.permute.default, free=True, may_do_nothing=True, sign=SAME_SIGN)
+def _in_order(given: Arguments) -> bool:
+    return list(given["dims"]) == list(range(len(given["dims"])))
+
+
+def _every_element(given: Arguments) -> bool:
+    return bool(given["step"] == 1)
+
+
+def _no_border(given: Arguments) -> bool:
+    # A border on one side may come with a cut on the other, and the shape stays.
+    return all(isinstance(amount, int) and amount == 0 for amount in given["pad"])
+
+
+@selection(aten.permute.default, free=True, may_do_nothing=_in_order, sign=SAME_SIGN)
 def permute(op: Op) -> Selection:
     """Dims in another order."""
     dims = normalise_dims(op.option("dims"), op.rank("self"))
@@ -79,7 +92,7 @@ def t(op: Op) -> Selection:
     return {"self": lambda r: r.permute(list(reversed(range(r.dim()))))}
 
 
-@selection(aten.expand.default, free=True, may_do_nothing=True, sign=SAME_SIGN, arithmetic=True)
+@selection(aten.expand.default, free=True, may_do_nothing=always, sign=SAME_SIGN, arithmetic=True)
 def expand(op: Op) -> Selection:
     """Repeated without copying."""
     return {"self": lambda r: sum_to_shape(r, op.shape("self"))}
@@ -98,7 +111,7 @@ def repeat(op: Op) -> Selection:
     return {"self": transposed}
 
 
-@selection(aten.slice.Tensor, free=True, may_do_nothing=True, sign=SAME_SIGN)
+@selection(aten.slice.Tensor, free=True, may_do_nothing=_every_element, sign=SAME_SIGN)
 def slice_(op: Op) -> Selection:
     """A stretch along one dim, perhaps with a step."""
     dim, step = op.option("dim"), op.option("step")
@@ -187,7 +200,7 @@ with_a_constant = predicate(lambda op: op.arguments.get("mode", "constant") == "
     aten.pad.default,
     when=with_a_constant,
     pads=True,
-    may_do_nothing=True,
+    may_do_nothing=_no_border,
     sign=_filling_keeps_sign,
 )
 def pad(op: Op) -> Selection:
@@ -218,5 +231,5 @@ def picked(op: Op) -> Selection:
     return {"self": transposed}
 
 
-declare(aten.view.default, aten.reshape.default, aten._unsafe_view.default, may_do_nothing=True)
+declare(aten.view.default, aten.reshape.default, aten._unsafe_view.default, may_do_nothing=always)
 declare(aten.reshape.default, arithmetic=True)

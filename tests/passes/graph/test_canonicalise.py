@@ -138,3 +138,24 @@ def test_checks_of_the_exporter_go(graph_of: Callable) -> None:
 def test_it_says_whether_it_changed_anything(graph_of: Callable) -> None:
     assert canonicalise(graph_of(lambda x: x.clone().relu(), X)).modified
     assert not canonicalise(graph_of(lambda x: x.relu(), X)).modified
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda x: nn.functional.pad(x, (1, -1)),
+        lambda x: nn.functional.pad(x, (0, 0, -2, 2)),
+        lambda x: nn.functional.pad(x, (1, -1, -1, 1), value=2.0),
+        lambda x: x.permute(1, 0),
+        lambda x: x.mT,
+        lambda x: x[[3, 2, 1, 0]],
+        lambda x: x.flip(0),
+        lambda x: x.roll(1, 1),
+    ],
+)
+def test_what_moves_elements_stays_though_the_shape_does(move: Callable, graph_of: Callable) -> None:
+    x = torch.randn(4, 4)
+
+    module = canonicalise(graph_of(move, x)).graph_module
+
+    torch.testing.assert_close(module(x)[0], move(x))
