@@ -114,7 +114,7 @@ def compile(
             f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "
             f"it; lrp.Target({start.target.classes!r}, probability=True) explains the {scale} itself.",
             LrpWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return Explainer(artefact_of(captured, compiled, options))
 

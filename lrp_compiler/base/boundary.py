@@ -146,8 +146,8 @@ def misspelt(error: TypeError, called: Callable[..., Any]) -> str:
 
 
 def _is_about_a_file(error: Exception) -> bool:
-    """Whether the operating system said it, or one of our own checks in its words: no `OSError('no source code')`."""
-    return isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    """Whether it speaks of a file that the user named; `inspect` says so of source code that it does not find."""
+    return isinstance(error, OSError) and not any(_module(call) == "inspect" for call in _calls(error))
 
 
 def _calls(error: Exception) -> Iterator[TracebackType]:
