@@ -167,7 +167,9 @@ class Explainer:
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
         if any(tensor.is_complex() for tensor in tensors):
-            raise InputError("Books are not kept of complex inputs: give real and imaginary parts, and join them inside.")
+            raise InputError(
+                "Books are not kept of complex inputs: give real and imaginary parts, and join them inside."
+            )
         with self._saying_where(tensors):
             return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 
@@ -405,7 +407,9 @@ class Explainer:
                 value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
             sizes = check([spec], {spec.name: value}, sizes=sizes)
             value = value.to(getattr(torch, spec.dtype))
-            tensors.append(value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes)))
+            tensors.append(
+                value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes))
+            )
         return tensors, sizes
 
     @contextlib.contextmanager
@@ -458,7 +462,9 @@ class Explainer:
         )
 
     def _structured(self, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> Any:
-        named = [(spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)]
+        named: list[tuple[str, Any]] = [
+            (spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)
+        ]
         for other in self.about.others:
             value = size_of(other["size"], sizes) if "size" in other else other["value"]
             named.insert(other["at"], (other["name"], value))

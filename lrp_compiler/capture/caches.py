@@ -17,7 +17,9 @@ CACHE = "use_cache"
 
 
 @contextmanager
-def without_cache(model: torch.nn.Module, kwargs: dict[str, Any], dynamic_shapes: Any) -> Iterator[tuple[dict[str, Any], Any]]:
+def without_cache(
+    model: torch.nn.Module, kwargs: dict[str, Any], dynamic_shapes: Any
+) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yield keyword arguments and shapes with which the model returns no cache; it is as it was when the block ends.
 
     It is switched off by the model's argument, or else by its configuration; what still comes out (prefix tuning hands
@@ -53,7 +55,9 @@ def _configurations(model: torch.nn.Module) -> Iterator[Any]:
 
 
 def _is_cache(value: Any) -> bool:
-    return not isinstance(value, torch.Tensor) and (hasattr(value, "get_seq_length") or type(value).__name__.endswith("Cache"))
+    return not isinstance(value, torch.Tensor) and (
+        hasattr(value, "get_seq_length") or type(value).__name__.endswith("Cache")
+    )
 
 
 def _left_out(module: torch.nn.Module, args: Any, output: Any) -> Any:

@@ -46,8 +46,8 @@ def model_of(model: Any) -> Any:
         model = getattr(model, WRAPPERS[type(model).__name__])
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         raise CaptureError(
-            "The model is TorchScript (torch.jit.script or torch.jit.trace), which torch.export does not take: give the "
-            "module that it was made of."
+            "The model is TorchScript (torch.jit.script or torch.jit.trace), which torch.export does not take: give "
+            "the module that it was made of."
         )
     if isinstance(model, torch.nn.Module):
         _refuse_quantised(model)
@@ -73,8 +73,8 @@ def _refuse_quantised(model: torch.nn.Module) -> None:
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if type(module).__module__.startswith(QUANTISED) or any(tensor.is_quantized for tensor in own):
             raise CaptureError(
-                f"The model is quantised ({name or 'the model itself'} is a {type(module).__name__}): explain the model "
-                "in floating point that it was made of."
+                f"The model is quantised ({name or 'the model itself'} is a {type(module).__name__}): explain the "
+                "model in floating point that it was made of."
             )
 
 
@@ -88,7 +88,8 @@ def inputs_of(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise InputError("The example inputs are one tensor, but a model takes a sequence of them: write (x,).")
     if _is_mapping(args):
         raise InputError(
-            f"The example inputs are a {type(args).__name__}: give them by name, lrp.compile(model, kwargs=dict(batch))."
+            f"The example inputs are a {type(args).__name__}: give them by name, lrp.compile(model, "
+            "kwargs=dict(batch))."
         )
     if not isinstance(args, list | tuple):
         raise InputError(f"The example inputs are {shortened(args)}, but a tuple of them is wanted: write (x,).")
@@ -115,10 +116,14 @@ def _tensor(value: Any) -> Any:
         try:
             return torch.from_numpy(np.ascontiguousarray(value))
         except TypeError as error:
-            raise InputError(f"An example input is an array of dtype {value.dtype}, which torch does not have.") from error
+            raise InputError(
+                f"An example input is an array of dtype {value.dtype}, which torch does not have."
+            ) from error
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_nested:
-            raise InputError("An example input is a sparse or nested tensor: give x.to_dense(), or one padded to a size.")
+            raise InputError(
+                "An example input is a sparse or nested tensor: give x.to_dense(), or one padded to a size."
+            )
         if value.is_quantized:
             raise InputError("An example input is quantised: give x.dequantize().")
         if value.is_meta:
@@ -149,12 +154,15 @@ def refuse_other_files(path: str | os.PathLike[str]) -> None:
     try:
         with open(path, "rb") as file:
             if file.read(1) == PICKLE:
-                raise FormatError(f"{name!r} is a pickle, not an exported program: load the module and write it by {EXPORT}.")
+                raise FormatError(
+                    f"{name!r} is a pickle, not an exported program: load the module and write it by {EXPORT}."
+                )
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any("/code/" in inside for inside in names):
                 raise FormatError(
-                    f"{name!r} is TorchScript, which cannot be explained: export the module that it was made of, {EXPORT}."
+                    f"{name!r} is TorchScript, which cannot be explained: export the module that it was made of, "
+                    f"{EXPORT}."
                 )
             pickles = [inside for inside in names if inside.count("/") == 1 and inside.endswith("/data.pkl")]
             if pickles and not any(inside.endswith("archive_format") for inside in names):

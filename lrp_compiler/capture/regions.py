@@ -1,6 +1,6 @@
 """Regions of a program in which gradients are on or off: relevance knows no such thing, their ops stand for themselves.
 
-    submod = self.submod_1; y = wrap_with_set_grad_enabled(True, submod, x, w); z = y[0]    →    z = linear(x, w)
+submod = self.submod_1; y = wrap_with_set_grad_enabled(True, submod, x, w); z = y[0]    →    z = linear(x, w)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """From torch's guards to the sizes that a model takes.
 
-    Not all values of h = L['x'].size()[2] in the specified range satisfy the generated guard (L['x'].size()[2] // 16) != 1.
+    - Not all values of h = L['x'].size()[2] in the specified range
+      satisfy the generated guard (L['x'].size()[2] // 16) != 1.
 
 What torch suggests is often refused in the next attempt (here: min=16). The guards of one size are conditions on one
 whole number: they are tried out.
@@ -20,7 +21,9 @@ TRIED = 4096
 LARGEST_MINIMUM = 2048
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 """Multiples that a size may have to be."""
-GUARD = re.compile(r"- Not all values of (\w+) = L\['(\w+)'\]((?:\[[^\]]+\])*)\.size\(\)\[(\d+)\] in .*?generated guard (.*)")
+GUARD = re.compile(
+    r"- Not all values of (\w+) = L\['(\w+)'\]((?:\[[^\]]+\])*)\.size\(\)\[(\d+)\] in .*?generated guard (.*)"
+)
 RANGE = re.compile(r"in the specified range (?:(\d+) <= )?\w+(?: <= (\d+))? satisfy")
 FIXED = re.compile(r"- You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)")
 EQUAL = re.compile(r"- The values of (\w+) = .* and (\w+) = .* must always be equal")
@@ -58,7 +61,9 @@ def shape_hint(text: str) -> str:
     for name, size in FIXED.findall(text):
         one = ", maybe because the example's size is 1 (use 2 or more)" if size == "1" else ""
         parts.append(f"the model fixes {name} at {size}{one}, so leave it out of dynamic_shapes")
-    parts += [f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)]
+    parts += [
+        f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)
+    ]
     guards: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
     for line in text.splitlines():
         found = GUARD.search(line)
@@ -67,7 +72,10 @@ def shape_hint(text: str) -> str:
             guards[name, f"{argument}{path}", dim].append(guard.rstrip("."))
             bounds = RANGE.search(line)
             if bounds:
-                guards[name, f"{argument}{path}", dim] += [f"{SIZE} >= {bounds[1] or 0}", f"{SIZE} <= {bounds[2] or TRIED}"]
+                guards[name, f"{argument}{path}", dim] += [
+                    f"{SIZE} >= {bounds[1] or 0}",
+                    f"{SIZE} <= {bounds[2] or TRIED}",
+                ]
     for (name, argument, dim), conditions in guards.items():
         own = [re.sub(r"L\['\w+'\](?:\[[^\]]+\])*\.size\(\)\[\d+\]", SIZE, each) for each in conditions]
         parts.append(f"dimension {dim} of {argument} takes {_proposal(name, own)}")

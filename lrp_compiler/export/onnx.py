@@ -24,8 +24,8 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
+from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__

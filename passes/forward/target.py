@@ -26,8 +26,8 @@ class Target:
         position: where in an output with more dims than batch and classes.
 
             - `[batch, sequence, classes]`: "last" (default), "last-unpadded" (the last one that the input
-              `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of shape
-              `[batch]` at run time);
+              `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of
+              shape `[batch]` at run time);
             - `[batch, classes, height, width, …]`: an int or a slice for each further dim, or "sum" (all of them).
         count: with `classes="index"`: how many targets at once; the input `target` is then `[count, batch]`.
         class_dim: the dim of the classes; default: the last one of up to three dims, else the second.
@@ -47,7 +47,12 @@ class Target:
 
     def __post_init__(self) -> None:
         """Read numbers of numpy and torch as numbers, and refuse what makes no sense."""
-        for name, read in (("classes", _classes), ("position", _position), ("count", _count), ("class_dim", _class_dim)):
+        for name, read in (
+            ("classes", _classes),
+            ("position", _position),
+            ("count", _count),
+            ("class_dim", _class_dim),
+        ):
             object.__setattr__(self, name, read(getattr(self, name)))
         if self.count is not None and self.classes != "index":
             raise InputError("Target(count=…) goes with classes='index'.")
