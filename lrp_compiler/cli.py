@@ -1,8 +1,8 @@
 """The command line: the same engine as `lrp.compile` and the runtime, for shells and pipelines.
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
-2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` on an `.onnx` file and `page` need no torch; every other command imports it
-when it runs.
+2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` on an `.onnx`
+file and `page` need no torch; every other command imports it when it runs.
 """
 
 import argparse
@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE.npy",
         help="run on this (default: random values in the example's sizes); once for each",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random values (default: 0)")
+    command.add_argument("--seed", type=_count, default=0, metavar="N", help="of the random values (default: 0)")
 
     command = _add(
         subparsers,
@@ -443,6 +443,12 @@ def _option(text: str) -> tuple[str, Any]:
     except ValueError:
         return name, value
     return name, numbers[0] if len(numbers) == 1 else numbers
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 up")
+    return int(text)
 
 
 def _target(text: str) -> str | int:

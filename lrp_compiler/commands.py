@@ -261,6 +261,10 @@ def _tensors(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: _tensor(value) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}
 
 
+OPTIONS = ("check_nan", "batch_size", "progress", "precision", "title", "dagre", "path")
+"""What explainers take by name besides their inputs."""
+
+
 def _load_inputs(entries: Sequence[str]) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Arrays by position and by name, from `x.npy` and `name=x.npy`."""
     args: list[np.ndarray] = []
@@ -269,6 +273,8 @@ def _load_inputs(entries: Sequence[str]) -> tuple[list[np.ndarray], dict[str, An
         name, equals, path = entry.partition("=")
         if not equals or Path(entry).exists():
             args.append(_load_array(entry))
+        elif name in OPTIONS:
+            raise InputError(f"An input cannot be called {name!r} here: give it by position, --input FILE.npy.")
         elif name in kwargs:
             raise InputError(f"Input {name!r} is given twice.")
         else:
@@ -276,15 +282,29 @@ def _load_inputs(entries: Sequence[str]) -> tuple[list[np.ndarray], dict[str, An
     return args, kwargs
 
 
+NUMBERS = "biufc"
+"""Kinds of numpy's dtypes."""
+
+
 def _load_array(path: str) -> np.ndarray:
     _must_exist(Path(path))
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder.")
+    wrong = InputError(f"{path} is not a file that numpy.save wrote from numbers.")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a file that numpy.save wrote from numbers.") from error
+        # Mapped, so that a header cannot claim more than the file holds.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(array, np.ndarray) and array.dtype.kind in NUMBERS:
+            return np.array(array, dtype=array.dtype.newbyteorder("="))
+    except OSError:
+        raise
+    except Exception as error:
+        raise wrong from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays; give each one as its own .npy file.")
-    return array
+    if array.dtype.kind == "V" and array.dtype.names is None:
+        raise InputError(f"{path} holds a dtype that numpy does not know (bfloat16, say): save it as float32.")
+    raise wrong
 
 
 def _must_exist(path: Path) -> None:

@@ -115,7 +115,7 @@ def compile(
             f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "
             f"it; lrp.Target({start.target.classes!r}, probability=True) explains the {scale} itself.",
             LrpWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return Explainer(artefact_of(captured, compiled, options))
 
@@ -153,7 +153,7 @@ def choose_output(captured: Captured, wanted: str | int | None = None) -> int:
         InputError: there is no float output, or none of that name or number.
     """
     values = {node.name: node.meta.get("val") for node in captured.program.graph.nodes}
-    flat = [values.get(str(name)) for name in captured.program.graph_signature.user_outputs]
+    flat: list[Any] = [values.get(str(name)) for name in captured.program.graph_signature.user_outputs]
     known = list(enumerate(zip(captured.positions, captured.outputs, strict=True)))
     floats = [index for index, (position, _) in known if flat[position].is_floating_point()]
     if not floats:

@@ -462,7 +462,9 @@ class Explainer:
         )
 
     def _structured(self, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> Any:
-        named = [(spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)]
+        named: list[tuple[str, Any]] = [
+            (spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)
+        ]
         for other in self.about.others:
             value = size_of(other["size"], sizes) if "size" in other else other["value"]
             named.insert(other["at"], (other["name"], value))

@@ -286,9 +286,8 @@ def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
             array = np.asarray(value, dtype=spec.dtype)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise InputError(not_numbers(spec.name, value, reason_of(error))) from error
-    if array.dtype.kind not in "biufcV" or array.dtype.names is not None:
-        reason = "overflow" if isinstance(value, int) else f"it has dtype {array.dtype}"
-        raise InputError(not_numbers(spec.name, value, reason))
+    if array.dtype.kind == "O" and (isinstance(value, int) or hasattr(value, "keys")):
+        raise InputError(not_numbers(spec.name, value, "overflow"))
     return array
 
 

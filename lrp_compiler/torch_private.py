@@ -154,8 +154,10 @@ def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
 
 
 def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str, int]]:
-    """File and line of the user's code for every value that `torch.export.draft_export` did not know. Waits for a public
-    report of drafts."""
+    """File and line of the user's code for every value that `torch.export.draft_export` did not know.
+
+    Waits for a public report of drafts.
+    """
     report: Any = getattr(draft, "_report", None)
     found = []
     for failure in report.failures if report else ():

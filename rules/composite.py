@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lrp_compiler.base.errors import CompositeError, did_you_mean
-from lrp_compiler.base.tables import as_text
+from lrp_compiler.base.tables import as_text, plain_table
 from lrp_compiler.base.validate import is_number, shortened
 
 from .registry import RULES, RuleError
@@ -155,9 +155,7 @@ class Composite:
 
     def table(self) -> Any:
         """The composite as a rich table, one row an entry."""
-        from rich.table import Table
-
-        table = Table(title=f"composite {self.name}", title_justify="left")
+        table = plain_table(title=f"composite {self.name}", title_justify="left")
         for column in ("applies to", "rule", "options"):
             table.add_column(column, overflow="fold")
         for entry in self.entries:

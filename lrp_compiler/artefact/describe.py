@@ -72,8 +72,8 @@ def _other(position: int, other: Other, symbols: Mapping[Any, str]) -> dict[str,
     text = in_names(other.value, symbols)
     if text is None:
         raise CaptureError(
-            f"The model returns {other.name!r}, a number that is read off a tensor (.item()) or no whole number of sizes: "
-            "return a tensor instead, or leave it out."
+            f"The model returns {other.name!r}, a number that is read off a tensor (.item()) or no whole number of "
+            "sizes: return a tensor instead, or leave it out."
         )
     return {**known, "size": text}
 

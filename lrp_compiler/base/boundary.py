@@ -97,17 +97,12 @@ class boundary:
         if isinstance(error, LrpError | MemoryError | Warning) or _is_about_a_file(error):
             return error
         stack = list(_calls(error))
-        if called is not None and isinstance(error, TypeError):
-            # Nothing of the function itself has run, but for what decorates it; or it hands its options on as they are.
-            own = all(_module(call) in (__name__, "contextlib") for call in stack)
-            if own or re.match(rf"{called.__name__}\(\) (got an unexpected|missing)", str(error)):
-                return InputError(misspelt(error, called))
-            if NO_PATH.search(str(error)):
-                kind = str(error).rpartition("not ")[2].strip("<>")
-                return InputError(f"Cannot {self.doing}: a path is a text or a pathlib.Path, not {kind}.")
+        refused = "" if called is None else _refused(error, called, stack)
+        if refused:
+            return InputError(refused)
         reason = reason_of(error)
+        at = " ".join(filter(None, (_stage(stack), _node(stack))))
         if type(error).__name__ == "GuardOnDataDependentSymNode":
-            at = " ".join(filter(None, (_stage(stack), _node(stack))))
             return LrpError(
                 f"Cannot {self.doing}: what is calculated depends on a size that is known only when the model runs"
                 f"{at and f' ({at})'}, so give the model fixed sizes there, with padding and a mask for instance."
@@ -117,17 +112,29 @@ class boundary:
                 f"Cannot {self.doing}: there is not enough memory ({reason}); take a smaller batch, or a smaller "
                 "memory_budget."
             )
-        at = " ".join(filter(None, (_stage(stack), _node(stack))))
         theirs = next((call for call in reversed(stack) if _is_the_users(call)), None)
         if theirs is not None:
             return LrpError(f"Cannot {self.doing}: {reason}, raised by {_place(theirs)}{at and f', {at}'}.")
-        own = next((call for call in reversed(stack) if _module(call).partition(".")[0] == OWN), None)
-        where = "" if own is None else f" in {_module(own)}, line {own.tb_lineno}"
+        ours = next((call for call in reversed(stack) if _module(call).partition(".")[0] == OWN), None)
+        where = "" if ours is None else f" in {_module(ours)}, line {ours.tb_lineno}"
         return InternalError(
             f"Cannot {self.doing}: {reason}{where}{at and f', {at}'}; this is a defect of lrp_compiler, so please "
             "report it with its traceback (on the command line: --debug) and, if you can, the graphs that compile "
             "writes with dump='folder'."
         )
+
+
+def _refused(error: Exception, called: Callable[..., Any], stack: list[TracebackType]) -> str:
+    """What to say of a call that does not fit its function, or names a file by what is no path; "" of anything else."""
+    if not isinstance(error, TypeError):
+        return ""
+    # Nothing of the function itself has run, but for what decorates it; or it hands its options on as they are.
+    outside = all(_module(call) in (__name__, "contextlib") for call in stack)
+    if outside or re.match(rf"{called.__name__}\(\) (got an unexpected|missing)", str(error)):
+        return misspelt(error, called)
+    if NO_PATH.search(str(error)):
+        return f"A path is a text or a pathlib.Path, not {str(error).rpartition('not ')[2].strip('<>')}."
+    return ""
 
 
 def reason_of(error: BaseException) -> str:
@@ -148,8 +155,8 @@ def misspelt(error: TypeError, called: Callable[..., Any]) -> str:
 
 
 def _is_about_a_file(error: Exception) -> bool:
-    """Whether the operating system said it, or one of our own checks in its words: no `OSError('no source code')`."""
-    return isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    """Whether it speaks of a file that the user named; `inspect` says so of source code that it does not find."""
+    return isinstance(error, OSError) and not any(_module(call) == "inspect" for call in _calls(error))
 
 
 def _calls(error: Exception) -> Iterator[TracebackType]:
@@ -195,7 +202,7 @@ def _node(stack: list[TracebackType]) -> str:
 
 
 def describe_node(node: Any) -> str:
-    """Where in the model a node of a graph is: its name, its module, the line that made it, as far as they are known."""
+    """Where in the model a node of a graph is: its name, its module, the line that made it, if they are known."""
     modules = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(modules[-1][0]) if modules else ""
     found: Frame | None = innermost(node.meta.get("stack_trace"), own=True)

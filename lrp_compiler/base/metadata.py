@@ -178,7 +178,14 @@ class Metadata:
         return cls(**values)
 
 
-_LEFT_OUT = {"scale": "logit", "weights": None, "profile": None, "optimise": True, "others": [], "ranges": {}}
+_LEFT_OUT: dict[str, Any] = {
+    "scale": "logit",
+    "weights": None,
+    "profile": None,
+    "optimise": True,
+    "others": [],
+    "ranges": {},
+}
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
     "inputs": TensorSpec.from_dict,

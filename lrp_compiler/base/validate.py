@@ -20,8 +20,8 @@ from .errors import FormatError, InputError
 # Casts that keep every value and its meaning. Integer to float is left out on purpose: a uint8 image given
 # to a float network is nearly always one that somebody forgot to normalise.
 _WIDENS: dict[str, tuple[str, ...]] = {
-    "int64": ("int32", "int16", "int8", "uint32", "uint16", "uint8", "bool"),
-    "int32": ("int16", "int8", "uint16", "uint8", "bool"),
+    "int64": ("int32", "int16", "int8", "uint32", "uint16", "uint8"),
+    "int32": ("int16", "int8", "uint16", "uint8"),
     "int16": ("int8", "uint8"),
     "float64": ("float32", "float16", "bfloat16"),
     "float32": ("float16", "bfloat16"),
@@ -288,13 +288,14 @@ def count_from_end(name: str, given: Any, size: int | None) -> Any:
 
 
 def _check_dtype(spec: TensorSpec, given: str) -> None:
-    if spec.name == "target" and given == "bool":
-        raise InputError("A target is the number of a class, not True or False.")
     if given == spec.dtype or given in _WIDENS.get(spec.dtype, ()):
         return
     narrows = spec.dtype in _WIDENS.get(given, ())
     reason = "; narrowing can lose digits, so convert it yourself" if narrows else ""
-    reason = "; for a mask write x != 0" if spec.dtype == "bool" else reason
+    if spec.name in ("target", "position"):
+        reason = f": a {spec.name} is a whole number"
+    elif "bool" in (spec.dtype, given):
+        reason = "; for a mask write mask != 0" if spec.dtype == "bool" else f"; convert a mask to {spec.dtype}"
     raise InputError(f"Input {spec.name!r} has dtype {given}, but {spec.dtype} is wanted{reason}.")
 
 

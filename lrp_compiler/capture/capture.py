@@ -92,9 +92,8 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
         FileNotFoundError: there is no such file.
         FormatError: the file holds no exported program, or one that could run code.
     """
-    if not os.path.isfile(path):
-        if not os.path.isdir(path):
-            raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no file {os.fspath(path)!r}.")
     refuse_other_files(path)
     try:
         with quiet(output=True):

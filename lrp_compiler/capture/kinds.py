@@ -46,8 +46,8 @@ def model_of(model: Any) -> Any:
         model = getattr(model, WRAPPERS[type(model).__name__])
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         raise CaptureError(
-            "The model is TorchScript (torch.jit.script or torch.jit.trace), which torch.export does not take: give the "
-            "module that it was made of."
+            "The model is TorchScript (torch.jit.script or torch.jit.trace), which torch.export does not take: give "
+            "the module that it was made of."
         )
     if isinstance(model, torch.nn.Module):
         _refuse_quantised(model)
@@ -73,8 +73,8 @@ def _refuse_quantised(model: torch.nn.Module) -> None:
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if type(module).__module__.startswith(QUANTISED) or any(tensor.is_quantized for tensor in own):
             raise CaptureError(
-                f"The model is quantised ({name or 'the model itself'} is a {type(module).__name__}): explain the model "
-                "in floating point that it was made of."
+                f"The model is quantised ({name or 'the model itself'} is a {type(module).__name__}): explain the "
+                "model in floating point that it was made of."
             )
 
 
@@ -88,7 +88,8 @@ def inputs_of(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise InputError("The example inputs are one tensor, but a model takes a sequence of them: write (x,).")
     if _is_mapping(args):
         raise InputError(
-            f"The example inputs are a {type(args).__name__}: give them by name, lrp.compile(model, kwargs=dict(batch))."
+            f"The example inputs are a {type(args).__name__}: give them by name, lrp.compile(model, "
+            "kwargs=dict(batch))."
         )
     if not isinstance(args, list | tuple):
         raise InputError(f"The example inputs are {shortened(args)}, but a tuple of them is wanted: write (x,).")
@@ -160,7 +161,8 @@ def refuse_other_files(path: str | os.PathLike[str]) -> None:
             names = archive.namelist()
             if any("/code/" in inside for inside in names):
                 raise FormatError(
-                    f"{name!r} is TorchScript, which cannot be explained: export the module that it was made of, {EXPORT}."
+                    f"{name!r} is TorchScript, which cannot be explained: export the module that it was made of, "
+                    f"{EXPORT}."
                 )
             pickles = [inside for inside in names if inside.count("/") == 1 and inside.endswith("/data.pkl")]
             if pickles and not any(inside.endswith("archive_format") for inside in names):

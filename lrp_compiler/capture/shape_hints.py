@@ -1,6 +1,7 @@
 """From torch's guards to the sizes that a model takes.
 
-    Not all values of h = L['x'].size()[2] in the specified range satisfy the generated guard (L['x'].size()[2] // 16) != 1.
+    - Not all values of h = L['x'].size()[2] in the specified range
+      satisfy the generated guard (L['x'].size()[2] // 16) != 1.
 
 What torch suggests is often refused in the next attempt (here: min=16). The guards of one size are conditions on one
 whole number: they are tried out.

@@ -10,6 +10,7 @@ from typing import Any
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import UnsupportedNode
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.tables import plain_table
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output
 from lrp_compiler.passes import Watch, explainable_inputs, forward_graph
@@ -52,11 +53,9 @@ class Coverage:
 
     def table(self) -> Any:
         """The report as a rich table: one row an op kind, module paths for what is uncovered."""
-        from rich.table import Table
-
         missing = Counter(node.op for node in self.uncovered)
         title = f"{self.covered} of {self.on_path} nodes on the relevance path covered ({self.nodes} nodes in all)"
-        table = Table(title=title, title_justify="left")
+        table = plain_table(title=title, title_justify="left")
         table.add_column("op")
         table.add_column("nodes", justify="right")
         table.add_column("covered", justify="right")

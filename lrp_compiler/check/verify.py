@@ -21,6 +21,7 @@ from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.tables import plain_table
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer, load
 from lrp_compiler.export.onnx_notes import PREFIX
@@ -66,12 +67,12 @@ class Verification:
 
     def table(self) -> Any:
         """The checks as a rich table."""
-        from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=self.path, title_justify="left")
+        table = plain_table(title=self.path, title_justify="left")
         for column in ("check", "", "found"):
             table.add_column(column, overflow="fold")
-        words = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "not asked"}
+        words = {True: Text("passed", "green"), False: Text("FAILED", "red"), None: "not asked"}
         for check in self.checks:
             table.add_row(check.name, words[check.passed], check.found)
         return table

@@ -15,6 +15,7 @@ try:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch
+    from matplotlib.text import Text
     from matplotlib.textpath import TextPath
 except ImportError as error:
     raise LrpError("Pictures need matplotlib: pip install 'lrp-compiler[plots]'.") from error
@@ -30,6 +31,14 @@ MOST_LIGHTNESS = 15.0
 
 class Picture(Figure):
     """A `matplotlib.figure.Figure` that shows itself in a notebook, and is saved whole or not at all."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it; a `$` in a name is no formula."""
+        for axes in self.axes:  # so that the labels of ticks are there
+            axes.get_xticklabels(), axes.get_yticklabels()
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
     def save(self, path: str | os.PathLike[str], dpi: float = 100) -> None:
         """Write the picture; the path's ending says the format: .png, .svg, .pdf, ….

@@ -59,7 +59,7 @@ def _placed(pieces: Sequence[Piece], top: float, edge: float) -> tuple[list[_Box
     """Where the boxes go, from left to right in lines, and where the last line ends."""
     boxes, left = [], MARGIN
     for piece in pieces:
-        size = 8 + max(_width(_drawable(piece.shown), TEXT), _width(_value(piece), SMALL))
+        size = 8 + max(_width(piece.shown, TEXT), _width(_value(piece), SMALL))
         gap = GAP if piece.starts_word else 1.0
         if left + gap + size > edge and left > MARGIN:
             left, top = MARGIN, top + LINE
@@ -77,12 +77,8 @@ def _draw(axis: Any, box: _Box, row: TokenRow) -> None:
     axis.add_patch(FancyBboxPatch(corner, box.width, BOX, boxstyle=style, fc=colour, ec="#bbbbbb", lw=0.4))
     slant = "italic" if box.piece.special else "normal"
     centred = {"ha": "center", "va": "center", "color": "black"}
-    axis.text(middle, box.top + 10.5, _drawable(box.piece.shown), fontsize=TEXT, style=slant, **centred)
+    axis.text(middle, box.top + 10.5, box.piece.shown, fontsize=TEXT, style=slant, **centred)
     axis.text(middle, box.top + 22.5, _value(box.piece), fontsize=SMALL, **centred)
-
-
-def _drawable(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib would read formulas
 
 
 def _value(piece: Piece) -> str:
@@ -90,4 +86,5 @@ def _value(piece: Piece) -> str:
 
 
 def _width(text: str, size: float) -> float:
-    return float(TextPath((0, 0), text, size=size).get_extents().width)
+    # A path, unlike a text, cannot be told that a `$` is no formula.
+    return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.tables import as_html, as_text
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.rules.composite import Composite
 
 RESAMPLES = 2000
@@ -217,9 +217,7 @@ class Tuned:
 
     def table(self) -> Any:
         """Every setting as a rich table: its options, ABPC and gain over the default, with 95 % intervals."""
-        from rich.table import Table
-
-        table = Table(title=f"composite {self.composite.name}, {len(self.inputs)} inputs", title_justify="left")
+        table = plain_table(title=f"composite {self.composite.name}, {len(self.inputs)} inputs", title_justify="left")
         for name in (*self.options, "ABPC", "gain over the default", ""):
             table.add_column(name)
         for trial in self.trials:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.tables import as_html
+from lrp_compiler.base.tables import as_html, plain_table
 
 Sort = Literal["absorbed", "error", "relevance", "order"]
 
@@ -183,13 +183,12 @@ def absorbed_by(entries: Sequence[Entry]) -> dict[str, float]:
 
 def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> Any:
     """A rich table with a column for each cause; rows beyond the limit are summed up, so that all adds up."""
-    from rich.markup import escape
-    from rich.table import Table
-
     causes = [cause for cause, _ in sorted(audit.absorbed.items(), key=lambda item: -_size(item[1]))]
     causes = [cause for cause in causes if any(entry.absorbed.get(cause) for entry in entries)]
     names = ["module", "nodes", "rules"] if audit.folded else ["node", "module", "op", "rule"]
-    table = Table(title=f"seed {audit.seed:.6g} = inputs + absorbed, error {audit.error:.2e}", title_justify="left")
+    table = plain_table(
+        title=f"seed {audit.seed:.6g} = inputs + absorbed, error {audit.error:.2e}", title_justify="left"
+    )
     for column in names:
         table.add_column(column, overflow="fold")
     for column in ("in", "out", *causes, "error"):
@@ -198,7 +197,7 @@ def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> An
     def add(cells: Sequence[str], sums: Sequence[float | None], absorbed: dict[str, float], error: float) -> None:
         shares = [f"{absorbed[cause]:.4g}" if absorbed.get(cause) else "–" for cause in causes]
         flows = ["" if value is None else f"{value:.5g}" for value in sums]
-        table.add_row(*map(escape, cells), *flows, *shares, f"{error:.1e}")
+        table.add_row(*cells, *flows, *shares, f"{error:.1e}")
 
     blank = [""] * (len(names) - 1)
     for entry in entries[:limit]:
@@ -211,7 +210,7 @@ def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> An
     table.add_section()
     add(["all", *blank], (audit.seed, sum(audit.inputs.values())), audit.absorbed, audit.error)
     for name, share in audit.inputs.items():
-        table.add_row(escape(f"input {name}"), *blank, "", f"{share:.5g}")
+        table.add_row(f"input {name}", *blank, "", f"{share:.5g}")
     return table
 
 

@@ -20,6 +20,7 @@ from torch import fx
 
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.tables import plain_table
 from lrp_compiler.passes.graph import (
     Assignment,
     assignment,
@@ -132,10 +133,7 @@ def in_phase(rows: Iterable[Row], phase: str) -> list[Row]:
 
 def summary_table(artefact: Artefact) -> Any:
     """What a notebook shows of an explainer: a rich table of what goes in, what comes out, and how."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, title="Explainer", title_justify="left")
+    table = plain_table(show_header=False, title="Explainer", title_justify="left")
     about = artefact.about
     phases = [note_of(node).get("phase") for node in artefact.module.graph.nodes]
     rows = {
@@ -148,7 +146,7 @@ def summary_table(artefact: Artefact) -> Any:
         "promises": artefact.plan.summary(),
     }
     for name, text in rows.items():
-        table.add_row(name, Text(text))  # [batch, 3] is no markup
+        table.add_row(name, text)
     return table
 
 

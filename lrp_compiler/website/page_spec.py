@@ -89,11 +89,16 @@ def _target(taken: bool, classes: Any, label: Any) -> dict[str, Any]:
 
 def read_labels(path: Path, classes: int | None) -> list[str]:
     """The names of the classes: one a line, or a JSON list."""
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8: save it in that encoding.") from error
     try:
         labels = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} starts like a JSON list, but is none: {error}.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} starts like a JSON list, but is none ({error}).") from error
+    if not all(isinstance(label, str | int | float) for label in labels):
+        raise InputError(f"{path} is a list of something else than names: one name for each class is wanted.")
     if classes is not None and len(labels) != classes:
         raise InputError(f"{path} names {len(labels)} classes; the explainer has {classes}.")
     return [str(label).strip() for label in labels]
@@ -156,10 +161,14 @@ def read_tokenizer(
         content = json.loads(source.read_text(encoding="utf-8"))
         truncation, padding = content.get("truncation") or {}, content.get("padding") or {}
         content["model"]
-    except (ValueError, AttributeError, KeyError) as error:
+        most = truncation.get("max_length") or _TOKENS
+        pad = padding.get("pad_id", 0)
+        if not isinstance(most, int) or not isinstance(pad, int) or most < 1:
+            raise TypeError("truncation and padding")
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{source} is no tokenizer.json as Hugging Face's fast tokenizers write it.") from error
-    takes["most"] = min(takes["most"], truncation.get("max_length") or _TOKENS)
-    known = {"file": "model/tokenizer.json", "config": None, "pad": padding.get("pad_id", 0)}
+    takes["most"] = min(takes["most"], most)
+    known = {"file": "model/tokenizer.json", "config": None, "pad": pad}
     copies = {"model/tokenizer.json": source}
     config = source.with_name("tokenizer_config.json")
     if config.is_file():

@@ -127,7 +127,8 @@ def _at_position(module: fx.GraphModule, node: fx.Node, name: str, target: Targe
     class_dim = (rank - 1 if rank == 3 else 1) if target.class_dim is None else target.class_dim
     if not (-rank < class_dim < rank and class_dim):
         raise InputError(
-            f"Target(class_dim={class_dim}) does not fit output {name!r} of shape {list(shape)}: choose 1 to {rank - 1}."
+            f"Target(class_dim={class_dim}) does not fit output {name!r} of shape {list(shape)}: choose 1 to "
+            f"{rank - 1}."
         )
     class_dim %= rank
     dims = [dim for dim in range(1, rank) if dim != class_dim]

@@ -26,8 +26,8 @@ class Target:
         position: where in an output with more dims than batch and classes.
 
             - `[batch, sequence, classes]`: "last" (default), "last-unpadded" (the last one that the input
-              `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of shape
-              `[batch]` at run time);
+              `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of
+              shape `[batch]` at run time);
             - `[batch, classes, height, width, …]`: an int or a slice for each further dim, or "sum" (all of them).
         count: with `classes="index"`: how many targets at once; the input `target` is then `[count, batch]`.
         class_dim: the dim of the classes; default: the last one of up to three dims, else the second.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from lrp_compiler.base.tables import as_html, as_text
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.passes.graph import assignment, is_tensor, module_path
 
 from .ledger import Ledger, nbytes
@@ -116,9 +116,7 @@ class Plan:
 
     def table(self, limit: int | None = None) -> Any:
         """The plan as a rich table, constants left out; of `limit` rows."""
-        from rich.table import Table
-
-        table = Table(title=self.summary(), title_justify="left")
+        table = plain_table(title=self.summary(), title_justify="left")
         for column in ("value", "module", "asked by", "resolution", "from"):
             table.add_column(column, overflow="fold")
         table.add_column("size", justify="right")

@@ -69,9 +69,9 @@ def test_a_seed_is_the_relevance_of_the_output() -> None:
     [
         (None, "The target is missing: this explainer was compiled with target='index'"),
         ([0, 1, 2], "'target' has size 3 in dimension 'batch', an input before it 2"),
-        ([[0, 1]], r"'target' has shape \[1, 2\], but \[batch\] is wanted"),
+        ([[0], [1, 2]], "'target' cannot be read as an array"),
         ([0, 3], "Target 3 is out of range: the model has 3 classes, 0 to 2"),
-        ([-1, 0], "Target -1 is out of range"),
+        ([-4, 0], "Target -4 is out of range"),
         ([0.0, 1.0], "'target' has dtype float64, but int64 is wanted"),
         (True, "'target' has dtype bool, but int64 is wanted"),
         ("cat", "'target' has dtype str"),

@@ -280,7 +280,7 @@ def test_a_function_that_returns_something_else_is_refused() -> None:
         (lambda: lrp.Target(1, position="middle"), "middle"),
         (lambda: lrp.Target(3, count=2), "count"),
         (lambda: explain([0, 5]), "5 is out of range"),
-        (lambda: explain((0, -1)), "-1 is out of range"),
+        (lambda: explain((0, -9)), "-9 is out of range"),
         (lambda: explain(lrp.Target(0, position=1)), "no position"),
         (lambda: explain(lrp.Target(0, output="scores")), "'scores'"),
         (lambda: explain(lrp.Target(0, output="map"), model=SEGMENTER), "position"),
