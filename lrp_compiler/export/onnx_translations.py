@@ -1,4 +1,4 @@
-"""Operators whose translation by the exporter is exact but slow to run: ours instead.
+"""Operators whose translation by the exporter is exact but slow to run, or that have none: ours instead.
 
 `torch.onnx.export(custom_translation_table=TRANSLATIONS)`
 """
@@ -48,9 +48,17 @@ def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
     return aten_pixel_unshuffle(x, downscale_factor)
 
 
+def masked_select(x: Any, mask: Any) -> Any:
+    """`Compress` of both, broadcast to one another and flattened."""
+    x = op.Expand(x, op.Shape(mask))
+    line: Any = op.Constant(value_ints=[-1])
+    return op.Compress(x, op.Reshape(op.Expand(mask, op.Shape(x)), line))
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
+    aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
 }

@@ -74,7 +74,7 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
         graph=graph,
         graph_signature=ExportGraphSignature(taken, given),
         state_dict={target: attribute(module, target) for target in weights},
-        range_constraints=_ranges(placeholders),
+        range_constraints=_ranges(module),
         module_call_graph=[ModuleCallEntry("", call)],
         example_inputs=(tuple(_zeros(node.meta["val"]) for node in placeholders), {}),
     )
@@ -90,11 +90,12 @@ def _zeros(value: torch.Tensor) -> torch.Tensor:
     return torch.zeros([hint(size) for size in value.shape], dtype=value.dtype, device=value.device)
 
 
-def _ranges(placeholders: list[fx.Node]) -> dict[Any, ValueRanges[Any]]:
-    """What the capture knows of the sizes that are open."""
+def _ranges(module: fx.GraphModule) -> dict[Any, ValueRanges[Any]]:
+    """What the capture knows of the sizes that are open, those among them that depend on values (of a mask)."""
     ranges = {}
-    for node in placeholders:
-        for size in node.meta["val"].shape:
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        for size in value.shape if isinstance(value, torch.Tensor) else [value]:
             if isinstance(size, torch.SymInt):
                 for symbol, known in range_of(size).items():
                     # torch counts an open size from 2, since it never tells 0 and 1 from the rest.

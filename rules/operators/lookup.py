@@ -81,6 +81,9 @@ def indexed_table(op: Op) -> Lookup:
 
 def _from_places(op: Op) -> Transpose:
     def transposed(r: Tensor) -> Tensor:
+        given = [place for place, item in enumerate(op.option("indices")) if item is not None]
+        if len(given) == 1 and op.dtype(f"indices.{given[0]}") == torch.bool:
+            return _from_mask(r, op.tensor(f"indices.{given[0]}"), given[0])
         indices = [
             None if item is None else op.tensor(f"indices.{position}")
             for position, item in enumerate(op.option("indices"))
@@ -90,6 +93,28 @@ def _from_places(op: Op) -> Transpose:
         return routed
 
     return transposed
+
+
+@selection(aten.masked_select.default, sign=SAME_SIGN)
+def masked_select(op: Op) -> Selection:
+    """The masked elements in order, after tensor and mask were broadcast."""
+
+    def transposed(r: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(op.shape("self"), op.shape("mask"))
+        return sum_to_shape(_from_mask(r, op.tensor("mask").expand(shape), 0), op.shape("self"))
+
+    return {"self": transposed}
+
+
+def _from_mask(r: Tensor, mask: Tensor, dim: int) -> Tensor:
+    """What was masked put back in its order, zeros elsewhere: the first slice stands for those.
+
+    How many there are is not known before the run; nothing here depends on it.
+    """
+    flat = mask.flatten().to(torch.int64)
+    nothing = torch.zeros([*r.shape[:dim], 1, *r.shape[dim + 1 :]], dtype=r.dtype, device=r.device)
+    spread = torch.cat([nothing, r], dim).index_select(dim, flat.cumsum(0) * flat)
+    return spread.reshape([*r.shape[:dim], *mask.shape, *r.shape[dim + 1 :]])
 
 
 @selection(aten.index_select.default, when=of_values, sign=SAME_SIGN)

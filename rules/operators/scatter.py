@@ -1,8 +1,9 @@
 """Values written to given places.
 
 Where they overwrite, it is a selection: the base keeps the relevance of the places that were not written to, the source
-takes that of the places that it was written to. Where they are added, it is a sum. Places that are written to more than
-once by an op that does not add have no defined value in torch, and no defined relevance here.
+takes that of the places that it was written to. Where they are added, it is a sum; where the largest stays, what won
+takes the relevance; where they are multiplied, every factor takes the same share. Places that are written to more than
+once by an op that overwrites have no defined value in torch, and no defined relevance here.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.rules.conditions import predicate
+from lrp_compiler.rules.conditions import Condition, predicate
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.relevance import sum_to_shape
+from lrp_compiler.rules.registry import Flow, family_rule, operator
+from lrp_compiler.rules.relevance import Relevance, sum_to_shape, total
 from lrp_compiler.rules.selection import FILLED, Selection, selection
 from lrp_compiler.rules.traits import keeps_sign
 
@@ -128,3 +129,72 @@ def index_put_add(op: Op) -> LinearMap:
         lambda base, x: aten.index_put.default(base, _indices(op), x, True),
         lambda q: sum_to_shape(aten.index.Tensor(q, _indices(op)), op.shape("values")),
     )
+
+
+def reduces_by(*names: str) -> Condition:
+    """The op reduces by one of these."""
+    return predicate(lambda op: op.option("reduce") in names)
+
+
+is_extreme, is_product = reduces_by("amax", "amin"), reduces_by("prod")
+
+
+@selection(aten.scatter_reduce.two, when=is_extreme & ~is_product, sign=keeps_sign())
+def extreme_at(op: Op) -> Selection:
+    """The largest (smallest) of what is sent to each place and what was there; of equals each takes the same share.
+
+    That is the only choice here which needs no order among what is sent, and autograd's.
+    """
+    dim = op.option("dim")
+
+    def base_wins() -> Tensor:
+        return op.tensor("self") == op.output
+
+    def source_wins() -> Tensor:
+        index = op.tensor("index")
+        return _cut(op.tensor("src"), index.shape) == op.output.gather(dim, index)
+
+    def each(r: Tensor) -> Tensor:
+        return r / base_wins().to(r.dtype).scatter_add(dim, op.tensor("index"), source_wins().to(r.dtype))
+
+    return {
+        "self": lambda r: each(r) * base_wins().to(r.dtype),
+        "src": lambda r: _fitted(each(r).gather(dim, op.tensor("index")) * source_wins().to(r.dtype), op.shape("src")),
+    }
+
+
+def _cut(source: Tensor, shape: torch.Size) -> Tensor:
+    """The part of a source that an index of this shape picks."""
+    for dim, size in enumerate(shape):
+        source = source.narrow(dim, 0, size)
+    return source
+
+
+@family_rule("product at places", "uniform")
+def uniform(op: Op, description: None, relevance: Relevance) -> Flow:
+    """`R / n` to each of the n factors of a place that carry relevance."""
+    R = op.total(relevance)
+    dim, index = op.option("dim"), op.tensor("index")
+    own = torch.full_like(R, float(op.is_active("self")))
+    if not op.option("include_self"):
+        own = own.scatter(dim, index, 0.0)
+    sent = torch.full(index.shape, float(op.is_active("src")), dtype=R.dtype, device=R.device)
+    count = own.scatter_add(dim, index, sent)
+    op.absorb("constant", lambda: R * (count == 0).to(R.dtype))
+    each = R / count.clamp(min=1)
+    shares = {
+        "self": lambda: each * own,
+        "src": lambda: _fitted(each.gather(dim, index), op.shape("src")),
+    }
+    return {name: total(shares[name]()) for name in op.active}
+
+
+@operator(
+    aten.scatter_reduce.two,
+    kind="product at places",
+    family="product at places",
+    rule="uniform",
+    when=is_product & ~is_extreme,
+)
+def product_at(op: Op) -> None:
+    """The product of what is sent to each place and, perhaps, of what was there."""

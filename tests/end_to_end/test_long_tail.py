@@ -61,6 +61,31 @@ def graph_mean(x: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter_reduce(1, index, x, "mean", include_self=False).relu()
 
 
+def graph_extremes(x: Tensor) -> Tensor:
+    """The neighbours' largest, smallest and multiplied features; edges from the values themselves."""
+    edges = x.argsort(1)
+    sent = x.gather(1, edges)
+    parts = [
+        (x * 0.5 - 0.1).scatter_reduce(1, edges % 3, sent, kind, include_self=include)
+        for kind in ("amax", "amin", "prod")
+        for include in (True, False)
+    ]
+    return torch.cat(parts, -1)
+
+
+def points_and_neighbours(x: Tensor) -> Tensor:
+    nearest = torch.cdist(x, x).topk(3, largest=False)[1]
+    rows = torch.arange(x.shape[0])[:, None, None]
+    return (x[rows, nearest] - x.unsqueeze(2)).amax(2)
+
+
+def masked_elements(x: Tensor) -> Tensor:
+    mask = x > 0.2
+    y = x.masked_scatter(mask, x.flatten(1).flip(1)) + x.masked_select(mask).mean()
+    y[mask] = x[mask] * 2
+    return y.index_fill(1, torch.tensor([-1]), 0.5)
+
+
 def standardised(x: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
 
@@ -145,6 +170,9 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
     "graph layer by index_add": (TOKENS, graph_convolution),
     "graph layer by scatter mean": (TOKENS, graph_mean),
+    "graph layer by extremes and products": (TOKENS, graph_extremes),
+    "neighbours of points": (TOKENS, points_and_neighbours),
+    "masked elements": (TOKENS, masked_elements),
     "z-score": (TOKENS, standardised),
     "top-k, sort, median": (TOKENS, sorted_tops),
     "extremes": (TOKENS, extremes),

@@ -10,6 +10,7 @@ from lrp_compiler.passes.assign.activity import mark_active
 from lrp_compiler.passes.graph.assignment import assignment
 from lrp_compiler.passes.graph.simplify import simplify
 
+aten = torch.ops.aten
 X, TOKENS = torch.randn(2, 4), torch.tensor([[1, 2, 0], [2, 2, 1]])
 TABLE = torch.randn(3, 5)
 
@@ -68,6 +69,74 @@ def test_an_index_stays_one_whatever_constants_do_to_it(calculate: Callable, gra
 
     assert active["embedding"] == ("indices",)
     assert len(active) > 1
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        lambda x, ids: x[ids],
+        lambda x, ids: x[:, ids],
+        lambda x, ids: x[ids, ids],
+        lambda x, ids: torch.nn.functional.embedding(ids, x),
+        lambda x, ids: x.index_select(0, ids),
+        lambda x, ids: x.gather(0, ids.unsqueeze(1)),
+    ],
+)
+@pytest.mark.parametrize("explained", [None, [1]])
+def test_an_index_of_values_that_come_from_an_input_carries_nothing(
+    look_up: Callable, explained: list[int] | None, graph_of: Callable
+) -> None:
+    forward = simplify(graph_of(lambda ids, x: look_up(x * 2, ids % 2), torch.tensor([0, 1, 1]), X)).graph_module
+
+    active = operands(forward, explained)
+
+    assert active.pop("mul") == ("self",)
+    assert not {name for names in active.values() for name in names} - {"self", "weight"}
+
+
+def test_nor_does_one_of_values_that_are_counted(graph_of: Callable) -> None:
+    """The degree of a node in a graph, looked up for every edge."""
+
+    def function(x: Tensor, edges: Tensor) -> Tensor:
+        degree = torch.zeros(2).index_add(0, edges[1], torch.ones(3))
+        return torch.zeros(2, 4).index_add(0, edges[1], x[edges[0]] * degree[edges[1]].unsqueeze(1))
+
+    edges = torch.tensor([[0, 1, 1], [1, 0, 1]])
+    active = operands(simplify(graph_of(function, X, edges)).graph_module)
+
+    assert active["index"] == ("self",)
+    assert active["mul"] == ("self",)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_index_looked_up_in_a_table_of_indices_stays_one(dynamic: bool, graph_of: Callable) -> None:
+    def function(tokens: Tensor) -> Tensor:
+        return torch.nn.functional.embedding(
+            torch.tensor([2, 0, 1])[tokens] + torch.arange(tokens.shape[0])[:, None] * 0, TABLE
+        )
+
+    active = operands(simplify(graph_of(function, TOKENS, dynamic=dynamic)).graph_module)
+
+    assert active["embedding"] == ("indices",)
+
+
+@pytest.mark.parametrize(
+    "look_up", [lambda ids: TABLE[:, ids], lambda ids: TABLE[ids, ids], lambda ids: TABLE.take(ids)]
+)
+def test_a_table_may_be_looked_up_along_any_dim(look_up: Callable, graph_of: Callable) -> None:
+    active = operands(simplify(graph_of(look_up, TOKENS)).graph_module)
+
+    assert any(name.startswith("indices") for names in active.values() for name in names)
+
+
+def test_a_mask_of_bytes_carries_nothing(graph_of: Callable) -> None:
+    def function(x: Tensor, mask: Tensor) -> Tensor:
+        return aten.index_put(x, [mask], x[0, :2] * 2)
+
+    mask = torch.tensor([[1, 0, 1, 0]] * 2, dtype=torch.uint8)
+    active = operands(simplify(graph_of(function, X, mask)).graph_module)
+
+    assert not {name for names in active.values() for name in names} - {"self", "values"}
 
 
 def test_positions_counted_from_a_mask_carry_nothing(graph_of: Callable) -> None:

@@ -1,5 +1,8 @@
 """A plain graph module as an exported program: the inverse of `unlift`, without tracing."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from support.assigned import captured
@@ -169,3 +172,12 @@ def test_plain_values_and_sizes_may_be_returned() -> None:
 
     assert results[0].eq(1).all()
     assert results[1:] == (5, 3, None)
+
+
+def test_sizes_that_depend_on_values_come_back_from_a_file(graph_of: Callable, tmp_path: Path) -> None:
+    module = graph_of(lambda x: x[x > 0].sum(0, keepdim=True) + x, torch.randn(3, 4), dynamic=True)
+
+    torch.export.save(lift(module), tmp_path / "m.pt2")
+
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(torch.export.load(tmp_path / "m.pt2").module()(x)[0], x[x > 0].sum(0, keepdim=True) + x)

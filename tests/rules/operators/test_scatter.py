@@ -75,3 +75,40 @@ def test_the_books_balance(name: str, form: Any) -> None:
     passed = sum(float((relevance.tensor * op.tensor(name)).sum()) for name, relevance in flow.items())
     arrived = float((r * op.output).sum() if form is unit else r.sum())
     assert passed + sum(booked) == pytest.approx(arrived, rel=1e-9)
+
+
+PRODUCTS = [
+    (active, include, index)
+    for active in (("self", "src"), ("src",), ("self",))
+    for include in (True, False)
+    for index in (PLACES, PLACES % 2, PLACES[:, :2])
+]
+
+
+@pytest.mark.parametrize("form", [unit, total])
+@pytest.mark.parametrize(("active", "include", "index"), PRODUCTS)
+def test_every_factor_of_a_place_takes_the_same_share(
+    active: tuple[str, ...], include: bool, index: Tensor, form: Any
+) -> None:
+    call = Call(aten.scatter_reduce.two, (A, 1, index, B, "prod"), active, {"include_self": include})
+    booked: list[float] = []
+    op = call.op(absorb=lambda cause, share: booked.append(float(share.sum())))
+    r = tensor(*A.shape, seed=5)
+
+    flow = propagate(op, form(r))
+
+    R = r * op.output if form is unit else r
+    expected = {"self": torch.zeros_like(A), "src": torch.zeros_like(B)}
+    absorbed = 0.0
+    for place in torch.cartesian_prod(*map(torch.arange, A.shape)).tolist():
+        i, j, k = place
+        sent = [(i, row, k) for row in range(index.shape[1]) if index[i, row, k] == j]
+        factors = [("src", at) for at in sent] + ([("self", (i, j, k))] if include or not sent else [])
+        factors = [(name, at) for name, at in factors if name in active]
+        for name, at in factors:
+            expected[name][at] += R[i, j, k] / len(factors)
+        absorbed += 0.0 if factors else float(R[i, j, k])
+    assert set(flow) == set(active)
+    for name, relevance in flow.items():
+        torch.testing.assert_close(relevance.total_of(lambda name=name: op.tensor(name)), expected[name])
+    assert sum(booked) == pytest.approx(absorbed, abs=1e-12)
