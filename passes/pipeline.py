@@ -17,7 +17,9 @@ from lrp_compiler.passes.assign import (
     wanted_values,
     with_observed,
 )
-from lrp_compiler.passes.decompose import pair_complex, write_out_products, write_out_scatters, written_out
+    written = (refuse_randomness, write_out_scatters, write_out_quantised, write_out_products)
+    stages = dict.fromkeys(written, UNLIFTED)
+    for rewrite in (*written, simplify, pair_complex, biases):
 from lrp_compiler.passes.forward import (
     Captured,
     fold_batch_norm,
@@ -100,8 +102,9 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     biases = split_bias if primitives else fold_batch_norm
-    stages = {refuse_randomness: UNLIFTED, write_out_scatters: UNLIFTED, write_out_products: UNLIFTED}
-    for rewrite in (refuse_randomness, write_out_scatters, write_out_products, simplify, pair_complex, biases):
+    written = (refuse_randomness, write_out_scatters, write_out_quantised, write_out_products)
+    stages = dict.fromkeys(written, UNLIFTED)
+    for rewrite in (*written, simplify, pair_complex, biases):
         result = rewrite(forward)
         forward = result.graph_module
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
