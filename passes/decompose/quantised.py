@@ -4,8 +4,9 @@
     dequantize(quantize(x, s, z, low, high))   →    the same: the whole numbers in between stay floats
 
 Whole numbers of that size are exact in floating point, so that the zero point, which is added before the clamp and
-taken away again, need not be there. Each step has a rule then, and the identity rule goes by values. What quantises with
-a scale of its own (weights) is written out as well.
+taken away again, need not be there. Each step has a rule then, and the identity rule goes by values. Weights that are
+stored as whole numbers are written out as well. Of float64 the results are torch's to single precision, in which its
+kernel has the scale.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ def rounded(x: Tensor, inverse: Number, low: Number, high: Number) -> Tensor:
 
 
 def faked(x: Tensor, scale: Number, zero: Number, low: int, high: int) -> Tensor:
-    """Quantised in single precision, as torch's kernel does it: it multiplies by the rounded reciprocal."""
+    """Quantised as torch's kernels do it: they multiply by the reciprocal in single precision."""
     inverse = scale.reciprocal() if isinstance(scale, Tensor) else single(1 / single(scale))
-    whole = rounded(x, inverse, low - zero, high - zero).to(torch.float32)
-    return (whole * (scale if isinstance(scale, Tensor) else single(scale))).to(x.dtype)
+    result: Tensor = rounded(x, inverse, low - zero, high - zero) * (
+        scale if isinstance(scale, Tensor) else single(scale)
+    )
+    return result.to(x.dtype)
 
 
 def quantised(x: Tensor, scale: Number, zero: Number, low: int, high: int) -> Tensor:
@@ -67,17 +70,20 @@ def quantised(x: Tensor, scale: Number, zero: Number, low: int, high: int) -> Te
 
 def stored(x: Tensor, scale: Number, zero: Number, low: int, high: int, *, dtype: torch.dtype) -> Tensor:
     """The whole numbers as such."""
-    return (quantised(x, scale, zero, low, high) + zero).to(dtype)
+    whole: Tensor = quantised(x, scale, zero, low, high) + zero
+    return whole.to(dtype)
 
 
 def restored(whole: Tensor, scale: Number, zero: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
     """From whole numbers."""
-    return ((whole.to(dtype) - zero) * scale).to(dtype)
+    result: Tensor = (whole.to(dtype) - zero) * scale
+    return result.to(dtype)
 
 
 def rescaled(whole: Tensor, scale: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
     """From whole numbers less the zero point."""
-    return (whole * scale).to(dtype)
+    result: Tensor = whole * scale
+    return result.to(dtype)
 
 
 def single(value: float) -> float:

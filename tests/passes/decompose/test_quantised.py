@@ -48,8 +48,9 @@ def stored_per_channel(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 
 QUANTISERS = {
-    "per tensor": Quantiser(per_tensor),
-    "per tensor, parameters in tensors": Quantiser(per_tensor, torch.tensor(0.07), torch.tensor(-4, dtype=torch.int32)),
+    "per tensor": Quantiser(per_tensor, 0.125),  # whose multiples are exact in single precision
+    "per tensor, of a scale that is rounded": Quantiser(per_tensor),
+    "per tensor, parameters in tensors": Quantiser(per_tensor, torch.tensor(0.25), torch.tensor(-4, dtype=torch.int32)),
     "per channel": Quantiser(per_channel, SCALES, ZEROS.to(torch.int32)),
     "per channel, symmetric": Quantiser(per_channel, SCALES, torch.zeros(5, dtype=torch.int32)),
     "stored, per tensor": Quantiser(stored_per_tensor),
