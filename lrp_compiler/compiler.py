@@ -117,6 +117,13 @@ def compile(
             LrpWarning,
             stacklevel=4,
         )
+    for name, decision in compiled.decided.items():
+        warnings.warn(
+            f"Input {name!r} gets no relevance: the explained output depends on it only through a hard decision "
+            f"({decision}).",
+            LrpWarning,
+            stacklevel=3,
+        )
     return Explainer(artefact_of(captured, compiled, options))
 
 

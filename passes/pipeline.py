@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -12,12 +12,20 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.assign import (
     analyse,
     assign_rules,
+    decisions,
+    described,
     mark_only_positive,
     reachable,
     wanted_values,
     with_observed,
 )
-from lrp_compiler.passes.decompose import pair_complex, write_out_products, write_out_scatters, written_out
+from lrp_compiler.passes.decompose import (
+    pair_complex,
+    write_out_products,
+    write_out_quantised,
+    write_out_scatters,
+    written_out,
+)
 from lrp_compiler.passes.forward import (
     Captured,
     fold_batch_norm,
@@ -50,6 +58,7 @@ class Compiled:
         wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
         plan: the promises and how each is resolved.
         seed: what is explained, its classes counted from the front, and how much is put on it.
+        decided: inputs that the explained value depends on through hard decisions alone → what these are.
     """
 
     forward: fx.GraphModule
@@ -58,6 +67,7 @@ class Compiled:
     wanted: dict[str, fx.Node]
     plan: Plan
     seed: Seed
+    decided: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compiled:
@@ -79,6 +89,15 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     analyse(forward, explainable_inputs(forward), options.composite, options.wrt, options.optimise)
     reached = reachable(forward, explained)
     wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
+    decided = {
+        captured.inputs.get(input.meta["input"], input.name): described(decision)
+        for input, decision in decisions(forward, explained, reached).items()
+    }
+    if not wanted and decided:
+        raise InputError(
+            f"Output {name!r} depends on the inputs only through a hard decision ({next(iter(decided.values()))}), of "
+            "which no input has a share: explain the values that are decided upon."
+        )
     if not wanted:
         raise InputError(f"Output {name!r} depends on none of the inputs: there is nothing to explain.")
     wanted = with_observed(wanted, forward, options.observe, reached)
@@ -87,7 +106,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         mark_only_positive(forward, explained)
     watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch)
-    return Compiled(forward, explained, joint, wanted, plan, options.seed)
+    return Compiled(forward, explained, joint, wanted, plan, options.seed, decided)
 
 
 def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) -> fx.GraphModule:
@@ -100,8 +119,9 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     biases = split_bias if primitives else fold_batch_norm
-    stages = {refuse_randomness: UNLIFTED, write_out_scatters: UNLIFTED, write_out_products: UNLIFTED}
-    for rewrite in (refuse_randomness, write_out_scatters, write_out_products, simplify, pair_complex, biases):
+    written = (refuse_randomness, write_out_scatters, write_out_quantised, write_out_products)
+    stages = dict.fromkeys(written, UNLIFTED)
+    for rewrite in (*written, simplify, pair_complex, biases):
         result = rewrite(forward)
         forward = result.graph_module
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)

@@ -2,8 +2,8 @@
 
     z ─ nearest row of a code book ─ q          z + (q − z)  =  q          the identity rule from the sum to z
 
-Relevance passes no decision (an argmax, a comparison), so that q is a constant to the rules; and what the sum hands to z
-it takes away again by −z. Written so, the model itself says that q stands for z: the sum is a function of z, whose
+Relevance passes no decision (an argmax, a comparison), so that q is a constant to the rules; and what the sum hands to
+z it takes away again by −z. Written so, the model itself says that q stands for z: the sum is a function of z, whose
 relevance stays where it is. The same is recognised in every order of the terms (`q − z + z`, `(z − z) + q`).
 """
 

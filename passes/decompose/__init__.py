@@ -3,6 +3,7 @@
 from .complex_pairs import pair_complex
 from .products import write_out_products
 from .program import written_out
+from .quantised import write_out_quantised
 from .scatters import write_out_scatters
 from .table import DECOMPOSITIONS
 
@@ -10,6 +11,7 @@ __all__ = [
     "DECOMPOSITIONS",
     "pair_complex",
     "write_out_products",
+    "write_out_quantised",
     "write_out_scatters",
     "written_out",
 ]

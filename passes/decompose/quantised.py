@@ -1,0 +1,156 @@
+"""Quantisation, as the rounding that it is.
+
+    fake_quantize(x, s, z, low, high)          →    clamp(round(x · 1/s), low − z, high − z) · s
+    dequantize(quantize(x, s, z, low, high))   →    the same: the whole numbers in between stay floats
+
+Whole numbers of that size are exact in floating point, so that the zero point, which is added before the clamp and
+taken away again, need not be there. Each step has a rule then, and the identity rule goes by values. Weights that are
+stored as whole numbers are written out as well. Of float64 the results are torch's to single precision, in which its
+kernel has the scale.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from ctypes import c_float
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.graph import Result, constant_of, inline
+from lrp_compiler.rules import bind
+
+from .slices import along
+
+Number = Any
+"""A plain number, or a tensor of them where they differ or are computed."""
+
+FAKE = {
+    "aten.fake_quantize_per_tensor_affine_cachemask.default",
+    "aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default",
+    "aten.fake_quantize_per_channel_affine_cachemask.default",
+}
+"""x → (quantised x, a mask that training needs)."""
+LEARNABLE = {
+    "aten._fake_quantize_learnable_per_tensor_affine.default",
+    "aten._fake_quantize_learnable_per_channel_affine.default",
+}
+"""x → quantised x."""
+KINDS = ("per_tensor.default", "per_tensor.tensor", "per_tensor.tensor2", "per_channel.default")
+QUANTIZE = {f"quantized_decomposed.quantize_{kind}" for kind in KINDS}
+DEQUANTIZE = {f"quantized_decomposed.dequantize_{kind}" for kind in KINDS}
+
+
+def rounded(x: Tensor, inverse: Number, low: Number, high: Number) -> Tensor:
+    """`round(x / s)` within bounds, in float."""
+    x = x if x.dtype == torch.float64 else x.to(torch.float32)
+    whole = torch.round(x * inverse)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        low, high = (torch.as_tensor(bound).to(whole.dtype) for bound in (low, high))
+        return torch.minimum(torch.maximum(whole, low), high)
+    return whole.clamp(low, high)
+
+
+def faked(x: Tensor, scale: Number, zero: Number, low: int, high: int) -> Tensor:
+    """Quantised as torch's kernels do it: they multiply by the reciprocal in single precision."""
+    inverse = scale.reciprocal() if isinstance(scale, Tensor) else single(1 / single(scale))
+    result: Tensor = rounded(x, inverse, low - zero, high - zero) * (
+        scale if isinstance(scale, Tensor) else single(scale)
+    )
+    return result.to(x.dtype)
+
+
+def quantised(x: Tensor, scale: Number, zero: Number, low: int, high: int) -> Tensor:
+    """The whole numbers less the zero point."""
+    return rounded(x, 1.0 / scale, low - zero, high - zero)
+
+
+def stored(x: Tensor, scale: Number, zero: Number, low: int, high: int, *, dtype: torch.dtype) -> Tensor:
+    """The whole numbers as such."""
+    whole: Tensor = quantised(x, scale, zero, low, high) + zero
+    return whole.to(dtype)
+
+
+def restored(whole: Tensor, scale: Number, zero: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
+    """From whole numbers."""
+    result: Tensor = (whole.to(dtype) - zero) * scale
+    return result.to(dtype)
+
+
+def rescaled(whole: Tensor, scale: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
+    """From whole numbers less the zero point."""
+    result: Tensor = whole * scale
+    return result.to(dtype)
+
+
+def single(value: float) -> float:
+    """The number in single precision."""
+    return c_float(value).value
+
+
+def write_out_quantised(module: fx.GraphModule) -> Result:
+    """Rewrite the forward graph in place."""
+    found = [node for node in module.graph.nodes if str(node.target) in FAKE | LEARNABLE | QUANTIZE | DEQUANTIZE]
+    floats: set[fx.Node] = set()
+    for node in found:
+        name = str(node.target)
+        given = bind(node.target, node.args, node.kwargs)
+        write: Callable[..., Tensor] = faked
+        if name in QUANTIZE:
+            paired = all(_undoes(user, given) for user in node.users)
+            write = quantised if paired else partial(stored, dtype=given["dtype"])
+        elif name in DEQUANTIZE:
+            dtype = given["out_dtype"] or torch.float32
+            write = partial(rescaled if given["input"] in floats else restored, dtype=dtype)
+        result = _write(module, node, given, write)
+        if name in QUANTIZE and paired:
+            floats.add(result)
+        if name not in FAKE:
+            node.replace_all_uses_with(result)
+            continue
+        for picked in list(node.users):
+            if picked.target is operator.getitem and picked.args[1] == 0:
+                picked.replace_all_uses_with(result)
+                module.graph.erase_node(picked)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return Result(module, bool(found))
+
+
+def _undoes(node: fx.Node, quantised: dict[str, Any]) -> bool:
+    """Whether the node restores what was quantised so."""
+    if str(node.target) not in DEQUANTIZE:
+        return False
+    given = bind(node.target, node.args, node.kwargs)
+    return all(given.get(name) == quantised.get(name) for name in ("scale", "zero_point", "scales", "zero_points"))
+
+
+def _write(module: fx.GraphModule, node: fx.Node, given: dict[str, Any], function: Callable[..., Tensor]) -> fx.Node:
+    """What the function does with the node's operands; constants that are one number are given as that."""
+    x = given.get("input", given.get("self"))
+    scale, zero = (given.get(name, given.get(f"{name}s")) for name in ("scale", "zero_point"))
+    low, high = (given[name] for name in ("quant_min", "quant_max"))
+    scale, zero, low, high = (_number(module, value) for value in (scale, zero, low, high))
+    axis, switch = given.get("axis"), _number(module, given.get("fake_quant_enabled", 1))
+
+    def written(x: Tensor, scale: Number, zero: Number, low: Number, high: Number, switch: Number) -> Tensor:
+        scale, zero = (
+            along(value, axis, x.dim()) if axis is not None and isinstance(value, Tensor) and value.dim() else value
+            for value in (scale, zero)
+        )
+        result = function(x, scale, zero, low, high)
+        return torch.where(switch != 0, result, x) if isinstance(switch, Tensor) else result if switch else x
+
+    return inline(node, written, (x, scale, 0 if zero is None else zero, low, high, switch))
+
+
+def _number(module: fx.GraphModule, value: Any) -> Any:
+    """The number that all elements of a constant are."""
+    tensor = constant_of(module, value)
+    if tensor is None or not tensor.numel() or not bool((tensor == tensor.flatten()[0]).all()):
+        return value
+    number: Any = tensor.flatten()[0].item()
+    return number

@@ -1,0 +1,77 @@
+"""Where relevance ends because a hard decision stands in between, it is said so."""
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import lrp_compiler as lrp
+from lrp_compiler.errors import InputError, LrpWarning
+
+X, Y = torch.randn(3, 4), torch.randn(3, 4)
+
+
+class Decided(nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.encoder, self.book = nn.Linear(4, 4), nn.Embedding(9, 4)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.function(self, x) if y is None else self.function(self, x, y)
+
+
+def nearest(model: Decided, x: Tensor) -> Tensor:
+    return model.book(torch.cdist(model.encoder(x), model.book.weight).argmin(-1))
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (nearest, "argmin at argmin"),
+        (lambda model, x: (model.encoder(x) > 0).to(x.dtype), "gt at gt"),
+        (lambda model, x: functional.one_hot(model.encoder(x).argmax(-1), 4).to(x.dtype), "argmax at argmax"),
+        (lambda model, x: model.book(model.encoder(x).clamp(0, 8).long())[:, 0], "to_copy at _to_copy"),
+    ],
+    ids=["nearest", "comparison", "one-hot", "cast"],
+)
+def test_an_output_behind_a_decision_is_refused_by_its_name(function: Callable, named: str) -> None:
+    with pytest.raises(InputError, match="only through a hard decision") as raised:
+        lrp.compile(Decided(function).eval(), (X,), composite="attnlrp")
+
+    assert named in str(raised.value)
+
+
+def test_an_input_behind_a_decision_is_warned_of() -> None:
+    model = Decided(lambda model, x, y: nearest(model, x) * y).eval()
+
+    with pytest.warns(LrpWarning, match=r"Input 'x' gets no relevance: .* hard decision \(argmin at argmin\)"):
+        explainer = lrp.compile(model, (X, Y), composite="attnlrp")
+
+    assert explainer(X, Y).relevance.keys() == {"y"}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, x: model.encoder(x) * (x > 0),
+        lambda model, x: model.encoder(x) + torch.zeros_like(x),
+        lambda model, x: nearest(model, x) + x,
+    ],
+    ids=["mask beside the value", "shape alone", "decision beside the value"],
+)
+def test_an_input_that_takes_relevance_besides_is_not_warned_of(function: Callable) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LrpWarning)
+        assert lrp.compile(Decided(function).eval(), (X,), composite="attnlrp")(X).relevance["x"].any()
+
+
+def test_an_input_whose_shape_alone_is_read_is_not_warned_of() -> None:
+    model = Decided(lambda model, x, y: model.encoder(x) + torch.ones_like(y)).eval()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LrpWarning)
+        assert lrp.compile(model, (X, Y), composite="attnlrp")(X, Y).relevance.keys() == {"x"}
