@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial test test-all faithful lint types clean
+.PHONY: help demo pictures tutorial test test-all fuzz faithful lint types clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/.test  ## the tests, without those marked heavy
 
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30 -m ""
+
+fuzz: $(VENV)/.test  ## random modules for an hour: each ends in a right result or in one sentence
+	$(BIN)/python -m benchmarks.sound.fuzz --minutes 60 --jobs 2
 
 faithful: $(VENV)/.faithfulness  ## does relevance beat chance on real networks? two minutes
 	$(BIN)/python -m benchmarks.faithful.run --quick

@@ -226,9 +226,9 @@ class _Run:
 
     def tensors(self, inputs: Inputs, told: dict[str, Any]) -> list[Tensor]:
         """What the graph takes, in order."""
-        args, kwargs = _given(inputs)
-        extra = {"target": None, "seed": None, "position": None} | told
-        return self.explainer._bind(args, kwargs, extra, False)
+        run = self.explain(self.explainer, inputs, told).run
+        given = {**run.inputs, **run.choices}
+        return [given[spec.name] for spec in self.explainer.about.takes]
 
     def flat(self, explainer: lrp.Explainer, exact: bool = True, tensors: list[Tensor] | None = None) -> list[Tensor]:
         """Outputs and relevance of the example, in float64 or as they are."""

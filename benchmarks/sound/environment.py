@@ -29,6 +29,9 @@ REQUIRED = (
         "propcache",
         "attrs",
         "UMNN",
+        "frozendict",
+        "x-mlps-pytorch",
+        "discrete-continuous-embed-readout",
         "gateloop-transformer",
     ),
 )
@@ -48,5 +51,7 @@ def python() -> Path:
         for package in (*REQUIRED, *PACKAGES):
             # One that a machine cannot get leaves its library out of the table, and says so there.
             subprocess.run([*pip, package], check=False)
+        for binary in here.glob("torchaudio/lib/*.so"):
+            binary.unlink()  # made for another torch; the layers are Python
         mark.touch()
     return interpreter

@@ -1,7 +1,7 @@
 """Maps whose weights or biases are computed from the input: products of matrices, and sums.
 
 linear(x, w, b)         →    matmul(x, transpose(w)) + b         w computed, as by a network that makes weights
-addmm(b, x, y)          →    b + mm(x, y)
+addmm(b, x, y)          →    b + mm(x, y)                   also of a matrix and a vector, and of two vectors
 convolution(x, w, b)    →    matmul(w, windows of x) + b         one shifted slice of x for each weight
 conv_transpose(x, w)    →    convolution(x with zeros between, w turned round)
 
@@ -34,6 +34,22 @@ def addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: 
     """`β b + α A B`."""
     result = torch.mm(left, right)
     return (result if alpha == 1 else result * alpha) + (bias if beta == 1 else bias * beta)
+
+
+def addmv(bias: Tensor, matrix: Tensor, vector: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`β b + α A v`."""
+    result = mv(matrix, vector)
+    return (result if alpha == 1 else result * alpha) + (bias if beta == 1 else bias * beta)
+
+
+def mv(matrix: Tensor, vector: Tensor) -> Tensor:
+    """`A v`, v being a matrix of one column."""
+    return torch.mm(matrix, vector.unsqueeze(1)).squeeze(1)
+
+
+def dot(left: Tensor, right: Tensor) -> Tensor:
+    """`aᵀ b`."""
+    return torch.mm(left.unsqueeze(0), right.unsqueeze(1)).reshape(())
 
 
 def convolution(
@@ -122,6 +138,9 @@ class Map:
 WRITTEN_OUT: dict[Any, Map] = {
     aten.linear.default: Map(linear),
     aten.addmm.default: Map(addmm, ("mat1", "mat2", "self"), ("mat1", "mat2")),
+    aten.addmv.default: Map(addmv, ("mat", "vec", "self"), ("mat", "vec")),
+    aten.mv.default: Map(mv, ("self", "vec", ""), ("self", "vec")),
+    aten.dot.default: Map(dot, ("self", "tensor", ""), ("self", "tensor")),
     aten.conv1d.default: Map(convolution),
     aten.conv2d.default: Map(convolution),
     aten.conv3d.default: Map(convolution),
@@ -141,7 +160,7 @@ def write_out_products(module: fx.GraphModule) -> Result:
         if node.target in WRITTEN_OUT:
             known = WRITTEN_OUT[node.target]
             given = bind(node.target, node.args, node.kwargs)
-            varying = [name for name in known.operands if given[name] in computed]
+            varying = [name for name in known.operands if given.get(name) in computed]
             if varying and (len(varying) > 1 or varying[0] not in known.takes):
                 found.append(node)
     for node in found:

@@ -56,6 +56,12 @@ def baddbmm(tensor: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, 
     return (tensor if beta == 1 else tensor * beta) + (product if alpha == 1 else product * alpha)
 
 
+def addbmm(tensor: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`β · input + α · Σ A B`, summed over the batch."""
+    product = torch.bmm(batch1, batch2).sum(0)
+    return (tensor if beta == 1 else tensor * beta) + (product if alpha == 1 else product * alpha)
+
+
 def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
     """A constant, made of nothing but the tensor's shape."""
     return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
@@ -85,6 +91,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.clamp_min.Tensor: clamp,
     aten.clamp_max.Tensor: lambda tensor, max: clamp(tensor, None, max),
     aten.rrelu.default: rrelu,
+    aten.addbmm.default: addbmm,
     aten.baddbmm.default: baddbmm,
     aten.full_like.default: full_like,
     aten.hypot.default: hypotenuse,

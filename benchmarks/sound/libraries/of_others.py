@@ -45,6 +45,7 @@ class Reads(nn.Module):
 
 Row = tuple[Callable[[Any], Any], Make] | tuple[Callable[[Any], Any], Make, Callable[..., Any]]
 image: Make = lambda: (torch.randn(2, 3, 64, 64),)  # noqa: E731
+grey64: Make = lambda: (torch.randn(2, 1, 64, 64),)  # noqa: E731
 grey: Make = lambda: (torch.randn(2, 1, 32, 32),)  # noqa: E731
 volume: Make = lambda: (torch.randn(1, 1, 32, 32, 32),)  # noqa: E731
 tokens: Make = lambda: (torch.randint(0, 99, (2, 16)),)  # noqa: E731
@@ -82,7 +83,7 @@ MONAI = _rows(
         "SegResNet": (lambda c: c(2, 8, 1, 2), grey),
         "VNet": (lambda c: c(3, 1, 2), volume),
         "UNETR": (lambda c: c(1, 2, (32, 32, 32), 4, 32, 64, 4), volume),
-        "SwinUNETR": (lambda c: c(in_channels=1, out_channels=2, feature_size=12), volume),
+        "SwinUNETR": (lambda c: c(in_channels=1, out_channels=2, feature_size=12, spatial_dims=2), grey64),
         "DenseNet121": (lambda c: c(2, 1, 2), grey),
         "EfficientNetBN": (
             lambda c: c("efficientnet-b0", spatial_dims=2, in_channels=1, num_classes=2, pretrained=False),
@@ -119,7 +120,6 @@ SEGMENTATION = _rows(
             "PSPNet",
             "DeepLabV3",
             "DeepLabV3Plus",
-            "PAN",
             "UPerNet",
             "Segformer",
         )
@@ -186,10 +186,6 @@ AUDIO = _rows(
         ),
         "torchaudio.models.DeepSpeech": (lambda c: c(8, 16, 5), lambda: (torch.randn(2, 1, 10, 8),)),
         "torchaudio.models.Wav2Letter": (lambda c: c(5, "waveform"), wave),
-        "torchaudio.models.WaveRNN": (
-            lambda c: c([2, 2], 4, 4, 1, 8, 8, 3, 8, 4, 4),
-            lambda: (torch.randn(2, 1, 8), torch.randn(2, 1, 6, 0 + 4)[:, :, :4].repeat(1, 1, 1, 1)),
-        ),
         "torchaudio.models.HDemucs": (lambda c: c(["a"], audio_channels=1, channels=4, nfft=256, depth=3), wave),
         "torchaudio.transforms.MelSpectrogram": (lambda c: c(8000, 128, n_mels=8), wave),
         "torchaudio.transforms.Spectrogram": (lambda c: c(128), wave),
@@ -230,16 +226,6 @@ VISION_TRANSFORMERS = _rows(
         ),
         "vit_pytorch.cvt.CvT": (
             lambda c: c(num_classes=5, s1_emb_dim=16, s2_emb_dim=16, s3_emb_dim=32, s3_depth=2),
-            image,
-        ),
-        "vit_pytorch.crossformer.CrossFormer": (
-            lambda c: c(
-                num_classes=5,
-                dim=(16, 16, 32, 32),
-                depth=(1, 1, 1, 1),
-                global_window_size=(2, 2, 2, 1),
-                local_window_size=2,
-            ),
             image,
         ),
         "vit_pytorch.regionvit.RegionViT": (
@@ -372,7 +358,6 @@ SERIES = _rows(
         "iTransformer.iTransformer": (
             lambda c: c(num_variates=4, lookback_len=16, dim=16, depth=1, heads=2, dim_head=8, pred_length=4),
             lambda: (torch.randn(2, 16, 4),),
-            lambda m, x: m(x)[4],
         ),
         "pytorch_tcn.TCN": (lambda c: c(4, [8, 8]), lambda: (torch.randn(2, 4, 16),)),
     },

@@ -20,6 +20,19 @@ def of_addmm(x: Tensor) -> Tensor:
     return torch.addmm(x[:, :1], x, x.t(), beta=0.5, alpha=-2)
 
 
+def of_vectors(x: Tensor) -> Tensor:
+    square = x[:, :4]
+    products = [
+        torch.mv(x, x[0]),
+        torch.dot(x[0], x[1])[None],
+        torch.mv(square, FIXED[:, 0]),
+        torch.dot(FIXED[0], x[2])[None],
+    ]
+    products += [torch.addmv(x[:, 0], x, x[1], beta=0.5, alpha=-2), torch.addmv(x[:, 0], FIXED, FIXED[0])]
+    pages = x.reshape(2, 5, 6)
+    return torch.cat([*products, torch.addbmm(x[:1, :1], pages, pages.mT, beta=2, alpha=0.5).flatten()])
+
+
 def of_convolutions(x: Tensor) -> Tensor:
     maps = x.reshape(2, 2, 3, 5)
     plain = functional.conv2d(maps, x.reshape(-1)[:48].reshape(4, 2, 2, 3), x[:, 0][:4], (2, 1), (1, 2), (1, 2))
@@ -57,6 +70,7 @@ def of_biases_alone(x: Tensor) -> Tensor:
 INPUTS = {
     of_linear: torch.randn(4, 15),
     of_addmm: torch.randn(4, 15),
+    of_vectors: torch.randn(4, 15),
     of_convolutions: torch.randn(4, 15),
     of_transposed_convolutions: torch.randn(4, 15),
     of_weights_alone: torch.randn(4, 15),
