@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx_ir
 import pytest
@@ -219,8 +220,8 @@ def test_a_save_that_fails_changes_nothing(
         path.write_bytes(existing)
     explainer = compiled()
 
-    def fail_half_way(program: object, file: Path, **options: object) -> None:
-        Path(file).write_bytes(b"half")
+    def fail_half_way(program: object, file: BinaryIO, **options: object) -> None:
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch.export, "save", fail_half_way)
