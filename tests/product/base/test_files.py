@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.artefacts import tiny
-from support.folders import ROOT
+from support.folders import ROOT, TESTS
 
 import lrp_compiler as lrp
 from lrp_compiler.base.files import atomic_folder, atomic_pair, atomic_path
@@ -257,7 +257,7 @@ def test_a_full_disk_is_an_error_that_one_survives(tmp_path: Path) -> None:
     names = ["m.lrp.pt2", "m.lrp.onnx"]
     for name in names:
         (tmp_path / name).write_text("the old file")
-    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    places = os.pathsep.join([str(TESTS), *sys.path])
     command = [sys.executable, "-c", FULL, *(str(tmp_path / name) for name in names)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": places}, cwd=ROOT)
     assert done.returncode == 0, done.stderr
