@@ -40,6 +40,7 @@ from lrp_compiler.explanation import Explanation
 from lrp_compiler.export import aoti, onnx, parts
 from lrp_compiler.export.onnx import Profile, Weights
 from lrp_compiler.export.parts import read_split
+from lrp_compiler.formats import runtime_of
 from lrp_compiler.passes.joint import move, split
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.torch_private import pytree
