@@ -17,7 +17,7 @@ from lrp_compiler.base.version import __version__ as __version__
 if TYPE_CHECKING:
     from lrp_compiler.check.coverage_report import coverage
     from lrp_compiler.compiler import compile
-    from lrp_compiler.explainer import Explainer, load
+    from lrp_compiler.explainer import Explainer, load, load_split
     from lrp_compiler.passes.forward import Target
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
@@ -37,6 +37,7 @@ _HOMES = {
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.check.coverage_report",
     "load": "lrp_compiler.explainer",
+    "load_split": "lrp_compiler.explainer",
     "rule": "lrp_compiler.rules",
     "total": "lrp_compiler.rules",
     "tune": "lrp_compiler.tuning.tune",
@@ -55,6 +56,7 @@ __all__ = [
     "composites",
     "coverage",
     "load",
+    "load_split",
     "rule",
     "total",
     "tune",

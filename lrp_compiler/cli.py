@@ -210,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
         help="run on this (default: random values in the example's sizes); once for each",
     )
     command.add_argument("--seed", type=_count, default=0, metavar="N", help="of the random values (default: 0)")
+    command.add_argument(
+        "--pair", type=Path, metavar="FILE", help="the other part, if the file is one of a split explainer's two"
+    )
 
     command = _add(
         subparsers,
@@ -328,6 +331,9 @@ def _add_inspect_options(command: argparse.ArgumentParser) -> None:
 
 def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> None:
     command.add_argument("explainer", type=Path, metavar=kinds, help="written by compile")
+    command.add_argument(
+        "--no-check", dest="check", action="store_false", help="do not compare the file with the hash in its seal first"
+    )
     command.add_argument(
         "--input",
         action="append",

@@ -126,7 +126,7 @@ def audit_command(arguments: argparse.Namespace) -> None:
     with stages("audit"):
         import lrp_compiler as lrp
 
-        audit = lrp.load(arguments.explainer).audit(
+        audit = lrp.load(arguments.explainer, check=arguments.check).audit(
             *map(_tensor, args), precision=arguments.precision, **_tensors(kwargs)
         )
     books = (audit if arguments.depth is None else audit.by_module(arguments.depth)).sorted(arguments.sort)
@@ -142,7 +142,7 @@ def verify_command(arguments: argparse.Namespace) -> None:
 
         if args:
             raise InputError("verify takes its inputs by name: --input NAME=FILE.npy.")
-        found = verify(arguments.explainer, arguments.against, inputs, arguments.seed)
+        found = verify(arguments.explainer, arguments.against, inputs, arguments.seed, arguments.pair)
     _report_table(arguments, found)
     failed = [check.name for check in found.checks if check.passed is False]
     if failed:
@@ -181,12 +181,9 @@ def page_command(arguments: argparse.Namespace) -> None:
 def _loaded(path: Path) -> Any:
     """The explainer in the file; `None`: it is a program that is still to be compiled."""
     import lrp_compiler as lrp
-    from lrp_compiler.base.errors import FormatError
+    from lrp_compiler.artefact.storage import is_explainer
 
-    try:
-        return lrp.load(path)
-    except FormatError:
-        return None
+    return lrp.load(path) if is_explainer(path) else None
 
 
 def _other(arguments: argparse.Namespace, is_program: bool, progress: Any) -> Any:
@@ -223,7 +220,7 @@ def _explain_in_onnxruntime(
 
     bar = arguments.batch_size is not None and sys.stderr.isatty()
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": bar}
-    with OnnxExplainer(arguments.explainer) as explainer:
+    with OnnxExplainer(arguments.explainer, check=arguments.check) as explainer:
         explanation = explainer(*args, **kwargs, check_nan=arguments.check_nan, **options)
     return _named("output", explanation.output) | _named("relevance", explanation.relevance)
 
@@ -237,7 +234,7 @@ def _explain_in_torch(
     with stages("explain"):
         import lrp_compiler as lrp
 
-        explainer = lrp.load(arguments.explainer)
+        explainer = lrp.load(arguments.explainer, check=arguments.check)
         explanation = explainer(*map(_tensor, args), check_nan=arguments.check_nan, **_tensors(kwargs))
     return _named("output", explanation.output) | _named("relevance", explanation.relevance)
 

@@ -15,11 +15,9 @@ from torch import Tensor, fx
 
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.observing import observed
-from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary, describe_node, reason_of
 from lrp_compiler.base.errors import FormatError, InputError
-from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.sizes import size_of
@@ -39,12 +37,11 @@ from lrp_compiler.base.validate import (
 )
 from lrp_compiler.capture import refuse_other_files
 from lrp_compiler.explanation import Explanation
-from lrp_compiler.export import aoti, onnx
+from lrp_compiler.export import aoti, onnx, parts
 from lrp_compiler.export.onnx import Profile, Weights
+from lrp_compiler.export.parts import read_split
 from lrp_compiler.formats import runtime_of
-from lrp_compiler.passes.forward import POSITION
-from lrp_compiler.passes.graph import outputs
-from lrp_compiler.passes.joint import lift, move, split
+from lrp_compiler.passes.joint import move, split
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.torch_private import pytree
 from lrp_compiler.views.audit import Precision, audit
@@ -247,18 +244,13 @@ class Explainer:
     ) -> None:
         """Write the two parts of `split`, each as ONNX or `.pt2`, by the ending of its path.
 
-        Names are those of `.meta`: the kept values are outputs of the first file and inputs of the second.
+        Names are those of `.meta`: the kept values are outputs of the first file and inputs of the second. Each file
+        knows the other by its content: `load_split` (`.pt2`) and `runtime.open_split` (ONNX) refuse two that do not
+        belong together. In a folder of their own (made if it is not there) the two appear in one step, in place of an
+        earlier pair; beside other files a kill may leave the new forward without its relevance, but never beside an
+        old one.
         """
-        extra = [spec.name for spec in self.about.seed_inputs]
-        first, second = self.split()
-        kept: list[str] = first.meta["kept"]
-        taken = [spec.name for spec in self.about.inputs]
-        taken += [name for name in extra if name == POSITION]
-        given = [f"relevance.{name}" for name in second.meta["relevance"]]
-        results = [spec.name for spec in self.about.outputs] + [f"kept.{name}" for name in kept]
-        entered = [f"kept.{name}" for name in kept] + [name for name in extra if name != POSITION]
-        _write_part(first, taken, results, forward, opset)
-        _write_part(second, entered, given, relevance, opset)
+        parts.write_split(self.artefact, *self.split(), forward, relevance, opset=opset)
 
     @boundary("save the explainer")
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -492,12 +484,16 @@ PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 
 
 @boundary("load the explainer")
-def load(path: str | os.PathLike[str]) -> Explainer:
+def load(path: str | os.PathLike[str], *, check: bool = True) -> Explainer:
     """Load an explainer that `Explainer.save` wrote. No code in the file is run.
+
+    Args:
+        path: the file.
+        check: whether its content is compared with the hash in its seal first; 0.6 seconds for each GB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FormatError: the file is no explainer, or could run code.
+        FormatError: the file is no explainer, could run code, or is not what was written.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"load takes the path of a file, not {shortened(path)}.")
@@ -505,7 +501,20 @@ def load(path: str | os.PathLike[str]) -> Explainer:
         raise FormatError(f"{os.fspath(path)!r} is an ONNX file: open it by lrp_compiler.runtime.OnnxExplainer.")
     if os.path.exists(path):
         refuse_other_files(path)
-    return Explainer(read_explainer(path))
+    return Explainer(read_explainer(path, check=check))
+
+
+@boundary("load the parts")
+def load_split(
+    forward: str | os.PathLike[str], relevance: str | os.PathLike[str]
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Load the two parts that `Explainer.save_split` wrote as `.pt2`: what `Explainer.split` returns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: a file is no such part, could run code, or is not what was written; the two are not of one pair.
+    """
+    return read_split(forward, relevance)
 
 
 def _name(option: str, value: Any) -> str | None:
@@ -529,16 +538,3 @@ def _tensor(name: str, value: Any) -> Tensor:
     if tensor.is_meta:
         raise InputError(f"Input {name!r} is on device 'meta', where tensors have no values.")
     return tensor
-
-
-def _write_part(
-    module: fx.GraphModule, inputs: list[str], results: list[str], path: str | os.PathLike[str], opset: int
-) -> None:
-    program = lift(module)
-    if runtime_of(path) == "onnxruntime":
-        specs = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs)
-        given = tensor_specs(outputs(module), results, specs.symbols).tensors
-        onnx.write_onnx(program, specs.tensors, given, path, opset=opset)
-    else:
-        with atomic_path(path) as temporary:
-            torch.export.save(program, temporary)

@@ -41,6 +41,7 @@ from lrp_compiler.base.onnx_session import (
 )
 from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.run import Run
+from lrp_compiler.base.seal import check_pair, check_seal, without_seal
 from lrp_compiler.base.validate import (
     TensorSpec,
     bind,
@@ -56,7 +57,7 @@ from lrp_compiler.base.validate import (
 
 from .explanation import Explanation
 
-__all__ = ["Explanation", "OnnxExplainer", "lean_options"]
+__all__ = ["Explanation", "OnnxExplainer", "lean_options", "open_split"]
 
 
 class OnnxExplainer:
@@ -69,6 +70,8 @@ class OnnxExplainer:
         providers: onnxruntime's execution providers, in order of preference; the CPU by default.
         session_options: onnxruntime's options (threads, memory, profiling), passed through; `lean_options()` makes
             those under which a memory budget shows.
+        check: whether the content, that of the files beside it included, is compared with the hash in its seal first;
+            0.6 seconds for each GB.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -82,6 +85,7 @@ class OnnxExplainer:
         *,
         providers: Sequence[Any] | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
+        check: bool = True,
     ) -> None:
         """Open the file and read what it says about itself."""
         check_option(
@@ -94,8 +98,11 @@ class OnnxExplainer:
         check_option("providers", providers, fits, "a list of names")
         fits = isinstance(session_options, onnxruntime.SessionOptions | None)
         check_option("session_options", session_options, fits, "an onnxruntime.SessionOptions")
-        self._opened = path_or_bytes, providers, session_options
+        self._opened = path_or_bytes, providers, session_options, check
         label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
+        if not isinstance(path_or_bytes, bytes) and not os.path.isfile(path_or_bytes):
+            raise FileNotFoundError(f"There is no file {label}.")
+        sealed = check_seal(path_or_bytes, label) if check else None
         with format_errors(label):
             self._session: onnxruntime.InferenceSession | None = open_session(
                 path_or_bytes, label, providers, session_options
@@ -103,6 +110,8 @@ class OnnxExplainer:
             self._about = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
             self._extras = runtime_inputs(self._session, self._about.inputs, label)
             check_names(self._session, self._about.returns, label)
+        if check and sealed is None:  # of a file of somebody else's, all the above said more
+            raise without_seal(label)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -202,7 +211,7 @@ class OnnxExplainer:
         Raises:
             LrpError: it was given session options, which cannot be pickled, or is closed.
         """
-        path_or_bytes, providers, session_options = self._opened
+        path_or_bytes, providers, session_options, check = self._opened
         if self._session is None:
             raise LrpError("This explainer is closed.")
         if session_options is not None:
@@ -211,7 +220,7 @@ class OnnxExplainer:
                 "where it is needed."
             )
         place = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.abspath(path_or_bytes)
-        return _reopened, (place, providers)
+        return _reopened, (place, providers, check)
 
     def __enter__(self) -> "OnnxExplainer":
         """The explainer itself; leaving the block closes it."""
@@ -272,8 +281,44 @@ class OnnxExplainer:
         return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
 
 
-def _reopened(path_or_bytes: str | bytes, providers: Sequence[Any] | None) -> OnnxExplainer:
-    return OnnxExplainer(path_or_bytes, providers=providers)
+def _reopened(path_or_bytes: str | bytes, providers: Sequence[Any] | None, check: bool) -> OnnxExplainer:
+    return OnnxExplainer(path_or_bytes, providers=providers, check=check)
+
+
+@boundary("open the parts")
+def open_split(
+    forward: str | os.PathLike[str],
+    relevance: str | os.PathLike[str],
+    *,
+    providers: Sequence[Any] | None = None,
+    session_options: onnxruntime.SessionOptions | None = None,
+) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+    """Open the two parts that `Explainer.save_split` wrote as ONNX.
+
+        forward, relevance = open_split("forward.onnx", "relevance.onnx")
+        kept = [value.name for value in relevance.get_inputs() if value.name.startswith("kept.")]
+        values = dict(zip(kept, forward.run(kept, {"x": x})))
+        (R_x,) = relevance.run(["relevance.x"], values)  # and the target or seed, if it takes one
+
+    Args:
+        forward: the file of the forward.
+        relevance: that of relevance.
+        providers: as `OnnxExplainer` takes them.
+        session_options: likewise.
+
+    Returns:
+        A session on each.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FormatError: a file is no such part, or damaged; or the two are not of one explainer.
+    """
+    check_pair(forward, relevance)
+    sessions = []
+    for path in (forward, relevance):
+        with format_errors(os.fspath(path)):
+            sessions.append(open_session(path, os.fspath(path), providers, session_options))
+    return sessions[0], sessions[1]
 
 
 def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
+from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, read_metadata
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
 from lrp_compiler.capture import check_structure, load_exported
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, set_origin, write_notes
@@ -28,32 +33,90 @@ def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     stored = {**forward_to_dict(artefact.forward), "origins": origins}
     extra = {METADATA_KEY: json.dumps(artefact.about.to_dict()), FORWARD_KEY: json.dumps(stored)}
     with atomic_path(path) as temporary:
-        torch.export.save(artefact.program, temporary, extra_files=extra)
+        write_program(artefact.program, temporary, extra)
+        seal(temporary)
 
 
-def read_explainer(path: str | os.PathLike[str]) -> Artefact:
+def write_program(program: ExportedProgram, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:
+    """`torch.export.save`, on a disk that may be full.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with open(path, "wb") as file:
+        remembering = _Remembering(file)
+        with quiet():
+            torch.export.save(program, cast(IO[bytes], remembering), extra_files=dict(extra))
+        if remembering.error is not None:
+            raise remembering.error
+
+
+class _Remembering(io.RawIOBase):
+    """A file that keeps an error for later: torch's zip writer ends the process if writing raises one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self.file.write(data)
+            except BaseException as error:
+                self.error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """torch goes back to the start when all is written."""
+        return 0
+
+
+def read_program(path: str | os.PathLike[str], extra: Sequence[str]) -> tuple[ExportedProgram, list[str]]:
+    """The program in a file, and the texts that it holds under these names: "" where it has none.
+
+    Raises:
+        FormatError: the file is none of torch.export's, is damaged, or could run code.
+    """
+    texts: dict[str, Any] = dict.fromkeys(extra, "")
+    try:
+        with quiet(output=True):
+            program = load_exported(path, texts)
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
+    return program, [texts[name] for name in extra]
+
+
+def is_explainer(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is, or was before it was damaged, an explainer's own: a sealed one, or one with our metadata."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"/{METADATA_KEY}") for name in archive.namelist()) or read_seal(path) is not None
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return read_seal(path) is not None
+
+
+def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artefact:
     """See `lrp_compiler.load`."""
     name = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {name!r}.")
-    extra = {METADATA_KEY: "", FORWARD_KEY: ""}
-    try:
-        with quiet(output=True):
-            program = load_exported(path, extra)
-    except FormatError:
-        raise
-    except Exception as error:
-        raise FormatError(f"{name!r} is not a .pt2 file, or is damaged.") from error
-    about = read_metadata(extra[METADATA_KEY] or None, name)
+    sealed = check_seal(path, repr(name)) if check else None
+    program, (about_text, forward_text) = read_program(path, [METADATA_KEY, FORWARD_KEY])
+    about = read_metadata(about_text or None, name)
     check_structure(about.output_structure)
-    if not extra[FORWARD_KEY]:
+    if not forward_text:
         raise FormatError(f"{name!r} was written by an earlier release of lrp_compiler: compile the model again.")
     joint = unlift(program)
     # torch writes down every result of an op that has several, whether it is read or not.
     joint.graph.eliminate_dead_code()
     joint.recompile()
     try:
-        stored: dict[str, Any] = json.loads(extra[FORWARD_KEY])
+        stored: dict[str, Any] = json.loads(forward_text)
         forward = forward_from_dict(stored, joint)
         for node in joint.graph.nodes:
             if node.name in stored["origins"]:
@@ -63,4 +126,6 @@ def read_explainer(path: str | os.PathLike[str]) -> Artefact:
         write_notes(joint, {promise.value: promise.resolution for promise in artefact.plan})
     except Exception as error:
         raise FormatError(f"The forward graph of {name!r} is damaged ({type(error).__name__}: {error}).") from error
+    if check and sealed is None:  # of a file of somebody else's, all the above said more
+        raise without_seal(repr(name))
     return artefact

@@ -16,6 +16,8 @@ from .validate import TensorSpec
 METADATA_KEY = "lrp_compiler"
 FORWARD_KEY = "lrp_compiler.forward"
 """Of a `.pt2` file: the forward graph with its rules, as JSON."""
+PART_KEY = "lrp_compiler.part"
+"""Of a `.pt2` file that is one of the two parts of an explainer: the names of what it returns, as JSON."""
 SCHEMA = 1
 TOLERANCE = 1e-3
 """What seed − Σ inputs − Σ absorbed may be in float32, as a share of Σ|R|; in float64 it is rounding alone."""

@@ -35,13 +35,12 @@ def open_session(
     session_options: onnxruntime.SessionOptions | None,
 ) -> onnxruntime.InferenceSession:
     """A session on a file or its content, without onnxruntime's own fallback; `label` names it in messages."""
-    if not isinstance(path_or_bytes, bytes) and not os.path.exists(path_or_bytes):
-        raise FileNotFoundError(f"There is no file {label}.")
     if session_options is None:
         session_options = onnxruntime.SessionOptions()
         # Fatal only: what onnxruntime would log about a failing run is in the exception as well.
         session_options.log_severity_level = 4
-    source = path_or_bytes if isinstance(path_or_bytes, bytes) else label
+    # onnxruntime looks for weights beside the link, if the file is one.
+    source = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.realpath(path_or_bytes)
     # The fallback prints to stdout, and it changes the session while other threads may be running it.
     providers = providers or ["CPUExecutionProvider"]
     return onnxruntime.InferenceSession(source, session_options, providers, enable_fallback=0)

@@ -18,9 +18,12 @@ import onnx
 import torch
 
 from lrp_compiler.artefact.provenance import source_hash
+from lrp_compiler.artefact.storage import read_program
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.errors import FormatError, InputError, LrpError
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.onnx_session import format_errors, open_session
+from lrp_compiler.base.seal import PARTS, Seal, check_pair, check_seal, read_seal, without_seal
 from lrp_compiler.base.tables import plain_table
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer, load
@@ -84,6 +87,7 @@ def verify(
     against: str | os.PathLike[str] | None = None,
     inputs: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    other: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Check an explainer's file; failures are in the result, not raised.
 
@@ -93,6 +97,7 @@ def verify(
         inputs: what to run on, by name (`target`, `position` and `seed` too); what is not given is drawn at random, in
             the example's sizes.
         seed: of the random inputs.
+        other: where `path` is one part of a split explainer: the other part.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,14 +105,20 @@ def verify(
         InputError: given inputs do not fit.
     """
     result = Verification(os.fspath(path))
+    result.checks.append(_content(path))
+    if result.checks[0].passed is False and read_seal(path) is not None:
+        return result  # what is damaged is not run
+    if (read_seal(path) or Seal()).part:
+        result.checks += _part(path, other)
+        return result
     explainer: OnnxExplainer | Explainer
     if runtime_of(path) == "onnxruntime":
-        explainer = OnnxExplainer(path)
+        explainer = OnnxExplainer(path, check=False)
         graph = onnx.load(path, load_external_data=False)
         result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.about)]
         limits = table_sizes(graph)
     else:
-        explainer = load(path)
+        explainer = load(path, check=False)
         result.checks += [_metadata(explainer.about)]
         limits = {}
     feeds = {**random_inputs(explainer.about, limits, np.random.default_rng(seed)), **(inputs or {})}
@@ -115,6 +126,41 @@ def verify(
     result.checks += _sane(explainer, feeds, first)
     result.checks += _against(explainer, feeds, first, against)
     return result
+
+
+def _content(path: str | os.PathLike[str]) -> Check:
+    """That every byte is the one that was written, of the files beside it as well."""
+    name = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {name}.")
+    try:
+        sealed = check_seal(path, name)
+    except FormatError as damage:
+        return Check("content", False, str(damage))
+    if sealed is None:
+        return Check("content", False, str(without_seal(name)))
+    beside = f", and so are {', '.join(sealed.data)}" if sealed.data else ""
+    return Check("content", True, f"it is what was written{beside}")
+
+
+def _part(path: str | os.PathLike[str], other: str | os.PathLike[str] | None) -> list[Check]:
+    """Of one of the two parts of an explainer: that it can be opened, and that the other one belongs to it."""
+    checks = []
+    if runtime_of(path) == "onnxruntime":
+        with format_errors(os.fspath(path)):
+            open_session(path, os.fspath(path), None, None)
+        checks.append(_checker(path))
+    else:
+        read_program(path, [])
+    if other is None:
+        return [*checks, Check("pair", None, "needs the other part: --pair FILE")]
+    known = read_seal(path)
+    parts = (path, other) if known is not None and known.part == PARTS[0] else (other, path)
+    try:
+        check_pair(*parts)
+    except FormatError as stranger:
+        return [*checks, Check("pair", False, str(stranger))]
+    return [*checks, Check("pair", True, f"{os.fspath(other)} is the other part of the same explainer")]
 
 
 def _checker(path: str | os.PathLike[str]) -> Check:

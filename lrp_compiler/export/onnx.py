@@ -23,10 +23,11 @@ from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
-from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.files import atomic_path, place_of
 from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
 from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
@@ -64,7 +65,8 @@ def write_explainer(
         if value not in known:
             raise LrpError(f"Unknown {name} {value!r}: choose {' or '.join(map(repr, known))}.")
     about = artefact.about.stored(dtype, profile)
-    write_onnx(artefact.program, about.takes, about.returns, path, opset=opset, about=about)
+    with atomic_path(path, outdated(path)) as temporary:
+        seal(temporary, write_onnx(artefact.program, about.takes, about.returns, temporary, opset=opset, about=about))
 
 
 @rare_collection()
@@ -72,20 +74,23 @@ def write_onnx(
     program: ExportedProgram,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    path: str | os.PathLike[str],
+    path: Path,
     *,
     opset: int,
     about: Metadata | None = None,
-) -> None:
-    """Write `program` to `path`, whole or not at all.
+) -> Seal:
+    """Write `program` to `path`.
 
     Args:
         program: what to write.
         inputs: names and shapes of its inputs.
         outputs: those of its outputs.
-        path: where to.
+        path: where to; a large program's weights lie beside it.
         opset: 18 or higher.
         about: what the file says about itself.
+
+    Returns:
+        What its seal is to say.
 
     Raises:
         LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
@@ -123,25 +128,20 @@ def write_onnx(
     if about is not None:
         model.metadata_props[METADATA_KEY] = about.to_json()
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    _save(model, Path(path), apart=small or size > EXTERNAL_DATA_BYTES)
+    # The file beside it is named after its content, so that no moment leaves an explainer next to another's weights.
+    beside = f"{path.name}.{weights_digest(model)[:DIGITS]}.data" if small or size > EXTERNAL_DATA_BYTES else None
+    if beside is None:
+        onnx_ir.save(model, path)
+    else:
+        onnx_ir.save(model, path, external_data=beside, alignment=4096)
+    if _calculates_in_doubles(model):
+        _refuse_missing_kernels(path)
+    return Seal() if beside is None else Seal({beside: file_digest(path.with_name(beside))})
 
 
-def _save(model: Any, path: Path, *, apart: bool) -> None:
-    """Write the file; `apart`: its weights beside it.
-
-    The file beside it is named after its content, so that no moment leaves an explainer next to another's weights.
-    """
-    with atomic_path(path) as temporary:
-        if apart:
-            beside = f"{path.name}.{weights_digest(model)[:DIGITS]}.data"
-            onnx_ir.save(model, temporary, external_data=beside, alignment=4096)
-        else:
-            onnx_ir.save(model, temporary)
-        if _calculates_in_doubles(model):
-            _refuse_missing_kernels(temporary)
-    for left in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * DIGITS}.data"):
-        if not (apart and left.name == beside):
-            left.unlink()
+def outdated(path: str | os.PathLike[str]) -> str:
+    """Pattern of the files beside an earlier one of this name."""
+    return f"{glob.escape(place_of(path).name)}.{'[0-9a-f]' * DIGITS}.data"
 
 
 def _calculates_in_doubles(model: Any) -> bool:

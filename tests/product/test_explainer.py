@@ -1,10 +1,12 @@
 """A saved explainer is the explainer; a file that is none is refused; a save that fails leaves nothing behind."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx_ir
 import pytest
@@ -219,9 +221,9 @@ def test_a_save_that_fails_changes_nothing(
         path.write_bytes(existing)
     explainer = compiled()
 
-    def fail_half_way(program: object, file: Path, **options: object) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("no space left on device")
+    def fail_half_way(program: object, file: BinaryIO, **options: object) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(torch.export, "save", fail_half_way)
     with pytest.raises(OSError, match="no space left"):
@@ -241,7 +243,7 @@ def test_an_onnx_export_that_fails_changes_nothing(
 
     def fail_half_way(model: object, file: str, **options: object) -> None:
         Path(file).write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(onnx_ir, "save", fail_half_way)
     with pytest.raises(OSError, match="no space left"):

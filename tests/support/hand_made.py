@@ -1,10 +1,14 @@
 """Small explainers in ONNX, written by hand to the artefact's contract."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+from lrp_compiler.base.seal import seal
 
 Shape = list[int | str]
 X: Shape = ["batch", 3]
@@ -26,7 +30,16 @@ def model_bytes(nodes: list, inputs: list[dict], results: list[dict], metadata: 
         text = metadata if isinstance(metadata, str) else json.dumps(metadata)
         helper.set_model_props(model, {"lrp_compiler": text})
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return sealed(model.SerializeToString())
+
+
+def sealed(content: bytes) -> bytes:
+    """The same with a seal at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.onnx")
+        path.write_bytes(content)
+        seal(path)
+        return path.read_bytes()
 
 
 def metadata_of(inputs: list[dict], outputs: list[dict], relevance: list[dict]) -> dict:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from support.sealed import save_sealed
 from torch import nn
 
 import lrp_compiler as lrp
@@ -55,8 +56,7 @@ def answers(path: Path, against: Path | None = None, **options: Any) -> dict[str
 def edited(path: Path, edit: Any) -> Path:
     model = onnx.load(path)
     edit(model)
-    onnx.save(model, path)
-    return path
+    return save_sealed(model, path)
 
 
 @pytest.mark.parametrize("file", ["m.lrp.onnx", "m.lrp.pt2"])

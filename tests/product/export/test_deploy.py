@@ -20,6 +20,7 @@ import pytest
 import torch
 from support.folders import ROOT, TESTS
 from support.row_errors import logits_of, row_errors
+from support.sealed import reseal_zip
 from support.small import small
 from torch import Tensor, nn
 from torch.export import Dim
@@ -329,8 +330,11 @@ def test_an_operator_behind_its_schema_is_none(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_only_packed_anew_is_loaded(tmp_path: Path) -> None:
-    """What is refused above is what was changed, not the packing."""
+    """What is refused above is what was changed, not the packing; that its seal was lost, the last sentence says."""
     tampered(lambda members, mark: None, tmp_path / "m.lrp.pt2", tmp_path / "ran")
+    with pytest.raises(FormatError, match="has no seal"):
+        lrp.load(tmp_path / "m.lrp.pt2")
+    reseal_zip(tmp_path / "m.lrp.pt2")
     x, target = torch.randn(3, 4), torch.tensor([0, 2, 1])
 
     loaded = lrp.load(tmp_path / "m.lrp.pt2")(x, target=target)

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support.hand_made import entry, lookup, metadata_of, model_bytes, seeded
+from support.sealed import save_sealed
 
 from lrp_compiler.base import npm
 from lrp_compiler.base.errors import FormatError, InputError, LrpError
@@ -152,6 +153,7 @@ def with_external_data(path: Path, content: bytes) -> None:
     for tensor in model.graph.initializer:  # as raw bytes, which alone can be external
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(2.0, np.float32), tensor.name))
     onnx.save(model, path, save_as_external_data=True, location="picture.data", size_threshold=0)
+    save_sealed(onnx.load(path, load_external_data=False), path)
 
 
 def test_external_data_comes_along(folder: Path) -> None:
