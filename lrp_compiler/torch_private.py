@@ -42,6 +42,7 @@ __all__ = [
     "fake_tensor",
     "hint",
     "known_size",
+    "load_package",
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
     "node_that_makes",
     "notes_are_kept",
@@ -167,6 +168,13 @@ def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str,
         if file is not None:
             found.append((str(file), int(frames[-1]["line"])))
     return found
+
+
+def load_package(path: str) -> Any:
+    """An AOTInductor package as a function of its flat inputs. Beta in `torch._inductor`."""
+    from torch._inductor import aoti_load_package
+
+    return aoti_load_package(path)
 
 
 def compile_package(program: torch.export.ExportedProgram, path: str, notes: Mapping[str, str]) -> None:
