@@ -72,7 +72,15 @@ def alpha_beta(
         epsilon: the stabiliser; 0 stands for `TOTAL_STABILISER`, since a quotient cannot be avoided.
         bias: "absorb", or "ignore" (P and N without the bias).
         form: "direct", "half-sums", or "auto": the cheaper one that is exact enough in float32.
+
+    Raises:
+        RuleError: α − β is not 1 (relevance would grow or shrink at every layer), or one of them is negative.
     """
+    if abs(alpha - beta - 1) > 1e-6 or min(alpha, beta) < 0:
+        raise RuleError(
+            f"The αβ rule keeps the sum of relevance only where alpha − beta = 1 and neither is negative, and was given "
+            f"alpha={alpha}, beta={beta}"
+        )
     split_check(op, linear)
     constants = linear.kept(bias)
     narrow = linear.fan_in <= DIRECT_FAN_IN or _nonnegative(op, linear)

@@ -198,3 +198,11 @@ def test_the_box_must_fit_the_channels() -> None:
         lrp.compile(NET, (X,), composite=lrp.composites.epsilon_gamma_box(low=[-1, -1], high=[1, 1]))
     with pytest.raises(CompositeError, match="low < high"):
         lrp.compile(NET, (X,), composite=lrp.composites.epsilon_gamma_box(low=1, high=-1))
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(3.0, 1.0), (0.5, -0.5), (1.0, 1.0), (2.0, 2.0)])
+def test_the_alpha_beta_rule_keeps_the_sum_or_is_refused(alpha: float, beta: float) -> None:
+    composite = Composite("mine", [Entry("linear", "alpha-beta", {"alpha": alpha, "beta": beta})])
+
+    with pytest.raises(CompositeError, match=rf"alpha − beta = 1.*alpha={alpha}, beta={beta} \(linear in .*\)\.$"):
+        lrp.compile(nn.Linear(4, 3).eval(), (torch.randn(2, 4),), composite=composite)
