@@ -498,7 +498,10 @@ def load(path: str | os.PathLike[str], *, check: bool = True) -> Explainer:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"load takes the path of a file, not {shortened(path)}.")
     if runtime_of(path) == "onnxruntime":
-        raise FormatError(f"{os.fspath(path)!r} is an ONNX file: open it by lrp_compiler.runtime.OnnxExplainer.")
+        raise FormatError(
+            f"{os.fspath(path)!r} is an ONNX file, which has no forward graph: give the .lrp.pt2 file, or run it "
+            "by lrp_compiler.runtime.OnnxExplainer."
+        )
     if os.path.exists(path):
         refuse_other_files(path)
     return Explainer(read_explainer(path, check=check))

@@ -22,7 +22,7 @@ from lrp_compiler.torch_private import OpOverload, pytree
 
 from .caches import without_cache
 from .failures import itself_fails, why_not_exported, worth_another_way
-from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_sparse
+from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
@@ -116,7 +116,7 @@ def _export(
         )
     if not args and not kwargs:
         raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
-    refuse_sparse(model)
+    refuse_parts(model)
 
     def clones() -> Any:
         return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))

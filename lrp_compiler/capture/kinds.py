@@ -30,6 +30,8 @@ OTHER_FILES = {
     ".tflite": "a TensorFlow Lite model",
     ".json": "no model",
 }
+UNWRITABLE = set('"\\\n\r\0')
+"""Characters that end a string of Python."""
 PICKLE = b"\x80"
 """What pickles start with."""
 EXPORT = "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')"
@@ -131,9 +133,16 @@ def _tensor(value: Any) -> Any:
     return value
 
 
-def refuse_sparse(model: torch.nn.Module) -> None:
-    """Raise `CaptureError` where a weight is no plain tensor of values."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+def refuse_parts(model: torch.nn.Module) -> None:
+    """Raise `CaptureError` where a weight is no plain tensor of values, or a name cannot stand in code."""
+    weights = (*model.named_parameters(), *model.named_buffers())
+    for name, _ in (*model.named_modules(), *weights):
+        if set(name) & UNWRITABLE:
+            raise CaptureError(
+                f"A part of the model is called {name!r}: torch.export writes names into code, so rename it without "
+                "quotes, backslashes and line breaks."
+            )
+    for name, tensor in weights:
         if tensor.layout is not torch.strided:
             raise CaptureError(
                 f"{name} is a sparse tensor ({tensor.layout}), whose products have no rule: keep it as "
