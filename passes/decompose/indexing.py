@@ -153,24 +153,34 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Any:
-    """Rows looked up and summed (mode 0) or averaged (mode 1) in bags; a padding index below 0 stands for none."""
-    if mode not in (0, 1):
-        return NotImplemented
+    """Rows looked up and summed (mode 0), averaged (1), or the largest of them (2), in bags; an empty bag is all zeros.
+
+    A padding index below 0 stands for none.
+    """
     starts = offsets[:-1] if include_last_offset else offsets
     bag = (torch.arange(indices.shape[0], device=indices.device).unsqueeze(-1) >= starts).sum(-1) - 1
     rows = torch.nn.functional.embedding(indices, weight)
     counted = torch.ones_like(indices, dtype=weight.dtype)
     if padding_idx is not None and padding_idx >= 0:
         counted = (indices != padding_idx).to(weight.dtype)
-        rows = rows * counted.unsqueeze(-1)
+        rows = rows.masked_fill((indices == padding_idx).unsqueeze(-1), -math.inf if mode == LARGEST else 0.0)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
     empty = torch.zeros((starts.shape[0], weight.shape[1]), dtype=weight.dtype, device=weight.device)
-    pooled = index_add(empty, 0, bag, rows)
     count = index_add(empty[:, 0], 0, bag, counted)
-    if mode == 1:
+    if mode == LARGEST:
+        places = bag.unsqueeze(-1).expand(rows.shape)
+        pooled = (empty - math.inf).scatter_reduce(0, places, rows, "amax")
+        pooled = pooled.masked_fill((count == 0).unsqueeze(-1), 0.0)
+    else:
+        pooled = index_add(empty, 0, bag, rows)
+    if mode == AVERAGE:
         pooled = pooled / count.clamp(min=1).unsqueeze(-1)
     return pooled, bag, count.to(torch.int64), torch.zeros_like(starts)
+
+
+AVERAGE, LARGEST = 1, 2
+"""Modes of a bag."""
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

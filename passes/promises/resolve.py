@@ -160,6 +160,10 @@ class _Splice:
             current = stack.pop()
             if current in chain or current in self.rebuilt or current in self.handed:
                 continue
+            if is_tensor(self.ledger.nodes[current]) and current not in self.decision.rebuilt:
+                with self.graph.inserting_before():  # a size is read off it, and nothing else
+                    self._hand_over(current)
+                continue
             chain.add(current)
             value = self.ledger.nodes[current].meta.get("val")
             if value not in self.sizes:

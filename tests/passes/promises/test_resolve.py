@@ -5,6 +5,7 @@ import torch
 from support.assigned import Emitted, captured, emitted
 from torch import Tensor, fx, nn
 
+import lrp_compiler as lrp
 from lrp_compiler.passes.graph import REBUILT, WAIT, is_tensor, origin
 from lrp_compiler.passes.promises.ledger import Ledger
 from lrp_compiler.passes.promises.planner import Decision
@@ -290,3 +291,29 @@ def test_constants_of_the_relevance_graph_come_along() -> None:
     found = done.relevance_of(module, X)["x"]
     expected = gradient_times_input(model, X) * done.relevance.factor
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+class Spectrogram(nn.Module):
+    """Frames of a signal of any length, their power on a log scale averaged: how many there are is calculated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(8))
+        self.classes = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        power = torch.stft(x, 8, 4, window=self.window, return_complex=True).abs() ** 2
+        return self.classes((power + 1e-3).log().mean(-1))
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.25])
+def test_a_size_that_the_forward_graph_calculates_is_read_off_what_it_is_calculated_from(budget: float) -> None:
+    sizes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=16)}}
+    model, x = Spectrogram().double().eval(), torch.randn(3, 44, dtype=torch.float64)
+
+    open_sized = lrp.compile(
+        model, (x[:2, :32],), composite="epsilon", target=1, memory_budget=budget, dynamic_shapes=sizes
+    )
+
+    fixed = lrp.compile(model, (x,), composite="epsilon", target=1)
+    torch.testing.assert_close(open_sized(x).relevance["x"], fixed(x).relevance["x"], rtol=1e-9, atol=1e-12)
