@@ -1,4 +1,4 @@
-"""Products of two activations, elementwise, and quotients.
+"""Products of two activations, elementwise, quotients, and what else two activations make together.
 
 Source: the uniform rule of Achtibat et al., "AttnLRP", arXiv 2402.05602.
 """
@@ -12,7 +12,7 @@ from .conditions import predicate
 from .facts import Fact
 from .op import Op
 from .registry import Flow, family_rule
-from .relevance import Relevance, sum_to_shape
+from .relevance import Relevance, sum_to_shape, total
 
 GATE: Fact[str | None] = Fact("gate", None)
 """Of a product: the name of the operand that gates the other one (see `find_gates`)."""
@@ -26,11 +26,12 @@ class Product:
     """A product of two operands.
 
     Args:
-        factors: by operand, the name of what it is multiplied by.
+        factors: by operand, the name of what it is multiplied by; `None` where the operation is no plain product, and
+            relevance goes on in total form.
         gate: the operand that gates the other one, if there is one.
     """
 
-    factors: Mapping[str, str]
+    factors: Mapping[str, str | None]
     gate: str | None = None
 
 
@@ -38,8 +39,8 @@ class Product:
 def uniform(op: Op, product: Product, relevance: Relevance) -> Flow:
     """Half to each: `R_a = R_b = R/2`; in unit form `g_a = g ⊙ b / 2`."""
 
-    def share(name: str, factor: str) -> Relevance:
-        whole = relevance.rescaled(lambda g: g * op.tensor(factor))
+    def share(name: str, factor: str | None) -> Relevance:
+        whole = total(op.total(relevance)) if factor is None else relevance.rescaled(lambda g: g * op.tensor(factor))
         return whole.map(lambda r: sum_to_shape(0.5 * r, op.shape(name)))
 
     return {name: share(name, factor) for name, factor in product.factors.items()}
@@ -53,13 +54,13 @@ def signal(op: Op, product: Product, relevance: Relevance) -> Flow:
     arXiv 1706.07206 ("signal-take-all"); for gated layers of transformers Ali et al., arXiv 2202.07304.
     """
     gate = str(product.gate)
-    name = product.factors[gate]
+    name = str(product.factors[gate])
     share = relevance.rescaled(lambda g: g * op.tensor(gate))
     return {name: share.map(lambda r: sum_to_shape(r, op.shape(name))), gate: None}
 
 
 @family_rule("quotient", "frozen-divisor")
-def frozen_divisor(op: Op, description: None, relevance: Relevance) -> Flow:
-    """The divisor is held fixed: all to the dividend, `g_a = g / b`."""
-    share = relevance.rescaled(lambda g: g / op.tensor("other"))
+def frozen_divisor(op: Op, exact: bool, relevance: Relevance) -> Flow:
+    """The divisor is held fixed: all to the dividend, `g_a = g / b`; of what is no plain quotient in total form."""
+    share = relevance.rescaled(lambda g: g / op.tensor("other")) if exact else total(op.total(relevance))
     return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self"))), "other": None}

@@ -9,6 +9,7 @@ another spelling gives relevance a better way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,9 +73,31 @@ def hypotenuse(left: Tensor, right: Tensor) -> Tensor:
     return (left * left + right * right).sqrt()
 
 
+def fmax(left: Tensor, right: Tensor) -> Tensor:
+    """The larger one, that which is a number if the other is none; of equals the first."""
+    return torch.where((left >= right) | right.isnan(), left, right)
+
+
+def fmin(left: Tensor, right: Tensor) -> Tensor:
+    """The smaller one, likewise."""
+    return torch.where((left <= right) | right.isnan(), left, right)
+
+
+def ldexp(tensor: Tensor, exponent: Tensor) -> Tensor:
+    """`a · 2^b`."""
+    result: Tensor = tensor * 2.0**exponent
+    return result
+
+
 def copysign(tensor: Tensor, other: Tensor) -> Tensor:
-    """The size of one, the sign of the other."""
-    return tensor.abs() * ((other >= 0).to(tensor.dtype) * 2 - 1)
+    """The size of one, the sign of the other; −0, which is not below 0, has one, too: 1/−0 is −∞."""
+    positive = (other > 0) | ((other == 0) & (other.reciprocal() > 0))
+    return tensor.abs() * (positive.to(tensor.dtype) * 2 - 1)
+
+
+def copysign_of_number(tensor: Tensor, other: float) -> Tensor:
+    """The size of a tensor, the sign of a number."""
+    return tensor.abs() * math.copysign(1.0, other)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -95,7 +118,11 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.baddbmm.default: baddbmm,
     aten.full_like.default: full_like,
     aten.hypot.default: hypotenuse,
+    aten.fmax.default: fmax,
+    aten.fmin.default: fmin,
+    aten.ldexp.Tensor: ldexp,
     aten.copysign.Tensor: copysign,
+    aten.copysign.Scalar: copysign_of_number,
 }
 """This project's own."""
 BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]

@@ -169,7 +169,18 @@ WITHOUT_ZERO = (
 
 
 @elementwise(*WITHOUT_ZERO)
-@elementwise(aten.pow.Tensor_Tensor, aten.atan2.default, when=one_active)
+@elementwise(
+    aten.pow.Tensor_Tensor,
+    aten.atan2.default,
+    aten.fmod.Tensor,
+    aten.remainder.Tensor,
+    aten.remainder.Scalar_Tensor,
+    aten.div.Tensor_mode,
+    aten.div.Scalar_mode,
+    aten.floor_divide.default,
+    aten.floor_divide.Scalar,
+    when=one_active,
+)
 def without_zero(op: Op) -> Quotient:
     """No finite quotient at 0: total form."""
     return None

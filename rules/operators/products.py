@@ -21,8 +21,47 @@ def multiply(op: Op) -> Product:
 
 
 @operator(aten.div.Tensor, kind="quotient", family="quotient", rule="frozen-divisor", when=two_active)
-def quotient(op: Op) -> None:
+def quotient(op: Op) -> bool:
     """a / b."""
+    return True
+
+
+@operator(
+    aten.div.Tensor_mode,
+    aten.floor_divide.default,
+    aten.fmod.Tensor,
+    aten.remainder.Tensor,
+    kind="quotient",
+    family="quotient",
+    rule="frozen-divisor",
+    when=two_active,
+)
+def whole_quotient(op: Op) -> bool:
+    """A quotient that is rounded, or what it leaves: the divisor says in which steps the dividend is counted.
+
+    A quotient's divisor is held fixed; so is that of its parts, `a = b · ⌊a/b⌋ + remainder`, whose shares of a then add
+    up.
+    """
+    return False
+
+
+@operator(aten.pow.Tensor_Tensor, kind="power", family="product", rule="uniform", when=two_active)
+def power(op: Op) -> Product:
+    """`x^y = exp(y · log x)`: the exponential and the logarithm pass relevance on, the product halves it.
+
+    The value at x = 0 and below, where there is no logarithm, has the same shares.
+    """
+    return Product({"self": None, "exponent": None})
+
+
+@operator(aten.atan2.default, kind="angle", family="product", rule="uniform", when=two_active)
+def angle(op: Op) -> Product:
+    """The angle of the point (x, y): either coordinate turns it, and a common factor does nothing: half to each.
+
+    By slopes both shares would be nothing together, `x ∂φ/∂x + y ∂φ/∂y = 0`; the quotient y/x inside would give all to
+    y, even on the negative axis, where y ≈ 0 decides nothing but the sign.
+    """
+    return Product({"self": None, "other": None})
 
 
 @operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=two_active & ~gated)

@@ -186,6 +186,11 @@ CALLS: dict[str, tuple[Any, tuple, dict]] = {
         {},
     ),
     "type_as": (aten.type_as.default, (tensor(3), torch.ones(1)), {}),
+    "fmax": (aten.fmax.default, (A, torch.where(A > 1, torch.nan, A.flip(0))), {}),
+    "fmin": (aten.fmin.default, (torch.where(A > 1, torch.nan, A), A[:, :1]), {}),
+    "copysign": (aten.copysign.Tensor, (A, torch.tensor([2.0, -2.0, 0.0, -0.0])), {}),
+    "copysign, of a number": (aten.copysign.Scalar, (A, -0.0), {}),
+    "ldexp": (aten.ldexp.Tensor, (A, torch.tensor([-3, 0, 1, 4])), {}),
 }
 
 
@@ -202,6 +207,7 @@ def test_what_is_written_out_computes_the_same(name: str) -> None:
         list(expected) if isinstance(expected, (list, tuple)) else expected,
         rtol=1e-12,
         atol=1e-13,
+        equal_nan=True,
     )
 
 
