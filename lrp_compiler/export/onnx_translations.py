@@ -74,6 +74,11 @@ def expm1(x: Any) -> Any:
     return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
 
 
+def log_sigmoid(x: Any) -> Any:
+    """`min(x, 0) − log(1 + exp(−|x|))`: the exporter's logarithm of the sigmoid is −∞ where that is 0."""
+    return op.Sub(op.Min(x, op.CastLike(op.Constant(value_float=0.0), x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
@@ -81,5 +86,6 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.log1p.default: log1p,
+    aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
 }
