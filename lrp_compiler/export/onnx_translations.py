@@ -1,4 +1,4 @@
-"""Operators whose translation by the exporter is exact but slow to run, or that have none: ours instead.
+"""Operators whose translation by the exporter is slow to run, loses digits, or that have none: ours instead.
 
 `torch.onnx.export(custom_translation_table=TRANSLATIONS)`
 """
@@ -55,10 +55,37 @@ def masked_select(x: Any, mask: Any) -> Any:
     return op.Compress(x, op.Reshape(op.Expand(mask, op.Shape(x)), line))
 
 
+def log1p(x: Any) -> Any:
+    """`log(1 + x)` to the last digit: of a small x, 1 + x keeps few digits, and u = 1 + x says itself which.
+
+    W. Kahan: `log(u) · x / (u − 1)`, and x where u is 1.
+    """
+    one = op.CastLike(op.Constant(value_float=1.0), x)
+    u = op.Add(x, one)
+    rest = op.Sub(u, one)
+    ratio = op.Where(op.Equal(u, x), one, op.Div(x, rest))
+    return op.Where(op.Equal(u, one), x, op.Mul(op.Log(u), ratio))
+
+
+def expm1(x: Any) -> Any:
+    """`exp(x) − 1` to the last digit, as `tanh(x/2) · (exp(x) + 1)`: of a small x, exp(x) keeps few digits of it."""
+    one = op.CastLike(op.Constant(value_float=1.0), x)
+    half = op.CastLike(op.Constant(value_float=0.5), x)
+    return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
+
+
+def log_sigmoid(x: Any) -> Any:
+    """`min(x, 0) − log(1 + exp(−|x|))`: the exporter's logarithm of the sigmoid is −∞ where that is 0."""
+    return op.Sub(op.Min(x, op.CastLike(op.Constant(value_float=0.0), x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten.log1p.default: log1p,
+    aten.log_sigmoid.default: log_sigmoid,
+    aten.expm1.default: expm1,
 }

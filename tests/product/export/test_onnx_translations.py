@@ -1,0 +1,44 @@
+"""The project's own translations to ONNX keep the digits that torch keeps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler.runtime import OnnxExplainer
+
+FUNCTIONS = {"log1p": torch.log1p, "expm1": torch.expm1, "logsigmoid": torch.nn.functional.logsigmoid}
+SMALL = torch.tensor([[1e-7, -3e-6, 2.5e-5, -4e-4], [1e-3, 0.03, -0.2, 0.0], [-0.9, 1.5, 40.0, 3e7]])
+
+
+class Function(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.function = FUNCTIONS[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_small_numbers_keep_their_digits(name: str, tmp_path: Path) -> None:
+    x = SMALL if name == "log1p" else SMALL.clamp(max=40)
+    path = tmp_path / "function.onnx"
+    lrp.compile(Function(name).eval(), (x,), target=0).to_onnx(path)
+
+    explanation = OnnxExplainer(path)(x.numpy())
+
+    exact = FUNCTIONS[name](x.double())
+    torch.testing.assert_close(torch.tensor(explanation.output).double(), exact, rtol=2e-6, atol=0)
+
+
+def test_the_limits_stay(tmp_path: Path) -> None:
+    x = torch.tensor([[-1.0, float("inf"), 3e38, -100.0]])
+    path = tmp_path / "function.onnx"
+    for name in FUNCTIONS:
+        values = x[:, [0, 3, 0, 3]] if name == "expm1" else x
+        lrp.compile(Function(name).eval(), (torch.ones(1, 4),), target=0).to_onnx(path)
+        found = torch.tensor(OnnxExplainer(path)(values.numpy()).output)
+        torch.testing.assert_close(found, FUNCTIONS[name](values), rtol=2e-6, atol=0, equal_nan=True)
