@@ -78,7 +78,7 @@ def alpha_beta(
     """
     if abs(alpha - beta - 1) > 1e-6 or min(alpha, beta) < 0:
         raise RuleError(
-            f"The αβ rule keeps the sum of relevance only where alpha − beta = 1 and neither is negative, and was given "
+            "The αβ rule keeps the sum of relevance only where alpha − beta = 1 and neither is negative, and was given "
             f"alpha={alpha}, beta={beta}"
         )
     split_check(op, linear)

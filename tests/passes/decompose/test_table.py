@@ -161,7 +161,6 @@ CALLS: dict[str, tuple[Any, tuple, dict]] = {
     "full_like": (aten.full_like.default, (A, 3), {}),
     "full_like of another dtype": (aten.full_like.default, (A, 3), {"dtype": torch.int64, "pin_memory": False}),
     "hypot": (aten.hypot.default, (A, tensor(4)), {}),
-    "copysign": (aten.copysign.Tensor, (A, tensor(4)), {}),
     **{
         f"embedding_bag, mode {mode}": (
             aten._embedding_bag.default,
