@@ -280,6 +280,13 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         help="input, parameter or module whose relevance is wanted; once for each (default: all inputs)",
     )
     command.add_argument(
+        "--fixed",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="input that is held constant (a mask) and leaves all relevance to the others; once for each",
+    )
+    command.add_argument(
         "--observe",
         action="append",
         default=[],

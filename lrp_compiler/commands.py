@@ -207,6 +207,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
         seed=arguments.seed,
         wrt=arguments.wrt,
+        fixed=arguments.fixed,
         observe=arguments.observe,
         memory_budget=arguments.memory_budget,
         progress=progress,

@@ -16,7 +16,7 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
 from lrp_compiler.capture import Model, capture, check_same_output
 from lrp_compiler.explainer import Explainer
-from lrp_compiler.passes import Options, Watch, compile_graphs
+from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
 from lrp_compiler.passes.relevance import Seed
 from lrp_compiler.rules.composite import Composite, composite_named
@@ -33,6 +33,7 @@ def compile(
     target: Explained | Pick | Sequence[Pick] = "argmax",
     seed: str | None = None,
     wrt: str | Sequence[str] | None = None,
+    fixed: str | Sequence[str] = (),
     observe: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
@@ -57,8 +58,11 @@ def compile(
         seed: relevance put on it: "value" (the logit itself), "one", or "tensor" (a run-time input `seed` of the
             shape of the explained logits, `[batch, classes]`). Default: the composite's, mostly "value".
         wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
-            modules (`encoder.layer.3`: the values that leave them). Default: all inputs that carry relevance. Leaving
-            an input out does not change the relevance of the others.
+            modules (`encoder.layer.3`: the values that leave them). Default: all inputs that carry relevance; whole
+            numbers and flags do as indices, and as numbers where they are named here or nothing else does. Leaving an
+            input out does not change the relevance of the others.
+        fixed: names of inputs that are held constant, as if they were weights: a mask, an edge weight, whatever is no
+            feature. All relevance goes to the others.
         observe: intermediate values whose relevance is returned as well, by the path of the module that they leave
             (`encoder.layer.*`: `*` stays between two dots, `**` does not) or by the name of a node of the forward graph
             (`softmax*`; `Explainer.show` lists them). Whole tensors, in their own shape; the inputs' relevance stays
@@ -84,7 +88,7 @@ def compile(
     check_option("dump", dump, dump is None or isinstance(dump, str | os.PathLike), "the path of a folder")
     check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
     names = None if wrt is None else check_names("wrt", wrt)
-    observed = check_names("observe", observe)
+    observed, held = check_names("observe", observe), check_names("fixed", fixed)
     report = progress or (lambda stage: None)
     rules = resolve_composite(composite)
     report("capture")
@@ -95,6 +99,10 @@ def compile(
     clash = [name for name in taken if name in captured.inputs.values()]
     if clash:
         raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
+    strange = [name for name in held if name not in captured.inputs.values()]
+    if strange:
+        hint = did_you_mean(strange[0], captured.inputs.values())
+        raise InputError(f"fixed names {strange[0]!r}, which is no input of the model{hint}.")
     output = choose_output(captured, start.target.output)
     options = Options(
         rules,
@@ -102,6 +110,7 @@ def compile(
         output=output,
         function=function,
         wrt=names,
+        fixed=held,
         observe=observed,
         memory_budget=float(memory_budget),
         optimise=optimise,
@@ -110,6 +119,7 @@ def compile(
     with quiet():
         compiled = compile_graphs(captured, options, watch)
     check_same_output(captured, compiled.forward)
+    _warn_of_flags(captured, compiled)
     if scale := compiled.explained.meta.get(OUTPUT):
         warnings.warn(
             f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "
@@ -125,6 +135,23 @@ def compile(
             stacklevel=3,
         )
     return Explainer(artefact_of(captured, compiled, options))
+
+
+def _warn_of_flags(captured: Captured, compiled: Compiled) -> None:
+    """Say so where an input among several looks like a mask, and takes a share."""
+    inputs = {node: name for name, node in compiled.wanted.items() if node.op == "placeholder"}
+    if captured.example is None or len(inputs) < 2:
+        return
+    placeholders = compiled.forward.graph.find_nodes(op="placeholder")
+    for node, tensor in zip(placeholders, captured.example.tensors, strict=False):
+        flags = tensor.is_floating_point() and tensor.numel() > 1 and bool(((tensor == 0) | (tensor == 1)).all())
+        if node in inputs and flags:
+            warnings.warn(
+                f"Input {inputs[node]!r} holds nothing but 0 and 1 in the example, and takes a share of the relevance; "
+                f"if it is a mask and no feature, fixed=[{inputs[node]!r}] leaves all of it to the others.",
+                LrpWarning,
+                stacklevel=4,
+            )
 
 
 def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | None = None) -> Composite:

@@ -20,6 +20,7 @@ class Options:
         output: position of the explained output among the flat outputs.
         function: explains what it makes of the model's outputs instead, `[batch]`.
         wrt: names of inputs, parameters and modules to explain; `None`: all inputs that carry relevance.
+        fixed: names of inputs that are held constant.
         observe: patterns of modules or nodes whose values' relevance is returned as well.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
         optimise: whether to do the same with fewer operations.
@@ -30,6 +31,7 @@ class Options:
     output: int = 0
     function: Callable[[Any], Any] | None = None
     wrt: tuple[str, ...] | None = None
+    fixed: tuple[str, ...] = ()
     observe: tuple[str, ...] = ()
     memory_budget: float = 1.0
     optimise: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -86,9 +86,17 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     else:
         explained = select_by_function(forward, options.function, captured.structured)
     watch.starts("assign rules")
-    analyse(forward, explainable_inputs(forward), options.composite, options.wrt, options.optimise)
-    reached = reachable(forward, explained)
-    wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
+    taking, whole = input_kinds(forward, captured, options.fixed)
+    named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]
+    wanted: dict[str, fx.Node] = {}
+    # Flags and whole numbers that are no indices take part where they are asked for, or where nothing else does.
+    for numbers in (named, whole):
+        inputs = list(dict.fromkeys([*taking, *numbers]))
+        analyse(forward, inputs, options.composite, options.wrt, options.optimise, numbers)
+        reached = reachable(forward, explained)
+        wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
+        if wanted:
+            break
     decided = {
         captured.inputs.get(input.meta["input"], input.name): described(decision)
         for input, decision in decisions(forward, explained, reached).items()
@@ -126,6 +134,17 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
         forward = result.graph_module
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
     return forward
+
+
+def input_kinds(forward: fx.GraphModule, captured: Captured, fixed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Placeholders of what may carry relevance, and those of whole numbers or flags, which may be features."""
+    own = [node for node in forward.graph.find_nodes(op="placeholder") if node.meta["input"] in captured.inputs]
+    free = [node for node in own if captured.inputs[node.meta["input"]] not in fixed]
+    taking = set(explainable_inputs(forward))
+    numbers = [node for node in free if not (node.meta["val"].is_floating_point() or node.meta["val"].is_complex())]
+    return [str(node.meta["input"]) for node in free if node.meta["input"] in taking], [
+        str(node.meta["input"]) for node in numbers
+    ]
 
 
 def explainable_inputs(forward: fx.GraphModule) -> list[str]:

@@ -12,6 +12,7 @@ from lrp_compiler.torch_private import OpOverload, schema
 
 from .facts import Fact, Facts
 from .relevance import TOTAL_STABILISER, Relevance, divide
+from .traits import traits
 
 T = TypeVar("T")
 Share = Callable[[], Tensor]
@@ -96,6 +97,8 @@ class Op:
         self._fetch = fetch
         self._absorb = absorb
         self._asked = asked
+        self.precision = torch.float32
+        """In which whole numbers are read that are calculated with: that of the relevance that arrives."""
 
     @classmethod
     def eager(
@@ -137,8 +140,9 @@ class Op:
         return torch.fx.map_arg(self.arguments[name], self._fetch)
 
     def tensor(self, name: str) -> Tensor:
-        """The forward value of an operand: asking makes a promise."""
-        return self._ask(self.arguments[name])
+        """The forward value of an operand: asking makes a promise. Whole numbers that are features become floats."""
+        value = self._ask(self.arguments[name])
+        return value.to(self.dtype(name)) if self._is_reckoned(name) else value
 
     def factor(self, name: str) -> Tensor | float:
         """An operand that may be a tensor or a plain number; an integer tensor in the result's dtype."""
@@ -162,15 +166,25 @@ class Op:
     @property
     def output(self) -> Tensor:
         """The forward result: asking makes a promise."""
-        return self._ask(self._result)
+        value = self._ask(self._result)
+        return value if value.is_floating_point() or value.is_complex() else value.to(self.precision)
 
     def shape(self, name: str) -> torch.Size:
         """Shape of an operand; dims may be symbolic."""
         return self._fetch(self.arguments[name]).shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Dtype of an operand."""
+        """Dtype of an operand, as `tensor` hands it out."""
+        if self._is_reckoned(name):
+            return self.precision
         return self._fetch(self.arguments[name]).dtype
+
+    def _is_reckoned(self, name: str) -> bool:
+        """Whether the operand carries relevance as whole numbers that are calculated with, and looks nothing up."""
+        if name not in self.active or name in traits(self.target).indices:
+            return False
+        value = self._fetch(self.arguments[name])
+        return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
 
     def device(self, name: str) -> torch.device:
         """Device of an operand."""

@@ -168,6 +168,7 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
         RuleError: the op has no operator, its family no such rule, or the rule says nothing of an active operand or of
             a parameter whose relevance is wanted.
     """
+    op.precision = relevance.tensor.dtype
     entry = find(op)
     if entry is None:
         raise RuleError(f"There is no rule for {op.target}; @rule registers one, in every process that uses it")

@@ -47,6 +47,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         arguments=tuple(captured.arguments),
         constants=captured.constants,
         explained=options.output,
+        fixed=options.fixed,
         scale=compiled.explained.meta.get(OUTPUT) or "logit",
         plan=compiled.plan.to_dict(),
         optimise=options.optimise,

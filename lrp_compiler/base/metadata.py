@@ -73,6 +73,7 @@ class Metadata:
         explained: which of the outputs is explained.
         scale: what the explained output is of what is explained: the "logit" itself, or its "probability" or
             "log-probability".
+        fixed: names of the inputs that are held constant.
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
         output_structure: the model's own structure of its outputs, as torch's pytree writes it.
@@ -101,6 +102,7 @@ class Metadata:
     constants: Mapping[str, Any] = field(default_factory=dict)
     explained: int = 0
     scale: str = "logit"
+    fixed: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
     output_structure: str | None = None
@@ -182,6 +184,7 @@ class Metadata:
 
 _LEFT_OUT: dict[str, Any] = {
     "scale": "logit",
+    "fixed": [],
     "weights": None,
     "profile": None,
     "optimise": True,
@@ -204,6 +207,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "constants": dict,
     "explained": int,
     "scale": str,
+    "fixed": list,
     "plan": dict,
     "optimise": bool,
     "output_structure": str,

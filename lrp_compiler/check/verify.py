@@ -288,6 +288,7 @@ def _against(
             target=Target.from_dict(dict(about.explains)),
             seed=about.seed,
             wrt=[entry.input for entry in about.relevance],
+            fixed=about.fixed,
         )
     except (LrpError, LookupError) as error:
         return [source, *(Check(name, None, str(error)) for name in asked[1:])]

@@ -5,9 +5,10 @@
 
 Relevance flows to an operand when its value depends on an explained input through float operations. Integer values
 carry it only while they are moved about (views, slices, gathers) or calculated with by constants (`ids + 2`), and end
-up as the index of an embedding, or are pixels (uint8) on their way to float. Positions that are given as an input are
-an index like any other; an index of values that come from an input themselves carries none, and neither does a frozen
-factor of a normalisation (see `freeze_statistics`).
+up as the index of an embedding, or are pixels (uint8) on their way to float. Whole numbers made of floats carry it, too
+(a column of categories among numbers: `x[:, 0].long()`), and inputs that are declared as numbers. Positions that are
+given as an input are an index like any other; an index of values that come from an input themselves carries none, and
+neither does a frozen factor of a normalisation (see `freeze_statistics`).
 
 Parameters whose relevance is asked for don't change that. What is computed from them alone is active for itself; where
 it meets an active operand it is *wanted*: the rule of that op tells its share as well.
@@ -31,6 +32,7 @@ def mark_active(
     frozen: Collection[tuple[fx.Node, fx.Node]] = (),
     parameters: Collection[fx.Node] = (),
     fixed: Collection[fx.Node] = (),
+    numbers: Collection[str] = (),
 ) -> set[fx.Node]:
     """Annotate every node that relevance can reach with its active operands; return those nodes.
 
@@ -40,8 +42,10 @@ def mark_active(
         frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
         fixed: nodes that count as constants.
         parameters: weights (`get_attr` nodes) whose own relevance is asked for.
+        numbers: names of inputs of whole numbers or flags that are calculated with, not looked up by: features.
     """
     active: set[fx.Node] = set()
+    numeric: set[fx.Node] = set()
     own = set(parameters)
     varying: set[fx.Node] = set()
     for node in module.graph.nodes:
@@ -50,41 +54,56 @@ def mark_active(
             varying.add(node)
         if node.op == "placeholder" and node.meta["input"] in inputs:
             active.add(node)
+        if node.op == "placeholder" and node.meta["input"] in numbers:
+            numeric.add(node)
         if node.op != "call_function" or node in fixed:
             continue
         arguments = bind(node.target, node.args, node.kwargs)
         carried = {
             name: value
             for name, value in arguments.items()
-            if isinstance(value, fx.Node) and (node, value) not in frozen and _carries(node, name, value, varying)
+            if isinstance(value, fx.Node)
+            and (node, value) not in frozen
+            and _carries(node, name, value, varying, numeric)
         }
         operands = tuple(name for name, value in carried.items() if value in active)
         wanted = tuple(name for name, value in carried.items() if value in own)
         if operands:
             active.add(node)
             assign(node, Assignment(node.target, arguments, operands, wanted))
+            if _is_whole(node) and not numeric.isdisjoint(carried[name] for name in operands):
+                numeric.add(node)
         elif wanted:
             own.add(node)
             assign(node, Assignment(node.target, arguments, wanted))
-        elif (index := _calculated_index(node, active, varying)) is not None:
+        elif (whole := _calculated_whole(node, active, varying)) is not None:
             active.add(node)
-            assign(node, Assignment(FUNCTION, {"self": index}, ("self",)))
+            assign(node, Assignment(FUNCTION, {"self": whole}, ("self",)))
+            if whole in numeric or not _is_whole(whole):
+                numeric.add(node)
     return active
 
 
-def _calculated_index(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:
-    """The one operand of an elementwise integer op that varies, if it carries relevance: `ids + 2`, `table[ids]`.
+def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:
+    """The one operand of an elementwise op with whole results that varies, if it carries relevance: `ids + 2`,
+    `table[ids]`, `column.long()`.
 
     An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
     """
-    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or traits(node.target).indices
+    known = traits(node.target)
+    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts
     if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
     if len(operands) != 1 or operands[0] not in active or not _same_shape(operands[0], node):
         return None
-    dtypes = (operands[0].meta["val"].dtype, node.meta["val"].dtype)
-    return None if any(d.is_floating_point or d.is_complex or d is torch.bool for d in dtypes) else operands[0]
+    source = operands[0].meta["val"].dtype
+    return operands[0] if _is_whole(node) and not source.is_complex and source is not torch.bool else None
+
+
+def _is_whole(node: fx.Node) -> bool:
+    dtype = node.meta["val"].dtype if is_tensor(node) else torch.bool
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
 
 
 def _same_shape(a: fx.Node, b: fx.Node) -> bool:
@@ -92,7 +111,9 @@ def _same_shape(a: fx.Node, b: fx.Node) -> bool:
     return a.meta["val"].dim() == b.meta["val"].dim() and all(statically_known_true(m == n) for m, n in sizes)
 
 
-def _carries(node: fx.Node, name: str, value: fx.Node, varying: Collection[fx.Node]) -> bool:
+def _carries(
+    node: fx.Node, name: str, value: fx.Node, varying: Collection[fx.Node], numeric: Collection[fx.Node]
+) -> bool:
     if is_tensor(node) and not is_tensor(value):
         # Of an op with several results: indices among them (of a top-k) carry nothing.
         return bool(node.meta["val"].is_floating_point() or node.meta["val"].is_complex())
@@ -106,7 +127,8 @@ def _carries(node: fx.Node, name: str, value: fx.Node, varying: Collection[fx.No
     if source.is_floating_point or source.is_complex:
         return bool(result.is_floating_point or result.is_complex)
     if result.is_floating_point:
-        return bool(source == torch.uint8) and not indices
+        return bool(source == torch.uint8 or value in numeric) and not indices
     # Integers keep what they carry while they are moved about.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
-    return result is not torch.bool and (traits(node.target).casts or (moved and not indices))
+    reckoned = value in numeric and node.target in OPERATORS
+    return result is not torch.bool and not indices and (traits(node.target).casts or moved or reckoned)

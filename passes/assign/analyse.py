@@ -34,6 +34,7 @@ def analyse(
     composite: Composite,
     wrt: Sequence[str] | None = None,
     optimise: bool = True,
+    numbers: Sequence[str] = (),
 ) -> None:
     """Annotate the forward graph: where relevance flows, what is frozen, which regions are one function, facts.
 
@@ -43,11 +44,12 @@ def analyse(
         composite: says which modules are explained as a whole, and whether primitives stay by themselves.
         wrt: the values whose relevance is asked for; parameters among them take part.
         optimise: whether rules are told what only makes them faster.
+        numbers: names of the placeholders of whole numbers or flags that are calculated with.
     """
     frozen = () if composite.primitives else statistics(forward)
-    mark_active(forward, inputs, frozen)
+    mark_active(forward, inputs, frozen, numbers=numbers)
     fixed = fixed_values(forward, composite)
-    mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed)
+    mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
     if not composite.primitives:
         mark_straight_through(forward)

@@ -57,6 +57,8 @@ def mark_straight_through(module: fx.GraphModule) -> None:
 def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum | None:
     """The node as a sum of values like it, if it is one."""
     known = traits(node.target)
+    if given.target is not node.target:  # taken as one function already
+        return None
     if known.copies and given.active == ("self",):
         factors = {"self": 1.0}
     elif node.target is aten.neg.default:

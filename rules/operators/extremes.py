@@ -30,7 +30,7 @@ def extreme(op: Op) -> Selection:
         x = op.tensor("self").permute(order)
         flat = x.reshape([*x.shape[: len(kept)], -1])
         winners = (flat.argmax if op.target is aten.amax.default else flat.argmin)(-1, keepdim=True)
-        routed = torch.zeros_like(flat).scatter(-1, winners, r.reshape(winners.shape))
+        routed = torch.zeros_like(flat, dtype=r.dtype).scatter(-1, winners, r.reshape(winners.shape))
         return routed.reshape(x.shape).permute([order.index(dim) for dim in range(len(order))])
 
     return {"self": transposed}

@@ -244,7 +244,7 @@ def test_a_models_own_target_is_an_input(tmp_path: Path) -> None:
         {"kwargs": 3},
         {"kwargs": [X]},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options),
 )
 def test_options_of_a_wrong_kind_are_refused(options: dict) -> None:
     with pytest.raises((InputError, CompositeError)) as raised:
