@@ -159,12 +159,15 @@ def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str,
 
     Waits for a public report of drafts.
     """
+    # torch's trace log knows every file by a number.
+    from torch._logging.structured import INTERN_TABLE
+
     report: Any = getattr(draft, "_report", None)
+    files = {number: name for name, number in INTERN_TABLE.items()}
     found = []
     for failure in report.failures if report else ():
         frames = [frame for frame in failure.data.get("user_stack", ()) if frame.get("name") != "_call_impl"]
-        # torch writes a file's name once in a process, and its number from then on.
-        file = report.str_to_filename.get(frames[-1]["filename"]) if frames else None
+        file = files.get(frames[-1]["filename"]) if frames else None
         if file is not None:
             found.append((str(file), int(frames[-1]["line"])))
     return found

@@ -46,9 +46,8 @@ STAGES = {
 }
 """Room → what is done in it."""
 OWN = "lrp_compiler"
-NO_PATH = re.compile(
-    r"expected str, bytes or os\.PathLike object, not|should be a str object or an os\.PathLike object"
-)
+NO_PATH = re.compile(r"os\.PathLike.* not ")
+"""What Python says of a path that is none, in several wordings."""
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "bad_alloc", "bad allocation")
 LENGTH = 300
 """Of what is quoted from another library's message."""

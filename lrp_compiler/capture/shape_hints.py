@@ -129,6 +129,6 @@ def _value(node: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Compare):
         terms = [_value(term, names) for term in (node.left, *node.comparators)]
         return all(OPERATORS[type(op)](a, b) for op, a, b in zip(node.ops, terms, terms[1:], strict=False))
-    if isinstance(node, ast.Call):
-        return FUNCTIONS[node.func.id](*(_value(value, names) for value in node.args))  # type: ignore[attr-defined]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return FUNCTIONS[node.func.id](*(_value(value, names) for value in node.args))
     raise ValueError(ast.dump(node))

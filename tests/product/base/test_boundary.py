@@ -108,6 +108,12 @@ def test_out_of_memory_is_said_to_be_that() -> None:
     assert not isinstance(raised.value, InternalError)
 
 
+def test_sizes_that_are_known_only_in_the_run_are_no_defect() -> None:
+    with pytest.raises(LrpError, match="size that is known only when the model runs") as raised:
+        raising(type("GuardOnDataDependentSymNode", (RuntimeError,), {})("Could not guard on Eq(u0, 1)"))
+    assert not isinstance(raised.value, InternalError)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -1,0 +1,138 @@
+"""Why torch.export did not take a model: where, and what to do."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+import lrp_compiler as lrp
+from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.capture.shape_hints import shape_hint
+
+X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Model(nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.conv, self.out, self.function = nn.Linear(4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+# ---- Control flow ----
+
+
+def branching(model: Model, x: Tensor) -> Tensor:
+    if x.sum() > 0:
+        x = x + 1
+    if x.mean() > 2:
+        x = x * 2
+    return model.linear(x)
+
+
+def test_every_branch_over_values_is_named() -> None:
+    """torch.export stops at the first; its draft goes on."""
+    with pytest.raises(CaptureError) as raised:
+        lrp.compile(Model(branching).eval(), (X,))
+    places = re.findall(r"test_failures\.py:(\d+)", str(raised.value))
+    first = branching.__code__.co_firstlineno
+    assert [int(place) - first for place in places] == [1, 3]
+    assert "torch.where" in str(raised.value)
+
+
+def test_what_dynamo_alone_can_trace_is_traced_by_it() -> None:
+    def through_numpy(model: Model, x: Tensor) -> Tensor:
+        return model.linear(torch.from_numpy(x.numpy() * 2))
+
+    model = Model(through_numpy).eval()
+    with pytest.raises(RuntimeError), torch.no_grad():
+        torch.export.export(model, (X,))
+    explainer = lrp.compile(model, (X,), target=0, composite=lrp.composites.epsilon(0.0))
+    torch.testing.assert_close(explainer(X).output, model.linear(X * 2).detach())
+    torch.testing.assert_close(explainer(X).relevance["x"], 2 * X * model.linear.weight[0].detach())
+
+
+# ---- Sizes ----
+
+
+def pooled(model: Model, x: Tensor) -> Tensor:
+    for _ in range(4):
+        x = F.max_pool2d(x, 2)
+    return model.out(model.conv(F.pad(x, (1, 1, 1, 1))).mean((2, 3)))
+
+
+def halves(model: Model, x: Tensor) -> Tensor:
+    return model.out(model.conv(torch.cat([x[:, :, ::2], x[:, :, 1::2]], 3)).mean((2, 3)))
+
+
+def unshuffled(model: Model, x: Tensor) -> Tensor:
+    return model.out(model.conv(F.pixel_unshuffle(x, 2)[:, :3]).mean((2, 3)))
+
+
+def bounded(model: Model, x: Tensor) -> Tensor:
+    assert x.shape[2] <= 40
+    return model.out(model.conv(x).mean((2, 3)))
+
+
+def mirrored(model: Model, x: Tensor) -> Tensor:
+    return model.out(model.conv(x + x.transpose(2, 3)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (pooled, {}),
+        (pooled, {"min": 16, "max": 512}),
+        (halves, {}),
+        (halves, {"min": 20}),
+        (unshuffled, {}),
+        (bounded, {}),
+        (bounded, {"min": 8, "max": 300}),
+    ],
+)
+def test_the_sizes_that_are_proposed_are_taken(function: Any, options: dict) -> None:
+    """What torch suggests itself is often refused in the next attempt."""
+    model, x = Model(function).eval(), torch.randn(2, 3, 32, 32)
+    with pytest.raises(CaptureError) as raised:
+        lrp.compile(model, (x,), dynamic_shapes=({2: Dim("h", **options), 3: Dim("w", **options)},))
+    assert "\n" not in str(raised.value)
+    proposal = r"dimension (\d) of x takes .*?write ((?:\d+ \* )?torch\.export\.Dim\([^)]*\))"
+    proposed = dict(re.findall(proposal, str(raised.value)))
+    shapes = {dim: Dim(name, **options) for dim, name in ((2, "h"), (3, "w"))}
+    shapes |= {int(dim): eval(text) for dim, text in proposed.items()}
+    assert proposed
+    if max(dim.min for dim in shapes.values()) > 32:
+        x = torch.randn(2, 3, 64, 64)
+    explainer = lrp.compile(model, (x,), dynamic_shapes=(shapes,))
+    assert explainer(x).output.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "shapes", "words"),
+    [
+        (mirrored, torch.randn(2, 3, 32, 32), {2: Dim("h"), 3: Dim("w")}, "always equal, so use one Dim for both"),
+        (lambda m, x: m.linear(x.reshape(2, 4)), X, {0: Dim("b")}, "fixes b at 2"),
+        (lambda m, x: m.linear(x), X[:1], {0: Dim("b")}, "use 2 or more"),
+        (lambda m, x: m.linear(x), X, {0: "b"}, "dynamic_shapes"),
+    ],
+)
+def test_other_shapes_that_do_not_fit(function: Any, x: Tensor, shapes: Any, words: str) -> None:
+    with pytest.raises(CaptureError, match=words) as raised:
+        lrp.compile(Model(function).eval(), (x,), dynamic_shapes=(shapes,))
+    assert "\n" not in str(raised.value)
+
+
+def test_guards_are_worked_out_and_not_run() -> None:
+    guard = "- Not all values of h = L['x'].size()[2] in the specified range satisfy the generated guard "
+    assert "min=9" in shape_hint(f"Constraints violated (h)!\n  {guard}L['x'].size()[2] > 8.")
+    # What is no arithmetic is not taken into account.
+    said = shape_hint(f"Constraints violated (h)!\n  {guard}L['x'].size()[2] > 8.\n  {guard}__import__('os').abort().")
+    assert "min=9" in said
