@@ -51,6 +51,13 @@ def written_in_place(x: Tensor) -> Tensor:
     return y
 
 
+def written_into_empty(x: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    y[..., :3] = x[..., :3]
+    y[..., 3:] = x[..., 3:] * torch.sigmoid(x[..., :1])
+    return torch.cat([y, x.new_empty(x.shape).copy_(x * 2)], -1)
+
+
 def graph_convolution(x: Tensor) -> Tensor:
     messages = x[:, [0, 1, 1, 3, 4]] * 0.5
     return torch.zeros_like(x).index_add(1, PLACES, messages) + x
@@ -168,6 +175,7 @@ def attention(x: Tensor) -> Tensor:
 
 NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
+    "writes into empty memory": (TOKENS, written_into_empty),
     "graph layer by index_add": (TOKENS, graph_convolution),
     "graph layer by scatter mean": (TOKENS, graph_mean),
     "graph layer by extremes and products": (TOKENS, graph_extremes),
