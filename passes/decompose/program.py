@@ -26,7 +26,7 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
     Raises:
         CaptureError: an op can be written out for one size alone, and that size was to stay open.
     """
-    result = _with_free_views(program).run_decompositions(decomposition_table())
+    result: ExportedProgram = _with_free_views(program).run_decompositions(decomposition_table())
     given = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     for node in result.graph.find_nodes(op="placeholder"):
         before, after = given.get(node.name), node.meta.get("val")
