@@ -13,6 +13,7 @@ from .facts import Fact
 from .op import Op
 from .registry import Flow, family_rule
 from .relevance import Relevance, sum_to_shape, total
+from .selection import Selection, route
 
 GATE: Fact[str | None] = Fact("gate", None)
 """Of a product: the name of the operand that gates the other one (see `find_gates`)."""
@@ -64,3 +65,9 @@ def frozen_divisor(op: Op, exact: bool, relevance: Relevance) -> Flow:
     """The divisor is held fixed: all to the dividend, `g_a = g / b`; of what is no plain quotient in total form."""
     share = relevance.rescaled(lambda g: g / op.tensor("other")) if exact else total(op.total(relevance))
     return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self"))), "other": None}
+
+
+@family_rule("factors", "uniform")
+def equal_shares(op: Op, shares: Selection, relevance: Relevance) -> Flow:
+    """`R / n` to each of the n factors that one product has; the operator says which these are."""
+    return route(op, shares, total(op.total(relevance)))

@@ -229,6 +229,22 @@ def _is_calculated(value: Any) -> bool:
     return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat))
 
 
+def _running_product(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """`cumprod`, which ONNX has not: in steps that double, or of an open size each product by itself."""
+    size = x.shape[dim] if x.dim() else 1
+    if isinstance(size, int):
+        reach = 1
+        while reach < size:
+            ones = torch.ones_like(x.narrow(dim, 0, reach))
+            x = x * torch.cat([ones, x.narrow(dim, 0, size - reach)], dim)
+            reach *= 2
+        return x
+    dim %= x.dim()
+    places = torch.arange(size, device=x.device)
+    first = (places <= places.unsqueeze(-1)).reshape(size, size, *[1] * (x.dim() - 1 - dim))
+    return torch.where(first, x.unsqueeze(dim), 1.0).prod(dim + 1)
+
+
 def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
     """What `program.run_decompositions(table)` returns, for a program that has no effects.
 
@@ -236,7 +252,7 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     translation for. What this cannot do (an op with several results) fails, and the caller takes torch's way.
     """
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
-    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm}
+    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm, torch.ops.aten.cumprod.default: _running_product}
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn

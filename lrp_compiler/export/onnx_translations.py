@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from onnxscript import opset18 as op
-from onnxscript.function_libs.torch_lib.ops.core import aten_pixel_unshuffle
+from onnxscript.function_libs.torch_lib.ops.core import aten_pixel_unshuffle, aten_sort
 
 aten = torch.ops.aten
 
@@ -79,12 +79,18 @@ def log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Min(x, op.CastLike(op.Constant(value_float=0.0), x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
 
 
+def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """`TopK` of all: of equals the one that comes first is first, in either direction."""
+    return aten_sort(x, dim, descending)
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten.sort.stable: stable_sort,
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,

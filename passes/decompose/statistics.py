@@ -6,12 +6,15 @@ becomes a layer norm over reshaped dims, which has a rule that freezes its stati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -145,7 +148,10 @@ def _moments(tensor: Tensor, dim: Dims, correction: float, keepdim: bool) -> tup
         count: Any = 1
         for reduced in dims:
             count = count * tensor.shape[reduced]
-        variance = squares.sum(dims, keepdim=keepdim) / (count - correction)
+        freedom = torch.sym_max(count - correction, 0)
+        variance = squares.sum(dims, keepdim=keepdim)
+        # Of too few elements it is infinite, of equal ones NaN.
+        variance = variance * math.inf if statically_known_true(freedom == 0) else variance / freedom
     return (mean if keepdim else mean.squeeze(dims)), variance
 
 
@@ -159,22 +165,31 @@ def smallest(tensor: Tensor) -> Tensor:
     return torch.amin(tensor, list(range(tensor.dim())))
 
 
-def kth_smallest(tensor: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def kth_smallest(tensor: Tensor, k: Any, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The k-th smallest element and its index."""
     values, indices = (result.narrow(dim, k - 1, 1) for result in torch.sort(tensor, dim))
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
 
-def stable_sort(
-    tensor: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The plain sort, which ONNX has: on CPU, and in onnxruntime, it leaves equals in their order as well."""
-    return torch.sort(tensor, dim, descending)
-
-
 def median(tensor: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """The element in the middle, the lower one of two, and its index."""
-    return kth_smallest(tensor, (int(tensor.shape[dim]) + 1) // 2, dim, keepdim)
+    """The element in the middle, the lower one of two, and its index; NaN, which sorts last, if there is any."""
+    size = tensor.shape[dim] if tensor.dim() else 1
+    undefined = torch.isnan(tensor).any(dim, keepdim=True)
+    return _ranked(tensor, torch.where(undefined, size - 1, (size - 1) // 2), dim, keepdim)
+
+
+def median_of_numbers(tensor: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The same of what is not NaN; NaN if nothing is."""
+    numbers = (~torch.isnan(tensor)).sum(dim, keepdim=True)
+    return _ranked(tensor, ((numbers - 1) // 2).clamp(min=0), dim, keepdim)
+
+
+def _ranked(tensor: Tensor, rank: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """The elements of these ranks along `dim`, counted from 0, and their indices."""
+    _, order = torch.sort(tensor, dim)
+    indices = order.gather(dim, rank)
+    values = tensor.gather(dim, indices)
+    return (values, indices) if keepdim or not tensor.dim() else (values.squeeze(dim), indices.squeeze(dim))
 
 
 def median_of_all(tensor: Tensor) -> Tensor:
@@ -187,28 +202,28 @@ def distances(left: Tensor, right: Tensor, p: float = 2, compute_mode: int | Non
     return vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, -1)
 
 
-def product(tensor: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """A tree of pairwise products: with a product's relevance halved, every factor of 2ⁿ gets the same share."""
-    tensor = tensor if dtype is None else tensor.to(dtype)
-    while (size := int(tensor.shape[dim])) > 1:
-        half = size // 2
-        pairs = tensor.narrow(dim, 0, half) * tensor.narrow(dim, half, half)
-        tensor = torch.cat([pairs, tensor.narrow(dim, 2 * half, 1)], dim) if size % 2 else pairs
-    return tensor if keepdim else tensor.squeeze(dim)
+def counted(op: Any) -> Callable[..., Any]:
+    """A product of integers or booleans, which torch multiplies as int64; of anything else it has a rule as it is."""
+
+    def decomposed(tensor: Tensor, *args: Any, dtype: torch.dtype | None = None) -> Any:
+        wanted = dtype or (tensor.dtype if tensor.is_floating_point() or tensor.is_complex() else torch.int64)
+        if wanted == tensor.dtype and dtype is None:
+            return NotImplemented
+        return op(tensor.to(wanted), *args)
+
+    return decomposed
 
 
-def product_of_all(tensor: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """The same over all elements."""
-    return product(tensor.flatten(), 0, dtype=dtype)
-
-
-def cumulative_product(tensor: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """One product after the other."""
-    tensor = tensor if dtype is None else tensor.to(dtype)
-    results = [tensor.select(dim, 0)]
-    for index in range(1, int(tensor.shape[dim])):
-        results.append(results[-1] * tensor.select(dim, index))
-    return torch.stack(results, dim)
+def running_logsumexp(tensor: Tensor, dim: int) -> Tensor:
+    """`log Σ exp x` of the first j elements, for every j: each by itself, as stable as a single one."""
+    if tensor.dim() == 0:
+        return tensor.clone()
+    dim %= tensor.dim()
+    places = torch.arange(tensor.shape[dim], device=tensor.device)
+    first = places <= places.unsqueeze(-1)
+    for _ in range(tensor.dim() - 1 - dim):
+        first = first.unsqueeze(-1)
+    return torch.where(first, tensor.unsqueeze(dim), -math.inf).logsumexp(dim + 1)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
@@ -224,13 +239,15 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.var_mean.correction: variance_and_mean,
     aten.max.default: largest,
     aten.min.default: smallest,
-    aten.sort.stable: stable_sort,
     aten.kthvalue.default: kth_smallest,
     aten.median.dim: median,
     aten.median.default: median_of_all,
+    aten.nanmedian.dim: median_of_numbers,
+    aten.nanmedian.default: lambda tensor: median_of_numbers(tensor.flatten(), 0)[0],
     aten.cdist.default: distances,
     aten._cdist_forward.default: distances,
-    aten.prod.dim_int: product,
-    aten.prod.default: product_of_all,
-    aten.cumprod.default: cumulative_product,
+    aten.prod.dim_int: counted(aten.prod.dim_int),
+    aten.prod.default: counted(aten.prod.default),
+    aten.cumprod.default: counted(aten.cumprod.default),
+    aten.logcumsumexp.default: running_logsumexp,
 }

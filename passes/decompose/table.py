@@ -10,7 +10,7 @@ another spelling gives relevance a better way.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 from lrp_compiler.rules import OPERATORS
 from lrp_compiler.torch_private import core_decompositions
 
-from . import attention, indexing, recurrent, slices, statistics, windows
+from . import attention, experts, indexing, recurrent, slices, statistics, windows
 from .scatters import WRITTEN_OUT
 
 aten = torch.ops.aten
@@ -68,6 +68,18 @@ def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None,
     return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
 
 
+def empty(
+    size: Sequence[Any], *layout: Any, dtype: torch.dtype | None = None, device: Any = None, **options: Any
+) -> Tensor:
+    """Memory that is written to before anyone reads it, which a graph of values has none of: zeros."""
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
+def empty_like(tensor: Tensor, *size: Any, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """The same, of the dtype of a tensor, and of its shape where no other is given."""
+    return torch.zeros(size[0] if size else tensor.shape, dtype=dtype or tensor.dtype, device=tensor.device)
+
+
 def hypotenuse(left: Tensor, right: Tensor) -> Tensor:
     """`√(a² + b²)`."""
     return (left * left + right * right).sqrt()
@@ -102,6 +114,7 @@ def copysign_of_number(tensor: Tensor, other: float) -> Tensor:
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **attention.DECOMPOSITIONS,
+    **experts.DECOMPOSITIONS,
     **indexing.DECOMPOSITIONS,
     **recurrent.DECOMPOSITIONS,
     **slices.DECOMPOSITIONS,
@@ -117,6 +130,12 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addbmm.default: addbmm,
     aten.baddbmm.default: baddbmm,
     aten.full_like.default: full_like,
+    aten.empty.memory_format: empty,
+    aten.empty_permuted.default: empty,
+    aten.empty_strided.default: empty,
+    aten.empty_like.default: empty_like,
+    aten.new_empty.default: empty_like,
+    aten.new_empty_strided.default: empty_like,
     aten.hypot.default: hypotenuse,
     aten.fmax.default: fmax,
     aten.fmin.default: fmin,
@@ -134,8 +153,19 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
     torchs = core_decompositions(BEYOND_CORE)
     whole = OPERATORS.keys() | WRITTEN_OUT.keys()
     table = {op: function for op, function in torchs.items() if op not in whole and not _checks(op)}
-    table |= DECOMPOSITIONS
+    table |= DECOMPOSITIONS | _of_libraries()
     return {op: function for op, function in table.items() if not _has_rule_of_user(op)}
+
+
+def _of_libraries() -> dict[Any, Callable[..., Any]]:
+    """Ops of other libraries, as far as these are there."""
+    found = {}
+    for name, function in experts.OF_LIBRARIES.items():
+        namespace, packet = name.split("::")
+        op = getattr(getattr(torch.ops, namespace), packet, None)
+        if op is not None:
+            found[op.default] = function
+    return found
 
 
 def _checks(op: Any) -> bool:

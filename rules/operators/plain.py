@@ -23,7 +23,7 @@ declare(
 declare(
     aten.topk.default,
     aten.sort.default,
-    aten.nanmedian.dim,
+    aten.sort.stable,
     aten.mode.default,
     aten.max.dim,
     aten.min.dim,

@@ -1,14 +1,21 @@
-"""Products and quotients of two activations, elementwise and of matrices."""
+"""Products and quotients of two activations, elementwise and of matrices; products of all elements along a dim."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from lrp_compiler.rules.conditions import two_active
 from lrp_compiler.rules.matmul import READOUT
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.product import GATE, Product, gated
 from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.selection import FILLED, Selection, Transpose
+from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -79,3 +86,44 @@ PLAIN = (aten.bmm.default, aten.mm.default)
 def bmm(op: Op) -> tuple[str, str]:
     """O = A B."""
     return "self", "mat2"
+
+
+FACTORS = "factors"
+"""Kind of a product of any number of elements."""
+
+
+@operator(aten.prod.default, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
+def product_of_all(op: Op) -> Selection:
+    """The product of all elements."""
+    shape = op.shape("self")
+    return _shared(math.prod(shape), lambda R: R.expand(shape))
+
+
+@operator(aten.prod.dim_int, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
+def product_along(op: Op) -> Selection:
+    """The product along a dim."""
+    shape, dim = op.shape("self"), op.option("dim")
+    count = shape[dim] if shape else 1
+    kept = op.option("keepdim") or not shape
+    return _shared(count, lambda R: (R if kept else R.unsqueeze(dim)).expand(shape))
+
+
+def _shared(count: Any, grow: Transpose) -> Selection:
+    if statically_known_true(count == 0):  # the product of nothing is 1
+        return {"self": grow, FILLED: lambda R: R}
+    return {"self": lambda R: grow(R / count)}
+
+
+@operator(aten.cumprod.default, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
+def running_product(op: Op) -> Selection:
+    """The product of the first j elements along a dim, for every j: an element is a factor of all that follow."""
+    shape, dim = op.shape("self"), op.option("dim")
+
+    def transposed(R: Tensor) -> Tensor:
+        if not shape:
+            return R
+        counts = torch.arange(1, shape[dim] + 1, dtype=R.dtype, device=R.device)
+        each = R / counts.reshape([-1 if place == dim % len(shape) else 1 for place in range(len(shape))])
+        return each.flip(dim).cumsum(dim).flip(dim)
+
+    return {"self": transposed}

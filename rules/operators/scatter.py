@@ -18,9 +18,9 @@ from torch.nn import functional
 from lrp_compiler.rules.conditions import Condition, predicate
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import Flow, family_rule, operator
-from lrp_compiler.rules.relevance import Relevance, sum_to_shape, total
-from lrp_compiler.rules.selection import FILLED, Selection, selection
+from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.relevance import sum_to_shape
+from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
 from lrp_compiler.rules.traits import keeps_sign
 
 aten = torch.ops.aten
@@ -170,31 +170,31 @@ def _cut(source: Tensor, shape: torch.Size) -> Tensor:
     return source
 
 
-@family_rule("product at places", "uniform")
-def uniform(op: Op, description: None, relevance: Relevance) -> Flow:
-    """`R / n` to each of the n factors of a place that carry relevance."""
-    R = op.total(relevance)
-    dim, index = op.option("dim"), op.tensor("index")
-    own = torch.full_like(R, float(op.is_active("self")))
-    if not op.option("include_self"):
-        own = own.scatter(dim, index, 0.0)
-    sent = torch.full(index.shape, float(op.is_active("src")), dtype=R.dtype, device=R.device)
-    count = own.scatter_add(dim, index, sent)
-    op.absorb("constant", lambda: R * (count == 0).to(R.dtype))
-    each = R / count.clamp(min=1)
-    shares = {
-        "self": lambda: each * own,
-        "src": lambda: _fitted(each.gather(dim, index), op.shape("src")),
-    }
-    return {name: total(shares[name]()) for name in op.active}
-
-
 @operator(
     aten.scatter_reduce.two,
-    kind="product at places",
-    family="product at places",
+    kind="factors",
+    family="factors",
     rule="uniform",
     when=is_product & ~is_extreme,
 )
-def product_at(op: Op) -> None:
-    """The product of what is sent to each place and, perhaps, of what was there."""
+def product_at(op: Op) -> Selection:
+    """The product of what is sent to each place and, perhaps, of what was there: of what carries relevance of these."""
+    dim = op.option("dim")
+
+    def own(R: Tensor) -> Tensor:
+        factors = torch.full_like(R, float(op.is_active("self")))
+        return factors if op.option("include_self") else factors.scatter(dim, op.tensor("index"), 0.0)
+
+    def count(R: Tensor) -> Tensor:
+        index = op.tensor("index")
+        sent = torch.full(index.shape, float(op.is_active("src")), dtype=R.dtype, device=R.device)
+        return own(R).scatter_add(dim, index, sent)
+
+    def each(R: Tensor) -> Tensor:
+        return R / count(R).clamp(min=1)
+
+    shares: dict[str, Transpose] = {
+        "self": lambda R: each(R) * own(R),
+        "src": lambda R: _fitted(each(R).gather(dim, op.tensor("index")), op.shape("src")),
+    }
+    return {FILLED: lambda R: R * (count(R) == 0).to(R.dtype), **{name: shares[name] for name in op.active}}

@@ -51,6 +51,13 @@ def written_in_place(x: Tensor) -> Tensor:
     return y
 
 
+def written_into_empty(x: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    y[..., :3] = x[..., :3]
+    y[..., 3:] = x[..., 3:] * torch.sigmoid(x[..., :1])
+    return torch.cat([y, x.new_empty(x.shape).copy_(x * 2)], -1)
+
+
 def graph_convolution(x: Tensor) -> Tensor:
     messages = x[:, [0, 1, 1, 3, 4]] * 0.5
     return torch.zeros_like(x).index_add(1, PLACES, messages) + x
@@ -148,7 +155,10 @@ def spectrum(x: Tensor) -> Tensor:
 
 
 def products(x: Tensor) -> Tensor:
-    return torch.cat([x.cumprod(1), x.prod(1, keepdim=True), x.cumsum(1)], 1)
+    running = [x.cumprod(1), x.cumsum(1), x.logcumsumexp(1)]
+    return torch.cat(
+        [*running, x.prod(1, keepdim=True), x.sort(stable=True, dim=1)[0], x.nanmedian(1, keepdim=True)[0]], 1
+    )
 
 
 def sampled(x: Tensor) -> Tensor:
@@ -168,6 +178,7 @@ def attention(x: Tensor) -> Tensor:
 
 NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
+    "writes into empty memory": (TOKENS, written_into_empty),
     "graph layer by index_add": (TOKENS, graph_convolution),
     "graph layer by scatter mean": (TOKENS, graph_mean),
     "graph layer by extremes and products": (TOKENS, graph_extremes),
@@ -246,3 +257,34 @@ def test_onnxruntime_agrees_at_another_batch_size(name: str, tmp_path: Path) -> 
         (item.double() - exact).flatten(1).abs().amax(1) / scale for item in (torch.as_tensor(relevance), own)
     )
     assert float(ours.median()) <= max(3 * float(torchs.median()), 1e-6)
+
+
+class Running(nn.Module):
+    """The products of the first elements, for any number of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumprod(1).sum(1, keepdim=True) * torch.ones(3, dtype=x.dtype)
+
+
+def test_a_running_product_takes_no_more_operations_for_more_elements() -> None:
+    sizes = [
+        len(lrp.compile(Running().eval(), (torch.rand(2, length) + 0.5,), target=0).module.graph.nodes)
+        for length in (5, 500)
+    ]
+
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_onnxruntime_multiplies_as_far_as_it_goes(is_open: bool, tmp_path: Path) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2)}} if is_open else None
+    x = torch.rand(3, 37) + 0.5
+    example = x[:2, :5] if is_open else x
+    explainer = lrp.compile(Running().eval(), (example,), composite="attnlrp", target=0, dynamic_shapes=shapes)
+    explainer.to_onnx(tmp_path / "m.onnx")
+
+    (relevance,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(["relevance.x"], {"x": x.numpy()})
+
+    products, counts = x.double().cumprod(1), torch.arange(1, 38)
+    expected = (products / counts).flip(1).cumsum(1).flip(1)
+    torch.testing.assert_close(torch.as_tensor(relevance).double(), expected, rtol=1e-4, atol=1e-6)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.decompose import written_out
 
 attend = functional.scaled_dot_product_attention
@@ -62,3 +63,11 @@ def test_an_input_may_be_called_like_a_builtin() -> None:
 
     assert program.graph_signature.user_inputs == ("input", "id")
     torch.testing.assert_close(program.module()(X, X * 2), heads_joined(X) + heads_joined(X * 2))
+
+
+def test_a_size_that_must_be_known_does_not_stay_open_in_silence() -> None:
+    model, x = nn.AdaptiveAvgPool2d(3), torch.randn(2, 3, 7, 8)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n"), 2: torch.export.Dim("h")},))
+
+    with pytest.raises(CaptureError, match=r"Dimension 2 of the input 'input' .* known size alone \(7 in"):
+        written_out(program)

@@ -1,5 +1,6 @@
 """Norms, variances, normalisations, order statistics and products: as torch's own ops, on any shape."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -97,11 +98,6 @@ def of_all(draw: st.DrawFn) -> Any:
     return (drawn(draw, *shape_of(draw, 1, 4), ties=True),), {}
 
 
-def stable_sort(draw: st.DrawFn) -> Any:
-    x = drawn(draw, draw(small), draw(st.integers(1, 16)), ties=True)
-    return (x,), {"stable": True, "dim": dim_of(draw, 2), "descending": draw(st.booleans())}
-
-
 def kth(draw: st.DrawFn) -> Any:
     x = distinct(draw, *shape_of(draw, 1, 3))
     dim = dim_of(draw, x.dim())
@@ -120,15 +116,30 @@ def distances(draw: st.DrawFn) -> Any:
     return (left, right, order, 2), {}  # 2: by differences, not by the rounder way of a matrix product
 
 
+def whole_numbers(draw: st.DrawFn) -> Any:
+    """Of few small ones the product still fits."""
+    dtype = draw(st.sampled_from([torch.int32, torch.int64, torch.bool]))
+    return drawn(draw, *shape_of(draw, 1, 3), ties=True).to(dtype), draw(st.sampled_from([torch.float64, torch.int64]))
+
+
 def product(draw: st.DrawFn) -> Any:
-    x = drawn(draw, *shape_of(draw, 0, 2), draw(st.integers(1, 9)), *shape_of(draw, 0, 1))
-    dtype = draw(st.sampled_from([None, torch.float64]))
+    x, dtype = whole_numbers(draw)
     return (x, dim_of(draw, x.dim()), draw(st.booleans())), {"dtype": dtype}
+
+
+def product_of_all(draw: st.DrawFn) -> Any:
+    x, dtype = whole_numbers(draw)
+    return (x,), {"dtype": dtype}
 
 
 def running_product(draw: st.DrawFn) -> Any:
     (x, dim, _), options = product(draw)
     return (x, dim), options
+
+
+def running_logsumexp(draw: st.DrawFn) -> Any:
+    x = drawn(draw, *shape_of(draw, 0, 3)) * draw(st.sampled_from([1, 1000]))
+    return (x, dim_of(draw, x.dim()) if x.dim() else 0), {}
 
 
 CASES: dict[Any, Case] = {
@@ -144,15 +155,17 @@ CASES: dict[Any, Case] = {
     aten.var_mean.correction: spread,
     aten.max.default: of_all,
     aten.min.default: of_all,
-    aten.sort.stable: stable_sort,
     aten.kthvalue.default: kth,
     aten.median.dim: median,
     aten.median.default: of_all,
+    aten.nanmedian.dim: median,
+    aten.nanmedian.default: of_all,
     aten.cdist.default: distances,
     aten._cdist_forward.default: distances,
     aten.prod.dim_int: product,
-    aten.prod.default: of_all,
+    aten.prod.default: product_of_all,
     aten.cumprod.default: running_product,
+    aten.logcumsumexp.default: running_logsumexp,
 }
 """Op → random arguments of it; an op without any has no business in the table."""
 
@@ -162,28 +175,50 @@ def test_it_computes_what_torch_does(op: Any) -> None:
     computes_the_same(op, DECOMPOSITIONS[op], CASES[op])
 
 
-@pytest.mark.xfail(strict=False, reason="written as the plain sort, which AVX keeps stable for up to 16 elements only")
-def test_a_stable_sort_leaves_equals_in_their_order_however_many_there_are() -> None:
-    x = torch.arange(64.0).remainder(5).reshape(2, 32)
-    expected = x.sort(1, stable=True).indices
-    if torch.equal(x.sort(1).indices, expected):
-        pytest.skip("the plain sort of this CPU is stable")
+def test_a_stable_sort_leaves_equals_in_their_order_however_many_there_are(graph_of: Callable) -> None:
+    x = torch.arange(128.0).remainder(5).reshape(2, 64)
 
-    found = DECOMPOSITIONS[aten.sort.stable](x, stable=True, dim=1)[1]
+    module = graph_of(lambda x: x.sort(stable=True, dim=1)[1], x)
 
-    assert found.tolist() == expected.tolist()
+    assert module(x)[0].tolist() == [[i for k in range(5) for i in range(64) if row[i] == k] for row in x.tolist()]
 
 
-@pytest.mark.xfail(strict=True, reason="torch multiplies integers as int64")
 @pytest.mark.parametrize(
     ("op", "args"), [(aten.prod.dim_int, (0,)), (aten.prod.default, ()), (aten.cumprod.default, (0,))], ids=str
 )
-def test_a_product_of_small_integers_does_not_overflow(op: Any, args: tuple[int, ...]) -> None:
-    x = torch.tensor([100_000, 100_000], dtype=torch.int32)
-
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.tensor([100_000, 100_000], dtype=torch.int32),
+        torch.tensor([200, 200], dtype=torch.uint8),
+        torch.ones(3) > 0,
+    ],
+)
+def test_a_product_of_small_integers_does_not_overflow(op: Any, args: tuple[int, ...], x: Tensor) -> None:
     found = DECOMPOSITIONS[op](x, *args)
 
-    assert int(found.flatten()[-1]) == 10**10
+    assert found.dtype is torch.int64
+    assert int(found.flatten()[-1]) == math.prod(x.tolist())
+
+
+@pytest.mark.parametrize("op", [aten.median.dim, aten.nanmedian.dim])
+def test_a_median_may_meet_what_is_no_number(op: Any) -> None:
+    x = torch.tensor([[3.0, 1, 2, 5], [torch.nan, 1, 2, 0], [torch.nan, 4, torch.nan, torch.nan], [torch.nan] * 4])
+
+    for found, expected in zip(DECOMPOSITIONS[op](x, 1), op(x, 1), strict=True):
+        if expected.is_floating_point():
+            torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+@pytest.mark.parametrize("correction", [3, 4.5])
+def test_a_variance_of_too_few_elements_is_none(correction: float) -> None:
+    x = torch.tensor([[1.0, 2, 4], [5, 5, 5]])
+
+    found = DECOMPOSITIONS[aten.var.correction](x, [1], correction=correction)
+
+    torch.testing.assert_close(found, torch.var(x, 1, correction=correction), equal_nan=True)
+    assert found[0].isinf()
 
 
 # ---- In a graph of any batch size ----
@@ -233,14 +268,21 @@ def test_a_variance_may_be_that_of_a_batch_of_any_size(correction: int, graph_of
     torch.testing.assert_close(module(x)[0], x.var(0, correction=correction), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize(("length", "depth"), [(1, 0), (2, 1), (4, 2), (7, 3), (8, 3)])
-def test_a_product_is_a_tree(length: int, depth: int, graph_of: Callable, targets: Callable) -> None:
-    """One product for each level, of the halves."""
-    module = graph_of(lambda x: x.prod(1), torch.ones(2, length, dtype=torch.float64), dynamic=True)
+OPEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "product": lambda x: x * x.prod(0, keepdim=True),
+    "running product": lambda x: x.cumprod(0),
+    "running logsumexp": lambda x: x.logcumsumexp(0),
+    "median": lambda x: x * x.median(0, keepdim=True)[0],
+    "k-th": lambda x: x * x.kthvalue(2, 0, keepdim=True)[0],
+}
 
-    assert targets(module).count("mul") == depth
-    x = torch.randn(3, length, dtype=torch.float64)
-    torch.testing.assert_close(module(x)[0], x.prod(1), rtol=1e-13, atol=1e-13)
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_dim_of_open_size_stays_open(name: str, graph_of: Callable) -> None:
+    module = graph_of(OPEN[name], X, dynamic=True)
+
+    x = torch.randn(7, 6, 4, dtype=torch.float64)
+    torch.testing.assert_close(module(x)[0], OPEN[name](x), rtol=1e-13, atol=1e-13)
 
 
 def test_every_factor_of_a_product_gets_the_same_share() -> None:
