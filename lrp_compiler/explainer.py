@@ -163,10 +163,6 @@ class Explainer:
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
-        if any(tensor.is_complex() for tensor in tensors):
-            raise InputError(
-                "Books are not kept of complex inputs: give real and imaginary parts, and join them inside."
-            )
         with self._saying_where(tensors):
             return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 

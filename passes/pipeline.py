@@ -100,6 +100,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     decided = {
         captured.inputs.get(input.meta["input"], input.name): described(decision)
         for input, decision in decisions(forward, explained, reached).items()
+        if captured.inputs.get(input.meta["input"]) not in options.fixed
     }
     if not wanted and decided:
         raise InputError(

@@ -204,12 +204,14 @@ def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
     return result
 
 
-def _power(x: torch.Tensor, exponent: Any) -> torch.Tensor:
-    return torch.pow(x, torch.scalar_tensor(exponent, dtype=x.dtype))
+def _of_tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda x, number: function(x, torch.scalar_tensor(number, dtype=x.dtype))
 
 
 _WITH_ATTRIBUTES = {
-    torch.ops.aten.pow.Tensor_Scalar: _power,
+    torch.ops.aten.pow.Tensor_Scalar: _of_tensors(torch.pow),
+    torch.ops.aten.remainder.Scalar: _of_tensors(torch.remainder),
+    torch.ops.aten.fmod.Scalar: _of_tensors(torch.fmod),
     **decompositions_of(
         [
             torch.ops.aten.leaky_relu.default,

@@ -84,6 +84,23 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
     return aten_sort(x, dim, descending)
 
 
+def atan2(y: Any, x: Any) -> Any:
+    """The angle of `|y| / |x|`, put into its quadrant by the signs, also those of zeros.
+
+    The exporter's own is −π where y is 0 and x below it, and NaN at the origin.
+    """
+    zero, one, four = (op.CastLike(op.Constant(value_float=number), y) for number in (0.0, 1.0, 4.0))
+    pi = op.Mul(op.Atan(one), four)  # in y's own precision
+
+    def is_negative(value: Any) -> Any:
+        return op.Or(op.Less(value, zero), op.And(op.Equal(value, zero), op.Less(op.Div(one, value), zero)))
+
+    origin = op.And(op.Equal(x, zero), op.Equal(y, zero))
+    angle = op.Atan(op.Div(op.Abs(y), op.Where(origin, one, op.Abs(x))))
+    angle = op.Where(is_negative(x), op.Sub(pi, angle), angle)
+    return op.Where(is_negative(y), op.Neg(angle), angle)
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
@@ -94,4 +111,5 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
+    aten.atan2.default: atan2,
 }

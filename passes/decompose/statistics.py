@@ -105,6 +105,7 @@ def vector_norm(
 ) -> Tensor:
     """`(Σ |x|ᵖ)^(1/p)`."""
     tensor = tensor if dtype is None else tensor.to(dtype)
+    tensor = tensor.abs() if tensor.is_complex() else tensor
     dims = list(range(tensor.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     if abs(ord) == float("inf"):
         return (torch.amax if ord > 0 else torch.amin)(tensor.abs(), dims, keepdim)

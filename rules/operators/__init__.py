@@ -2,6 +2,7 @@
 
 from . import (
     arithmetic,
+    complex_parts,
     convolution,
     extremes,
     functions,
@@ -22,6 +23,7 @@ from . import (
 
 __all__ = [
     "arithmetic",
+    "complex_parts",
     "convolution",
     "extremes",
     "functions",

@@ -190,7 +190,7 @@ CALLS: dict[str, tuple[Any, tuple, dict]] = {
     "type_as": (aten.type_as.default, (tensor(3), torch.ones(1)), {}),
     "fmax": (aten.fmax.default, (A, torch.where(A > 1, torch.nan, A.flip(0))), {}),
     "fmin": (aten.fmin.default, (torch.where(A > 1, torch.nan, A), A[:, :1]), {}),
-    "copysign": (aten.copysign.Tensor, (A, torch.tensor([2.0, -2.0, 0.0, -0.0])), {}),
+    "copysign of zeros": (aten.copysign.Tensor, (A, torch.tensor([2.0, -2.0, 0.0, -0.0])), {}),
     "copysign, of a number": (aten.copysign.Scalar, (A, -0.0), {}),
     "ldexp": (aten.ldexp.Tensor, (A, torch.tensor([-3, 0, 1, 4])), {}),
 }
