@@ -79,12 +79,24 @@ def log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Min(x, op.CastLike(op.Constant(value_float=0.0), x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
 
 
+def extreme(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    """`ReduceMax` or `ReduceMin` over some dims, or over all where none is named: the exporter asks for one."""
+
+    def translated(x: Any, dim: Sequence[int] | int = (), keepdim: bool = False) -> Any:
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        return reduce(x, op.Constant(value_ints=dims) if dims else None, keepdims=int(keepdim))
+
+    return translated
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten.amax.default: extreme(op.ReduceMax),
+    aten.amin.default: extreme(op.ReduceMin),
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
