@@ -186,7 +186,7 @@ def _model(model: nn.Module, inputs: Inputs) -> Any:
 def _given(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional ones and named ones, copied: a model may write into them."""
     copied = pytree.tree_map_only(Tensor, torch.clone, inputs)
-    return (copied[:-1], copied[-1]) if copied and isinstance(copied[-1], _Named) else (copied, {})
+    return (copied[:-1], dict(copied[-1])) if copied and isinstance(copied[-1], _Named) else (copied, {})
 
 
 class _Named(dict[str, Any]):

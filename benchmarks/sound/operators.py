@@ -86,7 +86,7 @@ def _small(sample: Any) -> bool:
 
     leaves = [x for x in pytree.tree_leaves((sample.input, sample.args, sample.kwargs)) if isinstance(x, Tensor)]
     floats = [x for x in leaves if x.is_floating_point() and x.numel()]
-    return bool(floats) and all(x.numel() <= 3000 for x in leaves)
+    return bool(floats) and all(x.numel() <= 3000 for x in leaves) and all(x.isfinite().all() for x in floats)
 
 
 def _module(op: Any, sample: Any, every: bool) -> tuple[Any, tuple[Any, ...]]:

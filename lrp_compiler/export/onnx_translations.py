@@ -101,6 +101,16 @@ def atan2(y: Any, x: Any) -> Any:
     return op.Where(is_negative(y), op.Neg(angle), angle)
 
 
+def extreme(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    """`ReduceMax` or `ReduceMin` over some dims, or over all where none is named: the exporter asks for one."""
+
+    def translated(x: Any, dim: Sequence[int] | int = (), keepdim: bool = False) -> Any:
+        dims = [dim] if isinstance(dim, int) else list(dim)
+        return reduce(x, op.Constant(value_ints=dims) if dims else None, keepdims=int(keepdim))
+
+    return translated
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
@@ -108,6 +118,8 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.sort.stable: stable_sort,
+    aten.amax.default: extreme(op.ReduceMax),
+    aten.amin.default: extreme(op.ReduceMin),
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,

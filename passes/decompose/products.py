@@ -1,8 +1,9 @@
 """Maps whose weights or biases are computed from the input: products of matrices, and sums.
 
 linear(x, w, b)         →    matmul(x, transpose(w)) + b         w computed, as by a network that makes weights
-addmm(b, x, y)          →    b + mm(x, y)                   also of a matrix and a vector, and of two vectors
+addmm(b, x, y)          →    b + mm(x, y)                     also of a matrix and a vector, and of two vectors
 convolution(x, w, b)    →    matmul(w, windows of x) + b         one shifted slice of x for each weight
+layer_norm(x, w, b)     →    layer_norm(x) * w + b
 conv_transpose(x, w)    →    convolution(x with zeros between, w turned round)
 
 x may be a constant, as the first image of a network that makes pictures out of a style.
@@ -105,7 +106,7 @@ def transposed_convolution(
     for dim, step in enumerate(steps, start=x.dim() - dims):
         if step > 1:  # zeros between the elements, none behind the last one
             size = x.shape[dim]
-            zeros = torch.zeros_like(x).unsqueeze(dim + 1)
+            zeros = torch.zeros(x.shape, dtype=x.dtype, device=x.device).unsqueeze(dim + 1)
             x = torch.cat([x.unsqueeze(dim + 1), *[zeros] * (step - 1)], dim + 1).flatten(dim, dim + 1)
             x = aten.slice.Tensor(x, dim, 0, (size - 1) * step + 1)
     for k, pad, extra, reach in zip(weight.shape[2:], pads, more, reaches, strict=True):
@@ -114,6 +115,19 @@ def transposed_convolution(
     x = functional.pad(x, [side for pair in reversed(borders) for side in pair])
     turned = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
     return convolution(x, turned.flip(list(range(2, 2 + dims))), bias, (1,), (0,), reaches, groups)
+
+
+def layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor:
+    """The norm without weights, times those computed."""
+    result = functional.layer_norm(x, shape, None, None, eps)
+    return _plus(result if weight is None else result * weight, bias)
 
 
 def _plus(result: Tensor, bias: Tensor | None) -> Tensor:
@@ -141,6 +155,7 @@ WRITTEN_OUT: dict[Any, Map] = {
     aten.addmv.default: Map(addmv, ("mat", "vec", "self"), ("mat", "vec")),
     aten.mv.default: Map(mv, ("self", "vec", ""), ("self", "vec")),
     aten.dot.default: Map(dot, ("self", "tensor", ""), ("self", "tensor")),
+    aten.layer_norm.default: Map(layer_norm),
     aten.conv1d.default: Map(convolution),
     aten.conv2d.default: Map(convolution),
     aten.conv3d.default: Map(convolution),

@@ -112,7 +112,47 @@ def copysign_of_number(tensor: Tensor, other: float) -> Tensor:
     return tensor.abs() * math.copysign(1.0, other)
 
 
+def dist(left: Tensor, right: Tensor, p: float = 2) -> Tensor:
+    """The p-norm of the difference."""
+    norm: Tensor = torch.linalg.vector_norm(left - right, p)
+    return norm
+
+
+COPIES = (
+    "view",
+    "permute",
+    "narrow",
+    "expand",
+    "squeeze",
+    "unsqueeze",
+    "select",
+    "slice",
+    "t",
+    "transpose",
+    "diagonal",
+)
+"""Views that have a twin which copies, `view_copy`; nothing is written into either here."""
+
+
+def _of_view(view: Callable[..., Any]) -> Callable[..., Any]:
+    def written_out(*args: Any, **kwargs: Any) -> Any:
+        return view(*args, **kwargs)
+
+    return written_out
+
+
+def _copies() -> dict[Any, Callable[..., Any]]:
+    pairs = [(getattr(aten, f"{name}_copy"), getattr(aten, name)) for name in COPIES]
+    return {
+        getattr(copy, overload): _of_view(getattr(view, overload))
+        for copy, view in pairs
+        for overload in copy.overloads()
+        if overload in view.overloads()
+    }
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    **_copies(),
     **attention.DECOMPOSITIONS,
     **experts.DECOMPOSITIONS,
     **indexing.DECOMPOSITIONS,
@@ -129,6 +169,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.rrelu.default: rrelu,
     aten.addbmm.default: addbmm,
     aten.baddbmm.default: baddbmm,
+    aten.dist.default: dist,
     aten.full_like.default: full_like,
     aten.empty.memory_format: empty,
     aten.empty_permuted.default: empty,

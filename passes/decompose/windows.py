@@ -80,7 +80,10 @@ def adaptive_max(dims: int) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, T
 
 
 def max_unpool(dims: int) -> Callable[..., Tensor]:
-    """Every value put back to the place that its index says, zeros elsewhere."""
+    """Every value put back to the place that its index says, zeros elsewhere.
+
+    Windows that overlap name a place several times, with one value: each has its share of it.
+    """
 
     def decomposed(tensor: Tensor, indices: Tensor, output_size: Sequence[int], *options: Any) -> Tensor:
         lead = list(tensor.shape[:-dims])
@@ -88,7 +91,10 @@ def max_unpool(dims: int) -> Callable[..., Tensor]:
         for size in output_size:
             cells = cells * size
         flat = torch.zeros([*lead, cells], dtype=tensor.dtype, device=tensor.device)
-        filled = flat.scatter(-1, indices.flatten(-dims), tensor.flatten(-dims))
+        places, values = indices.flatten(-dims), tensor.flatten(-dims)
+        ones = torch.ones(values.shape, dtype=tensor.dtype, device=tensor.device)
+        named = flat.scatter_add(-1, places, ones).gather(-1, places)
+        filled = flat.scatter_add(-1, places, values / named)
         return filled.reshape([*lead, *output_size])
 
     return decomposed

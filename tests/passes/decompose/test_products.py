@@ -67,10 +67,15 @@ def of_biases_alone(x: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in (*made, functional.conv2d(maps, kernels, x[:, 1]))])
 
 
+def of_layer_norms(x: Tensor) -> Tensor:
+    return torch.cat([functional.layer_norm(x, (15,), x[0], x[1]), functional.layer_norm(x, (15,), None, x[2], 0.1)])
+
+
 INPUTS = {
     of_linear: torch.randn(4, 15),
     of_addmm: torch.randn(4, 15),
     of_vectors: torch.randn(4, 15),
+    of_layer_norms: torch.randn(4, 15),
     of_convolutions: torch.randn(4, 15),
     of_transposed_convolutions: torch.randn(4, 15),
     of_weights_alone: torch.randn(4, 15),
@@ -149,3 +154,13 @@ def test_a_map_of_computed_weights_alone_has_gradient_times_input(function: Call
     ours = holds(Made(), (x,), target=7)(x).relevance["x"]
 
     torch.testing.assert_close(ours, y.grad * x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [of_layer_norms, of_vectors, of_transposed_convolutions], ids=lambda f: f.__name__)
+def test_relevance_passes_what_is_written_out(function: Callable) -> None:
+    class Made(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x).reshape(1, -1)
+
+    for composite in ("epsilon", "attnlrp"):
+        holds(Made(), (INPUTS[function],), target=3, composite=composite)

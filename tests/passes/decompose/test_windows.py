@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from support.drawn import Case, computes_the_same, drawn, maybe, small
+from support.whole import holds
 from torch import Tensor, nn
 
 from lrp_compiler.passes.decompose.windows import DECOMPOSITIONS
@@ -195,3 +196,17 @@ def test_a_border_that_goes_round_what_was_cropped_is_torchs(amounts: tuple[int,
     found = DECOMPOSITIONS[aten.pad.default](x, amounts, "circular")
 
     assert found.tolist() == functional.pad(x, amounts, "circular").tolist()
+
+
+def test_a_place_that_overlapping_windows_name_is_shared_by_them() -> None:
+    class Unpool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.max_unpool2d(*functional.max_pool2d(x, 3, 1, return_indices=True), 3, 1).flatten(1)
+
+    x = torch.randn(1, 2, 5, 5)
+    largest = int(Unpool()(x).abs().argmax())
+
+    relevance = holds(Unpool(), (x,), target=largest)(x.double()).relevance["x"].flatten()
+
+    assert relevance[largest] == x.double().flatten()[largest]
+    assert relevance.count_nonzero() == 1

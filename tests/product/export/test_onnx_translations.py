@@ -42,3 +42,16 @@ def test_the_limits_stay(tmp_path: Path) -> None:
         lrp.compile(Function(name).eval(), (torch.ones(1, 4),), target=0).to_onnx(path)
         found = torch.tensor(OnnxExplainer(path)(values.numpy()).output)
         torch.testing.assert_close(found, FUNCTIONS[name](values), rtol=2e-6, atol=0, equal_nan=True)
+
+
+def test_the_largest_and_smallest_of_all(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.amax() + x.amin() + x.amax((-1, 0), keepdim=True)
+
+    x = torch.tensor([[0.5, -2.0, 1.5], [3.0, 0.25, -0.75]])
+    lrp.compile(Model().eval(), (x,), target=0).to_onnx(tmp_path / "model.onnx")
+
+    explanation = OnnxExplainer(tmp_path / "model.onnx")(x.numpy())
+
+    torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
