@@ -49,10 +49,10 @@ __all__ = [
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
     "range_of",
-    "rename",
     "renamed",
     "schema",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
+    "take_name",
     "unguarded",
 ]
 
@@ -139,9 +139,10 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
     return None if slot is None else slot.proxy.node
 
 
-def rename(node: fx.Node, name: str) -> None:
-    """Give a node the name of one that it replaces. Waits for a public `Node.rename`."""
-    node._rename(name)
+def take_name(node: fx.Node, erased: fx.Node) -> None:
+    """Give a node the name of one that it replaced, which torch keeps for ever. Waits for a public `Node.rename`."""
+    node.graph._graph_namespace._used_names.discard(erased.name)
+    node._rename(erased.name)
 
 
 def decompositions_of(ops: Iterable[Any]) -> dict[Any, Any]:

@@ -31,6 +31,8 @@ PLAIN = re.compile(r"[\w.+:/<>,|*\- ]*")
 """What names of weights, modules and types are made of: nothing that ends a string or calls a function."""
 TEXT = re.compile(r"[^'\"\\\x00-\x1f]*")
 """A string that the model takes; torch compares it in Python source."""
+TEXTUAL = re.compile(r"[\s\S]*")
+"""Any text."""
 TARGET = re.compile(
     r"torch\.ops\.(?!_)\w+\.((?!__)\w+|__[ilr]?(and|or|xor|lshift|rshift)__)\.(?!__)\w+"
     r"|torch\.ops\.higher_order\.(?!__)\w+|torch\._?sym_\w+|math\.(?!__)\w+"
@@ -96,7 +98,7 @@ def check_structure(text: Any) -> None:
         FormatError: it names something to be imported.
     """
     try:
-        _structure("null" if text is None else str(text))
+        _results("null" if text is None else str(text))
     except Refused as reason:
         raise FormatError(f"The structure of the outputs is not read, because it could run code: {reason}.") from reason
 
@@ -195,8 +197,18 @@ def _expression(text: str) -> None:
             raise Refused(f"{text[:60]!r} is not an expression of sizes")
 
 
-def _structure(text: str) -> None:
-    """A pytree spec: JSON, with JSON in the texts of its contexts."""
+def _results(text: str) -> None:
+    """The structure of what is returned: any text may be a key in it, since torch reads it as JSON and nothing else."""
+    _structure(text, keys=TEXTUAL)
+
+
+def _structure(text: str, keys: re.Pattern[str] = PLAIN) -> None:
+    """A pytree spec: JSON, with JSON in the texts of its contexts.
+
+    Args:
+        text: the spec.
+        keys: what its texts may be; those of arguments become names in Python source.
+    """
 
     def walk(value: Any) -> None:
         if isinstance(value, dict):
@@ -207,21 +219,32 @@ def _structure(text: str) -> None:
                 if factory not in FACTORIES:
                     raise Refused(f"a structure names {factory[:60]!r} to be imported")
             for name, entry in value.items():
-                _fits(PLAIN, name)
+                _fits(keys, name)
                 walk(entry)
         elif isinstance(value, list):
             for entry in value:
                 walk(entry)
         elif isinstance(value, str) and not PLAIN.fullmatch(value):
-            _structure(value)
+            inside = _json(value)
+            if inside is None:
+                _fits(keys, value)
+            else:
+                walk(inside)
 
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{text[:60]!r} is not a structure") from error
-    if isinstance(content, str):
-        _fits(PLAIN, content)
+    content = _json(text)
+    if content is None and text != "null":
+        raise Refused(f"{text[:60]!r} is not a structure")
     walk(content)
+
+
+def _json(text: str) -> Any:
+    """What a text says as JSON; None if it says nothing."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+    except RecursionError as error:
+        raise Refused(f"{text[:60]!r} is not a structure") from error
 
 
 CHECKS: dict[str, Callable[[str], None]] = {
@@ -235,7 +258,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "expr_str": _expression,
     "guards_code": _expression,
     "in_spec": _structure,
-    "out_spec": _structure,
+    "out_spec": _results,
 }
 
 

@@ -249,10 +249,11 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
         return [*checks, Check("rows", None, "the batch is fixed, or relevance has no batch")]
     rows = next(feeds[name].shape[axis] for name, axis in axes.items() if name in feeds)
     off = 0.0
+    names = {entry.input: entry.tensor.name for entry in explainer.about.relevance}
     for row in range(rows):
         one = {name: np.take(array, [row], axes[name]) if name in axes else array for name, array in feeds.items()}
         for name, array in _run(explainer, one)[1].items():
-            whole = np.take(first[1][name], [row], axes[f"relevance.{name}"])
+            whole = np.take(first[1][name], [row], axes[names[name]])
             off = max(off, float(np.abs(array - whole).max() / (np.abs(whole).max() or 1)))
     checks.append(Check("rows", off < explainer.about.tolerance, f"alone, a row differs by {off:.0e}"))
     return checks

@@ -33,7 +33,7 @@ from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
 from lrp_compiler.torch_private import decompositions_of
 
-from .onnx_notes import note_origins
+from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
 from .onnx_weights import halve_weights, multiply_transposed, weights_digest
 
@@ -116,6 +116,7 @@ def write_onnx(
         halve_weights(model)
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
         tidy(model)
+    note_copies(model)
     _name_dims(model.graph, inputs)
     small = about is not None and about.profile == "small"
     if small:
