@@ -6,8 +6,10 @@ the file to look at; `make test-torch` tries others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -51,9 +53,11 @@ __all__ = [
     "range_of",
     "renamed",
     "schema",
+    "stand_ins",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "take_name",
     "unguarded",
+    "without_stand_ins",
 ]
 
 
@@ -137,6 +141,51 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
         tensor = torch._C._functorch.get_unwrapped(tensor)
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
     return None if slot is None else slot.proxy.node
+
+
+class StandIn(dict[str, Any]):
+    """Base of what stands for a class of inputs or outputs that nothing in this process has registered."""
+
+
+_standing_in = RLock()
+
+
+@contextmanager
+def stand_ins(names: Iterable[str]) -> Iterator[None]:
+    """Let torch read structures of classes that are not registered here, a library's own outputs for example.
+
+    Registering is of the whole process: one at a time, and it ends with the block. Waits for a `torch.export.load` that
+    leaves unknown classes alone.
+    """
+    with _standing_in, ExitStack() as stack:
+        for name in sorted(set(names) - pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.keys()):
+            made = type("StandIn", (StandIn,), {})
+            pytree._private_register_pytree_node(
+                made,
+                lambda given: (list(given.values()), list(given)),
+                lambda values, keys: dict(zip(keys, values, strict=True)),
+                serialized_type_name=name,
+                to_dumpable_context=json.dumps,
+                from_dumpable_context=json.loads,
+            )
+            stack.callback(pytree.treespec_loads.cache_clear)  # it has learned what the name meant
+            stack.callback(pytree._deregister_pytree_node, made)
+        yield
+
+
+def without_stand_ins(spec: Any) -> Any:
+    """The structure with a dict for every class that was stood in for, a tuple where that keeps no names."""
+    if spec is None or spec.is_leaf():
+        return spec
+    kind, context, children = spec.type, spec.context, [without_stand_ins(child) for child in spec.children()]
+    if isinstance(kind, type) and issubclass(kind, StandIn):
+        named = isinstance(context, list) and len(context) == len(children) and all(map(_is_text, context))
+        kind, context = (dict, context) if named else (tuple, None)
+    return pytree.TreeSpec(kind, context, children)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def take_name(node: fx.Node, erased: fx.Node) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import torch
@@ -22,7 +22,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
-from lrp_compiler.torch_private import PT2ArchiveReader
+from lrp_compiler.torch_private import PT2ArchiveReader, stand_ins, without_stand_ins
 from lrp_compiler.torch_private import archive_layout as layout
 
 MODEL = "model"
@@ -77,9 +77,14 @@ def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | No
     """
     with open(path, "rb") as file:
         try:
-            _check_archive(file)
+            classes = _check_archive(file)
             file.seek(0)
-            program = torch.export.load(file, extra_files=extra_files)
+            with stand_ins(classes):
+                program = torch.export.load(file, extra_files=extra_files)
+                for entry in program.module_call_graph:
+                    if entry.signature is not None:
+                        entry.signature.in_spec = without_stand_ins(entry.signature.in_spec)
+                        entry.signature.out_spec = without_stand_ins(entry.signature.out_spec)
             _check_operators(program)
         except Refused as reason:
             raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
@@ -103,7 +108,8 @@ def check_structure(text: Any) -> None:
         raise FormatError(f"The structure of the outputs is not read, because it could run code: {reason}.") from reason
 
 
-def _check_archive(file: BinaryIO) -> None:
+def _check_archive(file: BinaryIO) -> set[str]:
+    """Look at all that torch would run; returns the classes that the program's inputs and outputs are made of."""
     with zipfile.ZipFile(file) as archive:
         if "version" in archive.namelist():  # torch reads older files in another way
             raise Refused("it is of a format before torch 2.8, which is pickled")
@@ -132,7 +138,22 @@ def _check_archive(file: BinaryIO) -> None:
             torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # torch would unpickle it all the same
             raise Refused(f"{samples} is a pickle of more than tensors") from error
-    _check(json.loads(reader.read_string(model)), "")
+    content = json.loads(reader.read_string(model))
+    _check(content, "")
+    return set(_classes(content))
+
+
+def _classes(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str) and "children_spec" in value:
+            yield value["type"]
+        for name, entry in value.items():
+            yield from _classes(entry, name)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _classes(entry, key)
+    elif key in ("in_spec", "out_spec") and isinstance(value, str):
+        yield from _classes(json.loads(value))
 
 
 def _check(value: Any, key: str, in_node: bool = False) -> None:
