@@ -21,7 +21,7 @@ from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.artefact.storage import read_program
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError, LrpError
-from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.metadata import OPSETS, Metadata
 from lrp_compiler.base.onnx_session import format_errors, open_session
 from lrp_compiler.base.seal import PARTS, Seal, check_pair, check_seal, read_seal, without_seal
 from lrp_compiler.base.tables import plain_table
@@ -176,7 +176,7 @@ def _contract(model: onnx.ModelProto) -> Check:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     wrong = [f"the domain {domain!r}" for domain in opsets if domain]
     wrong += [f"the function {function.name}" for function in model.functions]
-    wrong += [f"opset {opsets.get('')}"] if opsets.get("", 0) < 18 else []
+    wrong += [f"opset {opsets.get('')}"] if opsets.get("") not in OPSETS else []
     unnamed = [
         value.name
         for value in (*model.graph.input, *model.graph.output)
