@@ -18,6 +18,7 @@ from typing import Any
 from lrp_compiler import commands
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.metadata import OPSETS
 from lrp_compiler.formats import ending_of
 
 
@@ -106,7 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
     command.add_argument("-o", "--output", type=_explainer_path, required=True, help=OUTPUT)
     _add_compile_options(command)
-    command.add_argument("--opset", type=int, default=20, help="of the ONNX file (default: %(default)s)")
+    command.add_argument(
+        "--opset",
+        type=int,
+        default=20,
+        metavar="N",
+        help=f"of the ONNX file, {OPSETS[0]} to {OPSETS[-1]} (default: %(default)s)",
+    )
     command.add_argument(
         "--dtype",
         choices=["model", "float16"],

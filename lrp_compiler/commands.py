@@ -12,6 +12,7 @@ import numpy as np
 
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.files import atomic_path, check_destination
+from lrp_compiler.base.metadata import check_opset
 from lrp_compiler.base.progress import stages
 from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
 
@@ -20,6 +21,7 @@ def compile_command(arguments: argparse.Namespace) -> None:
     """`compile`: a `.pt2` program in, its explainer out."""
     _must_exist(arguments.model)
     check_destination(arguments.output)
+    check_opset(arguments.opset)
     with stages("load torch") as progress:
         explainer = _compiled(arguments, progress)
         if progress is not None:

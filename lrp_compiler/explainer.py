@@ -267,14 +267,14 @@ class Explainer:
 
         Args:
             path: where to; above 2 GB the weights are put beside it, in a file named after its content.
-            opset: 18 or higher.
+            opset: 18 to 23.
             dtype: how weights are stored: "model": as the model has them; "float16": in half the bytes, rounded to 11
                 bits, while what is calculated stays float32 (for arithmetic in float16 compile `model.half()`).
             profile: "fast", or "small": no transposed copy of a weight matrix is made, and the weights lie beside the
                 file, where onnxruntime reads them in place. Open such a file with `lean_options()`.
 
         Raises:
-            LrpError: the opset is below 18, dtype or profile is unknown, the model calculates in bfloat16, or the
+            LrpError: the opset is none of these, dtype or profile is unknown, the model calculates in bfloat16, or the
                 exporter has no translation for an op.
         """
         onnx.write_explainer(self.artefact, path, opset=opset, dtype=dtype, profile=profile)

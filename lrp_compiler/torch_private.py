@@ -6,8 +6,10 @@ the file to look at; `make test-torch` tries others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -49,11 +51,13 @@ __all__ = [
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
     "range_of",
-    "rename",
     "renamed",
     "schema",
+    "stand_ins",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
+    "take_name",
     "unguarded",
+    "without_stand_ins",
 ]
 
 
@@ -139,9 +143,55 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
     return None if slot is None else slot.proxy.node
 
 
-def rename(node: fx.Node, name: str) -> None:
-    """Give a node the name of one that it replaces. Waits for a public `Node.rename`."""
-    node._rename(name)
+class StandIn(dict[str, Any]):
+    """Base of what stands for a class of inputs or outputs that nothing in this process has registered."""
+
+
+_standing_in = RLock()
+
+
+@contextmanager
+def stand_ins(names: Iterable[str]) -> Iterator[None]:
+    """Let torch read structures of classes that are not registered here, a library's own outputs for example.
+
+    Registering is of the whole process: one at a time, and it ends with the block. Waits for a `torch.export.load` that
+    leaves unknown classes alone.
+    """
+    with _standing_in, ExitStack() as stack:
+        for name in sorted(set(names) - pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.keys()):
+            made = type("StandIn", (StandIn,), {})
+            pytree._private_register_pytree_node(
+                made,
+                lambda given: (list(given.values()), list(given)),
+                lambda values, keys: dict(zip(keys, values, strict=True)),
+                serialized_type_name=name,
+                to_dumpable_context=json.dumps,
+                from_dumpable_context=json.loads,
+            )
+            stack.callback(pytree.treespec_loads.cache_clear)  # it has learned what the name meant
+            stack.callback(pytree._deregister_pytree_node, made)
+        yield
+
+
+def without_stand_ins(spec: Any) -> Any:
+    """The structure with a dict for every class that was stood in for, a tuple where that keeps no names."""
+    if spec is None or spec.is_leaf():
+        return spec
+    kind, context, children = spec.type, spec.context, [without_stand_ins(child) for child in spec.children()]
+    if isinstance(kind, type) and issubclass(kind, StandIn):
+        named = isinstance(context, list) and len(context) == len(children) and all(map(_is_text, context))
+        kind, context = (dict, context) if named else (tuple, None)
+    return pytree.TreeSpec(kind, context, children)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def take_name(node: fx.Node, erased: fx.Node) -> None:
+    """Give a node the name of one that it replaced, which torch keeps for ever. Waits for a public `Node.rename`."""
+    node.graph._graph_namespace._used_names.discard(erased.name)
+    node._rename(erased.name)
 
 
 def decompositions_of(ops: Iterable[Any]) -> dict[Any, Any]:

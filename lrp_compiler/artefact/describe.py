@@ -10,6 +10,7 @@ import torch
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.base.metadata import FUNCTION, Metadata
+from lrp_compiler.base.names import distinct
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
 from lrp_compiler.passes.forward import OUTPUT, Captured, Other
@@ -30,9 +31,12 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
     own = len(captured.outputs)
     # What follows the model's own inputs was added for the target and the seed.
     extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
-    specs = tensor_specs(placeholders, [*names, *extra])
+    takes = distinct([*names, *extra])
+    specs = tensor_specs(placeholders, takes)
     symbols, target = specs.symbols, compiled.seed.target
     classes = compiled.explained.meta["val"].shape[-1]
+    relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes)
+    given = distinct(captured.outputs, [*takes, *(entry.tensor.name for entry in relevance)])
     about = Metadata(
         composite=options.composite.to_dict(),
         target=FUNCTION if options.function is not None else target.label,
@@ -41,9 +45,9 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         classes=classes if isinstance(classes, int) else None,
         inputs=tuple(specs.tensors[: len(names)]),
         seed_inputs=tuple(specs.tensors[len(names) :]),
-        outputs=tuple(tensor_specs(flat[:own], captured.outputs, symbols).tensors),
+        outputs=tuple(tensor_specs(flat[:own], given, symbols).tensors),
         others=tuple(_other(position, other, symbols) for position, other in sorted(captured.others.items())),
-        relevance=relevance_specs(compiled.wanted, flat[own:], symbols),
+        relevance=relevance,
         arguments=tuple(captured.arguments),
         constants=captured.constants,
         explained=options.output,

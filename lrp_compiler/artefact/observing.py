@@ -10,6 +10,7 @@ from torch import fx
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import RelevanceSpec
+from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.passes import Options, Watch, joint_graph
 from lrp_compiler.passes.assign import reachable, with_observed
@@ -32,13 +33,22 @@ def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
     with quiet():
         joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch())
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
-    relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols)
+    taken = [spec.name for spec in (*about.takes, *about.outputs)]
+    relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken)
     return replace(artefact, module=joint, about=replace(about, relevance=relevance, plan=plan.to_dict()))
 
 
 def relevance_specs(
-    wanted: Mapping[str, fx.Node], values: Sequence[fx.Node], symbols: dict[Any, str]
+    wanted: Mapping[str, fx.Node], values: Sequence[fx.Node], symbols: dict[Any, str], taken: Sequence[str]
 ) -> tuple[RelevanceSpec, ...]:
-    """What the metadata says of each relevance: name, shape and dtype, and the forward node whose relevance it is."""
-    specs = tensor_specs(values, [f"relevance.{name}" for name in wanted], symbols).tensors
+    """What the metadata says of each relevance: name, shape and dtype, and the forward node whose relevance it is.
+
+    Args:
+        wanted: what relevance is asked of, by name.
+        values: the relevances.
+        symbols: names of symbolic sizes.
+        taken: names of a file that are taken: those of its inputs.
+    """
+    names = distinct([f"relevance.{name}" for name in wanted], taken)
+    specs = tensor_specs(values, names, symbols).tensors
     return tuple(RelevanceSpec(spec, name, node.name) for (name, node), spec in zip(wanted.items(), specs, strict=True))

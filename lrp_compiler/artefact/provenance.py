@@ -24,8 +24,7 @@ def source_hash(program: ExportedProgram) -> str:
     """
     digest = hashlib.sha256()
     for node in program.graph.nodes:
-        value = node.meta.get("val")
-        kind = f"{value.dtype}[{value.dim()}]" if isinstance(value, Tensor) else type(value).__name__
+        kind = "" if node.op == "output" else _kind(node.meta.get("val"))
         digest.update(f"{node.op} {node.target} {node.args} {dict(node.kwargs)} {kind}\n".encode())
     for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
         if isinstance(tensor, Tensor):
@@ -33,6 +32,13 @@ def source_hash(program: ExportedProgram) -> str:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _kind(value: Any) -> str:
+    """A value as a loaded program knows it as well: a file makes tuples of lists, and says more of sizes."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype}[{value.dim()}]"
+    return f"({', '.join(map(_kind, value))})" if isinstance(value, list | tuple) else ""
 
 
 def rules_used(forward: fx.GraphModule) -> list[dict[str, Any]]:

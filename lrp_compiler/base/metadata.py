@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .errors import FormatError
+from .errors import FormatError, InputError
 from .validate import TensorSpec
 
 METADATA_KEY = "lrp_compiler"
@@ -18,6 +18,8 @@ FORWARD_KEY = "lrp_compiler.forward"
 """Of a `.pt2` file: the forward graph with its rules, as JSON."""
 PART_KEY = "lrp_compiler.part"
 """Of a `.pt2` file that is one of the two parts of an explainer: the names of what it returns, as JSON."""
+OPSETS = range(18, 24)
+"""Of ONNX files: what torch.onnx writes and onnxruntime runs."""
 SCHEMA = 1
 TOLERANCE = 1e-3
 """What seed − Σ inputs − Σ absorbed may be in float32, as a share of Σ|R|; in float64 it is rounding alone."""
@@ -220,6 +222,12 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "profile": str,
 }
 _VALUES = ("target", "seed", "classes")
+
+
+def check_opset(opset: Any) -> None:
+    """Refuse an opset that ONNX files are not written in; raises `InputError`."""
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
+        raise InputError(f"Opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}.")
 
 
 def read_metadata(text: str | None, label: str) -> Metadata:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import torch
@@ -22,7 +22,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
-from lrp_compiler.torch_private import PT2ArchiveReader
+from lrp_compiler.torch_private import PT2ArchiveReader, stand_ins, without_stand_ins
 from lrp_compiler.torch_private import archive_layout as layout
 
 MODEL = "model"
@@ -31,6 +31,8 @@ PLAIN = re.compile(r"[\w.+:/<>,|*\- ]*")
 """What names of weights, modules and types are made of: nothing that ends a string or calls a function."""
 TEXT = re.compile(r"[^'\"\\\x00-\x1f]*")
 """A string that the model takes; torch compares it in Python source."""
+TEXTUAL = re.compile(r"[\s\S]*")
+"""Any text."""
 TARGET = re.compile(
     r"torch\.ops\.(?!_)\w+\.((?!__)\w+|__[ilr]?(and|or|xor|lshift|rshift)__)\.(?!__)\w+"
     r"|torch\.ops\.higher_order\.(?!__)\w+|torch\._?sym_\w+|math\.(?!__)\w+"
@@ -75,9 +77,14 @@ def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | No
     """
     with open(path, "rb") as file:
         try:
-            _check_archive(file)
+            classes = _check_archive(file)
             file.seek(0)
-            program = torch.export.load(file, extra_files=extra_files)
+            with stand_ins(classes):
+                program = torch.export.load(file, extra_files=extra_files)
+                for entry in program.module_call_graph:
+                    if entry.signature is not None:
+                        entry.signature.in_spec = without_stand_ins(entry.signature.in_spec)
+                        entry.signature.out_spec = without_stand_ins(entry.signature.out_spec)
             _check_operators(program)
         except Refused as reason:
             raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
@@ -96,12 +103,13 @@ def check_structure(text: Any) -> None:
         FormatError: it names something to be imported.
     """
     try:
-        _structure("null" if text is None else str(text))
+        _results("null" if text is None else str(text))
     except Refused as reason:
         raise FormatError(f"The structure of the outputs is not read, because it could run code: {reason}.") from reason
 
 
-def _check_archive(file: BinaryIO) -> None:
+def _check_archive(file: BinaryIO) -> set[str]:
+    """Look at all that torch would run; returns the classes that the program's inputs and outputs are made of."""
     with zipfile.ZipFile(file) as archive:
         if "version" in archive.namelist():  # torch reads older files in another way
             raise Refused("it is of a format before torch 2.8, which is pickled")
@@ -130,7 +138,22 @@ def _check_archive(file: BinaryIO) -> None:
             torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # torch would unpickle it all the same
             raise Refused(f"{samples} is a pickle of more than tensors") from error
-    _check(json.loads(reader.read_string(model)), "")
+    content = json.loads(reader.read_string(model))
+    _check(content, "")
+    return set(_classes(content))
+
+
+def _classes(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("type"), str) and "children_spec" in value:
+            yield value["type"]
+        for name, entry in value.items():
+            yield from _classes(entry, name)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _classes(entry, key)
+    elif key in ("in_spec", "out_spec") and isinstance(value, str):
+        yield from _classes(json.loads(value))
 
 
 def _check(value: Any, key: str, in_node: bool = False) -> None:
@@ -195,8 +218,18 @@ def _expression(text: str) -> None:
             raise Refused(f"{text[:60]!r} is not an expression of sizes")
 
 
-def _structure(text: str) -> None:
-    """A pytree spec: JSON, with JSON in the texts of its contexts."""
+def _results(text: str) -> None:
+    """The structure of what is returned: any text may be a key in it, since torch reads it as JSON and nothing else."""
+    _structure(text, keys=TEXTUAL)
+
+
+def _structure(text: str, keys: re.Pattern[str] = PLAIN) -> None:
+    """A pytree spec: JSON, with JSON in the texts of its contexts.
+
+    Args:
+        text: the spec.
+        keys: what its texts may be; those of arguments become names in Python source.
+    """
 
     def walk(value: Any) -> None:
         if isinstance(value, dict):
@@ -207,21 +240,32 @@ def _structure(text: str) -> None:
                 if factory not in FACTORIES:
                     raise Refused(f"a structure names {factory[:60]!r} to be imported")
             for name, entry in value.items():
-                _fits(PLAIN, name)
+                _fits(keys, name)
                 walk(entry)
         elif isinstance(value, list):
             for entry in value:
                 walk(entry)
         elif isinstance(value, str) and not PLAIN.fullmatch(value):
-            _structure(value)
+            inside = _json(value)
+            if inside is None:
+                _fits(keys, value)
+            else:
+                walk(inside)
 
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{text[:60]!r} is not a structure") from error
-    if isinstance(content, str):
-        _fits(PLAIN, content)
+    content = _json(text)
+    if content is None and text != "null":
+        raise Refused(f"{text[:60]!r} is not a structure")
     walk(content)
+
+
+def _json(text: str) -> Any:
+    """What a text says as JSON; None if it says nothing."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+    except RecursionError as error:
+        raise Refused(f"{text[:60]!r} is not a structure") from error
 
 
 CHECKS: dict[str, Callable[[str], None]] = {
@@ -235,7 +279,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "expr_str": _expression,
     "guards_code": _expression,
     "in_spec": _structure,
-    "out_spec": _structure,
+    "out_spec": _results,
 }
 
 

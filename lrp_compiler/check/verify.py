@@ -21,7 +21,7 @@ from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.artefact.storage import read_program
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError, LrpError
-from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.metadata import OPSETS, Metadata
 from lrp_compiler.base.onnx_session import format_errors, open_session
 from lrp_compiler.base.seal import PARTS, Seal, check_pair, check_seal, read_seal, without_seal
 from lrp_compiler.base.tables import plain_table
@@ -176,7 +176,7 @@ def _contract(model: onnx.ModelProto) -> Check:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     wrong = [f"the domain {domain!r}" for domain in opsets if domain]
     wrong += [f"the function {function.name}" for function in model.functions]
-    wrong += [f"opset {opsets.get('')}"] if opsets.get("", 0) < 18 else []
+    wrong += [f"opset {opsets.get('')}"] if opsets.get("") not in OPSETS else []
     unnamed = [
         value.name
         for value in (*model.graph.input, *model.graph.output)
@@ -249,10 +249,11 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
         return [*checks, Check("rows", None, "the batch is fixed, or relevance has no batch")]
     rows = next(feeds[name].shape[axis] for name, axis in axes.items() if name in feeds)
     off = 0.0
+    names = {entry.input: entry.tensor.name for entry in explainer.about.relevance}
     for row in range(rows):
         one = {name: np.take(array, [row], axes[name]) if name in axes else array for name, array in feeds.items()}
         for name, array in _run(explainer, one)[1].items():
-            whole = np.take(first[1][name], [row], axes[f"relevance.{name}"])
+            whole = np.take(first[1][name], [row], axes[names[name]])
             off = max(off, float(np.abs(array - whole).max() / (np.abs(whole).max() or 1)))
     checks.append(Check("rows", off < explainer.about.tolerance, f"alone, a row differs by {off:.0e}"))
     return checks

@@ -24,7 +24,7 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path, place_of
-from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata
+from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata, check_opset
 from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import Seal, file_digest, seal
@@ -33,7 +33,7 @@ from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
 from lrp_compiler.torch_private import decompositions_of
 
-from .onnx_notes import note_origins
+from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
 from .onnx_weights import halve_weights, multiply_transposed, weights_digest
 
@@ -58,7 +58,7 @@ def write_explainer(
     """Write an explainer to `path`, whole or not at all: see `Explainer.to_onnx`.
 
     Raises:
-        LrpError: the opset is below 18, dtype or profile is unknown, the program calculates in bfloat16, or the
+        LrpError: the opset is none of these, dtype or profile is unknown, the program calculates in bfloat16, or the
             exporter has no translation for an op.
     """
     for name, value, known in (("dtype", dtype, get_args(Weights)), ("profile", profile, get_args(Profile))):
@@ -86,18 +86,17 @@ def write_onnx(
         inputs: names and shapes of its inputs.
         outputs: those of its outputs.
         path: where to; a large program's weights lie beside it.
-        opset: 18 or higher.
+        opset: one of `OPSETS`.
         about: what the file says about itself.
 
     Returns:
         What its seal is to say.
 
     Raises:
-        LrpError: the opset is below 18, the program calculates in bfloat16, or the exporter has no translation for an
+        LrpError: the opset is none of these, the program calculates in bfloat16, or the exporter cannot translate an
             op.
     """
-    if not isinstance(opset, int) or opset < 18:
-        raise LrpError(f"Opset {opset} is not supported: choose 18 or higher.")
+    check_opset(opset)
     if any(getattr(node.meta.get("val"), "dtype", None) is torch.bfloat16 for node in program.graph.nodes):
         raise LrpError(
             "onnxruntime has no bfloat16 arithmetic on CPUs: compile model.float() or model.half() for an ONNX file, "
@@ -111,11 +110,15 @@ def write_onnx(
         )
     onnx_program = _translated(program, inputs, outputs, opset)
     model = onnx_program.model
+    written = model.opset_imports.get("")
+    if written != opset:  # torch.onnx says so in its log alone
+        raise LrpError(f"torch.onnx cannot write this model in opset {opset}: choose {written}.")
     note_origins(model, onnx_program.exported_program.graph)
     if about is not None and about.weights == "float16":  # before anything is calculated from them
         halve_weights(model)
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
         tidy(model)
+    note_copies(model)
     _name_dims(model.graph, inputs)
     small = about is not None and about.profile == "small"
     if small:

@@ -61,3 +61,11 @@ def _note(node: fx.Node) -> dict[str, str]:
     note = note_of(node)
     kept = {PREFIX + NAMES[key]: str(value) for key, value in note.items() if key in NAMES and value}
     return dict(sorted(kept.items()))
+
+
+def note_copies(model: Any) -> None:
+    """The copies that tidying puts in front of outputs, one value's under two names, say what they are copies of."""
+    for node in model.graph:
+        source = node.inputs[0].producer() if node.op_type == "Identity" and not node.metadata_props else None
+        if source is not None:
+            node.metadata_props.update(source.metadata_props)

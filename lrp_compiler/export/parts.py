@@ -15,6 +15,7 @@ from lrp_compiler.artefact.storage import read_program, write_program
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_pair
 from lrp_compiler.base.metadata import PART_KEY
+from lrp_compiler.base.names import distinct
 from lrp_compiler.base.seal import Seal, check_pair, seal_pair
 from lrp_compiler.formats import runtime_of
 from lrp_compiler.passes.forward import POSITION, unlift
@@ -38,11 +39,12 @@ def write_split(
     """Write the two parts, both or none: see `Explainer.save_split`."""
     about = artefact.about
     extra = [spec.name for spec in about.seed_inputs]
-    kept = [f"kept.{name}" for name in first.meta["kept"]]
+    public = [spec.name for spec in (*about.takes, *about.returns)]
+    kept = distinct([f"kept.{name}" for name in first.meta["kept"]], public)
     taken = [spec.name for spec in about.inputs] + [name for name in extra if name == POSITION]
     results = [spec.name for spec in about.outputs] + kept
     entered = kept + [name for name in extra if name != POSITION]
-    given = [f"relevance.{name}" for name in second.meta["relevance"]]
+    given = [entry.tensor.name for entry in about.relevance]
     with atomic_pair(forward, relevance, (outdated(forward), outdated(relevance))) as (one, two):
         data = _write(first, taken, results, one, opset), _write(second, entered, given, two, opset)
         seal_pair(one, two, data)

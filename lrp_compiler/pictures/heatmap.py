@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -166,8 +165,8 @@ def _draw_relevance(
         at = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
         shares = np.array([*(-share for share in reversed(LEVELS)), *LEVELS])
         lines = colours(0.5 + 0.25 * (np.sign(shares) + shares))  # darker than the map has them: they are thin
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a level that is nowhere reached
+        reached = (limit * shares > values.min()) & (limit * shares < values.max())
+        if reached.any():  # else matplotlib warns, and there is nothing to draw
             axis.contour(*at, values, levels=limit * shares, colors=lines, linewidths=1.2)
     else:
         opacity = np.abs(np.clip(values / limit, -1, 1)) ** 0.5 if style == "overlay" else None

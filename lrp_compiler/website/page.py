@@ -9,24 +9,23 @@ The folder needs a web server that hands out files, under any path, and nothing 
 """
 
 import functools
-import hashlib
 import http.server
 import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.files import atomic_folder
 from lrp_compiler.base.npm import Package, copy_package
+from lrp_compiler.base.seal import file_digest
 from lrp_compiler.runtime import OnnxExplainer
 
 from .page_spec import (
@@ -113,8 +112,9 @@ def page(
     with OnnxExplainer(source) as opened:
         about, inputs = opened.about, opened.inputs
     external, taken = declared(source)
-    copies = {f"model/{path}": source.parent / path for path in (source.name, *external)}
+    source = Path(os.path.realpath(source))  # its weights lie beside it
     model = [_file(source.parent, path) for path in (source.name, *external)]
+    copies = {part["file"]: source.parent / part["path"] for part in model}
     site: dict[str, Any] = {
         "generator": _MARK,
         "title": title or source.name.split(".")[0],
@@ -134,8 +134,7 @@ def page(
     copies |= more
     given = [*copies.values(), *(Path(path) for path in (labels,) if path is not None)]
     _check_folder(final, given, force)
-    with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as scratch:
-        made = Path(scratch) / "site"
+    with atomic_folder(final) as made:
         _write_page(made, site)
         copy_package(ONNXRUNTIME_WEB, made / "vendor" / "onnxruntime-web", onnxruntime_web)
         if not image:
@@ -143,7 +142,6 @@ def page(
         for name, path in copies.items():
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, made / name)
-        _replace(final, made, Path(scratch) / "before")
     return Path(folder)
 
 
@@ -160,12 +158,15 @@ def serve(folder: _Path, port: int = 8000) -> None:
 
 
 def _file(folder: Path, path: str) -> dict[str, Any]:
-    """A part of the model as the page must know it; the digest keeps browsers from taking an older one for it."""
-    with open(folder / path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    """A part of the model as the page must know it.
+
+    Its place in the site is named after its content, whatever the model calls it: browsers never take an older one for
+    it, and nothing outside that place is written.
+    """
+    ending = "onnx" if path.endswith(".onnx") else "data"
     return {
         "path": path,
-        "file": f"model/{quote(path)}?sha256={digest[:16]}",
+        "file": f"model/{file_digest(folder / path)[:16]}.{ending}",
         "bytes": (folder / path).stat().st_size,
     }
 
@@ -196,7 +197,7 @@ def _check_folder(final: Path, given: Sequence[Path], force: bool) -> None:
         raise InputError(
             f"Cannot replace the folder {final.name}: {inside[0].name}, of which the page is made, is in it."
         )
-    if not final.is_dir() or final.is_symlink():
+    if not final.is_dir():
         raise NotADirectoryError(f"Cannot write {final.name}: it is no folder.")
     if not (force or _is_site(final) or not any(final.iterdir())):
         raise InputError(
@@ -212,7 +213,6 @@ def _is_site(folder: Path) -> bool:
 
 
 def _write_page(made: Path, site: dict[str, Any]) -> None:
-    made.mkdir()
     for file in files("lrp_compiler").joinpath("web").iterdir():
         if file.is_file():
             (made / file.name).write_bytes(file.read_bytes())
@@ -220,15 +220,3 @@ def _write_page(made: Path, site: dict[str, Any]) -> None:
     text = index.read_text(encoding="utf-8").replace("{{title}}", escape(site["title"]))
     index.write_text(text, encoding="utf-8")
     (made / "site.json").write_text(json.dumps(site, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-
-
-def _replace(final: Path, made: Path, before: Path) -> None:
-    """Put `made` in the place of `final`, which moves to `before`; back again if that fails."""
-    if final.exists():
-        os.rename(final, before)
-    try:
-        os.rename(made, final)
-    except OSError:
-        if before.exists():
-            os.rename(before, final)
-        raise

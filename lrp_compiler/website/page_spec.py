@@ -12,6 +12,7 @@ from typing import Any
 
 from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.seal import read_seal
 from lrp_compiler.base.validate import TensorSpec
 
 Numbers = float | Sequence[float]
@@ -22,25 +23,33 @@ _TOKENS = 512
 
 
 def declared(source: Path) -> tuple[list[str], set[str]]:
-    """What lies beside an ONNX file as its external data, and the names of its inputs."""
+    """What lies beside an ONNX file as its external data, and the names of its inputs.
+
+    Only files that the seal names are parts of the model, and it names them by their content: a model that says that
+    its weights are in another file of the folder, or elsewhere, does not get at what it did not know before.
+    """
     import onnx
 
     model = onnx.load(source, load_external_data=False)
     found = list(dict.fromkeys(_locations(model.graph)))
+    known = read_seal(source)
     for location in found:
-        if not (source.parent / location).resolve().is_relative_to(source.parent.resolve()):
-            raise FormatError(f"{source} keeps data in another folder ({location}): save it anew, beside it.")
-        if not (source.parent / location).is_file():
-            raise FileNotFoundError(f"There is no file {source.parent / location}, a part of {source.name}.")
+        if known is None or location not in known.data:
+            raise FormatError(f"{source} refers to a file that its seal does not name ({location}): write it anew.")
     return found, {value.name for value in model.graph.input}
 
 
 def _locations(graph: Any) -> Iterator[str]:
-    for tensor in graph.initializer:
-        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    tensors = [
+        *graph.initializer,
+        *(part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices)),
+    ]
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        tensors += [attribute.t, *attribute.tensors]
         for inner in (attribute.g, *attribute.graphs):
             yield from _locations(inner)
+    for tensor in tensors:
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
 def main_input(inputs: Sequence[TensorSpec]) -> TensorSpec:

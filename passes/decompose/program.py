@@ -8,9 +8,15 @@ swapped), and a view that was possible before is no longer: so every view of the
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from keyword import iskeyword
+
 import torch
 from torch import fx
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.torch_private import known_size
@@ -26,7 +32,9 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
     Raises:
         CaptureError: an op can be written out for one size alone, and that size was to stay open.
     """
-    result: ExportedProgram = _with_free_views(program).run_decompositions(decomposition_table())
+    names = _written_names(program)
+    plain = _renamed(_with_free_views(program), names)
+    result = _renamed(plain.run_decompositions(decomposition_table()), {new: old for old, new in names.items()})
     given = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     for node in result.graph.find_nodes(op="placeholder"):
         before, after = given.get(node.name), node.meta.get("val")
@@ -39,6 +47,35 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
                         "adaptive pools of sizes that they do not divide are such): leave this dimension out."
                     )
     return result
+
+
+def _written_names(program: ExportedProgram) -> dict[str, str]:
+    """Names of weights that torch cannot write into Python source, and what they are called meanwhile."""
+    held = {*program.state_dict, *program.constants}
+    odd = [name for name in held if re.search(r"[\"'\\\x00-\x1f]", name) or any(map(iskeyword, name.split(".")))]
+    return {name: f"weight_of_odd_name_{number}" for number, name in enumerate(sorted(odd))}
+
+
+def _renamed(program: ExportedProgram, names: Mapping[str, str]) -> ExportedProgram:
+    """The same program with other names of its weights."""
+    if not names:
+        return program
+    signature = program.graph_signature
+    taken, given = (
+        [replace(spec, target=names.get(str(spec.target), spec.target)) for spec in specs]
+        for specs in (signature.input_specs, signature.output_specs)
+    )
+    return ExportedProgram(
+        root=program.graph_module,
+        graph=program.graph,
+        graph_signature=ExportGraphSignature(taken, given),
+        state_dict={names.get(name, name): value for name, value in program.state_dict.items()},
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants={names.get(name, name): value for name, value in program.constants.items()},
+        verifiers=program.verifiers,
+    )
 
 
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
@@ -60,7 +97,8 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         state_dict=program.state_dict,
         range_constraints=program.range_constraints,
         module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
+        # With them torch writes checks of the inputs, names as they are, into source that it runs.
+        example_inputs=None,
         constants=program.constants,
         verifiers=program.verifiers,
     )

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.torch_private import fake_mode_of, make_fx, rename, unguarded
+from lrp_compiler.torch_private import fake_mode_of, make_fx, take_name, unguarded
 
 from .origin import share_origin
 from .tools import add_constant, attribute
 
+aten = torch.ops.aten
 PROVENANCE = ("nn_module_stack", "stack_trace")
+FRESH = (aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
+"""What torch puts behind a tensor that the function makes (`torch.tensor([1.0])`): here it is a constant already."""
 
 
 def trace_into(
@@ -55,6 +58,10 @@ def trace_into(
 
     with torch.no_grad(), unguarded(*handed, place), fake_mode_of(like_value):
         traced = make_fx(run, decomposition_table=dict(table or {}), pre_dispatch=composite)(*values)
+        for inner in traced.graph.nodes:
+            if inner.target in FRESH:
+                inner.replace_all_uses_with(inner.args[0])
+                traced.graph.erase_node(inner)
         if tidy is not None:
             tidy(traced)
     copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))
@@ -99,4 +106,4 @@ def write_out(node: fx.Node, function: Callable[..., Any], *, composite: bool = 
     result.meta = node.meta
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
-    rename(result, node.name)
+    take_name(result, node)

@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ def copy_node(graph: fx.Graph, node: fx.Node, copies: Mapping[fx.Node, fx.Node])
 
 def keep_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> str:
     """Register a tensor under a flat name of its own (`layer.1.weight` is not `layer_1.weight`), and return that."""
-    flat = re.sub(r"\W", "_", name)
+    flat = re.sub(r"\W", "_", name) + "_" * iskeyword(name)
     unique, number = flat, 0
     while hasattr(module, unique):
         number += 1

@@ -9,7 +9,6 @@ forward graph already has them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import fx
@@ -22,6 +21,7 @@ from lrp_compiler.passes.graph import (
     attribute,
     call,
     copy_node,
+    is_tensor,
     keep_tensor,
     module_path,
     origin,
@@ -60,7 +60,7 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
             copies[node].meta.update(node.meta)
         elif node.op == "output":
             own = [copies[item] if isinstance(item, fx.Node) else item for item in outputs(forward)]
-            graph.output((*map(_own_value, own), *(copies[item] for item in _relevances(node).values())))
+            graph.output((*own, *(copies[item] for item in _relevances(node).values())))
         elif node.op == "get_attr":
             copies[node] = graph.get_attr(keep_tensor(root, str(node.target), attribute(relevance, str(node.target))))
             copies[node].meta.update(node.meta)
@@ -75,26 +75,22 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
     return joint
 
 
-def _own_value(item: Any) -> Any:
-    """An input that is returned as it came gets a copy: a file cannot give one value two names."""
-    if not isinstance(item, fx.Node) or item.op == "call_function":
-        return item
-    return call(item.graph, aten.clone.default, item, like=item)
-
-
 def copy_repeated(joint: fx.GraphModule, own: int) -> None:
-    """A relevance that is returned under two names becomes two values: a file cannot give one value two names.
+    """What is returned under two names, or as it came in, becomes a value of its own: a file cannot name one twice.
 
     Args:
         joint: the joint graph, final.
         own: how many of its outputs are the model's.
     """
     flat, seen = outputs(joint), set()
-    for place, item in enumerate(flat[own:], start=own):
-        if item in seen:
+    for place, item in enumerate(flat):
+        if not is_tensor(item):
+            continue
+        if item in seen or item.op != "call_function":
             with joint.graph.inserting_before(joint.graph.output_node()):
                 flat[place] = call(joint.graph, aten.clone.default, item, like=item)
-            set_origin(flat[place], origin(item))
+            known = Origin("forward" if place < own else "relevance", item.name)
+            set_origin(flat[place], origin(item) or known)
         seen.add(item)
     joint.graph.output_node().args = (tuple(flat),)
     joint.recompile()

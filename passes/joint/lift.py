@@ -27,6 +27,10 @@ from torch.export.graph_signature import (
 from lrp_compiler.passes.graph import add_placeholder, attribute, copy_node, is_tensor, outputs
 from lrp_compiler.torch_private import ValueRanges, hint, pytree, range_of
 
+UNWRITTEN = ("nn_module_stack", "source_fn_stack", "torch_fn")
+"""What torch writes to files as text that it parses again, by commas and brackets, which names may hold; the forward
+graph in the file knows the modules."""
+
 
 def lift(module: fx.GraphModule) -> ExportedProgram:
     """Copy the module's nodes into a program that takes the same tensors and returns the same flat tuple.
@@ -60,6 +64,8 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
     for node in module.graph.nodes:
         if node.op == "call_function":
             copies[node] = copy_node(graph, node, copies)
+            for key in UNWRITTEN:
+                copies[node].meta.pop(key, None)
     results = [copies[result] if isinstance(result, fx.Node) else result for result in outputs(module)]
     graph.output(tuple(results))
     given = [OutputSpec(OutputKind.USER_OUTPUT, _argument(result), None) for result in results]
@@ -68,6 +74,8 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
         outputs=[],
         in_spec=pytree.tree_structure((tuple(placeholders), {})),
         out_spec=pytree.tree_structure(tuple(results)),
+        # By these torch tells the sizes of one input from another's, in the guards that it runs.
+        forward_arg_names=[copies[node].name for node in placeholders],
     )
     return ExportedProgram(
         root=torch.nn.Module(),

@@ -141,7 +141,6 @@ def test_tensors_of_the_function_become_constants_of_the_graph(module: fx.GraphM
     assert torch.equal(found._tensor_constant0, torch.zeros(3))
 
 
-@pytest.mark.xfail(strict=True, reason="what torch.tensor traces to, lift_fresh_copy and detach_, is left as it is")
 def test_a_tensor_that_the_function_makes_leaves_no_op_that_changes_its_operands(module: fx.GraphModule) -> None:
     result = trace_into(
         module.graph.output_node(), lambda a: a * torch.tensor([1.0, 2.0, 3.0]), [named(module, "x")], tidy=canonicalise
@@ -273,10 +272,6 @@ def test_the_last_operation_takes_the_place_of_the_node(module: fx.GraphModule, 
     torch.testing.assert_close(module(x, y)[0], expected, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="torch keeps the name of a node that is erased: the new one is called tanh_1 (torch_private.rename)",
-)
 def test_it_takes_over_its_name(module: fx.GraphModule) -> None:
     """Whoever knows the node by its name, as an ExportedProgram its outputs, finds the new one."""
     write_out(named(module, "tanh"), lambda a: a.sin().cos())

@@ -136,24 +136,15 @@ def test_constants_of_both_keep_their_values_under_names_of_their_own() -> None:
     assert origin(joint.graph.output_node().args[0][1]) == Origin("relevance", "")
 
 
-def test_an_input_that_is_returned_is_a_value_of_its_own() -> None:
-    emission = done()
-
-    joint = join(emission.forward, emission.relevance)
-
-    (_, same, _) = outputs(joint)
-    assert (same.target, same.args[0].name) == (aten.clone.default, "x")
-
-
 # ---- One value under two names ----
 
 
 def returning(*numbers: Any) -> fx.GraphModule:
-    """A graph that returns its two values in this order; 0 is the model's, 1 is relevance."""
+    """A graph that returns its two values in this order; 0 is the model's, 1 is relevance, 2 is the input itself."""
     graph = fx.Graph()
     x = graph.placeholder("x")
-    values = [graph.call_function(op, (x,)) for op in (aten.exp.default, aten.neg.default)]
-    for node in (x, *values):
+    values = [*(graph.call_function(op, (x,)) for op in (aten.exp.default, aten.neg.default)), x]
+    for node in values:
         node.meta["val"] = torch.ones(2)
     set_origin(values[1], Origin("relevance", "x", "", "input").named("total", ["x"]))
     graph.output(tuple(values[number] for number in numbers))
@@ -162,20 +153,23 @@ def returning(*numbers: Any) -> fx.GraphModule:
 
 @pytest.mark.parametrize(
     ("numbers", "own", "copied"),
-    [((0, 1), 1, []), ((0, 1, 1), 1, [2]), ((0, 1, 1, 1), 1, [2, 3]), ((0, 0, 1), 2, [])],
+    [((0, 1), 1, []), ((0, 1, 1), 1, [2]), ((0, 1, 1, 1), 1, [2, 3]), ((0, 0, 1), 2, [1]), ((0, 2, 2, 1), 3, [1, 2])],
 )
-def test_a_relevance_that_is_returned_twice_becomes_two_values(
+def test_what_is_returned_twice_or_as_it_came_becomes_a_value_of_its_own(
     numbers: tuple[int, ...], own: int, copied: list[int]
 ) -> None:
     joint = returning(*numbers)
     x = torch.tensor([0.5, -1.0])
-    expected = [x.exp() if number == 0 else -x for number in numbers]
+    expected = [(x.exp(), -x, x)[number] for number in numbers]
 
     copy_repeated(joint, own)
 
     flat = outputs(joint)
     assert [place for place, item in enumerate(flat) if item.target is aten.clone.default] == copied
-    assert all(origin(flat[place]) == origin(flat[1]) for place in copied)
-    assert len({item.name for item in flat[own:]}) == len(flat) - own
+    assert len({item.name for item in flat}) == len(flat)
+    for place in copied:
+        first = flat[numbers.index(numbers[place])]
+        known = origin(first) if place >= own else Origin("forward", "x" if numbers[place] == 2 else "exp_default")
+        assert origin(flat[place]) == known
     for found, value in zip(joint(x), expected, strict=True):
         assert torch.equal(found, value)

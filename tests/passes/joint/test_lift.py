@@ -43,11 +43,6 @@ def test_the_program_computes_what_the_module_does_at_any_batch_size(batch: int,
         assert torch.equal(found, expected)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=NameError,
-    reason="torch's guard that both have one batch size names inputs, of which the signature has no forward_arg_names",
-)
 def test_inputs_of_one_batch_size_are_compared(module: fx.GraphModule) -> None:
     """As torch runs a program by default, a saved one for example."""
     run = lift(module).module()

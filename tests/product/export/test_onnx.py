@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +27,9 @@ from support.zoo import SEVEN, Example
 from torch import nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.metadata import OPSETS
+from lrp_compiler.check.verify import verify
 from lrp_compiler.export import onnx as onnx_export
 from lrp_compiler.runtime import OnnxExplainer
 
@@ -128,6 +132,23 @@ def test_the_file_is_plain_onnx(name: str, onnx_file: Callable[[str], Path]) -> 
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
     assert {node.domain for node in nodes_of(model)} == {""}
     assert not model.functions
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_a_file_has_the_opset_that_was_asked_for(opset: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)).eval()
+    explainer = lrp.compile(model, (torch.rand(2, 2, 5, 5),), composite="epsilon-plus")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx", opset=opset)
+    assert [entry.version for entry in onnx.load(tmp_path / "m.lrp.onnx").opset_import] == [opset]
+    assert verify(tmp_path / "m.lrp.onnx").passed
+
+
+@pytest.mark.parametrize("opset", [17, 24, 99, 2**40, -1, True, 18.0, "18"])
+def test_an_opset_that_would_become_another_is_refused(opset: Any, tmp_path: Path) -> None:
+    explainer = lrp.compile(nn.Linear(4, 3).eval(), (torch.randn(2, 4),))
+    with pytest.raises(LrpError, match=rf"Opset {opset} is not supported: choose 18 to 23\."):
+        explainer.to_onnx(tmp_path / "m.lrp.onnx", opset=opset)
+    assert not list(tmp_path.iterdir())
 
 
 def nodes_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:

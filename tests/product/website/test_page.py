@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +17,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support.hand_made import entry, lookup, metadata_of, model_bytes, seeded
+from support.kills import each_kill
 from support.sealed import save_sealed
 
 from lrp_compiler.base import npm
 from lrp_compiler.base.errors import FormatError, InputError, LrpError
+from lrp_compiler.base.seal import SEAL_KEY, Seal, seal
 from lrp_compiler.cli import main
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.website.page import ONNXRUNTIME_WEB, TOKENIZERS, page
@@ -90,8 +94,8 @@ def test_a_site_of_pictures_has_all_that_it_asks_for(folder: Path) -> None:
     assert site["examples"] == [{"file": "examples/1.jpg", "name": "A cat"}]
     assert site["relevance"] == "relevance.x"
     assert site["target"]["mode"] == "argmax"
-    assert re.fullmatch(r"model/picture\.lrp\.onnx\?sha256=[0-9a-f]{16}", site["model"]["file"])
-    assert (made / "model" / "picture.lrp.onnx").read_bytes() == (folder / "picture.lrp.onnx").read_bytes()
+    assert re.fullmatch(r"model/[0-9a-f]{16}\.onnx", site["model"]["file"])
+    assert (made / site["model"]["file"]).read_bytes() == (folder / "picture.lrp.onnx").read_bytes()
     assert site["model"]["bytes"] == (folder / "picture.lrp.onnx").stat().st_size
     assert (made / "examples" / "1.jpg").read_bytes() == b"picture"
     for source in [*made.glob("*.js"), made / "index.html"]:
@@ -161,8 +165,63 @@ def test_external_data_comes_along(folder: Path) -> None:
 
     site = make(folder)
 
-    assert [file["path"] for file in site["model"]["external"]] == ["picture.data"]
-    assert (folder / "site" / "model" / "picture.data").read_bytes() == (folder / "picture.data").read_bytes()
+    (external,) = site["model"]["external"]
+    assert external["path"] == "picture.data"
+    assert (folder / "site" / external["file"]).read_bytes() == (folder / "picture.data").read_bytes()
+
+
+def moved(path: Path, location: str, seal_names: str | None = None) -> None:
+    """A model that says that its weights are elsewhere, sealed by who forged it."""
+    with_external_data(path, picture_explainer())
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        entry = next(entry for entry in tensor.external_data if entry.key == "location")
+        entry.value = location
+    kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, path)
+    seal(path, Seal({} if seal_names is None else {seal_names: "0" * 64}))
+
+
+def test_no_file_is_published_but_the_models_own(folder: Path) -> None:
+    """Whatever path a model gives: another file of the folder, one above it, an absolute one, a link."""
+    secret = folder / "sub" / "key"
+    secret.parent.mkdir()
+    secret.write_bytes(b"\0\0\0\0 secret")
+    (folder / "key").write_bytes(b"\0\0\0\0 secret")
+    (folder / "link").symlink_to(secret)
+    for location in ("key", "sub/key", "link", "../outside", str(secret), "sub/../key", ""):
+        for named in (None, location):
+            moved(folder / "picture.lrp.onnx", location, named)
+            with pytest.raises(FormatError) as raised:
+                make(folder)
+            assert "\n" not in str(raised.value)
+            assert not (folder / "site").exists()
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_site(folder: Path) -> None:
+    make(folder, title="first")
+
+    def look() -> None:
+        site = json.loads((folder / "site" / "site.json").read_text())
+        assert site["title"] in ("first", "second")
+        assert (folder / "site" / site["model"]["file"]).stat().st_size == site["model"]["bytes"]
+
+    assert each_kill(lambda: make(folder, title="second"), look, most=200) > 10
+    make(folder, title="third")
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_a_site_behind_a_link_is_replaced_there(folder: Path) -> None:
+    make(folder, title="first")
+    (folder / "site").rename(folder / "elsewhere")
+    (folder / "site").symlink_to("elsewhere")
+    (folder / "elsewhere").chmod(0o750)
+
+    assert make(folder, title="second")["title"] == "second"
+    assert (folder / "site").is_symlink()
+    assert stat.S_IMODE((folder / "elsewhere").stat().st_mode) == 0o750
 
 
 def test_a_site_is_replaced_and_other_folders_are_not(folder: Path) -> None:
