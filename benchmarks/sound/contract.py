@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.errors import InternalError, LrpError
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.torch_private import pytree
 from lrp_compiler.views.audit import Float64
@@ -69,6 +69,14 @@ class Refused(Exception):
     def __init__(self, promise: str, error: LrpError) -> None:
         super().__init__(promise, str(error))
         self.promise, self.error = promise, error
+
+
+def refusal(promise: str, error: LrpError) -> Refused | Broken:
+    """What an `LrpError` means: a refusal, or a defect that owns up to being one."""
+    if not isinstance(error, InternalError):
+        return Refused(promise, error)
+    cause = error.__cause__ or error
+    return Broken("raw error", promise, said(cause), where(cause))
 
 
 class NoCase(Exception):
@@ -146,6 +154,8 @@ class _guarded:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, Broken | Refused | NoCase) or not isinstance(error, Exception):
             return
+        if isinstance(error, InternalError):
+            raise refusal(self.promise, error) from error
         sort = "late refusal" if isinstance(error, LrpError) else "raw error"
         raise Broken(sort, self.promise, said(error), where(error)) from error
 
@@ -207,7 +217,7 @@ def _compile(asked: Asked, example: Inputs, **options: Any) -> lrp.Explainer:
         try:
             return lrp.compile(asked.model, args, kwargs or None, **options)
         except LrpError as error:
-            raise Refused("compile", error) from error
+            raise refusal("compile", error) from error
 
 
 class _Run:
@@ -314,7 +324,7 @@ class _Run:
             try:
                 observed = self.explainer.observe(pattern)
             except LrpError as error:
-                raise Refused("observe", error) from error
+                raise refusal("observe", error) from error
             explanation = self.explain(observed)
             if not all(value.isfinite().all() for value in explanation.relevance.values()):
                 raise Broken("not finite", "observe", f"relevance of {pattern}")
@@ -330,7 +340,7 @@ class _Run:
             try:
                 self.explainer.save(path)
             except LrpError as error:
-                raise Refused("saved", error) from error
+                raise refusal("saved", error) from error
             loaded = lrp.load(path)
             self._same("saved", self.flat(loaded)[self.own :], self.exact_relevance)
             _compare_trees(self.explain(loaded).output, self.explain(self.explainer).output, self)
@@ -343,7 +353,7 @@ class _Run:
             try:
                 self.explainer.to_onnx(path)
             except LrpError as error:
-                raise Refused("onnx", error) from error
+                raise refusal("onnx", error) from error
             with OnnxExplainer(path) as session:
                 ours, theirs = self._errors(session)
         for name in ours:

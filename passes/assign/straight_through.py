@@ -70,7 +70,7 @@ def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum |
     times: dict[fx.Node, float] = {}
     decided: set[fx.Node] = set()
     for name, factor in factors.items():
-        operand = given.arguments[name]
+        operand = given.arguments.get(name)  # whole numbers that are added to indices have no entry
         if not isinstance(operand, fx.Node) or not is_tensor(operand):
             continue
         if name not in given.active:

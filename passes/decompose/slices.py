@@ -96,6 +96,8 @@ def diagonal_scatter(tensor: Tensor, source: Tensor, offset: int = 0, dim1: int 
 
 def along(index: Tensor, dim: int, rank: int) -> Tensor:
     """A vector of indices as a tensor of that rank, along `dim`."""
+    if rank == 0:
+        return index.reshape([])
     dim %= rank
     return index.reshape([1] * dim + [-1] + [1] * (rank - 1 - dim))
 

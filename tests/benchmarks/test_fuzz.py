@@ -18,6 +18,7 @@ from benchmarks.sound.modules import Case, Impossible, Step, draw, shrink, write
 from benchmarks.sound.modules.writing import OPS
 from benchmarks.sound.outcomes import counts, findings_table, outcome, sentence
 from benchmarks.sound.workers import Row, append_row, at_most, read_rows, run
+from lrp_compiler.base.errors import InputError, InternalError
 from lrp_compiler.rules import Op, Relevance
 
 X = {"x": "torch.randn((rows, 3, 4), dtype=torch.float32)"}
@@ -153,7 +154,7 @@ def test_every_ending_is_a_row() -> None:
 
     rows = [
         outcome(lambda: [], 10),
-        outcome(raises(Refused("compile", lrp.compiler.InputError("Target 7 is out of range."))), 10),  # type: ignore[attr-defined]
+        outcome(raises(Refused("compile", InputError("Target 7 is out of range."))), 10),
         outcome(raises(Broken("raw error", "onnx", "KeyError: 3", "KeyError in walk.py:visit")), 10),
         outcome(spins, 0.2),
     ]
@@ -217,3 +218,16 @@ def test_the_time_of_a_job_is_its_own() -> None:
     with at_most(5):
         assert sum(range(1000)) == 499500
     assert os.getpid()
+
+
+def test_a_defect_that_owns_up_to_being_one_is_a_raw_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        try:
+            raise KeyError("other")
+        except KeyError as error:
+            raise InternalError("Cannot compile the model: KeyError; this is a defect of lrp_compiler.") from error
+
+    monkeypatch.setattr(lrp, "compile", fails)
+    with pytest.raises(Broken) as broken:
+        hold(Asked(model(nn.Linear(4, 3)), rows_of_four))
+    assert (broken.value.kind, broken.value.detail) == ("raw error", "KeyError: 'other'")

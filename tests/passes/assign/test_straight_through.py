@@ -96,3 +96,17 @@ def test_a_long_sum_is_followed_in_linear_time() -> None:
             return total
 
     holds(Long(), (X,))
+
+
+def test_a_number_that_is_added_to_indices_is_no_term() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(12, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.table(ids + 2).flatten(1))
+
+    explainer = holds(Shifted(), (torch.tensor([[0, 1, 5], [2, 2, 3]]),), composite="epsilon")
+
+    assert [entry.input for entry in explainer.about.relevance] == ["ids"]
