@@ -92,6 +92,8 @@ def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Colle
     """
     known = traits(node.target)
     elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts
+    # torch does not tag all of them (`floor_divide`).
+    elementwise = elementwise or any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
     if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
