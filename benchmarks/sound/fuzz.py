@@ -26,6 +26,7 @@ from benchmarks.sound.outcomes import (
     findings_table,
     groups,
     outcome,
+    published,
     refusals_table,
 )
 from benchmarks.sound.workers import Row, TooLong, append_row, at_most, read_rows, run, serve
@@ -195,7 +196,7 @@ def main() -> None:
         log=FOLDER / "log.txt",
         more=lambda: time.monotonic() < end,
     )
-    reporting.write_rows(RESULTS / "fuzz.json", plain(rows))
+    reporting.write_rows(RESULTS / "fuzz.json", published(plain(rows)))
     reporting.write(RESULTS / "fuzz.md", markdown(rows, options.seed))
     console.print(f"{len(rows)} cases: {counts(rows.values())}", markup=False)
     if any(row["kind"] in FINDINGS for row in rows.values()):

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.base import processes, reporting
 from benchmarks.base.places import BUILD
 from benchmarks.sound import RESULTS
-from benchmarks.sound.outcomes import FINDINGS, escaped, groups, outcome
+from benchmarks.sound.outcomes import FINDINGS, escaped, groups, outcome, published
 from benchmarks.sound.workers import Row, append_row, read_rows, run, serve
 
 EXAMPLES = """examples:
@@ -274,7 +274,9 @@ def main() -> None:
         log=FOLDER / "log.txt",
     )
     rows = {name: rows[name] for name in names() if name in rows}
-    reporting.write_rows(RESULTS / "operators.json", rows)
+    others = {name: row for name, row in rows.items() if row["kind"] != "explained"}
+    explained = [name for name in rows if name not in others]
+    reporting.write_rows(RESULTS / "operators.json", published({"explained": explained, "others": others}))
     reporting.write(RESULTS / "operators.md", markdown(rows))
     console.print(Counter(row["kind"] for row in rows.values()))
     if any(row["kind"] in FINDINGS for row in rows.values()):

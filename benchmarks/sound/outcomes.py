@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -97,7 +98,16 @@ def findings_table(rows: Iterable[Row], name: str) -> str:
     return "\n".join(lines) if len(lines) > 2 else "None."
 
 
+def without_paths(text: str) -> str:
+    """Files by their names alone: what is published says nothing of the machine."""
+    return re.sub(r"(/[\w.+-]+){2,}/", "", text)
+
+
+def published(rows: Any) -> Any:
+    """Rows as they are published."""
+    return json.loads(without_paths(json.dumps(rows, ensure_ascii=False)))
+
+
 def escaped(text: str) -> str:
     """Fit for a cell of a table; no paths of the machine."""
-    text = re.sub(r"(/[\w.+-]+){2,}/", "", text)
-    return text.replace("|", "\\|").replace("\n", " ")[:300]
+    return without_paths(text).replace("|", "\\|").replace("\n", " ")[:300]

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.base import processes, reporting
 from benchmarks.base.places import BUILD
 from benchmarks.sound import RESULTS
-from benchmarks.sound.outcomes import FINDINGS, escaped, groups, outcome
+from benchmarks.sound.outcomes import FINDINGS, escaped, groups, outcome, published
 from benchmarks.sound.workers import Row, append_row, read_rows, run, serve
 
 EXAMPLES = """examples:
@@ -217,7 +217,7 @@ def main() -> None:
         log=FOLDER / "log.txt",
     )
     rows = dict(sorted(rows.items()))
-    reporting.write_rows(RESULTS / "sweep.json", rows)
+    reporting.write_rows(RESULTS / "sweep.json", published(rows))
     reporting.write(RESULTS / "sweep.md", markdown(rows))
     console.print(Counter(row["kind"] for row in rows.values()))
 

@@ -9,6 +9,7 @@ sizes to the example's, so those are batched here, with sizes that may be symbol
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ class _SymbolicSizes(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in CONVOLUTIONS and not kwargs:
-            return batched(function, *args)
+        if function in CONVOLUTIONS and not kwargs.keys() & {"input", "weight"}:
+            return batched(partial(function, **kwargs), *args)
         if function is functional.pad and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value"):
             return batched(functional.pad, args[0], None, args[1])
         return function(*args, **kwargs)

@@ -157,12 +157,17 @@ def cat(op: Op) -> Selection:
     start: Any = 0
     for index in range(len(op.option("tensors"))):
         name = f"tensors.{index}"
-        if op.shape(name) == (0,):  # torch skips empty tensors of rank 1
+        if op.shape(name) == (0,):  # torch skips empty tensors of rank 1, whatever the rank of the others
+            selections[name] = _nothing
             continue
         end = start + op.shape(name)[dim]
         selections[name] = partial(slice_along, dim=dim, start=start, end=end)
         start = end
     return selections
+
+
+def _nothing(relevance: Tensor) -> Tensor:
+    return relevance.flatten()[:0]
 
 
 @selection(aten.stack.default, sign=SAME_SIGN)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.blocks import GatedMLP, build
 from support.degenerate import Convolutions, Functions, Masked, inputs
+from support.whole import holds
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
@@ -148,3 +149,16 @@ def test_what_a_mask_hides_gets_exactly_nothing(composite: str) -> None:
     assert relevance.isfinite().all()
     assert not relevance[:, 2].any()
     assert relevance[:, :2].any()
+
+
+def test_an_empty_input_beside_others_of_another_rank_gets_an_empty_relevance() -> None:
+    class Joined(nn.Module):
+        def forward(self, empty: Tensor, x: Tensor) -> Tensor:
+            return torch.cat([empty, x, 2 * x], -1)
+
+    x = torch.randn(2, 3)
+    explainer = holds(Joined(), (torch.empty(0), x), target=1, composite="epsilon")
+
+    relevance = explainer(torch.empty(0).double(), x.double()).relevance
+    assert relevance["empty"].shape == (0,)
+    assert torch.equal(relevance["x"][:, 1], x[:, 1].double())

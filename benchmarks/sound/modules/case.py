@@ -201,6 +201,8 @@ class Scope:
     def finish(self, case: Case) -> Written:
         """Write the head, the results and the rest."""
         value = self.values[case.last]
+        if value.tensor.dtype != torch.float32 or value.dim < (3 if case.head == "sequence" else 2):
+            raise Impossible("nothing to explain")
         logits, init, forward = HEADS[case.head].format(value=value), list(self.init), list(self.forward)
         if case.head != "none":
             with torch.no_grad():
@@ -208,8 +210,6 @@ class Scope:
             init.append(f"self.head = nn.Linear({size}, {CLASSES})")
         forward.append(f"logits = {logits}")
         names = {"logits": "logits", "also": self.values[case.also], "first": next(iter(self.inputs))}
-        if value.tensor.dtype != torch.float32 or value.dim < (3 if case.head == "sequence" else 2):
-            raise Impossible("nothing to explain")
         lines = [IMPORTS, "", "class Model(nn.Module):", "    def __init__(self):", "        super().__init__()"]
         lines += [f"        {text}" for text in init]
         lines += ["", f"    def forward(self, {', '.join(self.inputs)}):"]

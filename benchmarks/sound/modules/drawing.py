@@ -140,7 +140,7 @@ def _asked(random: Random, case: Case, modules: list[str]) -> tuple[dict[str, st
         position = random.choice(('"last"', "0", '"sum"', "slice(0, 2)", '"index"', "-1"))
         wanted = random.choice(("0", "1", "'argmax'", "'index'", "[0, 2]"))
         asked["target"] = f"lrp.Target({wanted}, position={position})"
-        told |= {"position": "torch.arange(rows) % 2"} if position == '"index"' else {}
+        told |= {"position": "torch.zeros(rows, dtype=torch.int64)"} if position == '"index"' else {}
         told |= {"target": classes} if wanted == "'index'" else {}
     elif kind == "index":
         asked["target"], told["target"] = '"index"', classes

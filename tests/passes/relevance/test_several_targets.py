@@ -108,10 +108,12 @@ def test_one_target_needs_no_batching() -> None:
     ("walk", "weight"),
     [
         (lambda seed, weight: torch.conv2d(seed, weight, None, 2), KERNEL),
+        (lambda seed, weight: torch.conv2d(seed, weight, None, stride=2, padding=(1, 1)), KERNEL),
         (lambda seed, weight: torch.conv_transpose2d(seed, weight), TRANSPOSED),
+        (lambda seed, weight: torch.conv_transpose2d(seed, weight, bias=None, stride=2), TRANSPOSED),
         (lambda seed, weight: functional.pad(seed, (1, 2)) * weight, drawn(8)),
     ],
-    ids=["convolution", "transpose", "border"],
+    ids=["convolution", "options by name", "transpose", "transpose, options by name", "border"],
 )
 def test_traced_it_serves_any_batch_size(walk: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> None:
     """As emission traces it: behind vmap, with symbolic sizes."""
