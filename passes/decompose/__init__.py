@@ -1,5 +1,6 @@
 """Every way in which an op is written out in simpler ones."""
 
+from .algebra import work_out_algebra
 from .complex_pairs import pair_complex
 from .products import write_out_products
 from .program import written_out
@@ -10,6 +11,7 @@ from .table import DECOMPOSITIONS
 __all__ = [
     "DECOMPOSITIONS",
     "pair_complex",
+    "work_out_algebra",
     "write_out_products",
     "write_out_quantised",
     "write_out_scatters",
