@@ -104,7 +104,8 @@ def along(index: Tensor, dim: int, rank: int) -> Tensor:
 
 def as_strided(tensor: Tensor, size: Sequence[Any], stride: Sequence[Any], storage_offset: Any = None) -> Any:
     """Elements picked by their places in memory; of a tensor that fills its memory, in whatever order of dims."""
-    order = sorted(range(tensor.dim()), key=lambda dim: (-tensor.stride(dim), dim))
+    steps = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda dim: (-steps[dim], dim))
     inner = tensor.permute(order)
     if tensor.storage_offset() != 0 or not inner.is_contiguous():
         return NotImplemented

@@ -23,7 +23,7 @@ from lrp_compiler.torch_private import fake_mode_of, fake_tensor
 
 aten = torch.ops.aten
 
-PRODUCTS = {aten._sparse_mm.default: aten.mm.default, aten._sparse_addmm.default: aten.addmm.default}
+PRODUCTS: dict[Any, Any] = {aten._sparse_mm.default: aten.mm.default, aten._sparse_addmm.default: aten.addmm.default}
 """Products of a sparse matrix → the same of a dense one."""
 LAYOUTS = (
     aten.to_dense.default,
@@ -73,9 +73,9 @@ def dense_buffers(program: ExportedProgram) -> ExportedProgram:
                 f"The model looks into a sparse tensor ({node.target}): keep its indices and values as buffers of "
                 "their own, or the dense matrix."
             )
-        copy.target = PRODUCTS.get(node.target, copy.target)  # type: ignore[arg-type]
+        copy.target = PRODUCTS.get(node.target, copy.target)
         if node.target in LAYOUTS and any(map(_is_sparse, (node, *node.all_input_nodes))):
-            copy.replace_all_uses_with(copy.args[0])
+            copy.replace_all_uses_with(copies[node.all_input_nodes[0]])
             graph.erase_node(copy)
 
     def dense(tensors: Mapping[str, Any]) -> dict[str, Any]:
