@@ -20,7 +20,9 @@ from lrp_compiler.passes.assign import (
     with_observed,
 )
 from lrp_compiler.passes.decompose import (
+    make_dense,
     pair_complex,
+    work_out_algebra,
     write_out_products,
     write_out_quantised,
     write_out_scatters,
@@ -128,7 +130,14 @@ def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) ->
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     biases = split_bias if primitives else fold_batch_norm
-    written = (refuse_randomness, write_out_scatters, write_out_quantised, write_out_products)
+    written = (
+        refuse_randomness,
+        make_dense,
+        work_out_algebra,
+        write_out_scatters,
+        write_out_quantised,
+        write_out_products,
+    )
     stages = dict.fromkeys(written, UNLIFTED)
     for rewrite in (*written, simplify, pair_complex, biases):
         result = rewrite(forward)

@@ -23,6 +23,7 @@ from .matmul import READOUT
 from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
+from .operators.interpolation import RESIZE
 from .operators.pooling import POOL
 from .operators.whole_module import EXPLAINED_BY, MODULE
 from .product import GATE
@@ -57,6 +58,7 @@ __all__ = [
     "POOL",
     "READOUT",
     "RECURRENT_GATE",
+    "RESIZE",
     "RULES",
     "SLOPE",
     "TRAITS",

@@ -28,7 +28,8 @@ def source_hash(program: ExportedProgram) -> str:
         digest.update(f"{node.op} {node.target} {node.args} {dict(node.kwargs)} {kind}\n".encode())
     for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
         if isinstance(tensor, Tensor):
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            plain = tensor if tensor.layout is torch.strided else tensor.to_dense()
+            flat = plain.detach().cpu().contiguous().reshape(-1)
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

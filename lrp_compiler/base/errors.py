@@ -37,6 +37,12 @@ class InternalError(LrpError):
     """A defect of lrp_compiler itself: what should have been an explainer, or one of the errors above."""
 
 
+ALGEBRA = re.compile(
+    r"aten\._?(linalg_(?!vector_norm)|cholesky|inverse|logdet|matrix_exp|geqrf|ormqr|orgqr|lu_|triangular_solve)"
+)
+"""Operations on whole matrices, as they are printed."""
+
+
 class UnsupportedNode(NamedTuple):
     """One node of the forward graph that has no relevance rule."""
 
@@ -70,6 +76,11 @@ class UnsupportedOpError(LrpError):
         lines = [f"{count} no relevance rule:"]
         for op, name, path, source in self.nodes:
             lines.append(f"  {op}: node {name}{f' in {path}' if path else ''}{f', {source}' if source else ''}")
+        if any(ALGEBRA.match(op) for op in ops):
+            lines.append(
+                "An inverse, a determinant or a factorisation of a computed matrix has no shares by element: let "
+                "lrp.Entry('*', function, path=…) explain the module around it as a whole, or calculate it outside."
+            )
         lines.append("Register a rule for each op, then compile again:")
         lines += [f"  @lrp.rule({_python_name(op)})" for op in ops]
         return "\n".join(lines)

@@ -143,11 +143,6 @@ def refuse_parts(model: torch.nn.Module) -> None:
                 "quotes, backslashes and line breaks."
             )
     for name, tensor in weights:
-        if tensor.layout is not torch.strided:
-            raise CaptureError(
-                f"{name} is a sparse tensor ({tensor.layout}), whose products have no rule: keep it as "
-                f"{name}.to_dense(), or as indices and values."
-            )
         if tensor.is_meta:
             raise CaptureError(f"{name} is on device 'meta', where tensors have no values: load the weights first.")
 

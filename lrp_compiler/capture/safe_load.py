@@ -44,9 +44,11 @@ FUNCTION = re.compile(
     r"|LessThan|StrictGreaterThan|GreaterThan|And|Or|Not|Piecewise|ExprCondPair|floor|ceiling|FloorDiv|ModularIndexing"
     r"|Where|PythonMod|CleanDiv|CeilToInt|FloorToInt|CeilDiv|LShift|RShift|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv"
     r"|IsNonOverlappingAndDenseIndicator|TruncToFloat|TruncToInt|RoundToInt|RoundDecimal|ToFloat|Identity"
-    r"|OpaqueUnaryFn_\w+|size|stride|storage_offset"
+    r"|OpaqueUnaryFn_\w+|size|stride|storage_offset|trunc|floor|ceil|sym_(float|int|max|min|not)"
 )
 """What the expression of a symbolic size may call."""
+ROUNDING = {"math": ("trunc", "floor", "ceil"), "torch": ("sym_float", "sym_int", "sym_max", "sym_min", "sym_not")}
+"""Module → the functions of it that a guard on sizes names."""
 SYNTAX = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Subscript, ast.Attribute),
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Tuple),
@@ -211,7 +213,8 @@ def _expression(text: str) -> None:
         if isinstance(node, ast.Call):
             fits = FUNCTION.fullmatch(getattr(node.func, "id", getattr(node.func, "attr", ""))) is not None
         elif isinstance(node, ast.Attribute):
-            fits = node.attr in ("size", "stride", "storage_offset", "shape")
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            fits = node.attr in ("size", "stride", "storage_offset", "shape", *ROUNDING.get(owner, ()))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             fits = PLAIN.fullmatch(node.value) is not None
         if not fits:

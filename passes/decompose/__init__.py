@@ -1,15 +1,19 @@
 """Every way in which an op is written out in simpler ones."""
 
+from .algebra import work_out_algebra
 from .complex_pairs import pair_complex
 from .products import write_out_products
 from .program import written_out
 from .quantised import write_out_quantised
 from .scatters import write_out_scatters
+from .sparse import make_dense
 from .table import DECOMPOSITIONS
 
 __all__ = [
     "DECOMPOSITIONS",
+    "make_dense",
     "pair_complex",
+    "work_out_algebra",
     "write_out_products",
     "write_out_quantised",
     "write_out_scatters",

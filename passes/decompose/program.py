@@ -21,6 +21,7 @@ from torch.export.graph_signature import ExportGraphSignature
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.torch_private import known_size
 
+from .sparse import dense_buffers
 from .table import decomposition_table
 
 aten = torch.ops.aten
@@ -33,7 +34,7 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
         CaptureError: an op can be written out for one size alone, and that size was to stay open.
     """
     names = _written_names(program)
-    plain = _renamed(_with_free_views(program), names)
+    plain = _renamed(_with_free_views(dense_buffers(program)), names)
     result = _renamed(plain.run_decompositions(decomposition_table()), {new: old for old, new in names.items()})
     given = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     for node in result.graph.find_nodes(op="placeholder"):

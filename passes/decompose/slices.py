@@ -102,6 +102,20 @@ def along(index: Tensor, dim: int, rank: int) -> Tensor:
     return index.reshape([1] * dim + [-1] + [1] * (rank - 1 - dim))
 
 
+def as_strided(tensor: Tensor, size: Sequence[Any], stride: Sequence[Any], storage_offset: Any = None) -> Any:
+    """Elements picked by their places in memory; of a tensor that fills its memory, in whatever order of dims."""
+    steps = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda dim: (-steps[dim], dim))
+    inner = tensor.permute(order)
+    if tensor.storage_offset() != 0 or not inner.is_contiguous():
+        return NotImplemented
+    places: Any = torch.full((), 0 if storage_offset is None else storage_offset, dtype=torch.int64)
+    for dim, (count, step) in enumerate(zip(size, stride, strict=True)):
+        places = places + along(torch.arange(count, device=tensor.device) * step, dim, len(size))
+    places = places.expand(list(size))
+    return inner.flatten().index_select(0, places.flatten()).reshape(list(size))
+
+
 def type_as(tensor: Tensor, other: Tensor) -> Tensor:
     """A cast: the other tensor lends its dtype only."""
     return tensor.to(other.dtype)
@@ -112,6 +126,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.split_with_sizes.default: split_with_sizes,
     aten.chunk.default: chunk,
     aten.unbind.int: unbind,
+    aten.as_strided.default: as_strided,
     aten.copy.default: copy,
     aten.type_as.default: type_as,
 }

@@ -20,7 +20,7 @@ from torch.nn import functional
 from lrp_compiler.rules import OPERATORS
 from lrp_compiler.torch_private import core_decompositions
 
-from . import attention, experts, indexing, recurrent, slices, statistics, windows
+from . import attention, experts, indexing, recurrent, resizing, sampling, slices, statistics, windows
 from .scatters import WRITTEN_OUT
 
 aten = torch.ops.aten
@@ -157,6 +157,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **experts.DECOMPOSITIONS,
     **indexing.DECOMPOSITIONS,
     **recurrent.DECOMPOSITIONS,
+    **resizing.DECOMPOSITIONS,
+    **sampling.DECOMPOSITIONS,
     **slices.DECOMPOSITIONS,
     **statistics.DECOMPOSITIONS,
     **windows.DECOMPOSITIONS,

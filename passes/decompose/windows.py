@@ -142,6 +142,12 @@ def pad(tensor: Tensor, pad: Sequence[Any], mode: str = "constant", value: float
         before, after = pad[2 * step], pad[2 * step + 1]
         dim = tensor.dim() - 1 - step
         size = tensor.shape[dim]
+        if mode == "circular":
+            # Torch crops first, and goes round what is left.
+            cropped = [-amount if statically_known_true(amount < 0) else 0 for amount in (before, after)]
+            if any(cropped):
+                tensor = aten.slice.Tensor(tensor, dim, cropped[0], size - cropped[1])
+                size, before, after = tensor.shape[dim], before + cropped[0], after + cropped[1]
         if not statically_known_true(before == 0) or not statically_known_true(after == 0):
             positions = torch.arange(-before, size + after, device=tensor.device)
             tensor = tensor.index_select(dim, BORDERS[mode](positions, size))

@@ -177,8 +177,6 @@ WITHOUT_ZERO = (
     aten.remainder.Scalar_Tensor,
     aten.div.Tensor_mode,
     aten.div.Scalar_mode,
-    aten.floor_divide.default,
-    aten.floor_divide.Scalar,
     when=one_active,
 )
 def without_zero(op: Op) -> Quotient:

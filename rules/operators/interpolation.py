@@ -83,6 +83,7 @@ def _(weight: Separable) -> Separable:
 def along(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """Each matrix `[to, from]` applied along its dim, the last dims in order."""
     for dim, matrix in enumerate(factors, start=-len(factors)):
+        matrix = matrix.to(x.dtype)  # made of pixels, the relevance of which is a float
         if dim == -1:
             x = torch.matmul(x, matrix.t())
         elif dim == -2:
@@ -139,6 +140,35 @@ def interpolation(op: Op) -> LinearMap:
         transpose=lambda q, weight: weight.transpose(q),
         weight=lambda: Separable((tuple(matrix(op, dim, dims) for dim in range(dims)),), mode.nonnegative),
         fan_in=mode.neighbours**dims,
+        channel=-1 - dims,
+    )
+    return LinearMap((term,))
+
+
+def _resized(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    return x.new_empty([*x.shape[: x.dim() - len(matrices)], *(matrix.shape[0] for matrix in matrices)])
+
+
+_LIBRARY = torch.library.Library("lrp", "FRAGMENT")
+_LIBRARY.define("resize(Tensor self, Tensor[] matrices) -> Tensor")
+_LIBRARY.impl("resize", along, "CompositeExplicitAutograd")
+torch.library.register_fake("lrp::resize", _resized, lib=_LIBRARY)
+
+RESIZE = torch.ops.lrp.resize.default
+"""An interpolation by a matrix `[out, in]` for each of the last dims, as one map.
+
+Decompositions write it where no op of torch's will do; it becomes matmuls before the explainer is handed out."""
+
+
+@operator(RESIZE, kind="interpolation", family="linear map", rule="epsilon", when=only("self"), lowered=along)
+def resize(op: Op) -> LinearMap:
+    """The Kronecker product of the matrices."""
+    dims = len(op.option("matrices"))
+    term = Term(
+        "self",
+        apply=lambda x, weight: weight.apply(x),
+        transpose=lambda q, weight: weight.transpose(q),
+        weight=lambda: Separable((tuple(op.tensor(f"matrices.{dim}") for dim in range(dims)),), nonnegative=False),
         channel=-1 - dims,
     )
     return LinearMap((term,))

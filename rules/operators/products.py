@@ -35,7 +35,6 @@ def quotient(op: Op) -> bool:
 
 @operator(
     aten.div.Tensor_mode,
-    aten.floor_divide.default,
     aten.fmod.Tensor,
     aten.remainder.Tensor,
     kind="quotient",

@@ -92,8 +92,6 @@ WITHOUT_QUOTIENT: dict[Any, list[Call]] = {
     aten.remainder.Scalar_Tensor: [Call((1.7, ...))],
     aten.div.Tensor_mode: [Call((..., OTHER), {"rounding_mode": "floor"}), Call((OTHER, ...), {"rounding_mode": None})],
     aten.div.Scalar_mode: [Call((..., 0.3), {"rounding_mode": "trunc"})],
-    aten.floor_divide.default: [Call((..., OTHER)), Call((OTHER, ...))],
-    aten.floor_divide.Scalar: [Call((..., 0.3))],
     aten.pow.Tensor_Scalar: [Call((..., -0.5)), Call((..., 0.5)), Call((..., -1))],
     aten.div.Tensor: [Call((OTHER, ...))],
 }

@@ -55,12 +55,6 @@ def quantised() -> nn.Module:
     return Packed().eval()
 
 
-def sparse() -> nn.Module:
-    model = net()
-    model.register_buffer("adjacency", torch.eye(3).to_sparse())
-    return model
-
-
 def oddly_named(character: str) -> nn.Module:
     model = nn.Sequential()
     model.add_module(f"a{character}b", nn.Linear(4, 3))
@@ -79,7 +73,6 @@ def oddly_named(character: str) -> nn.Module:
         (lambda: None, "None"),
         (lambda: [net()], "Module"),
         (quantised, "quantised.*floating point"),
-        (sparse, r"adjacency is a sparse tensor.*adjacency.to_dense\(\)"),
         (lambda: copy.deepcopy(net()).to("meta"), "meta"),
         (lambda: oddly_named('"'), "quotes"),
         (lambda: oddly_named("\n"), "line breaks"),
