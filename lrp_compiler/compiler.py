@@ -20,10 +20,12 @@ from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
 from lrp_compiler.passes.relevance import Seed
 from lrp_compiler.rules.composite import Composite, composite_named
+from lrp_compiler.torch_private import sources_forgotten
 
 
 @boundary("compile the model")
 @rare_collection()
+@sources_forgotten()
 def compile(
     model: Model,
     args: Sequence[Any] = (),

@@ -22,6 +22,7 @@ from lrp_compiler.capture import check_structure, load_exported
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, set_origin, write_notes
 from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict
+from lrp_compiler.torch_private import sources_forgotten
 
 from .artefact import Artefact
 
@@ -100,6 +101,7 @@ def is_explainer(path: str | os.PathLike[str]) -> bool:
         return read_seal(path) is not None
 
 
+@sources_forgotten()
 def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artefact:
     """See `lrp_compiler.load`."""
     name = os.fspath(path)

@@ -9,6 +9,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from .errors import FormatError
+from .onnx_steps import refuse_repetition
 from .validate import TensorSpec
 
 # onnxruntime's exceptions share no base class of their own.
@@ -39,6 +40,7 @@ def open_session(
         session_options = onnxruntime.SessionOptions()
         # Fatal only: what onnxruntime would log about a failing run is in the exception as well.
         session_options.log_severity_level = 4
+    refuse_repetition(path_or_bytes, label)
     # onnxruntime looks for weights beside the link, if the file is one.
     source = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.realpath(path_or_bytes)
     # The fallback prints to stdout, and it changes the session while other threads may be running it.
