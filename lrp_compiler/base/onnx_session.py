@@ -88,7 +88,7 @@ def runtime_inputs(
         FormatError: an input of the model is not there, or one is there that nobody knows.
     """
     graph = {value.name: value for value in session.get_inputs()}
-    missing = [spec.name for spec in inputs if spec.name not in graph]
+    missing = [spec.name for spec in inputs if not _is_like(graph.get(spec.name), spec)]
     extra = [name for name in graph if name not in [spec.name for spec in inputs]]
     # onnxruntime gives None for a dimension that is neither fixed nor named.
     known = all(graph[name].type in _DTYPES and None not in graph[name].shape for name in extra)
@@ -99,8 +99,17 @@ def runtime_inputs(
 
 def check_names(session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], label: str) -> None:
     """Refuse a graph that lacks one of the results; raises `FormatError`."""
-    if not {spec.name for spec in specs} <= {value.name for value in session.get_outputs()}:
+    graph = {value.name: value for value in session.get_outputs()}
+    if not all(_is_like(graph.get(spec.name), spec) for spec in specs):
         raise FormatError(f"The graph of {label} does not give the outputs that its metadata lists.")
+
+
+def _is_like(value: Any, spec: TensorSpec) -> bool:
+    """Whether a value of the graph has the dims that the metadata lists: as many, and where both are fixed the same."""
+    if value is None or len(value.shape) != len(spec.shape):
+        return False
+    pairs = zip(value.shape, spec.shape, strict=True)
+    return all(mine == theirs or not (isinstance(mine, int) and isinstance(theirs, int)) for mine, theirs in pairs)
 
 
 def first_line(error: BaseException) -> str:
