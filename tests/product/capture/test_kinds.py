@@ -61,12 +61,6 @@ def sparse() -> nn.Module:
     return model
 
 
-def oddly_named(character: str) -> nn.Module:
-    model = nn.Sequential()
-    model.add_module(f"a{character}b", nn.Linear(4, 3))
-    return model.eval()
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -81,9 +75,6 @@ def oddly_named(character: str) -> nn.Module:
         (quantised, "quantised.*floating point"),
         (sparse, r"adjacency is a sparse tensor.*adjacency.to_dense\(\)"),
         (lambda: copy.deepcopy(net()).to("meta"), "meta"),
-        (lambda: oddly_named('"'), "quotes"),
-        (lambda: oddly_named("\n"), "line breaks"),
-        (lambda: oddly_named("\\"), "backslashes"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
