@@ -20,6 +20,7 @@ from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
 from lrp_compiler.passes.relevance import Seed
 from lrp_compiler.rules.composite import Composite, composite_named
+from lrp_compiler.torch_private import sources_forgotten
 
 
 @boundary("compile the model")
@@ -116,7 +117,7 @@ def compile(
         optimise=optimise,
     )
     watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
-    with quiet():
+    with quiet(), sources_forgotten():
         compiled = compile_graphs(captured, options, watch)
     check_same_output(captured, compiled.forward)
     _warn_of_flags(captured, compiled)
@@ -132,7 +133,7 @@ def compile(
             f"Input {name!r} gets no relevance: the explained output depends on it only through a hard decision "
             f"({decision}).",
             LrpWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return Explainer(artefact_of(captured, compiled, options))
 

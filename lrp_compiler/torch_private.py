@@ -7,6 +7,7 @@ the file to look at; `make test-torch` tries others.
 from __future__ import annotations
 
 import json
+import linecache
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import RLock
@@ -53,6 +54,7 @@ __all__ = [
     "range_of",
     "renamed",
     "schema",
+    "sources_forgotten",
     "stand_ins",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "take_name",
@@ -141,6 +143,23 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
         tensor = torch._C._functorch.get_unwrapped(tensor)
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
     return None if slot is None else slot.proxy.node
+
+
+@contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """What is generated in the block keeps no copy of its source, by which torch lets tracebacks show generated lines.
+
+    torch keeps one of every graph that is compiled anew, in every pass, for ever: megabytes for a large model. Waits
+    for a cache in torch.fx that forgets.
+    """
+    cache = torch.fx.graph_module._loader.eval_cache
+    before = set(cache)
+    try:
+        yield
+    finally:
+        for key in set(cache) - before:
+            cache.pop(key, None)
+            linecache.cache.pop(key, None)
 
 
 class StandIn(dict[str, Any]):

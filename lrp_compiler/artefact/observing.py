@@ -16,11 +16,13 @@ from lrp_compiler.passes import Options, Watch, joint_graph
 from lrp_compiler.passes.assign import reachable, with_observed
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.rules.composite import Composite
+from lrp_compiler.torch_private import sources_forgotten
 
 from .artefact import Artefact
 from .shapes import tensor_specs
 
 
+@sources_forgotten()
 def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
     """See `Explainer.observe`."""
     forward, about = artefact.forward, artefact.about

@@ -11,17 +11,19 @@ from dataclasses import asdict
 from typing import IO, Any, BinaryIO, cast
 
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, read_metadata
+from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
 from lrp_compiler.capture import check_structure, load_exported
 from lrp_compiler.passes.forward import unlift
-from lrp_compiler.passes.graph import Origin, origin, set_origin, write_notes
+from lrp_compiler.passes.graph import Origin, origin, outputs, set_origin, write_notes
 from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict
+from lrp_compiler.torch_private import sources_forgotten
 
 from .artefact import Artefact
 
@@ -100,6 +102,16 @@ def is_explainer(path: str | os.PathLike[str]) -> bool:
         return read_seal(path) is not None
 
 
+def _check_fits(joint: fx.GraphModule, about: Metadata, name: str) -> None:
+    """Refuse a file whose metadata lists other inputs or results than its graph has; raises `FormatError`."""
+    for nodes, specs in ((joint.graph.find_nodes(op="placeholder"), about.takes), (outputs(joint), about.returns)):
+        values = [node.meta.get("val") for node in nodes if isinstance(node, fx.Node)]
+        dims = [len(value.shape) for value in values if isinstance(value, torch.Tensor)]
+        if dims != [len(spec.shape) for spec in specs]:
+            raise FormatError(f"The graph of {name!r} does not take or give what its metadata lists.")
+
+
+@sources_forgotten()
 def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artefact:
     """See `lrp_compiler.load`."""
     name = os.fspath(path)
@@ -115,6 +127,7 @@ def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artef
     # torch writes down every result of an op that has several, whether it is read or not.
     joint.graph.eliminate_dead_code()
     joint.recompile()
+    _check_fits(joint, about, name)
     try:
         stored: dict[str, Any] = json.loads(forward_text)
         forward = forward_from_dict(stored, joint)

@@ -6,7 +6,7 @@ The writer and the runtime both take the key, the schema's number and the fields
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -222,6 +222,24 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "profile": str,
 }
 _VALUES = ("target", "seed", "classes")
+_COUNT = range(1, 1 << 48)
+"""What a size or a number of classes may be."""
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "classes": lambda given: given is None or _is_count(given),
+    "rules": lambda given: all(isinstance(entry, dict) and isinstance(entry.get("rule"), str) for entry in given),
+    "sizes": lambda given: all(map(_is_count, given.values())),
+    "arguments": lambda given: all(isinstance(name, str) for name in given),
+    "explains": lambda given: (
+        (given.get("count") is None or _is_count(given["count"]))
+        and (not isinstance(given.get("classes"), list) or len(given["classes"]) == given.get("count"))
+    ),
+    "tolerance": lambda given: 0 < given < 1,
+}
+"""What must hold besides, of those that are not None."""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in _COUNT
 
 
 def check_opset(opset: Any) -> None:
@@ -245,7 +263,7 @@ def read_metadata(text: str | None, label: str) -> Metadata:
     damaged = f"The explainer metadata of {label} is damaged"
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise FormatError(f"{damaged}: {error}.") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int) or schema < 1:
@@ -255,6 +273,7 @@ def read_metadata(text: str | None, label: str) -> Metadata:
     wrong = [key for key, kind in _SECTIONS.items() if not isinstance(data.get(key), kind)]
     wrong += [key for key in _VALUES if key not in data]
     wrong += [key for key, kind in _OPTIONAL.items() if data.get(key) is not None and not isinstance(data[key], kind)]
+    wrong = wrong or [key for key, fits in _FITS.items() if data.get(key) is not None and not fits(data[key])]
     if wrong:
         raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
     return Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})

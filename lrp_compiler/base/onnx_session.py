@@ -9,6 +9,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from .errors import FormatError
+from .onnx_steps import refuse_repetition
 from .validate import TensorSpec
 
 # onnxruntime's exceptions share no base class of their own.
@@ -39,6 +40,7 @@ def open_session(
         session_options = onnxruntime.SessionOptions()
         # Fatal only: what onnxruntime would log about a failing run is in the exception as well.
         session_options.log_severity_level = 4
+    refuse_repetition(path_or_bytes, label)
     # onnxruntime looks for weights beside the link, if the file is one.
     source = path_or_bytes if isinstance(path_or_bytes, bytes) else os.path.realpath(path_or_bytes)
     # The fallback prints to stdout, and it changes the session while other threads may be running it.
@@ -86,7 +88,7 @@ def runtime_inputs(
         FormatError: an input of the model is not there, or one is there that nobody knows.
     """
     graph = {value.name: value for value in session.get_inputs()}
-    missing = [spec.name for spec in inputs if spec.name not in graph]
+    missing = [spec.name for spec in inputs if not _is_like(graph.get(spec.name), spec)]
     extra = [name for name in graph if name not in [spec.name for spec in inputs]]
     # onnxruntime gives None for a dimension that is neither fixed nor named.
     known = all(graph[name].type in _DTYPES and None not in graph[name].shape for name in extra)
@@ -97,8 +99,17 @@ def runtime_inputs(
 
 def check_names(session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], label: str) -> None:
     """Refuse a graph that lacks one of the results; raises `FormatError`."""
-    if not {spec.name for spec in specs} <= {value.name for value in session.get_outputs()}:
+    graph = {value.name: value for value in session.get_outputs()}
+    if not all(_is_like(graph.get(spec.name), spec) for spec in specs):
         raise FormatError(f"The graph of {label} does not give the outputs that its metadata lists.")
+
+
+def _is_like(value: Any, spec: TensorSpec) -> bool:
+    """Whether a value of the graph has the dims that the metadata lists: as many, and where both are fixed the same."""
+    if value is None or len(value.shape) != len(spec.shape):
+        return False
+    pairs = zip(value.shape, spec.shape, strict=True)
+    return all(mine == theirs or not (isinstance(mine, int) and isinstance(theirs, int)) for mine, theirs in pairs)
 
 
 def first_line(error: BaseException) -> str:

@@ -50,10 +50,11 @@ class TensorSpec:
     def from_dict(cls, entry: Mapping[str, Any]) -> "TensorSpec":
         """Read `to_dict`'s result; raises `FormatError` if it is none."""
         try:
-            name, shape, dtype = entry["name"], tuple(entry["shape"]), entry["dtype"]
+            name, given, dtype = entry["name"], entry["shape"], entry["dtype"]
         except (KeyError, TypeError) as error:
             raise FormatError(f"The explainer's metadata describes a tensor incompletely: {entry!r}.") from error
-        # bool is an int to Python, never to a shape.
+        # bool is an int to Python, never to a shape; and a text is no list of its letters.
+        shape = tuple(given) if isinstance(given, list | tuple) else (None,)
         sound = all(isinstance(dim, int | str) and not isinstance(dim, bool) for dim in shape)
         if not (sound and isinstance(name, str) and isinstance(dtype, str)):
             raise FormatError(f"The explainer's metadata describes a tensor wrongly: {entry!r}.")

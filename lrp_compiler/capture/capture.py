@@ -18,7 +18,7 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import OpOverload, pytree
+from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
 
 from .caches import without_cache
 from .failures import itself_fails, why_not_exported, worth_another_way
@@ -30,6 +30,7 @@ from .same_output import run_model
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
 
+@sources_forgotten()
 def capture(
     model: Model,
     args: Sequence[Any] = (),

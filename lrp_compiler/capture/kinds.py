@@ -30,8 +30,6 @@ OTHER_FILES = {
     ".tflite": "a TensorFlow Lite model",
     ".json": "no model",
 }
-UNWRITABLE = set('"\\\n\r\0')
-"""Characters that end a string of Python."""
 PICKLE = b"\x80"
 """What pickles start with."""
 EXPORT = "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')"
@@ -134,14 +132,8 @@ def _tensor(value: Any) -> Any:
 
 
 def refuse_parts(model: torch.nn.Module) -> None:
-    """Raise `CaptureError` where a weight is no plain tensor of values, or a name cannot stand in code."""
+    """Raise `CaptureError` where a weight is no plain tensor of values."""
     weights = (*model.named_parameters(), *model.named_buffers())
-    for name, _ in (*model.named_modules(), *weights):
-        if set(name) & UNWRITABLE:
-            raise CaptureError(
-                f"A part of the model is called {name!r}: torch.export writes names into code, so rename it without "
-                "quotes, backslashes and line breaks."
-            )
     for name, tensor in weights:
         if tensor.is_meta:
             raise CaptureError(f"{name} is on device 'meta', where tensors have no values: load the weights first.")

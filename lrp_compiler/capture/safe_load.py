@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import os
 import re
 import zipfile
@@ -53,9 +54,15 @@ SYNTAX = (
     *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Subscript, ast.Attribute),
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Tuple),
 )
+PACKED, SLACK = 8, 1 << 26
+"""A file may take so many times its size in memory, and so many bytes (or elements) more."""
 FACTORIES = {"builtins.dict", "builtins.list", "builtins.set", "builtins.tuple", "builtins.int", "builtins.float"}
 FILES = ("file", "path", "uri")
 """An operator with a text argument called so reads or writes files."""
+
+
+class TooLarge(Exception):
+    """What in the file would take far more memory than the file has bytes."""
 
 
 class Refused(Exception):
@@ -90,6 +97,8 @@ def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | No
             _check_operators(program)
         except Refused as reason:
             raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
+        except TooLarge as claim:
+            raise FormatError(f"{os.fspath(path)!r} is damaged, or made to fill the memory: {claim}.") from claim
         except Unknown as name:
             raise FormatError(
                 f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
@@ -115,6 +124,7 @@ def _check_archive(file: BinaryIO) -> set[str]:
     with zipfile.ZipFile(file) as archive:
         if "version" in archive.namelist():  # torch reads older files in another way
             raise Refused("it is of a format before torch 2.8, which is pickled")
+    _check_unpacked(file)
     file.seek(0)
     reader = PT2ArchiveReader(file)
     names = reader.get_file_names()
@@ -134,8 +144,11 @@ def _check_archive(file: BinaryIO) -> set[str]:
             kinds = (layout.WEIGHT_FILENAME_PREFIX, layout.TENSOR_CONSTANT_FILENAME_PREFIX)
             if entry["use_pickle"] is not False or not entry["path_name"].startswith(kinds):
                 raise Refused(f"{folder}{entry['path_name']} is a pickle")
+            _check_claim(entry, reader.archive_file.get_record_size(f"{folder}{entry['path_name']}"))
     samples = layout.SAMPLE_INPUTS_FILENAME_FORMAT.format(MODEL)
     if content := reader.read_bytes(samples):
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            _check_unpacked(io.BytesIO(content))
         try:
             torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # torch would unpickle it all the same
@@ -143,6 +156,23 @@ def _check_archive(file: BinaryIO) -> set[str]:
     content = json.loads(reader.read_string(model))
     _check(content, "")
     return set(_classes(content))
+
+
+def _check_unpacked(file: BinaryIO) -> None:
+    """That reading a zip takes about as much memory as its file takes on disk: torch packs nothing."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        inside = sum(member.file_size for member in archive.infolist())
+    if inside > PACKED * size + SLACK:
+        raise TooLarge(f"its {size:,} bytes unpack to {inside:,}")
+
+
+def _check_claim(entry: dict[str, Any], stored: int) -> None:
+    """That a weight is about as large as what is stored of it; less is stored of one that is expanded."""
+    meta = entry["tensor_meta"]
+    elements = math.prod(int(size["as_int"]) for size in meta["sizes"])
+    if elements > (PACKED * stored + SLACK if stored else 0):
+        raise TooLarge(f"{entry['path_name']} claims to have {elements:,} elements, and is {stored:,} bytes")
 
 
 def _classes(value: Any, key: str = "") -> Iterator[str]:

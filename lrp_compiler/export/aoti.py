@@ -14,7 +14,7 @@ from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import METADATA_KEY
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.passes.graph import call
+from lrp_compiler.passes.graph import arguments, call
 from lrp_compiler.passes.joint import lift
 from lrp_compiler.torch_private import (
     compile_package,
@@ -70,7 +70,8 @@ def with_read_cuts(module: fx.GraphModule) -> fx.GraphModule:
     copies: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(module.graph, copies))
     for node in graph.find_nodes(op="call_function", target=aten.slice.Tensor):
-        tensor, dim, start, end, step = (*node.args, *(0, 0, None, None, 1)[len(node.args) :])
+        given: tuple[Any, ...] = (*arguments(node), *(None, 0, None, None, 1)[len(node.args) :])
+        tensor, dim, start, end, step = given
         if not isinstance(end, fx.Node) and not isinstance(start, fx.Node):
             continue
         size = tensor.meta["val"].shape[dim]

@@ -31,7 +31,7 @@ from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
-from lrp_compiler.torch_private import decompositions_of
+from lrp_compiler.torch_private import decompositions_of, sources_forgotten
 
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
@@ -70,6 +70,7 @@ def write_explainer(
 
 
 @rare_collection()
+@sources_forgotten()
 def write_onnx(
     program: ExportedProgram,
     inputs: Sequence[TensorSpec],

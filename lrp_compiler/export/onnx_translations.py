@@ -55,12 +55,17 @@ def masked_select(x: Any, mask: Any) -> Any:
     return op.Compress(x, op.Reshape(op.Expand(mask, op.Shape(x)), line))
 
 
+def _number(value: float, like: Any) -> Any:
+    constant: Any = op.Constant(value_float=value)
+    return op.CastLike(constant, like)
+
+
 def log1p(x: Any) -> Any:
     """`log(1 + x)` to the last digit: of a small x, 1 + x keeps few digits, and u = 1 + x says itself which.
 
     W. Kahan: `log(u) · x / (u − 1)`, and x where u is 1.
     """
-    one = op.CastLike(op.Constant(value_float=1.0), x)
+    one = _number(1.0, x)
     u = op.Add(x, one)
     rest = op.Sub(u, one)
     ratio = op.Where(op.Equal(u, x), one, op.Div(x, rest))
@@ -69,14 +74,14 @@ def log1p(x: Any) -> Any:
 
 def expm1(x: Any) -> Any:
     """`exp(x) − 1` to the last digit, as `tanh(x/2) · (exp(x) + 1)`: of a small x, exp(x) keeps few digits of it."""
-    one = op.CastLike(op.Constant(value_float=1.0), x)
-    half = op.CastLike(op.Constant(value_float=0.5), x)
+    one = _number(1.0, x)
+    half = _number(0.5, x)
     return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
 
 
 def log_sigmoid(x: Any) -> Any:
     """`min(x, 0) − log(1 + exp(−|x|))`: the exporter's logarithm of the sigmoid is −∞ where that is 0."""
-    return op.Sub(op.Min(x, op.CastLike(op.Constant(value_float=0.0), x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
+    return op.Sub(op.Min(x, _number(0.0, x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
 
 
 def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
@@ -89,7 +94,7 @@ def atan2(y: Any, x: Any) -> Any:
 
     The exporter's own is −π where y is 0 and x below it, and NaN at the origin.
     """
-    zero, one, four = (op.CastLike(op.Constant(value_float=number), y) for number in (0.0, 1.0, 4.0))
+    zero, one, four = (_number(number, y) for number in (0.0, 1.0, 4.0))
     pi = op.Mul(op.Atan(one), four)  # in y's own precision
 
     def is_negative(value: Any) -> Any:

@@ -82,7 +82,8 @@ def add(left: Any, right: Any, *, alpha: float = 1) -> Pair:
     """Part by part; a real summand adds to the real part."""
     scaled = right if alpha == 1 else multiply(right, alpha) if isinstance(right, Pair | complex) else right * alpha
     if isinstance(left, complex) or isinstance(scaled, complex):
-        value, number = (scaled, left) if isinstance(left, complex) else (left, scaled)
+        value: Any = scaled if isinstance(left, complex) else left
+        number: Any = left if isinstance(left, complex) else scaled
         a, b = value if isinstance(value, Pair) else (value, constant(value, 0.0))
         return pair(a + number.real, b + number.imag)
     if isinstance(left, Pair) and isinstance(scaled, Pair):
@@ -219,8 +220,10 @@ def bilinear(function: Callable[..., Tensor], places: tuple[int, int] = (0, 1)) 
             if bias is not None or at_bias == 2:
                 if at_bias < len(given):
                     given[at_bias] = bias
-                return function(*given, **kwargs)
-            return kwargs.get("alpha", 1) * torch.mm(left, right)
+                result: Tensor = function(*given, **kwargs)
+                return result
+            product: Tensor = kwargs.get("alpha", 1) * torch.mm(left, right)
+            return product
 
         left, right = args[first], args[second]
         if not isinstance(right, Pair):

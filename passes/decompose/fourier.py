@@ -17,7 +17,7 @@ from .complex_numbers import Pair, pair
 Size = int | torch.SymInt
 
 
-def waves(rows: Size, columns: Size, period: Size, like: Tensor) -> tuple[Tensor, Tensor]:
+def waves(rows: Any, columns: Any, period: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     """`cos` and `sin` of 2π·jk/period, `[rows, columns]`."""
     j, k = (torch.arange(count, device=like.device) for count in (rows, columns))
     turn = j.unsqueeze(-1) * k % period

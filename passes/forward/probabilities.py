@@ -82,7 +82,8 @@ def _log_softmax_of(node: fx.Node, given: Any) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
         return None
-    left, right = given["self"], given["other"]
+    left: Any = given["self"]
+    right: Any = given["other"]
     if not (isinstance(right, fx.Node) and right.target is aten.logsumexp.default and right.args[0] is left):
         return None
     (dim, *rest) = bind(right.target, right.args, right.kwargs)["dim"]

@@ -34,9 +34,8 @@ def nearest(model: Decided, x: Tensor) -> Tensor:
         (nearest, "argmin at argmin"),
         (lambda model, x: (model.encoder(x) > 0).to(x.dtype), "gt at gt"),
         (lambda model, x: functional.one_hot(model.encoder(x).argmax(-1), 4).to(x.dtype), "argmax at argmax"),
-        (lambda model, x: model.book(model.encoder(x).clamp(0, 8).long())[:, 0], "to_copy at _to_copy"),
     ],
-    ids=["nearest", "comparison", "one-hot", "cast"],
+    ids=["nearest", "comparison", "one-hot"],
 )
 def test_an_output_behind_a_decision_is_refused_by_its_name(function: Callable, named: str) -> None:
     with pytest.raises(InputError, match="only through a hard decision") as raised:

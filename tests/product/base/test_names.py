@@ -29,7 +29,7 @@ ODD = [
     "x;y",
     "a\\b",
 ]
-ODD += ["$x$", "[/x]", "{x}", "%s", "1", "class", "None", "output", "relu", "#", "a:b", "/etc"]
+ODD += ["c\rd", "e\0f", "$x$", "[/x]", "{x}", "%s", "1", "class", "None", "output", "relu", "#", "a:b", "/etc"]
 
 
 class OddlyHeld(nn.Module):

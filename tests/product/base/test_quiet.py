@@ -4,9 +4,10 @@ import contextlib
 import gc
 import io
 import logging
+import os
+import subprocess
 import sys
 import threading
-import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -179,21 +180,29 @@ def test_thresholds_of_overlapping_blocks_come_back() -> None:
     assert gc.get_threshold() == before
 
 
+MEMORY = """
+import gc, tracemalloc, torch
+import lrp_compiler as lrp
+
+def compile_some(count):
+    for _ in range(count):
+        lrp.compile(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval(), (torch.randn(2, 4),))
+    gc.collect()
+
+compile_some(5)
+tracemalloc.start()
+compile_some(5)
+before, _ = tracemalloc.get_traced_memory()
+compile_some(40)
+after, _ = tracemalloc.get_traced_memory()
+print((after - before) // 40)
+"""
+
+
 @pytest.mark.heavy
 def test_fifty_compilations_leave_no_memory_behind() -> None:
-    """Of what Python holds: the second half adds next to nothing to the first."""
-
-    def compile_some(count: int) -> None:
-        for _ in range(count):
-            lrp.compile(Talking(3).eval(), (torch.randn(2, 4),))
-        gc.collect()
-
-    compile_some(5)
-    tracemalloc.start()
-    compile_some(10)
-    middle = tracemalloc.get_traced_memory()[0]
-    compile_some(40)
-    end = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    per_compilation = (end - middle) / 40
-    assert per_compilation < 20_000, f"{per_compilation:.0f} bytes a compilation"
+    """In a process of its own, since pytest keeps what is logged. torch's own export of this model leaves 18 kB."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", MEMORY], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 15_000, f"{done.stdout} bytes a compilation"

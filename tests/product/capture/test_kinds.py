@@ -55,12 +55,6 @@ def quantised() -> nn.Module:
     return Packed().eval()
 
 
-def oddly_named(character: str) -> nn.Module:
-    model = nn.Sequential()
-    model.add_module(f"a{character}b", nn.Linear(4, 3))
-    return model.eval()
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -74,9 +68,6 @@ def oddly_named(character: str) -> nn.Module:
         (lambda: [net()], "Module"),
         (quantised, "quantised.*floating point"),
         (lambda: copy.deepcopy(net()).to("meta"), "meta"),
-        (lambda: oddly_named('"'), "quotes"),
-        (lambda: oddly_named("\n"), "line breaks"),
-        (lambda: oddly_named("\\"), "backslashes"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
