@@ -138,7 +138,8 @@ def precision(matrix: Tensor) -> Tensor:
     """The power of two that the weights are multiplied by: the largest for which they have 16 bits, signs included."""
     powers = 2.0 ** torch.arange(1, MOST_BITS + 1, device=matrix.device, dtype=matrix.dtype)
     fits = torch.floor(matrix.max() * powers + 0.5) < 2**WEIGHT_BITS
-    return 2.0 ** fits.to(matrix.dtype).sum()
+    power: Tensor = 2.0 ** fits.to(matrix.dtype).sum()
+    return power
 
 
 def rounded(x: Tensor) -> Tensor:

@@ -56,12 +56,13 @@ def _looked_up(flat: Tensor, places: Sequence[Tensor], sizes: Sequence[Any]) -> 
     shape = index.shape[1:]
     index = index.reshape(batch, 1, -1).expand(batch, channels, -1)
     picked = flat.gather(-1, index).reshape(batch, channels, *shape)
-    return picked * within.unsqueeze(1).to(picked.dtype)
+    result: Tensor = picked * within.unsqueeze(1).to(picked.dtype)
+    return result
 
 
 def _coordinates(points: Tensor, size: Any, padding_mode: int, align_corners: bool) -> Tensor:
     """From −1 … 1 to positions; what lies outside is brought back as the padding says."""
-    places = points * (size * 0.5 - 0.5 if align_corners else size * 0.5) + (size * 0.5 - 0.5)
+    places: Tensor = points * (size * 0.5 - 0.5 if align_corners else size * 0.5) + (size * 0.5 - 0.5)
     if padding_mode == ZEROS:
         return places
     if padding_mode == REFLECTION:

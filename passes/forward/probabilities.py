@@ -82,9 +82,8 @@ def _log_softmax_of(node: fx.Node, given: Any) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
         return None
-    left: Any = given["self"]
-    right: Any = given["other"]
-    if not (isinstance(right, fx.Node) and right.target is aten.logsumexp.default and right.args[0] is left):
+    left, right = (value if isinstance(value, fx.Node) else None for value in (given["self"], given["other"]))
+    if left is None or right is None or right.target is not aten.logsumexp.default or right.args[0] is not left:
         return None
     (dim, *rest) = bind(right.target, right.args, right.kwargs)["dim"]
     return None if rest or dim % left.meta["val"].dim() == 0 else left
