@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
 from lrp_compiler.artefact import Artefact
+from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, saying_where, structured
 from lrp_compiler.artefact.observing import observed
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
-from lrp_compiler.base.boundary import boundary, describe_node, reason_of
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.base.run import Run
-from lrp_compiler.base.sizes import size_of
 from lrp_compiler.base.tables import as_html
 from lrp_compiler.base.validate import (
     TensorSpec,
-    bind,
-    check,
-    check_choice,
     check_names,
     check_option,
-    count_from_end,
-    not_numbers,
-    own_inputs,
     several_targets,
     shortened,
 )
@@ -43,7 +34,6 @@ from lrp_compiler.export.parts import read_split
 from lrp_compiler.formats import runtime_of
 from lrp_compiler.passes.joint import move, split
 from lrp_compiler.passes.promises import Plan
-from lrp_compiler.torch_private import pytree
 from lrp_compiler.views.audit import Precision, audit
 from lrp_compiler.views.books import Audit
 from lrp_compiler.views.difference import Difference, diff
@@ -123,7 +113,7 @@ class Explainer:
             InputError: inputs, target, position or seed that do not fit; one sentence says what.
         """
         if several_targets(target, self.about.seed_inputs):
-            target = _tensor("target", target)
+            target = as_tensor("target", target)
             if not len(target):
                 raise InputError("No target is given: target has shape [0, …].")
             rows = [
@@ -132,13 +122,17 @@ class Explainer:
             relevance = {name: torch.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance}
             run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
             return Explanation(rows[0].output, relevance, run)
-        tensors, sizes = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan)
-        with torch.no_grad(), self._saying_where(tensors):
+        tensors, sizes = bound_inputs(
+            self.artefact, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan
+        )
+        with torch.no_grad(), saying_where(self.artefact, tensors):
             results = self.module(*tensors)
         own = len(self.about.outputs)
         names = [entry.input for entry in self.about.relevance]
         relevance = dict(zip(names, results[own:], strict=True))
-        return Explanation(self._structured(results[:own], sizes), relevance, self._run(tensors, results[:own]))
+        return Explanation(
+            structured(self.artefact, results[:own], sizes), relevance, run_of(self.about, tensors, results[:own])
+        )
 
     @boundary("audit these inputs")
     def audit(
@@ -158,12 +152,14 @@ class Explainer:
         """
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
-        tensors, _ = self._bind(args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False)
+        tensors, _ = bound_inputs(
+            self.artefact, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False
+        )
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
-        with self._saying_where(tensors):
+        with saying_where(self.artefact, tensors):
             return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
 
     @boundary("show the explainer")
@@ -376,108 +372,6 @@ class Explainer:
     def _repr_html_(self) -> str:
         return as_html(summary_table(self.artefact))
 
-    def _bind(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
-    ) -> tuple[list[Tensor], dict[str, int]]:
-        """One tensor for each input, and the open sizes."""
-        about, expected = self.about, self.about.seed_inputs
-        extras, kwargs = own_inputs({*about.arguments, *(spec.name for spec in about.inputs)}, expected, extras, kwargs)
-        given = bind(about.inputs, *self._flatten(args, kwargs))
-        bound = {name: _tensor(name, value) for name, value in given.items()}
-        has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
-        sizes = check(about.inputs, bound, has_nan=has_nan, ranges=about.ranges)
-        tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in about.inputs]
-        for name, chosen in extras.items():
-            check_choice(name, chosen is not None, name in [spec.name for spec in expected], about.target)
-        for spec in expected:
-            value = _tensor(spec.name, extras[spec.name]).to(tensors[0].device)
-            if spec.name != "seed" and value.dim() == 0:
-                value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
-            sizes = check([spec], {spec.name: value}, sizes=sizes)
-            value = value.to(getattr(torch, spec.dtype))
-            tensors.append(
-                value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes))
-            )
-        return tensors, sizes
-
-    @contextlib.contextmanager
-    def _saying_where(self, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """What the model itself cannot do with these inputs becomes an `InputError` that names the operation."""
-        try:
-            yield
-        except Exception as error:
-            run = _Found(self.forward)
-            try:
-                run.run(*tensors[: len(self.forward.graph.find_nodes(op="placeholder"))])
-            except Exception as own:
-                where = f" at {describe_node(run.at)}" if run.at is not None else ""
-                raise InputError(f"The model itself fails on these inputs{where}: {reason_of(own)}.") from error
-            raise
-
-    def _flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The call's tensors: nested ones get dotted names, plain values are compared with what was baked in."""
-        arguments, constants = self.about.arguments, self.about.constants
-        if len(args) > len(arguments):
-            return list(args), dict(kwargs)
-        flat = {}
-        names = {spec.name for spec in self.about.inputs}
-        for root, value in [*zip(arguments, args, strict=False), *kwargs.items()]:
-            if not isinstance(value, PLAIN) or root in names:
-                flat[root] = value
-                continue
-            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-                steps = (str(getattr(step, "key", getattr(step, "idx", step))) for step in path)
-                name = ".".join([root, *steps])
-                if name not in constants:
-                    flat[name] = leaf
-                elif leaf != constants[name]:
-                    raise InputError(
-                        f"Input {name!r} was {constants[name]!r} when the explainer was compiled, and cannot change."
-                    )
-        return [], flat
-
-    def _run(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> Run:
-        about = self.about
-        inputs, choices, outputs = (
-            [spec.name for spec in specs] for specs in (about.inputs, about.seed_inputs, about.outputs)
-        )
-        given = dict(zip([*inputs, *choices], tensors, strict=True))
-        return Run(
-            about,
-            {name: given[name] for name in inputs},
-            dict(zip(outputs, results, strict=True)),
-            {name: given[name] for name in choices},
-        )
-
-    def _structured(self, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> Any:
-        named: list[tuple[str, Any]] = [
-            (spec.name, value) for spec, value in zip(self.about.outputs, tensors, strict=True)
-        ]
-        for other in self.about.others:
-            value = size_of(other["size"], sizes) if "size" in other else other["value"]
-            named.insert(other["at"], (other["name"], value))
-        try:
-            spec = self.artefact.structure or pytree.treespec_loads(self.about.output_structure)
-            return pytree.tree_unflatten([value for _, value in named], spec)
-        except Exception:
-            # The class of the output (a ModelOutput, say) is not known in this process: names serve as well.
-            return dict(named)
-
-
-class _Found(fx.Interpreter):
-    """Knows which node it is at."""
-
-    at: fx.Node | None = None
-
-    def run_node(self, node: fx.Node) -> Any:
-        """Run it."""
-        self.at = node
-        return super().run_node(node)
-
-
-PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
-"""Inputs that are no tensors themselves but may hold some, or were baked in."""
-
 
 @boundary("load the explainer")
 def load(path: str | os.PathLike[str], *, check: bool = True) -> Explainer:
@@ -520,20 +414,3 @@ def _name(option: str, value: Any) -> str | None:
     check_option(option, value, isinstance(value, str | None), "a name")
     name: str | None = value
     return name
-
-
-def _tensor(name: str, value: Any) -> Tensor:
-    """What was given as a tensor; raises `InputError` if it is nothing of the kind."""
-    if isinstance(value, np.ndarray) and not value.dtype.isnative:
-        value = value.astype(value.dtype.newbyteorder("="))
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(not_numbers(name, value, reason_of(error))) from error
-    if tensor.layout is not torch.strided or tensor.is_nested:
-        raise InputError(f"Input {name!r} is a sparse or nested tensor: give x.to_dense(), or one padded to a size.")
-    if tensor.is_quantized:
-        raise InputError(f"Input {name!r} is quantised: give x.dequantize().")
-    if tensor.is_meta:
-        raise InputError(f"Input {name!r} is on device 'meta', where tensors have no values.")
-    return tensor

@@ -158,7 +158,7 @@ def input_kinds(forward: fx.GraphModule, captured: Captured, fixed: Sequence[str
 
 
 def explainable_inputs(forward: fx.GraphModule) -> list[str]:
-    """Inputs that may carry relevance: floats, pixels and indices; booleans never do."""
+    """Inputs that may carry relevance by their dtype: floats, pixels and indices, not booleans (see `input_kinds`)."""
     return [
         node.meta["input"]
         for node in forward.graph.find_nodes(op="placeholder")

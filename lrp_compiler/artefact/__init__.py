@@ -1,4 +1,4 @@
-"""What was compiled, what is said about it, and its own file."""
+"""What was compiled, what is said about it, a call of it, and its own file."""
 
 from .artefact import Artefact
 from .describe import artefact_of

@@ -30,6 +30,7 @@ from .same_output import run_model
 Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 
 
+@quiet()  # One thread at a time: while torch.export traces a module, other tensors stand in it.
 @sources_forgotten()
 def capture(
     model: Model,

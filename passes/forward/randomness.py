@@ -16,20 +16,19 @@ def refuse_randomness(module: fx.GraphModule) -> Result:
         CaptureError: one does; the sentence names the op and where it is in the model.
     """
     needed = {node for node in outputs(module) if isinstance(node, fx.Node)}
-    changed = False
+    drawn: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if _draws(node) or not drawn.isdisjoint(node.all_input_nodes):
+            drawn.add(node)
     for node in reversed(module.graph.nodes):
         if node in needed:
             if _draws(node):
                 raise CaptureError(_sentence(node))
             needed.update(node.all_input_nodes)
-        elif _draws(node):
-            # Every reader came before it in this loop, and was needed by nothing.
-            for user in tuple(node.users):
-                module.graph.erase_node(user)
+        elif node in drawn and node.op == "call_function":
             module.graph.erase_node(node)
-            changed = True
     module.recompile()
-    return Result(module, changed)
+    return Result(module, bool(drawn))
 
 
 def _draws(node: fx.Node) -> bool:

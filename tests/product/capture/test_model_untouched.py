@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -413,3 +414,19 @@ def test_a_second_rule_for_an_op_is_refused() -> None:
 def test_a_packet_is_refused() -> None:
     with pytest.raises(TypeError, match=r"cube\.default"):
         lrp.rule(torch.ops.lrp_tests.cube)(lambda op, relevance: relevance)
+
+
+def test_one_model_may_be_compiled_by_several_threads_at_once() -> None:
+    """While torch.export traces a module, other tensors stand in it: no other thread may meet them."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(2, 4)
+    held = {name: (tensor, tensor.detach().clone()) for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
+
+    with ThreadPoolExecutor(6) as pool:
+        explainers = list(pool.map(lambda _: lrp.compile(net, (x,)), range(12)))
+
+    for explainer in explainers:
+        torch.testing.assert_close(explainer(x).output, net(x))
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        assert tensor is held[name][0]
+        assert torch.equal(tensor, held[name][1])
