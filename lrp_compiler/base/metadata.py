@@ -231,7 +231,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "arguments": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))
-        and (not isinstance(given.get("classes"), list) or len(given["classes"]) == given.get("count"))
+        and (not isinstance(given.get("classes"), list) or bool(given["classes"]))
     ),
     "tolerance": lambda given: 0 < given < 1,
 }
