@@ -83,7 +83,8 @@ def _(weight: Separable) -> Separable:
 def along(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """Each matrix `[to, from]` applied along its dim, the last dims in order."""
     for dim, matrix in enumerate(factors, start=-len(factors)):
-        matrix = matrix.to(x.dtype)  # made of pixels, the relevance of which is a float
+        if matrix.dtype != x.dtype:  # made of pixels, the relevance of which is a float
+            matrix = matrix.to(x.dtype)
         if dim == -1:
             x = torch.matmul(x, matrix.t())
         elif dim == -2:

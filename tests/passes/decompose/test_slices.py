@@ -51,7 +51,20 @@ def type_as(draw: st.DrawFn) -> Any:
     return (drawn(draw, *shape_of(draw), ties=True), other), {}
 
 
+def as_strided(draw: st.DrawFn) -> Any:
+    """Any window into the memory of a tensor that fills it, transposed or not; places may repeat."""
+    x = drawn(draw, *(draw(st.integers(1, 4)) for _ in range(draw(st.integers(1, 3)))))
+    x = x.permute(draw(st.permutations(range(x.dim()))))
+    last, sizes, strides = x.numel() - 1, [], []
+    for _ in range(draw(st.integers(0, 3))):
+        strides.append(draw(st.integers(0, 4)))
+        sizes.append(draw(st.integers(1, 3 if not strides[-1] else 1 + last // strides[-1])))
+        last -= (sizes[-1] - 1) * strides[-1]
+    return (x, sizes, strides, draw(st.one_of(st.none(), st.integers(0, last)))), {}
+
+
 CASES: dict[Any, Case] = {
+    aten.as_strided.default: as_strided,
     aten.split.Tensor: split,
     aten.split_with_sizes.default: split_with_sizes,
     aten.chunk.default: split,
