@@ -279,6 +279,10 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     )
 
 
+RESAMPLING = {"Resize", "GridSample", "AffineGrid", "RoiAlign", "Upsample"}
+"""Operators of which the folding reference finds other places than the runtimes do, which fold them by themselves."""
+
+
 def tidy(model: Any) -> None:
     """Small constants folded, duplicates merged, leftovers removed.
 
@@ -286,7 +290,7 @@ def tidy(model: Any) -> None:
     rest and finds nothing that onnxruntime does not do when it loads the file.
     """
     passes.InlinePass()(model)
-    fold_constants(model)
+    fold_constants(model, should_fold=lambda node: False if node.op_type in RESAMPLING else None)
     for step in (
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from onnx import TensorProto, helper
 from onnxscript import opset18 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_pixel_unshuffle, aten_sort
 
@@ -116,6 +117,48 @@ def extreme(reduce: Callable[..., Any]) -> Callable[..., Any]:
     return translated
 
 
+def nearest(middle: float) -> Callable[..., Any]:
+    """Every result element is the input element at `⌊(place + middle) · scale⌋`, scale in float32, as torch has it.
+
+    `Resize` divides by the reciprocal: where places and elements meet, as in 14 elements to 8, it takes the one before.
+    Whole factors are no matter of rounding and are left to it.
+    """
+
+    def translated(x: Any, output_size: Any = None, scale_factors: Sequence[float] | None = None) -> Any:
+        if scale_factors is not None and all(factor == int(factor) for factor in scale_factors):
+            scales: Any = op.Constant(value_floats=[1.0, 1.0, *scale_factors])
+            return op.Resize(
+                x, None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+            )
+        dims = len(x.shape) - 2
+        wanted: Any = None if scale_factors is not None else op.Cast(output_size, to=TensorProto.INT64)
+        for dim in range(dims):
+            one: Any = op.Constant(value_ints=[1])
+            size: Any = op.Shape(x, start=2 + dim, end=3 + dim)
+            if scale_factors is None:
+                place: Any = op.Constant(value_ints=[dim])
+                count: Any = op.Slice(wanted, place, op.Add(place, one))
+                old: Any = op.Cast(size, to=TensorProto.FLOAT)
+                scale: Any = op.Div(old, op.Cast(count, to=TensorProto.FLOAT))
+            else:
+                factor: Any = op.Constant(value=_double(scale_factors[dim]))
+                count = op.Cast(op.Floor(op.Mul(op.Cast(size, to=TensorProto.DOUBLE), factor)), to=TensorProto.INT64)
+                scale = op.Constant(value_floats=[1.0 / scale_factors[dim]])
+            first: Any = op.Constant(value_int=0)
+            step: Any = op.Constant(value_int=1)
+            places: Any = op.Cast(op.Range(first, op.Squeeze(count), step), to=TensorProto.FLOAT)
+            offset: Any = op.Constant(value_floats=[middle])
+            nearest_one = op.Cast(op.Floor(op.Mul(op.Add(places, offset), scale)), to=TensorProto.INT64)
+            x = op.Gather(x, op.Min(nearest_one, op.Sub(size, one)), axis=2 + dim)
+        return x
+
+    return translated
+
+
+def _double(value: float) -> TensorProto:
+    return helper.make_tensor("", TensorProto.DOUBLE, [1], [value])
+
+
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool1d_with_indices.default: max_pool_with_indices,
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
@@ -125,6 +168,12 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.sort.stable: stable_sort,
     aten.amax.default: extreme(op.ReduceMax),
     aten.amin.default: extreme(op.ReduceMin),
+    aten.upsample_nearest1d.vec: nearest(0.0),
+    aten._upsample_nearest_exact1d.vec: nearest(0.5),
+    aten.upsample_nearest2d.vec: nearest(0.0),
+    aten._upsample_nearest_exact2d.vec: nearest(0.5),
+    aten.upsample_nearest3d.vec: nearest(0.0),
+    aten._upsample_nearest_exact3d.vec: nearest(0.5),
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,

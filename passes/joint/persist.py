@@ -18,7 +18,7 @@ from torch import fx
 from lrp_compiler.passes.forward import EXPLAINED
 from lrp_compiler.passes.graph import Assignment, assign, assignment, attribute, outputs
 from lrp_compiler.rules import Facts, bind
-from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, unguarded
+from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, unguarded
 
 CALLS: dict[str, Callable[..., Any]] = {
     f"{function.__module__}.{function.__name__}": function
@@ -119,7 +119,8 @@ def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.Grap
 
 def _value(node: fx.Node, fake_mode: Any) -> Any:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: operand.meta["val"])
-    with torch.no_grad(), unguarded(*node.all_input_nodes), fake_mode:
+    # Only torch's Python code keeps sizes symbolic in ops that are made of others.
+    with torch.no_grad(), unguarded(*node.all_input_nodes), fake_mode, python_dispatcher():
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

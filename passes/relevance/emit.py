@@ -21,6 +21,7 @@ from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import (
     OpOverload,
+    expression,
     fake_mode_of,
     make_fx,
     node_that_makes,
@@ -58,6 +59,9 @@ def emit_relevance(
     """
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
     values = [node.meta["val"] for node in nodes]
+    open_sizes = {expression(size) for value in values for size in value.shape if isinstance(size, torch.SymInt)}
+    # … but not of those that are made with fractions (`int(0.5 * size)`).
+    sizes = {size for size in open_sizes if all(atom.is_integer for atom in size.atoms())}
     fake_mode = fake_mode_of(explained.meta["val"])
     with fake_mode:
         extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
@@ -71,8 +75,10 @@ def emit_relevance(
         def fetch(node: Any) -> Tensor:
             if node not in handed:
                 known: Any = node.meta["val"]
-                # Whole sizes are known by what they are made of; of others torch has to see how they are made.
-                return made(node) if isinstance(known, (torch.SymFloat, torch.SymBool)) else cast(Tensor, known)
+                # torch knows the sizes of the values; of other numbers it has to see how they are made.
+                is_known = not isinstance(known, torch.SymInt) or expression(known) in sizes
+                fractions = isinstance(known, (torch.SymFloat, torch.SymBool))
+                return cast(Tensor, known) if is_known and not fractions else made(node)
             if node not in widened:
                 widened[node] = wide(handed[node])
             return widened[node]

@@ -1,0 +1,95 @@
+"""Maps that are resized, cut, padded and folded by sizes of the call: the same relevance in torch, in files, in ONNX.
+
+A network of ReLUs without biases is homogeneous of degree one: its ε relevance is gradient × input, which autograd
+computes without a rule of ours, up to the stabiliser.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler.runtime import OnnxExplainer
+
+OPEN = ({2: torch.export.Dim("height", min=12, max=40), 3: torch.export.Dim("width", min=12, max=40)},)
+
+Resize = Callable[[Tensor, Tensor], Tensor]
+"""A map and the image → another map."""
+
+
+def resized(**options: object) -> Resize:
+    return lambda h, x: F.interpolate(h, **options)  # type: ignore[arg-type]
+
+
+OF_THE_CALL: dict[str, Resize] = {
+    "cut on all sides": lambda h, x: F.pad(h, (-1, -1, -1, -1)),
+    "cut and padded": lambda h, x: F.pad(h, (1, -1, -1, 1)),
+    "as large as another": lambda h, x: h + F.interpolate(F.max_pool2d(h, 2), size=h.shape[-2:]),
+    "as large, bilinear": lambda h, x: h + F.interpolate(F.max_pool2d(h, 2), size=h.shape[-2:], mode="bilinear"),
+    "half the image": lambda h, x: F.interpolate(h, size=(x.shape[2] // 2, x.shape[3] // 2)),
+    "folded": lambda h, x: F.fold(F.unfold(h, 3, stride=2, padding=1), x.shape[-2:], 3, stride=2, padding=1),
+    "padded to a multiple": lambda h, x: F.pad(h, (0, (-x.shape[3]) % 8, 0, (-x.shape[2]) % 8)),
+    "factors made sizes": resized(scale_factor=(0.5, 0.6), recompute_scale_factor=True),
+}
+BY_FACTORS: dict[str, Resize] = {
+    f"{mode} × {factor}": resized(scale_factor=factor, mode=mode)
+    for mode in ("nearest", "nearest-exact")
+    for factor in (0.6, 1.7, 2.0, 2.5)
+}
+TO_SIZES: dict[str, Resize] = {
+    f"{mode} to {size}": resized(size=size, mode=mode)
+    for mode in ("nearest", "nearest-exact")
+    for size in ((5, 10), (6, 8), (24, 7))
+}
+
+
+class Net(nn.Module):
+    def __init__(self, resize: Resize) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(4, 4, 3, stride=2, bias=False)
+        self.head, self.resize = nn.Linear(4, 3, bias=False), resize
+        with torch.no_grad():  # values far above the stabiliser
+            for parameter in self.parameters():
+                parameter.mul_(30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.first(x))
+        return self.head(torch.relu(self.second(self.resize(maps, x))).mean((2, 3)))
+
+
+def check(resize: Resize, is_open: bool, folder: Path) -> None:
+    model, x = Net(resize).eval(), torch.randn(2, 3, 12, 14, generator=torch.Generator().manual_seed(1))
+    explainer = lrp.compile(model, (x,), composite="epsilon", target=0, dynamic_shapes=OPEN if is_open else None)
+    explainer.save(folder / "m.lrp.pt2")
+    explainer.to_onnx(folder / "m.lrp.onnx")
+    fresh = torch.randn(2, 3, *((17, 13) if is_open else (12, 14)), generator=torch.Generator().manual_seed(2))
+    leaf = fresh.clone().requires_grad_()
+    output = model(leaf)
+    (gradient,) = torch.autograd.grad(output[:, 0].sum(), leaf)
+    want = gradient * fresh
+
+    close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=2e-4 * float(want.abs().max()))
+    by_onnx = OnnxExplainer(folder / "m.lrp.onnx")(fresh.numpy())
+    close(torch.from_numpy(by_onnx.output), output.detach())
+    close(torch.from_numpy(by_onnx.relevance["x"]), want)
+    for found in (explainer(fresh), lrp.load(folder / "m.lrp.pt2")(fresh)):
+        close(found.output, output.detach())
+        close(found.relevance["x"], want)
+
+
+@pytest.mark.parametrize("case", OF_THE_CALL)
+def test_sizes_of_the_call(case: str, tmp_path: Path) -> None:
+    check(OF_THE_CALL[case], True, tmp_path)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("case", [*BY_FACTORS, *TO_SIZES])
+def test_the_nearest_element_is_torchs(case: str, is_open: bool, tmp_path: Path) -> None:
+    check((BY_FACTORS | TO_SIZES)[case], is_open, tmp_path)
