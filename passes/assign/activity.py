@@ -48,6 +48,7 @@ def mark_active(
     numeric: set[fx.Node] = set()
     own = set(parameters)
     varying: set[fx.Node] = set()
+    looked_up = _looked_up_by(module)
     for node in module.graph.nodes:
         assign(node, None)
         if node.op == "placeholder" or any(is_tensor(source) and source in varying for source in node.all_input_nodes):
@@ -66,6 +67,10 @@ def mark_active(
             and (node, value) not in frozen
             and _carries(node, name, value, varying, numeric)
         }
+        whole = _calculated_whole(node, active, varying)
+        if node in looked_up and whole is not None:
+            # Whatever is added to an index or divides it: the result stands for the same element.
+            carried = {}
         operands = tuple(name for name, value in carried.items() if value in active)
         wanted = tuple(name for name, value in carried.items() if value in own)
         if operands:
@@ -76,12 +81,25 @@ def mark_active(
         elif wanted:
             own.add(node)
             assign(node, Assignment(node.target, arguments, wanted))
-        elif (whole := _calculated_whole(node, active, varying)) is not None:
+        elif whole is not None:
             active.add(node)
             assign(node, Assignment(FUNCTION, {"self": whole}, ("self",)))
             if whole in numeric or not _is_whole(whole):
                 numeric.add(node)
     return active
+
+
+def _looked_up_by(module: fx.GraphModule) -> set[fx.Node]:
+    """The whole numbers that end up as the index of a lookup, whatever is done to them on the way."""
+    found: set[fx.Node] = set()
+    for node in reversed(module.graph.nodes):
+        indices = traits(node.target).indices if node.op == "call_function" else ()
+        given = bind(node.target, node.args, node.kwargs) if indices else {}
+        ends = [given[name] for name in indices if isinstance(given.get(name), fx.Node)]
+        found.update(
+            source for source in [*ends, *(node.all_input_nodes if node in found else ())] if _is_whole(source)
+        )
+    return found
 
 
 def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:

@@ -53,6 +53,17 @@ def test_a_column_of_categories_gets_what_its_embedding_gets(tmp_path: Path) -> 
     check(model, (FLOATS,), [want], tmp_path)
 
 
+def test_columns_moved_to_their_rows_of_one_table_stay_the_columns(tmp_path: Path) -> None:
+    """Whatever is added to an index passes the relevance of what was looked up, in floats as in whole numbers."""
+    offsets = torch.tensor([0, 3, 6])
+    model = Net(lambda net, x: net.table(x.long() % 3 + offsets).sum(1), 4)
+    ids = torch.tensor([[1, 2, 0], [0, 0, 0]])
+    want = (model.table.weight[ids + offsets] * model.linear.weight[0]).sum(-1).detach()
+
+    check(model, (ids,), [want], tmp_path)
+    check(model, (ids.float(),), [want], tmp_path)
+
+
 NUMBERS = {
     "int8": lambda net, x: x.to(torch.int8).float() / 10,
     "a round trip": lambda net, x: (x * 10).long().float(),
