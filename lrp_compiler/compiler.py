@@ -129,9 +129,13 @@ def compile(
             stacklevel=4,
         )
     for name, decision in compiled.decided.items():
+        who, them = (
+            (f"Elements {decision.elements} of input {name!r} get", "them")
+            if decision.elements
+            else (f"Input {name!r} gets", "it")
+        )
         warnings.warn(
-            f"Input {name!r} gets no relevance: the explained output depends on it only through a hard decision "
-            f"({decision}).",
+            f"{who} no relevance: the explained output depends on {them} only through a hard decision ({decision}).",
             LrpWarning,
             stacklevel=4,
         )

@@ -10,10 +10,10 @@ from torch import fx
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.assign import (
+    Decision,
     analyse,
     assign_rules,
     decisions,
-    described,
     mark_only_positive,
     reachable,
     wanted_values,
@@ -60,7 +60,8 @@ class Compiled:
         wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
         plan: the promises and how each is resolved.
         seed: what is explained, its classes counted from the front, and how much is put on it.
-        decided: inputs that the explained value depends on through hard decisions alone → what these are.
+        decided: inputs that the explained value depends on through hard decisions alone, or of which some elements
+            are such → these.
     """
 
     forward: fx.GraphModule
@@ -69,7 +70,7 @@ class Compiled:
     wanted: dict[str, fx.Node]
     plan: Plan
     seed: Seed
-    decided: Mapping[str, str] = field(default_factory=dict)
+    decided: Mapping[str, Decision] = field(default_factory=dict)
 
 
 def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compiled:
@@ -100,7 +101,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         if wanted:
             break
     decided = {
-        captured.inputs.get(input.meta["input"], input.name): described(decision)
+        captured.inputs.get(input.meta["input"], input.name): decision
         for input, decision in decisions(forward, explained, reached).items()
         if captured.inputs.get(input.meta["input"]) not in options.fixed
     }

@@ -45,6 +45,7 @@ class Traits:
         free: a view or a cast: computing it again takes nothing worth counting.
         copies: the same values, of the same shape and dtype.
         casts: the same values, perhaps of another dtype.
+        bins: gives each element the number of the bin that it falls into.
         may_do_nothing: whether a call with such arguments gives the operand itself where shape and dtype stay.
         neutral: the number that, as `other`, changes nothing.
         pads: puts a border around the last dims of its operand.
@@ -69,6 +70,7 @@ class Traits:
     free: bool = False
     copies: bool = False
     casts: bool = False
+    bins: bool = False
     may_do_nothing: Callable[[Arguments], bool] | None = None
     neutral: float | None = None
     pads: bool = False

@@ -153,7 +153,9 @@ def _locked(lock: threading.Lock, found: Callable[[Row], None], row: Row) -> Non
 def _one(command: list[str], silence: float, log: Path | None, found: Callable[[Row], None]) -> set[str]:
     """Run a worker to its end; which keys have a row now."""
     environment = processes.environment(command[0], OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    with (log or Path("/dev/null")).open("a") as errors:
+    log = log or Path(os.devnull)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     assert process.stdout is not None
     silent = threading.Event()

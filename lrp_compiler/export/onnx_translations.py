@@ -90,6 +90,26 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
     return aten_sort(x, dim, descending)
 
 
+def sorted_place(
+    sequence: Any, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None, sorter: Any = None
+) -> Any:
+    """How many of the sorted numbers lie in front of each element; all of them in front of NaN.
+
+    Raises:
+        NotImplementedError: the numbers are sorted by indices only.
+    """
+    if sorter is not None:
+        raise NotImplementedError("searchsorted by a sorter")
+    last: Any = op.Constant(value_ints=[-1])
+    dim: Any = op.Constant(value_ints=[-2 if len(sequence.shape) > 1 else 0])
+    numbers = op.Unsqueeze(op.CastLike(sequence, x), dim)
+    element = op.Unsqueeze(x, last)
+    behind = op.Less(element, numbers) if right or side == "right" else op.LessOrEqual(element, numbers)
+    in_front: Any = op.Cast(op.Not(behind), to=TensorProto.INT64)
+    count: Any = op.ReduceSum(in_front, last, keepdims=0)
+    return op.Cast(count, to=TensorProto.INT32) if out_int32 else count
+
+
 def atan2(y: Any, x: Any) -> Any:
     """The angle of `|y| / |x|`, put into its quadrant by the signs, also those of zeros.
 
@@ -166,6 +186,7 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.sort.stable: stable_sort,
+    aten.searchsorted.Tensor: sorted_place,
     aten.amax.default: extreme(op.ReduceMax),
     aten.amin.default: extreme(op.ReduceMin),
     aten.upsample_nearest1d.vec: nearest(0.0),

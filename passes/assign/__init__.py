@@ -3,15 +3,15 @@
 from .analyse import analyse
 from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
-from .decisions import decisions, described
+from .decisions import Decision, decisions
 from .only_positive import mark_only_positive
 from .wanted_values import wanted_values, with_observed
 
 __all__ = [
+    "Decision",
     "analyse",
     "assign_rules",
     "decisions",
-    "described",
     "mark_only_positive",
     "reachable",
     "uncovered",

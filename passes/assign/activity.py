@@ -25,6 +25,8 @@ from lrp_compiler.passes.graph import Assignment, assign, is_tensor
 from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
 from lrp_compiler.torch_private import statically_known_true
 
+ONE_HOT = torch.ops.aten.eq.Tensor
+
 
 def mark_active(
     module: fx.GraphModule,
@@ -67,7 +69,7 @@ def mark_active(
             and (node, value) not in frozen
             and _carries(node, name, value, varying, numeric)
         }
-        whole = _calculated_whole(node, active, varying)
+        whole = _calculated_whole(node, active, varying) or _one_hot(node, active, varying)
         if node in looked_up and whole is not None:
             # Whatever is added to an index or divides it: the result stands for the same element.
             carried = {}
@@ -84,9 +86,20 @@ def mark_active(
         elif whole is not None:
             active.add(node)
             assign(node, Assignment(FUNCTION, {"self": whole}, ("self",)))
-            if whole in numeric or not _is_whole(whole):
+            if whole in numeric or not _is_whole(whole) or node.target is ONE_HOT:
                 numeric.add(node)
     return active
+
+
+def _one_hot(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:
+    """The index of which a comparison with several constants makes a row of flags: a lookup in the unit matrix."""
+    operands = node.args[:2] if node.target is ONE_HOT else ()
+    index = [operand for operand in operands if isinstance(operand, fx.Node) and operand in varying]
+    if len(index) != 1 or index[0] not in active or node.meta["val"].dim() != index[0].meta["val"].dim():
+        return None
+    sizes = zip(index[0].meta["val"].shape, node.meta["val"].shape, strict=True)
+    unlike = [(of_index, of_flags) for of_index, of_flags in sizes if not statically_known_true(of_index == of_flags)]
+    return index[0] if len(unlike) == 1 and statically_known_true(unlike[0][0] == 1) else None
 
 
 def _looked_up_by(module: fx.GraphModule) -> set[fx.Node]:
@@ -109,7 +122,7 @@ def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Colle
     An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
     """
     known = traits(node.target)
-    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts
+    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts or known.bins
     # torch does not tag all of them (`floor_divide`).
     elementwise = elementwise or any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
     if not elementwise or not is_tensor(node):

@@ -18,9 +18,11 @@ from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import Describe, Register, operator
 from lrp_compiler.rules.relevance import sum_to_shape
 from lrp_compiler.rules.selection import Selection, Transpose, selection
-from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
+
+declare(aten.bucketize.Tensor, aten.searchsorted.Tensor, bins=True)
 
 SAME_SIGN = keeps_sign()
 of_values = predicate(lambda op: op.is_active("self"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import InputError, LrpWarning
@@ -62,6 +63,38 @@ def test_columns_moved_to_their_rows_of_one_table_stay_the_columns(tmp_path: Pat
 
     check(model, (ids,), [want], tmp_path)
     check(model, (ids.float(),), [want], tmp_path)
+
+
+ONE_HOT = {
+    "one_hot": lambda column: functional.one_hot(column.long(), 5).float(),
+    "comparison": lambda column: (column.unsqueeze(1) == torch.arange(5, device=column.device)).float(),
+    "the other way round": lambda column: (torch.arange(5.0) == column.unsqueeze(1)).to(torch.float32),
+    "bins": lambda column: functional.one_hot(
+        torch.bucketize(column.contiguous(), torch.tensor([0.5, 1.5, 2.5])), 5
+    ).float(),
+    "sorted places": lambda column: functional.one_hot(
+        torch.searchsorted(torch.tensor([0.5, 1.5, 2.5]), column.float().contiguous()), 5
+    ).float(),
+}
+
+
+@pytest.mark.parametrize("case", ONE_HOT)
+def test_a_category_gets_what_its_flag_gets(case: str, tmp_path: Path) -> None:
+    """A row of flags times a matrix is a row of the matrix: an embedding, written in another way."""
+    model = Net(lambda net, x: torch.cat([ONE_HOT[case](x[:, 0]), x[:, 1:].float()], 1), 8)
+    weight = model.linear.weight[0].detach()
+    flags = weight[:5][FLOATS[:, 0].long()].unsqueeze(1)
+
+    check(model, (FLOATS,), [torch.cat([flags, FLOATS[:, 1:] * weight[5:]], 1)], tmp_path)
+
+
+@pytest.mark.parametrize("case", ["one_hot", "comparison"])
+def test_ids_get_what_their_flags_get(case: str, tmp_path: Path) -> None:
+    model = Net(lambda net, ids: ONE_HOT[case](ids.flatten()).reshape(-1, 20), 20)
+    ids = torch.tensor([[2, 3, 4, 1], [1, 0, 0, 3]])
+    places = torch.arange(4) * 5
+
+    check(model, (ids,), [model.linear.weight[0].detach()[ids + places]], tmp_path)
 
 
 NUMBERS = {

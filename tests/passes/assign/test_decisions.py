@@ -74,3 +74,35 @@ def test_an_input_whose_shape_alone_is_read_is_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", LrpWarning)
         assert lrp.compile(model, (X, Y), composite="attnlrp")(X, Y).relevance.keys() == {"x"}
+
+
+MADE_OF_PARTS = {
+    "a step": (lambda x: torch.cat([(x[:, :1] > 1).to(x.dtype), x[:, 1:]], 1), "[:, 0]", "gt"),
+    "a choice": (lambda x: torch.where(x[:, 3:] > 0, x.abs(), -x), "", ""),
+    "a choice by it alone": (lambda x: torch.where(x[:, 3:] > 0, x[:, :3], -x[:, :3]), "[:, 3]", "gt"),
+    "the largest of two": (
+        lambda x: torch.cat([functional.one_hot(x[:, 1:3].argmax(1), 2).to(x.dtype), x[:, 3:], x[:, :1]], 1),
+        "[:, [1, 2]]",
+        "argmax",
+    ),
+    "a gate of itself": (lambda x: x * (x[:, :1] > 0), "", ""),
+    "a function of it": (lambda x: x[:, 1:] * (x[:, 0].sigmoid().round() > 0).unsqueeze(1), "[:, 0]", "gt"),
+}
+
+
+@pytest.mark.parametrize("case", MADE_OF_PARTS)
+def test_elements_behind_a_decision_are_warned_of_by_their_place(case: str) -> None:
+    function, elements, name = MADE_OF_PARTS[case]
+    x = torch.tensor([[0.7, 1.1, -0.6, 0.4], [1.3, 0.2, 0.9, 0.8]])
+    model = Decided(lambda model, x: functional.linear(function(x), model.encoder.weight[:, : function(x).shape[1]]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LrpWarning)
+        explainer = lrp.compile(model.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, LrpWarning)]
+    assert [sentence.partition(" no relevance")[0] for sentence in said] == (
+        [f"Elements {elements} of input 'x' get"] if elements else []
+    )
+    assert all(f"hard decision ({name} at" in sentence for sentence in said)
+    lost = [column for column in range(4) if str(column) in elements]
+    assert (explainer(x).relevance["x"] == 0).all(0).nonzero().flatten().tolist() == lost

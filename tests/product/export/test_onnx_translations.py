@@ -55,3 +55,26 @@ def test_the_largest_and_smallest_of_all(tmp_path: Path) -> None:
     explanation = OnnxExplainer(tmp_path / "model.onnx")(x.numpy())
 
     torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("name", ["bucketize", "searchsorted", "searchsorted by rows"])
+def test_places_among_sorted_numbers(name: str, right: bool, tmp_path: Path) -> None:
+    """Elements on a border and beyond the last one."""
+    x = torch.tensor([[0.5, -2.0, 1.5, 3.0], [0.25, 0.5, 7.0, -0.75]])
+    borders = torch.tensor([0.25, 0.5, 3.0])
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if name == "bucketize":
+                found = torch.bucketize(x, borders, right=right)
+            else:
+                of_rows = borders if name == "searchsorted" else torch.stack([borders, borders - 1])
+                found = torch.searchsorted(of_rows, x, right=right)
+            return x * (1 + found)
+
+    lrp.compile(Model().eval(), (x,), target=0).to_onnx(tmp_path / "model.onnx")
+
+    explanation = OnnxExplainer(tmp_path / "model.onnx")(x.numpy())
+
+    torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
