@@ -12,12 +12,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lrp_compiler import commands
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
 from lrp_compiler.base.metadata import OPSETS
 from lrp_compiler.formats import ending_of
 
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), _any_text(sys.stdout), boundary(f"do {arguments.name}"):
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
+                warnings.simplefilter("always", LrpWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            commands.keep_sources(arguments)
             arguments.command(arguments)
             sys.stdout.flush()
     except BrokenPipeError:
@@ -55,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lrp-compiler: error: {_sentence(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    if issubclass(category, LrpWarning):
+        print(f"lrp-compiler: warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *place)
 
 
 INTERRUPTED = 130

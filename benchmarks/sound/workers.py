@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -138,11 +139,9 @@ def run(
                 done = _one(command(mine), silence, log, lambda row: _locked(lock, found, row))
                 mine = [key for key in mine if key not in done]
 
-    threads = [threading.Thread(target=work) for _ in range(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(jobs) as pool:
+        for thread in [pool.submit(work) for _ in range(jobs)]:
+            thread.result()
 
 
 def _locked(lock: threading.Lock, found: Callable[[Row], None], row: Row) -> None:

@@ -178,3 +178,44 @@ def test_what_is_no_error_of_a_computation_prints_no_traceback(
     found, _, err = call("plan", "m.lrp.pt2")
     assert found == code
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compile", "model.pt2", "-o", "model.pt2"),
+        ("compile", "model.pt2", "-o", "../{folder}/model.pt2"),
+        ("run", "m.lrp.onnx", "--input", "x.npy", "--target", "0", "-o", "x.npy"),
+        ("run", "m.lrp.onnx", "--input", "input=x.npy", "--target", "0", "-o", "link.npy"),
+        ("run", "m.lrp.pt2", "--input", "x.npy", "--target", "0", "-o", "m.lrp.pt2"),
+        ("inspect", "m.lrp.pt2", "--html", "m.lrp.pt2"),
+    ],
+)
+def test_what_a_command_reads_is_not_written_over(arguments: tuple[str, ...], call: Any, folder: Path) -> None:
+    link = folder / "link.npy"
+    if not link.exists():
+        link.symlink_to("x.npy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    code, out, err = call(*(argument.format(folder=folder.name) for argument in arguments))
+
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "is what the command reads" in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class Probabilities(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, -1)
+
+
+def test_a_warning_of_the_library_is_a_line_on_stderr(call: Any, folder: Path) -> None:
+    torch.export.save(torch.export.export(Probabilities(), (X,)), folder / "p.pt2")
+
+    code, out, err = call("compile", "p.pt2", "-o", "p.lrp.onnx")
+
+    assert (code, out) == (0, "wrote p.lrp.onnx\n")
+    lines = [line for line in err.splitlines() if "warning" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("lrp-compiler: warning: The model returns the probability")
