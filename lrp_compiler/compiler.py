@@ -61,7 +61,9 @@ def compile(
         wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
             modules (`encoder.layer.3`: the values that leave them). Default: all inputs that carry relevance; whole
             numbers and flags do as indices, and as numbers where they are named here or nothing else does. Leaving an
-            input out does not change the relevance of the others.
+            input out does not change the relevance of the others. A parameter that has several names (tied weights)
+            goes by each, and gets the sum over its uses; a batch norm that is named, or whose weights are, is not
+            folded into the map before it, but explained by itself (its bias takes the share of all that it adds).
         fixed: names of inputs that are held constant, as if they were weights: a mask, an edge weight, whatever is no
             feature. All relevance goes to the others.
         observe: intermediate values whose relevance is returned as well, by the path of the module that they leave

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, update_wrapper
 
 import torch
 from torch import fx
@@ -80,7 +81,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         UnsupportedOpError: ops without a rule, all of them at once.
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
-    forward = forward_graph(captured, watch, options.composite.primitives)
+    forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or ())
     name = captured.outputs[options.output]
     if options.function is None:
         explained = select_explained(forward, options.output, name, options.seed.target)
@@ -121,16 +122,19 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     return Compiled(forward, explained, joint, wanted, plan, options.seed, decided)
 
 
-def forward_graph(captured: Captured, watch: Watch, primitives: bool = False) -> fx.GraphModule:
+def forward_graph(
+    captured: Captured, watch: Watch, primitives: bool = False, wrt: Sequence[str] = ()
+) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
-    With `primitives` every op stays by itself: batch norms are not folded, biases become additions.
+    With `primitives` every op stays by itself: batch norms are not folded, biases become additions. Those that `wrt`
+    names, or whose weights it names, are not folded either.
     """
     watch.starts("decompose")
     forward = unlift(written_out(captured.program))
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
-    biases = split_bias if primitives else fold_batch_norm
+    biases = split_bias if primitives else update_wrapper(partial(fold_batch_norm, kept=wrt), fold_batch_norm)
     written = (
         refuse_randomness,
         make_dense,

@@ -8,7 +8,7 @@ really learn", Nature Communications 10, 2019 (flat).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lrp_compiler.torch_private import statically_known_true
 from .linear_map import Constant, LinearMap, Message, Term, Weight, add_up, hand_on, sign_parts, split_check, support
 from .op import Op
 from .registry import Flow, RuleError, family_rule
-from .relevance import TOTAL_STABILISER, Relevance, total
+from .relevance import TOTAL_STABILISER, Relevance, sum_to_shape, total
 
 Bound = float | Sequence[float]
 
@@ -131,7 +131,8 @@ def _constant(values: Sequence[float], like: Tensor, trailing: Sequence[int]) ->
 def pass_through(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e-6) -> Flow:
     """`R_x = R` where the map keeps the shape (a batch norm, a scaling); elsewhere R goes on as by the flat rule.
 
-    A map that is passed by gives its parameters nothing to tell.
+    A scale that is passed by gets what passes through it, and what is added gets nothing; another map's parameters have
+    no share that this rule could tell.
     """
     if len(linear.terms) == 1:
         (term,) = linear.terms
@@ -140,5 +141,13 @@ def pass_through(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float
             statically_known_true(a == b) for a, b in zip(shape, op.output_shape, strict=True)
         )
         if same:
-            return {term.operand: total(op.total(relevance))}
+            flow: Flow = {term.operand: total(op.total(relevance))}
+            if term.scales and term.parameter in op.wanted:
+                weight = cast(Tensor, term.weight())
+                flow[term.parameter] = total(
+                    sum_to_shape(op.total(relevance), weight.shape).reshape(op.shape(term.parameter))
+                )
+            if term.scales:
+                flow.update({name: None for name in op.wanted if name != term.parameter})
+            return flow
     return flat(op, linear, relevance, epsilon)

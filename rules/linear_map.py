@@ -50,6 +50,7 @@ class Term:
             putting their signs together.
         channel: the operand's channel dim, for bounds given by channel.
         splits: whether W⁺ and |W| can be had (not for a normalisation, whose centring is implied).
+        scales: whether the result has the operand's shape, and the weights multiply what of it they broadcast over.
     """
 
     operand: str
@@ -61,6 +62,7 @@ class Term:
     fan_in: int | torch.SymInt = 1
     channel: int = -1
     splits: bool = True
+    scales: bool = False
 
     def value(self, op: Op) -> Tensor:
         """x."""

@@ -18,7 +18,13 @@ from lrp_compiler.passes.graph import assignment, called, module_calls, nearest
 def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:
     """The weights among the values that `wrt` names."""
     names = set(wrt or ())
-    return [node for node in module.graph.find_nodes(op="get_attr") if node.meta.get("parameter") in names]
+    return [node for node in module.graph.find_nodes(op="get_attr") if not names.isdisjoint(_names(node))]
+
+
+def _names(node: fx.Node) -> Sequence[str]:
+    """Of a weight; a tied one has several."""
+    names: Sequence[str] = node.meta.get("parameter", ())
+    return names
 
 
 def wanted_values(
@@ -42,7 +48,7 @@ def wanted_values(
     }
     if wrt is None:
         return {name: node for name, node in placeholders.items() if node in reached}
-    weights = {str(node.meta["parameter"]): node for node in parameters_of(module, wrt)}
+    weights = {name: node for node in parameters_of(module, wrt) for name in _names(node)}
     found: dict[str, fx.Node] = {}
     every = _calls(module)
     for name in wrt:
@@ -53,13 +59,20 @@ def wanted_values(
             if not calls:
                 raise InputError(
                     f"wrt names {name!r}, which is no input ({', '.join(placeholders)}), no parameter that relevance "
-                    "reaches, and no module that computes anything (batch norms are folded into the map before them)."
+                    f"reaches, and no module that computes anything{_near(name, module)}."
                 )
             found.update(_leaving(calls))
     lost = [name for name, node in found.items() if node not in reached]
     if lost:
         raise InputError(f"wrt names {lost[0]!r}, but the explained output takes no relevance from it.")
     return found
+
+
+def _near(name: str, module: fx.GraphModule) -> str:
+    """; near it: …, if there are any."""
+    weights = [one for node in module.graph.find_nodes(op="get_attr") for one in _names(node)]
+    near = nearest(name, [*weights, *dict.fromkeys(path for _, path in _calls(module))])
+    return f"; near it: {near}" if near else ""
 
 
 def with_observed(

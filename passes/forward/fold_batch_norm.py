@@ -3,18 +3,18 @@
     conv2d(x, W, b) → batch_norm(·, w, β, μ, σ²)    →    conv2d(x, W·s, (b − μ)·s + β),  s = w/√(σ² + ε)
 
 The folded weights are new tensors, worked out in float64; the model's own are left alone. A batch norm whose input
-has other consumers, or that follows no linear map, stays an op of its own.
+has other consumers, or that follows no linear map, stays an op of its own; so does one that is asked for by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Result, add_constant, constant_of
+from lrp_compiler.passes.graph import Result, add_constant, constant_of, module_path
 from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
@@ -23,14 +23,21 @@ aten = torch.ops.aten
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
-def fold_batch_norm(module: fx.GraphModule) -> Result:
-    """Rewrite the forward graph in place."""
+def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = ()) -> Result:
+    """Rewrite the forward graph in place.
+
+    Args:
+        module: the forward graph.
+        kept: modules and parameters; a norm that is one of these, or has one of them, stays an op of its own.
+    """
     changed, declined = False, []
     for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
         given = bind(norm.target, norm.args, norm.kwargs)
         source, statistics = given["input"], [given[name] for name in STATISTICS]
         channel = traits(source.target).output_channel
-        reason = _obstacle(norm, given)
+        own = {name for node in statistics[:2] if node is not None for name in node.meta.get("parameter", ())}
+        asked_for = not own.isdisjoint(kept) or module_path(norm) in kept
+        reason = "its own relevance is asked for" if asked_for else _obstacle(norm, given)
         if reason or channel is None:
             declined.append((norm.name, reason or "no linear map comes before it"))
             continue

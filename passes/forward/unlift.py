@@ -2,7 +2,8 @@
 
     placeholder p_weight, x; linear(x, p_weight)      →      placeholder x; get_attr weight; linear(x, weight)
 
-Weights are shared with the model, not copied. Inputs that are plain values (None, True, 3) vanish: they are baked in.
+Weights are shared with the model, not copied; one of several names is one node. Inputs that are plain values (None,
+True, 3) vanish: they are baked in.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     specs = {spec.arg.name: spec for spec in signature.input_specs}
+    names = _names(program)
+    weights: dict[tuple[str, ...], fx.Node] = {}
     fake = _fake_value(program)
     # The inputs come last, but choose their names first: a weight may bear the same.
     for node in program.graph.find_nodes(op="placeholder"):
@@ -48,10 +51,13 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT or not node.users:
                 continue
-            with graph.inserting_before(first):
-                copies[node] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
-            copies[node].meta.update(node.meta)
-            copies[node].meta["parameter"] = str(spec.target)
+            shared = names.get(str(spec.target), (str(spec.target),))
+            if shared not in weights:
+                with graph.inserting_before(first):
+                    weights[shared] = graph.get_attr(keep_tensor(root, str(spec.target), _value(program, spec)))
+                weights[shared].meta.update(node.meta)
+                weights[shared].meta["parameter"] = shared
+            copies[node] = weights[shared]
         elif node.op == "get_attr":
             value = getattr(program.graph_module, str(node.target))
             if not isinstance(value, torch.Tensor):
@@ -71,6 +77,15 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     module = fx.GraphModule(root, graph)
     module.graph.lint()
     return module
+
+
+def _names(program: ExportedProgram) -> dict[str, tuple[str, ...]]:
+    """Name of a weight → all names of the same tensor: of a tied one, or in a module that is there twice."""
+    same: dict[Any, list[str]] = {}
+    for name, tensor in program.state_dict.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name
+        same.setdefault(place, []).append(name)
+    return {name: tuple(names) for names in same.values() for name in names}
 
 
 def _value(program: ExportedProgram, spec: Any) -> torch.Tensor:

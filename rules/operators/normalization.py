@@ -36,6 +36,7 @@ def layer_norm(op: Op) -> LinearMap:
         transpose=lambda q, weight: normalised(scaled(q, weight)),
         weight=lambda: op.tensor("weight") if op.has("weight") else 1.0,
         parameter="weight",
+        scales=True,
         weigh=lambda q, x: sum_to_shape(q * normalised(x), op.shape("weight")),
         splits=False,
     )
@@ -61,6 +62,7 @@ def batch_norm(op: Op) -> LinearMap:
         transpose=lambda q, weight: q * weight,
         weight=scale,
         parameter="weight",
+        scales=True,
         weigh=lambda q, x: sum_to_shape(q * x, scale().shape),
         channel=1,
     )

@@ -158,7 +158,23 @@ def test_an_ignored_bias_gets_nothing() -> None:
         assert flow["bias"] is None
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm of images", "batch_norm, scale only", *NORMS])
+def test_a_scale_that_is_passed_by_gets_what_passes_through(name: str) -> None:
+    case = {**SPLIT, **NORMS}[name]
+    R = torch.randn_like(case.output)
+
+    shares, _ = told(case, R, "pass")
+
+    if "weight" in case.parameters:
+        leading = list(range(R.dim() - shares["weight"].dim()))
+        dims = [dim for dim in range(R.dim()) if dim != 1] if "batch_norm" in name else leading
+        torch.testing.assert_close(shares["weight"], R.sum(dims), rtol=1e-12, atol=1e-12)
+    if "bias" in case.parameters:
+        assert not shares["bias"].any()
+
+
 def test_a_rule_that_says_nothing_of_a_parameter_is_refused() -> None:
-    case = SPLIT["batch_norm"]
+    operands = (tensor(2, 3), tensor(3, 3), tensor(3))
+    case = Case(aten.linear.default, operands, ("input",), parameters=("weight", "bias"))
     with pytest.raises(RuleError, match=r"gives parameters of .* no relevance.*bias, weight"):
         propagate(case.op(wanted=case.parameters), total(case.output), "pass")

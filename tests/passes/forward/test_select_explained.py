@@ -125,6 +125,54 @@ def test_a_pruned_weight_has_no_relevance() -> None:
     assert found["first.weight"][[0, 1, 3]].abs().sum() > 0
 
 
+def test_a_batch_norm_that_is_asked_for_is_explained_by_itself() -> None:
+    """ε → 0: each share is parameter × gradient; the bias's is that of all that the norm adds."""
+    composite = lrp.composites.attnlrp(epsilon=1e-12)
+    found = lrp.compile(CONV, (X,), composite=composite, target=1, wrt=["norm.weight", "norm.bias", "x"])(X).relevance
+    norm = CONV.norm
+    scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach().view(1, -1, 1, 1).requires_grad_()
+    shift = (norm.bias - norm.running_mean * scale.detach().flatten()).detach().view(1, -1, 1, 1).requires_grad_()
+    x = X.clone().requires_grad_()
+    logit = CONV.second((CONV.first(x) * scale + shift).relu()).relu().sum((2, 3))[:, 1].sum()
+
+    gradients = torch.autograd.grad(logit, (scale, shift, x))
+
+    want = [tensor * gradient for tensor, gradient in zip((scale, shift, x), gradients, strict=True)]
+    for name, value in zip(("norm.weight", "norm.bias", "x"), want, strict=True):
+        torch.testing.assert_close(found[name], value.reshape(found[name].shape), rtol=1e-7, atol=1e-9)
+    (of_module,) = lrp.compile(CONV, (X,), composite=composite, target=1, wrt="norm")(X).relevance.values()
+    torch.testing.assert_close(of_module.sum((0, 2, 3)), found["norm.weight"] + found["norm.bias"])
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
+        self.head.weight = self.table.weight
+        self.again = self.inner = nn.Linear(4, 4, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.again(self.inner(self.table(ids).mean(1))))
+
+
+@pytest.mark.parametrize("strict", [None, False, True])
+@pytest.mark.parametrize("names", [("table.weight", "head.weight"), ("inner.weight", "again.weight")])
+def test_a_tied_weight_goes_by_each_of_its_names(names: tuple[str, str], strict: bool | None) -> None:
+    """The sum over its uses; by autograd on what is in truth one tensor. From a module, and from exported programs."""
+    model, ids = Tied().double().eval(), torch.tensor([[1, 2, 3], [4, 4, 0]])
+    program = model if strict is None else torch.export.export(model, (ids,), strict=strict)
+    parameter = model.get_parameter(names[0])
+    (gradient,) = torch.autograd.grad(model(ids)[:, 2].sum(), parameter)
+
+    for name in names:
+        options = {"composite": lrp.composites.attnlrp(epsilon=1e-12), "target": 2, "wrt": name}
+        found = lrp.compile(program, (ids,) if strict is None else (), **options)(ids).relevance
+
+        assert list(found) == [name]
+        torch.testing.assert_close(found[name], parameter * gradient, rtol=1e-7, atol=1e-10)
+
+
 def test_parameters_and_modules_travel_in_files(tmp_path: Path) -> None:
     single = Net().eval()
     args = (ARGS[0], ARGS[1].float())
@@ -148,10 +196,10 @@ def test_parameters_and_modules_travel_in_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("nothing", "no module"), ("block.dens", "no module"), ("norm", "folded")],
+    [("nothing", "no module"), ("block.dens", r"no module that computes anything; near it: block\.dense")],
 )
 def test_an_unknown_name_is_refused(name: str, word: str) -> None:
-    model, args = (CONV, (X,)) if name == "norm" else (NET, ARGS)
+    model, args = NET, ARGS
     with pytest.raises(InputError, match=word):
         lrp.compile(model, args, wrt=[name])
 
