@@ -21,7 +21,7 @@ from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
 
 from .caches import without_cache
-from .failures import itself_fails, why_not_exported, worth_another_way
+from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
 from .regions import without_grad_regions
 from .safe_load import load_exported
@@ -136,10 +136,9 @@ def _export(
         try:
             return export(torch.export.export), returned
         except Exception as error:
-            if worth_another_way(error):
-                # Dynamo reads the code instead of running it on symbols, and takes some models that cannot be run so.
+            for other_way in other_ways(error):
                 with contextlib.suppress(Exception):
-                    return export(torch.export.export, strict=True), returned
+                    return export(torch.export.export, **other_way), returned
             raise CaptureError(why_not_exported(error, partial(export, torch.export.draft_export))) from error
 
 

@@ -15,7 +15,7 @@ from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.torch_private import data_dependent_lines
 
-from .shape_hints import shape_hint
+from .shape_hints import holds_throughout, shape_hint
 
 REMEDY = "use torch.where or torch.cond instead of a Python if, and no .item()"
 MOST = 3
@@ -27,9 +27,16 @@ def itself_fails(error: Exception) -> str:
     return f"The model itself fails on the example inputs: {reason_of(error)}{_raised_at(error)}."
 
 
-def worth_another_way(error: Exception) -> bool:
-    """Whether what torch.export raised may lie at how it traced, not at what it was given or what came out."""
-    return "not a known type" not in str(error) and not shape_hint(str(error))
+def other_ways(error: Exception) -> list[dict[str, bool]]:
+    """Options with which torch.export may take the model that it did not take."""
+    text = str(error)
+    if "not a known type" in text:
+        return []
+    if holds_throughout(text):
+        # Checked as the program runs instead: `2 * (h // 2) - 2 < h` holds for all sizes, but torch cannot prove it.
+        return [{"prefer_deferred_runtime_asserts_over_guards": True}]
+    # Dynamo reads the code instead of running it on symbols, and takes some models that cannot be run so.
+    return [] if shape_hint(text) else [{"strict": True}]
 
 
 def why_not_exported(error: Exception, drafted: Callable[[], Any]) -> str:

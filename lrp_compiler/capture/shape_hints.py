@@ -26,6 +26,7 @@ GUARD = re.compile(
 )
 RANGE = re.compile(r"in the specified range (?:(\d+) <= )?\w+(?: <= (\d+))? satisfy")
 FIXED = re.compile(r"- You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)")
+SOLVED = re.compile(r"- solving the guards generated for (\w+) = .* resulted in a specialized value of (\d+)")
 EQUAL = re.compile(r"- The values of (\w+) = .* and (\w+) = .* must always be equal")
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -53,36 +54,56 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 SIZE = "size"
 
 
+def holds_throughout(text: str) -> bool:
+    """Whether torch refused shapes only because it cannot see that its guards hold for each size that was asked for."""
+    guards = _guards(text)
+    other = FIXED.search(text) or EQUAL.search(text) or SOLVED.search(text)
+    return (
+        bool(guards)
+        and not other
+        and all(
+            all(_holds(guard, size) or not all(_holds(bound, size) for bound in bounds) for guard in own)
+            for own, bounds in guards.values()
+            for size in range(2, TRIED + 1)
+        )
+    )
+
+
 def shape_hint(text: str) -> str:
     """What to write instead of the shapes that torch's message refuses; empty if it is about something else."""
     if "Constraints violated" not in text and "specializ" not in text:
         return ""
     parts = []
-    for name, size in FIXED.findall(text):
+    for name, size in [*FIXED.findall(text), *SOLVED.findall(text)]:
         one = ", maybe because the example's size is 1 (use 2 or more)" if size == "1" else ""
         parts.append(f"the model fixes {name} at {size}{one}, so leave it out of dynamic_shapes")
     parts += [
         f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)
     ]
-    guards: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for line in text.splitlines():
-        found = GUARD.search(line)
-        if found:
-            name, argument, path, dim, guard = found.groups()
-            guards[name, f"{argument}{path}", dim].append(guard.rstrip("."))
-            bounds = RANGE.search(line)
-            if bounds:
-                guards[name, f"{argument}{path}", dim] += [
-                    f"{SIZE} >= {bounds[1] or 0}",
-                    f"{SIZE} <= {bounds[2] or TRIED}",
-                ]
-    for (name, argument, dim), conditions in guards.items():
-        own = [re.sub(r"L\['\w+'\](?:\[[^\]]+\])*\.size\(\)\[\d+\]", SIZE, each) for each in conditions]
-        parts.append(f"dimension {dim} of {argument} takes {_proposal(name, own)}")
+    solved = {name for name, _ in SOLVED.findall(text)}
+    for (name, argument, dim), (own, bounds) in _guards(text).items():
+        if name in solved:
+            continue
+        parts.append(f"dimension {dim} of {argument} takes {_proposal(name, [*own, *bounds])}")
     if not parts:
         reasons = [line.strip(" -").rstrip(".") for line in text.splitlines() if line.lstrip().startswith("- ")]
         parts = reasons[:1] or [text.strip().splitlines()[0].rstrip(".")]
     return f"dynamic_shapes does not fit the model: {'; '.join(dict.fromkeys(parts))}."
+
+
+def _guards(text: str) -> dict[tuple[str, str, str], tuple[list[str], list[str]]]:
+    """Dim's name, argument, dimension → the conditions on its size that torch found, and those that were asked for."""
+    found: defaultdict[tuple[str, str, str], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for line in text.splitlines():
+        guard = GUARD.search(line)
+        if guard:
+            name, argument, path, dim, condition = guard.groups()
+            own, bounds = found[name, f"{argument}{path}", dim]
+            own.append(re.sub(r"L\['\w+'\](?:\[[^\]]+\])*\.size\(\)\[\d+\]", SIZE, condition.rstrip(".")))
+            declared = RANGE.search(line)
+            if declared:
+                bounds += [f"{SIZE} >= {declared[1] or 0}", f"{SIZE} <= {declared[2] or TRIED}"]
+    return dict(found)
 
 
 def _proposal(name: str, guards: list[str]) -> str:

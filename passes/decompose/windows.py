@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lrp_compiler.rules import POOL
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import known_size, statically_known_true
 
 aten = torch.ops.aten
 
@@ -26,7 +26,7 @@ def adaptive_average(dims: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
             return tensor.mean(list(range(-dims, 0)), keepdim=True)
         if all(statically_known_true(size % want == 0) for size, want in zip(sizes, wanted, strict=True)):
             return pool(tensor, [size // want for size, want in zip(sizes, wanted, strict=True)])
-        matrices = [_averaging_matrix(int(size), int(want), tensor) for size, want in zip(sizes, wanted, strict=True)]
+        matrices = [_averaging_matrix(size, want, tensor) for size, want in zip(sizes, wanted, strict=True)]
         windows: Tensor = POOL(tensor, matrices)
         return windows
 
@@ -47,17 +47,27 @@ def _window(size: int, want: int, device: torch.device) -> tuple[Tensor, Tensor]
     return columns * size // want, ((columns + 1) * size + want - 1) // want
 
 
+def _longest(size: int | torch.SymInt, want: int | torch.SymInt) -> int | torch.SymInt:
+    """The length of the longest window; of an open size a length that none exceeds."""
+    if statically_known_true(size % want == 0):
+        return size // want
+    known, count = known_size(size), known_size(want)
+    if known is None or count is None:
+        return (size + want - 1) // want + 1
+    return max((j + 1) * known // count + (((j + 1) * known) % count > 0) - j * known // count for j in range(count))
+
+
 def adaptive_max(dims: int) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]:
     """Adaptive max pooling over the last `dims` dims: every window gathered, then its first largest element."""
 
     def decomposed(tensor: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        sizes = [int(size) for size in tensor.shape[-dims:]]
-        wanted = [int(want) for want in output_size]
+        sizes = list(tensor.shape[-dims:])
+        wanted = [size if want is None else want for size, want in zip(sizes, output_size, strict=True)]
         windows = tensor
         places = torch.zeros((), dtype=torch.int64, device=tensor.device)
         for place, (size, want) in enumerate(zip(sizes, wanted, strict=True)):
             start, end = _window(size, want, tensor.device)
-            reach = max((j + 1) * size // want + (((j + 1) * size) % want > 0) - j * size // want for j in range(want))
+            reach = _longest(size, want)
             # A shorter window repeats its last position.
             positions = (start.unsqueeze(-1) + torch.arange(reach, device=tensor.device)).minimum(end.unsqueeze(-1) - 1)
             dim = windows.dim() - dims + place

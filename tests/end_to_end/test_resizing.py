@@ -35,6 +35,13 @@ OF_THE_CALL: dict[str, Resize] = {
     "folded": lambda h, x: F.fold(F.unfold(h, 3, stride=2, padding=1), x.shape[-2:], 3, stride=2, padding=1),
     "padded to a multiple": lambda h, x: F.pad(h, (0, (-x.shape[3]) % 8, 0, (-x.shape[2]) % 8)),
     "factors made sizes": resized(scale_factor=(0.5, 0.6), recompute_scale_factor=True),
+    "pooled to one place": lambda h, x: h + F.adaptive_max_pool2d(h, 1),
+    "pooled to uneven places": lambda h, x: F.adaptive_max_pool2d(h, (5, 7)),
+    "averaged to uneven places": lambda h, x: F.adaptive_avg_pool2d(h, (5, 7)),
+    # torch cannot prove what these ask of sizes, though it holds for all.
+    "pooled beyond the border": lambda h, x: F.max_pool2d(h, 3, 2, ceil_mode=True),
+    "averaged beyond the border": lambda h, x: F.avg_pool2d(h, 3, 2, ceil_mode=True),
+    "the upper half": lambda h, x: h[:, :, : h.shape[2] // 2],
 }
 BY_FACTORS: dict[str, Resize] = {
     f"{mode} × {factor}": resized(scale_factor=factor, mode=mode)
