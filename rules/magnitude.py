@@ -43,7 +43,8 @@ def magnitude_of(value: Any) -> Any:
 def _total(op: Op, relevance: Relevance) -> Tensor:
     """`R`, with 0 for a result that a mask made infinite and that got no share."""
     most = torch.finfo(relevance.tensor.dtype).max
-    return relevance.total_of(lambda: op.output.clamp(-most, most))
+    # By the result itself: what became of it further on may be infinite, too, and is not bounded.
+    return Relevance(relevance.tensor, relevance.form).total_of(lambda: op.output.clamp(-most, most))
 
 
 @family_rule("product", "magnitude")

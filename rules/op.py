@@ -145,11 +145,14 @@ class Op:
         return value.to(self.dtype(name)) if self._is_reckoned(name) else value
 
     def factor(self, name: str) -> Tensor | float:
-        """An operand that may be a tensor or a plain number; an integer tensor in the result's dtype."""
-        if self.is_number(name):
-            return self.number(name)
-        tensor = self.tensor(name)
-        return tensor if tensor.is_floating_point() else tensor.to(self._fetch(self._result).dtype)
+        """An operand that may be a tensor or a plain number; a tensor of whole numbers as `floats` gives it."""
+        return self.number(name) if self.is_number(name) else self.floats(name)
+
+    def floats(self, name: str) -> Tensor:
+        """The forward value of an operand; whole numbers as floats, in the result's dtype if it is one."""
+        tensor, result = self.tensor(name), self._fetch(self._result).dtype
+        whole = not (tensor.is_floating_point() or tensor.is_complex())
+        return tensor.to(result if result.is_floating_point else self.precision) if whole else tensor
 
     def is_number(self, name: str) -> bool:
         """Whether the operand is a plain number; sizes are."""

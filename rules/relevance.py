@@ -40,10 +40,19 @@ class Relevance:
             return self.tensor
         return multiply(self.tensor, value()) if self.as_total is None else self.as_total()
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Relevance:
-        """The same form of what the linear map `function` makes of the tensor."""
-        as_total = self.as_total
-        return Relevance(function(self.tensor), self.form, None if as_total is None else lambda: function(as_total()))
+    def map(
+        self, function: Callable[[Tensor], Tensor], of_total: Callable[[Tensor], Tensor] | None = None
+    ) -> Relevance:
+        """The same form of what the linear map `function` makes of the tensor.
+
+        Args:
+            function: the map.
+            of_total: the same map, as `R` takes it: of an infinite value `R` is NaN where `g` is 0.
+        """
+        of_total, as_total = of_total or function, self.as_total
+        if self.form == "total":
+            return total(of_total(self.tensor))
+        return unit(function(self.tensor), None if as_total is None else lambda: of_total(as_total()))
 
     def rescaled(self, function: Callable[[Tensor], Tensor]) -> Relevance:
         """The same `R`, of a tensor whose `g` is what `function` makes of this one."""

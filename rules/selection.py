@@ -7,7 +7,8 @@ family gives the transpose for each tensor operand; what lands on an operand tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from .conditions import Condition, always
 from .op import Op
 from .registry import Describe, Flow, Register, family_rule, operator
-from .relevance import Relevance, times
+from .relevance import Relevance, sum_to_shape, times
 
 Transpose = Callable[[Tensor], Tensor]
 Selection = Mapping[str, Transpose]
@@ -25,6 +26,29 @@ Selection = Mapping[str, Transpose]
 puts in values of its own (a border, a mask's value): relevance of the result → the part of it that lies there."""
 
 FILLED = "filled"
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The transpose of a choice by a mask: relevance where it is set, zeros elsewhere.
+
+    What is chosen instead may be infinite (a masked score), and its `R` then NaN, which times zero is not zero.
+
+    Args:
+        mask: gives the flags, broadcastable to the result.
+        shape: gives the operand's.
+    """
+
+    mask: Callable[[], Tensor]
+    shape: Callable[[], Sequence[Any]]
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """Of relevance in unit form."""
+        return sum_to_shape(r * self.mask().to(r.dtype), self.shape())
+
+    def of_total(self, r: Tensor) -> Tensor:
+        """Of relevance in total form."""
+        return sum_to_shape(torch.where(self.mask(), r, 0.0), self.shape())
 
 
 @family_rule("selection", "route")
@@ -35,7 +59,10 @@ def route(op: Op, selection: Selection, relevance: Relevance) -> Flow:
             op.absorb("constant", partial(_filled_share, op, selection[FILLED], relevance))
         elif not op.is_active(name) and op.has(name):
             op.absorb("constant", partial(_constant_share, op, name, selection[name], relevance))
-    return {name: relevance.map(selection[name]) for name in (*op.active, *op.wanted)}
+    return {
+        name: relevance.map(selection[name], getattr(selection[name], "of_total", None))
+        for name in (*op.active, *op.wanted)
+    }
 
 
 def _filled_share(op: Op, part: Transpose, relevance: Relevance) -> Tensor:

@@ -28,7 +28,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     then forgotten, so that every run starts from the buffers as they are at compile time.
 
     Raises:
-        CaptureError: the program holds something else than tensors, or branches over tensors.
+        CaptureError: the program holds something else than tensors, branches over tensors, or has side effects.
     """
     signature = program.graph_signature
     root = torch.nn.Module()
@@ -46,10 +46,13 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             copies[node].meta.update(node.meta)
             copies[node].meta["input"] = node.name
     first = next(iter(graph.nodes), None)
+    checks = _checks(program)
     for node in program.graph.nodes:
+        if node in checks:
+            continue
         if node.op == "placeholder":
             spec = specs[node.name]
-            if spec.kind == InputKind.USER_INPUT or not node.users:
+            if spec.kind in (InputKind.USER_INPUT, InputKind.TOKEN) or not node.users:
                 continue
             shared = names.get(str(spec.target), (str(spec.target),))
             if shared not in weights:
@@ -77,6 +80,21 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     module = fx.GraphModule(root, graph)
     module.graph.lint()
     return module
+
+
+def _checks(program: ExportedProgram) -> set[fx.Node]:
+    """Nodes that look at values and return nothing, in the order that their tokens keep: they compute nothing.
+
+    Raises:
+        CaptureError: one of them returns something that is used.
+    """
+    found: set[fx.Node] = set()
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.higher_order.with_effects):
+        tokens = [user for user in node.users if user.args[1:] == (0,)]
+        if len(tokens) < len(node.users):
+            raise CaptureError(f"The model has an op with side effects ({node.args[1]} at {node.name}): take it out.")
+        found.update([node, *tokens])
+    return found
 
 
 def _names(program: ExportedProgram) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,7 @@ def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]
     """The constants of a map with an optional bias operand."""
 
     def bias() -> Tensor:
-        return scaled(op.tensor(name), factor)
+        return scaled(op.floats(name), factor)
 
     return (Constant("bias", bias, name),) if op.has(name) else ()
 
@@ -41,7 +41,7 @@ def linear(op: Op) -> LinearMap:
         "input",
         apply=lambda x, weight: torch.nn.functional.linear(x, weight),
         transpose=lambda q, weight: torch.matmul(q, weight),
-        weight=lambda: op.tensor("weight"),
+        weight=lambda: op.floats("weight"),
         parameter="weight",
         weigh=lambda q, x: torch.matmul(q.reshape(-1, q.shape[-1]).t(), x.reshape(-1, x.shape[-1])),
         fan_in=op.shape("input")[-1],
@@ -54,7 +54,7 @@ def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, .
     a_shape, b_shape = op.shape(left), op.shape(right)
 
     def weight(name: str) -> Any:
-        return lambda: scaled(op.tensor(name), alpha)
+        return lambda: scaled(op.floats(name), alpha)
 
     on_left = Term(
         left,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.relevance import sum_to_shape
-from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
+from lrp_compiler.rules.selection import FILLED, Masked, Selection, selection
 from lrp_compiler.rules.traits import keeps_sign
 
 aten = torch.ops.aten
@@ -18,13 +14,9 @@ aten = torch.ops.aten
 @selection(aten.where.self, sign=keeps_sign())
 def where(op: Op) -> Selection:
     """One of two values, by a mask."""
-
-    def masked(name: str, chosen: Callable[[], Tensor]) -> Transpose:
-        return lambda r: sum_to_shape(r * chosen().to(r.dtype), op.shape(name))
-
     return {
-        "self": masked("self", lambda: op.tensor("condition")),
-        "other": masked("other", lambda: ~op.tensor("condition")),
+        "self": Masked(lambda: op.tensor("condition"), lambda: op.shape("self")),
+        "other": Masked(lambda: ~op.tensor("condition"), lambda: op.shape("other")),
     }
 
 
@@ -39,9 +31,9 @@ def masked_fill_by_tensor(op: Op) -> Selection:
     """A value, perhaps an activation, where the mask says so; the rest is kept."""
     return {
         "self": _unmasked(op),
-        "value": lambda r: sum_to_shape(r * op.tensor("mask").to(r.dtype), op.shape("value")),
+        "value": Masked(lambda: op.tensor("mask"), lambda: op.shape("value")),
     }
 
 
-def _unmasked(op: Op) -> Transpose:
-    return lambda r: sum_to_shape(r * (~op.tensor("mask")).to(r.dtype), op.shape("self"))
+def _unmasked(op: Op) -> Masked:
+    return Masked(lambda: ~op.tensor("mask"), lambda: op.shape("self"))

@@ -162,3 +162,40 @@ def test_an_empty_input_beside_others_of_another_rank_gets_an_empty_relevance() 
     relevance = explainer(torch.empty(0).double(), x.double()).relevance
     assert relevance["empty"].shape == (0,)
     assert torch.equal(relevance["x"][:, 1], x[:, 1].double())
+
+
+SEEN = torch.tensor([True, True, False])
+INFINITE = float("inf")
+SCALED_MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "filled and turned round": lambda x: -x.masked_fill(~SEEN, INFINITE),
+    "chosen and turned round": lambda x: -torch.where(SEEN, x, INFINITE),
+    "chosen and scaled": lambda x: 2 * torch.where(SEEN, x, -INFINITE),
+    "added and scaled": lambda x: (x + torch.tensor([0.0, 0.0, -INFINITE])) * 0.5,
+    "chosen and divided": lambda x: torch.where(SEEN, x, -INFINITE) / 3,
+}
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "attnlrp", "dynamic-lrp", "epsilon-plus"])
+@pytest.mark.parametrize("case", SCALED_MASKS)
+def test_a_masked_score_that_is_scaled_has_no_share(case: str, composite: str, tmp_path: Path) -> None:
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(SCALED_MASKS[case](x).softmax(-1))
+
+    x = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -0.5]])
+    found = lrp.compile(Scores().eval(), (x,), composite=composite, target=0)
+    found.to_onnx(tmp_path / "m.lrp.onnx")
+
+    for relevance in (
+        found(x).relevance["x"],
+        torch.from_numpy(OnnxExplainer(tmp_path / "m.lrp.onnx")(x.numpy()).relevance["x"]),
+    ):
+        assert relevance.isfinite().all()
+        assert relevance[:, 2].eq(0).all()
+        assert relevance[:, :2].ne(0).all()
+    assert abs(found.audit(x).error) < 1e-9

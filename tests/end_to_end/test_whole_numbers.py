@@ -121,6 +121,7 @@ def test_whole_numbers_that_are_calculated_with_are_features(dtype: torch.dtype,
         (lambda net, x: x.amax(1, keepdim=True).float(), 1),
         (lambda net, x: torch.where(x > 2, x, 0).float(), 4),
         (lambda net, x: (x - 0).reshape(2, 2, 2).mT.flatten(1).float(), 4),
+        (lambda net, x: (x @ torch.arange(12).reshape(4, 3).to(x.dtype)).float(), 3),
     ],
 )
 def test_linear_arithmetic_of_whole_numbers_is_that_of_floats(features: Callable, width: int, tmp_path: Path) -> None:
