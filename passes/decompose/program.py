@@ -15,11 +15,11 @@ from keyword import iskeyword
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.torch_private import known_size
+from lrp_compiler.torch_private import known_size, pytree
 
 from .sparse import dense_buffers
 from .table import decomposition_table
@@ -79,6 +79,27 @@ def _renamed(program: ExportedProgram, names: Mapping[str, str]) -> ExportedProg
     )
 
 
+def _with_arguments_for_python(program: ExportedProgram) -> list[ModuleCallEntry]:
+    """The calls of the program's modules, its own with arguments that may stand in Python source.
+
+    torch writes the arguments given by name into a function's head, whatever they are called.
+    """
+    first, *others = program.module_call_graph
+    if first.signature is None:
+        return program.module_call_graph
+    spec = first.signature.in_spec
+    # The inputs are named after them: so that the names stay, an argument is called as its input was.
+    args, kwargs = pytree.tree_unflatten(list(program.graph_signature.user_inputs), spec)
+    if all(name.isidentifier() and not iskeyword(name) for name in kwargs):
+        return program.module_call_graph
+    called = [
+        value if isinstance(value, str) else re.sub(r"[^a-zA-Z0-9]+", "_", name) for name, value in kwargs.items()
+    ]
+    plain = dict(zip(called, kwargs.values(), strict=True))
+    signature = replace(first.signature, in_spec=pytree.tree_structure((args, plain)), forward_arg_names=None)
+    return [replace(first, signature=signature), *others]
+
+
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
     """The same program, in which no view depends on how its operand is laid out in memory."""
     graph = fx.Graph()
@@ -97,7 +118,7 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         graph_signature=program.graph_signature,
         state_dict=program.state_dict,
         range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
+        module_call_graph=_with_arguments_for_python(program),
         # With them torch writes checks of the inputs, names as they are, into source that it runs.
         example_inputs=None,
         constants=program.constants,

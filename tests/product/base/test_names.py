@@ -70,6 +70,17 @@ class Taking(nn.Module):
         return self.l(torch.stack([given[name] for name in ODD]).sum(0).relu())
 
 
+class TakingByName(nn.Module):
+    """An argument of each name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.Linear(4, 3)
+
+    def forward(self, **given: Tensor) -> Tensor:
+        return self.l(torch.stack(list(given.values())).sum(0).relu())
+
+
 class Output(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +110,25 @@ CASES: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "the same tensor twice": returning(lambda z, x: (z, z)),
     "the input itself": returning(lambda z, x: (z, x, x)),
 }
+
+
+def test_arguments_of_any_name(tmp_path: Path) -> None:
+    named = [name for name in (*ODD, "relevance.x") if name not in ("1", "class")]  # torch takes no such names
+    model, given = TakingByName().eval(), {name: torch.randn(2, 4) for name in named}
+    explainer = lrp.compile(model, kwargs=given, target=0)
+    explainer.save(tmp_path / "m.lrp.pt2")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+
+    said, loaded = explainer(**given), lrp.load(tmp_path / "m.lrp.pt2")(**given)
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as opened:
+        there = opened(**{name: tensor.numpy() for name, tensor in given.items()})
+
+    torch.testing.assert_close(said.output, model(**given))
+    assert list(said.relevance) == named
+    for name, relevance in said.relevance.items():
+        assert relevance.any()
+        torch.testing.assert_close(loaded.relevance[name], relevance)
+        np.testing.assert_allclose(there.relevance[name], relevance.numpy(), rtol=1e-3, atol=1e-5)
 
 
 def flat(value: Any) -> list[Tensor]:
