@@ -141,7 +141,7 @@ def pass_through(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float
             statically_known_true(a == b) for a, b in zip(shape, op.output_shape, strict=True)
         )
         if same:
-            flow: Flow = {term.operand: total(op.total(relevance))}
+            flow: dict[str, Relevance | None] = {term.operand: total(op.total(relevance))}
             if term.scales and term.parameter in op.wanted:
                 weight = cast(Tensor, term.weight())
                 flow[term.parameter] = total(

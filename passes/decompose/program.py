@@ -45,7 +45,7 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
                     raise CaptureError(
                         f"Dimension {dim} of the input {node.name!r} is open in dynamic_shapes, but the model holds an "
                         f"operation that can be explained for a known size alone ({known_size(fixed)} in the example; "
-                        "adaptive pools of sizes that they do not divide are such): leave this dimension out."
+                        "steps of a recurrent layer are such): leave this dimension out."
                     )
     return result
 
@@ -84,14 +84,15 @@ def _with_arguments_for_python(program: ExportedProgram) -> list[ModuleCallEntry
 
     torch writes the arguments given by name into a function's head, whatever they are called.
     """
-    first, *others = program.module_call_graph
+    calls: list[ModuleCallEntry] = program.module_call_graph
+    first, *others = calls
     if first.signature is None:
-        return program.module_call_graph
+        return calls
     spec = first.signature.in_spec
     # The inputs are named after them: so that the names stay, an argument is called as its input was.
     args, kwargs = pytree.tree_unflatten(list(program.graph_signature.user_inputs), spec)
     if all(name.isidentifier() and not iskeyword(name) for name in kwargs):
-        return program.module_call_graph
+        return calls
     called = [
         value if isinstance(value, str) else re.sub(r"[^a-zA-Z0-9]+", "_", name) for name, value in kwargs.items()
     ]

@@ -47,7 +47,7 @@ def _window(size: int, want: int, device: torch.device) -> tuple[Tensor, Tensor]
     return columns * size // want, ((columns + 1) * size + want - 1) // want
 
 
-def _longest(size: int | torch.SymInt, want: int | torch.SymInt) -> int | torch.SymInt:
+def _longest(size: int, want: int) -> int:
     """The length of the longest window; of an open size a length that none exceeds."""
     if statically_known_true(size % want == 0):
         return size // want
