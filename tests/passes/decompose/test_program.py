@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.passes.decompose import program as written
 from lrp_compiler.passes.decompose import written_out
 
 attend = functional.scaled_dot_product_attention
