@@ -137,7 +137,7 @@ def compile(
             else (f"Input {name!r} gets", "it")
         )
         warnings.warn(
-            f"{who} no relevance: the explained output depends on {them} only through a hard decision ({decision}).",
+            f"{who} no relevance: the explained output depends on {them} only through {decision}.",
             LrpWarning,
             stacklevel=4,
         )

@@ -107,9 +107,10 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         if captured.inputs.get(input.meta["input"]) not in options.fixed
     }
     if not wanted and decided:
+        first = next(iter(decided.values()))
         raise InputError(
-            f"Output {name!r} depends on the inputs only through a hard decision ({next(iter(decided.values()))}), of "
-            "which no input has a share: explain the values that are decided upon."
+            f"Output {name!r} depends on the inputs only through {first}, of which no input has a share: "
+            f"{first.remedy}."
         )
     if not wanted:
         raise InputError(f"Output {name!r} depends on none of the inputs: there is nothing to explain.")

@@ -63,7 +63,8 @@ def _dim(size: int | torch.SymInt, dim: int, value: Tensor, name: str, known: di
     if known_as.is_Integer:
         return int(known_as)
     if known_as not in known:
-        label = str(known_as) if known and not known_as.is_Symbol else _label(dim, value, name)
+        follows = known and not known_as.is_Symbol
+        label = in_names(size, known) or str(known_as) if follows else _label(dim, value, name)
         known[known_as] = label if label not in known.values() else f"{name}_{label}"
     return known[known_as]
 

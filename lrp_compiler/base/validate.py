@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import FormatError, InputError
+from .sizes import size_of
 
 # Casts that keep every value and its meaning. Integer to float is left out on purpose: a uint8 image given
 # to a float network is nearly always one that somebody forgot to normalise.
@@ -309,6 +310,9 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]
         if isinstance(wanted, str):
             if size == 0:
                 raise InputError(f"Input {spec.name!r} is empty: dimension {wanted!r} has size 0.")
+            follows = _following(wanted, sizes)
+            if follows is not None and size != follows:
+                raise InputError(f"{given}: dimension {position} must be {wanted}, here {follows}, not {size}.")
             expected = sizes.setdefault(wanted, size)
             if size != expected:
                 raise InputError(
@@ -316,6 +320,16 @@ def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]
                 )
         elif size != wanted:
             raise InputError(f"{given}: dimension {position} must be {wanted}, not {size}.")
+
+
+def _following(dim: str, sizes: Mapping[str, int]) -> int | None:
+    """The size of a dimension that follows from others (`2*batch`); `None` where it does not."""
+    if dim.isidentifier():
+        return None
+    try:
+        return size_of(dim, sizes)
+    except FormatError:
+        return None
 
 
 def _check_range(

@@ -31,6 +31,7 @@ from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
+from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import decompositions_of, sources_forgotten
 
 from .onnx_notes import note_copies, note_origins
@@ -235,6 +236,49 @@ def _is_calculated(value: Any) -> bool:
     return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat))
 
 
+_TRANSPOSED = {
+    torch.ops.aten.conv_transpose1d.default,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.conv_transpose3d.input,
+}
+
+
+def _is_padded_beyond_a_step(node: fx.Node) -> bool:
+    """Whether a transposed convolution adds as much to its result's end as a step or more, which torch allows where the
+    kernel's elements lie further apart, and onnxruntime does not."""
+    given = bind(node.target, node.args, node.kwargs)
+    dims = node.meta["val"].dim() - 2
+    more, step = (_by_dim(given[name], dims) for name in ("output_padding", "stride"))
+    return any(added >= stride for added, stride in zip(more, step, strict=True))
+
+
+def _padded_afterwards(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> torch.Tensor:
+    """A transposed convolution, the borders of its result cut or made longer by an op of its own."""
+    dims = weight.dim() - 2
+    borders = list(zip(_by_dim(padding, dims), _by_dim(output_padding, dims), strict=True))
+    none, steps, reach = [0] * dims, _by_dim(stride, dims), _by_dim(dilation, dims)
+    whole = torch.ops.aten.convolution.default(x, weight, None, steps, none, reach, True, none, groups)
+    for dim, (less, more) in enumerate(borders, 2):
+        whole = torch.ops.aten.slice.Tensor(whole, dim, less, whole.shape[dim] - max(0, less - more))
+    longer = [amount for less, more in reversed(borders) for amount in (0, max(0, more - less))]
+    result: torch.Tensor = torch.ops.aten.constant_pad_nd.default(whole, longer)
+    return result if bias is None else result + bias.reshape(-1, *[1] * dims)
+
+
+def _by_dim(value: Any, dims: int) -> list[int]:
+    several = list(value) if isinstance(value, list | tuple) else [value]
+    return several * (dims // len(several))
+
+
 def _running_product(x: torch.Tensor, dim: int) -> torch.Tensor:
     """`cumprod`, which ONNX has not: in steps that double, or of an open size each product by itself."""
     size = x.shape[dim] if x.dim() else 1
@@ -262,7 +306,9 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
-        if node.target in table:
+        if node.target in _TRANSPOSED and _is_padded_beyond_a_step(node):
+            write_out(node, _padded_afterwards, composite=False)
+        elif node.target in table:
             write_out(node, table[node.target], composite=False)
         elif node.target in _WITH_ATTRIBUTES and any(map(_is_calculated, (*node.args, *node.kwargs.values()))):
             write_out(node, _WITH_ATTRIBUTES[node.target], composite=False)

@@ -32,11 +32,22 @@ class Decision:
     node: fx.Node
     elements: str = ""
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the composite made it: an op that has a rule, and whose value it holds constant."""
+        return self.node.target in OPERATORS
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return f"explain {'what comes before it, or choose another composite' if self.is_made else 'what it looks at'}"
+
     def __str__(self) -> str:
         """Which decision it is, and where."""
         path = module_path(self.node)
         name = str(self.node.target).removeprefix("aten.").partition(".")[0].strip("_")
-        return f"{name} at {self.node.name}{f' in {path}' if path else ''}"
+        kind = "a value that the composite holds constant" if self.is_made else "a hard decision"
+        return f"{kind} ({name} at {self.node.name}{f' in {path}' if path else ''})"
 
 
 def decisions(module: fx.GraphModule, explained: fx.Node, reached: Collection[fx.Node]) -> dict[fx.Node, Decision]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.torch_private import fake_mode_of, make_fx, take_name, unguarded
+from lrp_compiler.torch_private import fake_mode_of, make_fx, python_dispatcher, take_name, unguarded
 
 from .origin import share_origin
 from .tools import add_constant, attribute
@@ -56,7 +56,8 @@ def trace_into(
         positional, named = fx.map_arg(given, known.__getitem__)
         return function(*positional, **named)
 
-    with torch.no_grad(), unguarded(*handed, place), fake_mode_of(like_value):
+    # Only torch's Python code keeps sizes symbolic in ops that are made of others (`constant_pad_nd`).
+    with torch.no_grad(), unguarded(*handed, place), fake_mode_of(like_value), python_dispatcher():
         traced = make_fx(run, decomposition_table=dict(table or {}), pre_dispatch=composite)(*values)
         for inner in traced.graph.nodes:
             if inner.target in FRESH:

@@ -120,6 +120,29 @@ def test_classes_of_a_call_in_both_runtimes(given: Any, meant: list, chooser_in_
     np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("seed", "target"), [("tensor", "argmax"), ("value", "index")])
+def test_rows_of_a_call_that_follow_from_the_batch_are_counted(seed: str, target: str, tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, 2 * x])
+
+    x = torch.randn(2, 3)
+    explainer = lrp.compile(
+        Twice().eval(), (x,), seed=seed, target=target, dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    name = "seed" if seed == "tensor" else "target"
+    for rows in (2, 3, 4):
+        given = torch.ones(rows, 3) if seed == "tensor" else torch.ones(rows, dtype=torch.int64)
+        with OnnxExplainer(tmp_path / "m.lrp.onnx") as runtime:
+            for run, arrays in ((explainer, (x, given)), (runtime, (x.numpy(), given.numpy()))):
+                if rows == 4:
+                    assert run(arrays[0], **{name: arrays[1]}).relevance["x"].shape == (2, 3)
+                else:
+                    with pytest.raises(InputError, match=rf"dimension 0 must be 2\*batch, here 4, not {rows}"):
+                        run(arrays[0], **{name: arrays[1]})
+
+
 @pytest.mark.parametrize(
     "given",
     [

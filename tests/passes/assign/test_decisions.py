@@ -44,6 +44,26 @@ def test_an_output_behind_a_decision_is_refused_by_its_name(function: Callable, 
     assert named in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p: torch.log(p + 1e-8),
+        lambda p: p.topk(2).values,
+        lambda p: p.flip(-1),
+        lambda p: (p + (2 * p).softmax(-1)) / 2,
+    ],
+)
+def test_what_a_composite_holds_constant_is_no_decision_of_the_model(function: Callable) -> None:
+    model = Decided(lambda model, x: function(model.encoder(x).softmax(-1))).eval()
+    words = (
+        r"a value that the composite holds constant \(softmax.* explain what comes before it, or choose another comp"
+    )
+    with pytest.raises(InputError, match=words):
+        lrp.compile(model, (X,), composite="cp-lrp")
+
+    assert lrp.compile(model, (X,), composite="attnlrp")(X).relevance["x"].any()
+
+
 def test_an_input_behind_a_decision_is_warned_of() -> None:
     model = Decided(lambda model, x, y: nearest(model, x) * y).eval()
 

@@ -1,6 +1,7 @@
 """The project's own translations to ONNX keep the digits that torch keeps."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,3 +79,39 @@ def test_places_among_sorted_numbers(name: str, right: bool, tmp_path: Path) -> 
     explanation = OnnxExplainer(tmp_path / "model.onnx")(x.numpy())
 
     torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(
+    ("dims", "options"),
+    [
+        (1, {"kernel_size": 3, "output_padding": 1, "dilation": 2}),
+        (1, {"kernel_size": 3, "output_padding": 1, "dilation": 2, "padding": 1, "bias": False}),
+        (2, {"kernel_size": (2, 3), "stride": 2, "padding": (1, 2), "output_padding": (2, 1), "dilation": (3, 2)}),
+        (3, {"kernel_size": 2, "output_padding": 1, "dilation": 2}),
+    ],
+)
+def test_a_transposed_convolution_made_longer_by_a_step(
+    dims: int, options: dict[str, Any], is_open: bool, tmp_path: Path
+) -> None:
+    """torch takes an output padding below the dilation, onnxruntime one below the stride."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = getattr(nn, f"ConvTranspose{dims}d")(2, 3, **options)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).relu().flatten(2).mean(2)
+
+    x = torch.randn(2, 2, *[5] * dims)
+    shapes = ({2: torch.export.Dim("length", min=3, max=20)},) if is_open else None
+    explainer = lrp.compile(Model().eval(), (x,), composite="epsilon-plus", target=0, dynamic_shapes=shapes)
+    explainer.to_onnx(tmp_path / "model.onnx")
+    fresh = torch.randn(2, 2, 7 if is_open else 5, *[5] * (dims - 1))
+
+    there, here = OnnxExplainer(tmp_path / "model.onnx")(fresh.numpy()), explainer(fresh)
+
+    torch.testing.assert_close(torch.tensor(there.output), Model().eval()(fresh).detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(there.relevance["x"]), here.relevance["x"], rtol=1e-4, atol=1e-6)
