@@ -6,8 +6,9 @@ ways to the same relevance differ by rounding alone; how much rounding may come 
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MAGNIFIED = 1e4 * 2.0**-29
 """And as a multiple of what float32 loses: float64 rounds 2²⁹ times finer."""
 SLACK, FLOOR = 3.0, 1e-6
 """onnxruntime's error as a multiple of torch's own in float32, and what counts as none."""
+MANY = 5
+"""Times as many inputs, where the errors on a few are too far apart."""
 PROMISES = ("output", "books", "graph", "plain", "budget", "split", "observe", "saved", "onnx")
 
 Inputs = tuple[Any, ...]
@@ -347,7 +350,12 @@ class _Run:
             _check_books(self, loaded, "saved")
 
     def onnx(self) -> None:
-        """onnxruntime, on fresh inputs, errs at most three times as much as torch in float32."""
+        """onnxruntime, on fresh inputs, errs at most three times as much as torch in float32.
+
+        The largest errors on a few inputs are compared; where they are further apart, the medians on many, for each
+        number of rows: how far rounding carries is a matter of chance where two scores of a maximum are all but equal,
+        or a sum is all but 0.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "explainer.lrp.onnx"
             try:
@@ -355,21 +363,20 @@ class _Run:
             except LrpError as error:
                 raise refusal("onnx", error) from error
             with OnnxExplainer(path) as session:
-                ours, theirs = self._errors(session)
-        for name in ours:
-            if not ours[name] <= SLACK * max(theirs[name], FLOOR):
-                raise Broken(
-                    "wrong number", "onnx", f"{name} is off by {ours[name]:.1e}, in torch by {theirs[name]:.1e}"
-                )
+                open_batch = "batch" in self.explainer.about.sizes
+                rows = (self.asked.rows, *(self.asked.other_rows if open_batch else (self.asked.rows,) * 2))
+                failed = _beyond(self._errors(session, rows), max)
+                if failed:
+                    failed = _beyond(self._errors(session, rows * MANY, by_rows=True), statistics.median)
+        for name, (ours, theirs) in failed.items():
+            raise Broken("wrong number", "onnx", f"{name} is off by {ours:.1e}, in torch by {theirs:.1e}")
 
-    def _errors(self, session: OnnxExplainer) -> tuple[dict[str, float], dict[str, float]]:
-        """Result → the largest error on all fresh inputs: of onnxruntime, of torch in float32."""
-        ours: dict[str, float] = {}
-        theirs: dict[str, float] = {}
-        open_batch = "batch" in self.explainer.about.sizes
-        for seed, rows in enumerate(
-            (self.asked.rows, *(self.asked.other_rows if open_batch else (self.asked.rows,) * 2))
-        ):
+    def _errors(
+        self, session: OnnxExplainer, sizes: Sequence[int], by_rows: bool = False
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Result → the errors on fresh inputs of so many rows: of onnxruntime, of torch in float32."""
+        errors: dict[str, list[tuple[float, float]]] = {}
+        for seed, rows in enumerate(sizes):
             inputs, told = self.asked.fresh(rows, 10 + seed), self.asked.told(rows)
             try:
                 _model(self.asked.model, inputs)
@@ -383,9 +390,9 @@ class _Run:
             arrays = {**explanation.run.outputs, **{f"relevance.{k}": v for k, v in explanation.relevance.items()}}
             labels = [*explanation.run.outputs, *(f"relevance.{name}" for name in self.names)]
             for label, true, mine in zip(labels, exact, single, strict=True):
-                ours[label] = max(ours.get(label, 0.0), _apart(torch.as_tensor(arrays[label]), true))
-                theirs[label] = max(theirs.get(label, 0.0), _apart(mine, true))
-        return ours, theirs
+                place = f"{label} of {rows} rows" if by_rows else label
+                errors.setdefault(place, []).append((_apart(torch.as_tensor(arrays[label]), true), _apart(mine, true)))
+        return errors
 
     def _audit(self, explainer: lrp.Explainer) -> Any:
         args, kwargs = _given(self.example)
@@ -402,6 +409,17 @@ def _check_books(run: _Run, explainer: lrp.Explainer, promise: str) -> None:
         if not abs(entry.error) <= allowed:
             text = f"{entry.op} leaves {entry.error:.1e} of {scale:.1e} under {entry.rule}"
             raise Broken("wrong number", promise, text, f"{entry.op} {entry.rule}")
+
+
+def _beyond(
+    errors: Mapping[str, Sequence[tuple[float, float]]], of_several: Callable[[Iterable[float]], float]
+) -> dict[str, tuple[float, float]]:
+    """The results of which onnxruntime's error is too many times torch's → both."""
+    both = {
+        name: (of_several([ours for ours, _ in pairs]), of_several([theirs for _, theirs in pairs]))
+        for name, pairs in errors.items()
+    }
+    return {name: (ours, theirs) for name, (ours, theirs) in both.items() if not ours <= SLACK * max(theirs, FLOOR)}
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:
