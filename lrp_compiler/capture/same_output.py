@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.passes.forward import Captured, Example
@@ -47,13 +48,21 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
     """Compare the forward graph's outputs with the model's own, if they are known.
 
     Raises:
-        CaptureError: they differ by more than rounding; the sentence names the first module that does.
+        CaptureError: the graph does not run on the inputs, or the outputs differ by more than rounding; the sentence
+            names the first module that does.
     """
     example = captured.example
     if example is None:
         return
     expected = [example.outputs[position] for position in captured.positions]
-    for got, want in zip(_outputs(forward, example.tensors), expected, strict=True):
+    try:
+        found = _outputs(forward, example.tensors)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise CaptureError(
+            f"What was captured does not run on the example inputs, on which the model does ({reason_of(error)}): it "
+            "branches on values, perhaps, and torch.export took another branch."
+        ) from error
+    for got, want in zip(found, expected, strict=True):
         if isinstance(got, Tensor) and isinstance(want, Tensor) and (off := _difference(got, want)) > _room(want):
             raise CaptureError(
                 "What was captured is not what the model calculates on the example inputs: outputs differ by "

@@ -31,11 +31,21 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
     """The program in the ops that the rules speak of. The one that was given stays as it is.
 
     Raises:
-        CaptureError: an op can be written out for one size alone, and that size was to stay open.
+        CaptureError: an op can be written out for one size alone, and that size was to stay open; the program writes
+            into elements that share a place in memory.
     """
     names = _written_names(program)
     plain = _renamed(_with_free_views(dense_buffers(program)), names)
-    result = _renamed(plain.run_decompositions(decomposition_table()), {new: old for old, new in names.items()})
+    try:
+        decomposed = plain.run_decompositions(decomposition_table())
+    except RuntimeError as error:
+        if "internal overlap" not in str(error):
+            raise
+        raise CaptureError(
+            "The model writes in place into a tensor of which several elements are one place in memory (an expanded "
+            "one, or windows that overlap): give it a clone, x.clone().relu_()."
+        ) from error
+    result = _renamed(decomposed, {new: old for old, new in names.items()})
     given = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     for node in result.graph.find_nodes(op="placeholder"):
         before, after = given.get(node.name), node.meta.get("val")

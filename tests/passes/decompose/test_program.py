@@ -78,3 +78,12 @@ def test_a_size_that_must_be_known_does_not_stay_open_in_silence(monkeypatch: py
 
     with pytest.raises(CaptureError, match=r"Dimension 2 of the input 'input' .* known size alone \(7 in"):
         written_out(program)
+
+
+def test_a_write_into_overlapping_elements_is_refused() -> None:
+    class Overlapping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unfold(-1, 2, 1).relu_().flatten(1)
+
+    with pytest.raises(CaptureError, match="several elements are one place in memory"):
+        written_out(torch.export.export(Overlapping(), (torch.randn(2, 6),)))
