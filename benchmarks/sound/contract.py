@@ -95,7 +95,7 @@ class Asked:
         make: makes inputs.
         rows: of the example.
         options: of `lrp.compile`; `dynamic_shapes` among them makes other batch sizes possible.
-        told: `rows → ` what the explainer is told at run time.
+        told: number of rows that the model returns → what the explainer is told at run time.
         promises: which are asked.
         kwargs: whether `make` returns a dict of inputs by name, as its only element.
     """
@@ -130,7 +130,7 @@ def hold(asked: Asked) -> list[LrpError]:
     for name, tensor in asked.model.state_dict().items():
         if isinstance(tensor, Tensor) and not torch.equal(tensor.nan_to_num(), weights[name].nan_to_num()):
             raise Broken("wrong number", "output", f"compile changed the model's {name}")
-    run = _Run(asked, explainer, example, asked.told(asked.rows))
+    run = _Run(asked, explainer, example, asked.told(_rows(expected)))
     with _guarded("output"):
         run.output(expected)
     refusals: list[LrpError] = []
@@ -194,6 +194,12 @@ def _model(model: nn.Module, inputs: Inputs) -> Any:
     if not all(leaf.isfinite().all() for leaf in floats):
         raise NoCase("its output is not finite")
     return output
+
+
+def _rows(output: Any) -> int:
+    """Of the logits, which come first: a model may make more of its batch, or less."""
+    logits = next(leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+    return int(logits.shape[0]) if logits.dim() else 1
 
 
 def _given(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -377,9 +383,9 @@ class _Run:
         """Result → the errors on fresh inputs of so many rows: of onnxruntime, of torch in float32."""
         errors: dict[str, list[tuple[float, float]]] = {}
         for seed, rows in enumerate(sizes):
-            inputs, told = self.asked.fresh(rows, 10 + seed), self.asked.told(rows)
+            inputs = self.asked.fresh(rows, 10 + seed)
             try:
-                _model(self.asked.model, inputs)
+                told = self.asked.told(_rows(_model(self.asked.model, inputs)))
             except NoCase:
                 continue
             tensors = self.tensors(inputs, told)
