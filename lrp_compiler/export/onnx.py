@@ -198,6 +198,9 @@ def _why(failure: Exception) -> str:
     found: BaseException = failure
     while isinstance(found, torch.onnx.errors.OnnxExporterError) and found.__cause__ is not None:
         found = found.__cause__
+    lacking = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>", str(found))
+    if lacking:
+        return f"the exporter has no translation of {lacking[1]}.{lacking[2]}; save it as .pt2, or avoid the operation"
     return reason_of(found)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.errors import LrpError
 from lrp_compiler.runtime import OnnxExplainer
 
 FUNCTIONS = {"log1p": torch.log1p, "expm1": torch.expm1, "logsigmoid": torch.nn.functional.logsigmoid}
@@ -115,3 +116,14 @@ def test_a_transposed_convolution_made_longer_by_a_step(
 
     torch.testing.assert_close(torch.tensor(there.output), Model().eval()(fresh).detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(there.relevance["x"]), here.relevance["x"], rtol=1e-4, atol=1e-6)
+
+
+def test_an_operation_that_onnx_has_not_is_named(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.cummax(1).values
+
+    with pytest.raises(LrpError, match=r"no translation of aten\.cummax\.default; save it as \.pt2"):
+        lrp.compile(Model().eval(), (torch.randn(2, 3),), target=0).to_onnx(tmp_path / "model.onnx")
+
+    assert not list(tmp_path.iterdir())
