@@ -34,8 +34,8 @@ class Decision:
 
     @property
     def is_made(self) -> bool:
-        """Whether the composite made it: an op that has a rule, and whose value it holds constant."""
-        return self.node.target in OPERATORS
+        """Whether the composite made it: an op of floats that has a rule, and whose value it holds constant."""
+        return self.node.target in OPERATORS and bool(self.node.meta["val"].is_floating_point())
 
     @property
     def remedy(self) -> str:
@@ -117,13 +117,13 @@ def _moved(node: fx.Node, places: Mapping[fx.Node, Tensor]) -> Tensor | None:
         return None
     if not any(entry.family == "selection" for entry in OPERATORS.get(node.target, ())):
         return None
-    args, kwargs = fx.map_arg(
-        (node.args, node.kwargs), lambda source: places[source] if source in places else hint(source.meta["val"])
-    )
     try:
+        args, kwargs = fx.map_arg(
+            (node.args, node.kwargs), lambda source: places[source] if source in places else hint(source.meta["val"])
+        )
         result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-    except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError):
-        return None  # numbers as floats, or an op that takes no whole ones
+    except (RuntimeError, TypeError, IndexError, ValueError, AttributeError, NotImplementedError):
+        return None  # sizes that are not known, or an op that takes no whole numbers
     return result
 
 

@@ -104,7 +104,8 @@ def _with_arguments_for_python(program: ExportedProgram) -> list[ModuleCallEntry
     if all(name.isidentifier() and not iskeyword(name) for name in kwargs):
         return calls
     called = [
-        value if isinstance(value, str) else re.sub(r"[^a-zA-Z0-9]+", "_", name) for name, value in kwargs.items()
+        value if isinstance(value, str) else re.sub(r"[^a-zA-Z0-9]+", "_", name).lower()
+        for name, value in kwargs.items()
     ]
     plain = dict(zip(called, kwargs.values(), strict=True))
     signature = replace(first.signature, in_spec=pytree.tree_structure((args, plain)), forward_arg_names=None)

@@ -101,7 +101,9 @@ def _names(program: ExportedProgram) -> dict[str, tuple[str, ...]]:
     """Name of a weight → all names of the same tensor: of a tied one, or in a module that is there twice."""
     same: dict[Any, list[str]] = {}
     for name, tensor in program.state_dict.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name
+        # Without elements, or on device "meta", every tensor lies at 0.
+        at = tensor.data_ptr() if tensor.layout is torch.strided else 0
+        place = (at, tensor.shape, tensor.stride(), tensor.dtype) if at else name
         same.setdefault(place, []).append(name)
     return {name: tuple(names) for names in same.values() for name in names}
 

@@ -33,9 +33,10 @@ def nearest(model: Decided, x: Tensor) -> Tensor:
     [
         (nearest, "argmin at argmin"),
         (lambda model, x: (model.encoder(x) > 0).to(x.dtype), "gt at gt"),
+        (lambda model, x: model.encoder(x).bool().to(x.dtype), "to_copy at"),
         (lambda model, x: functional.one_hot(model.encoder(x).argmax(-1), 4).to(x.dtype), "argmax at argmax"),
     ],
-    ids=["nearest", "comparison", "one-hot"],
+    ids=["nearest", "comparison", "cast", "one-hot"],
 )
 def test_an_output_behind_a_decision_is_refused_by_its_name(function: Callable, named: str) -> None:
     with pytest.raises(InputError, match="only through a hard decision") as raised:

@@ -173,6 +173,15 @@ def test_a_tied_weight_goes_by_each_of_its_names(names: tuple[str, str], strict:
         torch.testing.assert_close(found[name], parameter * gradient, rtol=1e-7, atol=1e-10)
 
 
+def test_both_names_of_a_tied_weight_at_once() -> None:
+    model, ids = Tied().double().eval(), torch.tensor([[1, 2, 3]])
+
+    found = lrp.compile(model, (ids,), target=2, wrt=["table.weight", "head.weight"])(ids).relevance
+
+    assert found["table.weight"].any()
+    torch.testing.assert_close(found["table.weight"], found["head.weight"])
+
+
 def test_parameters_and_modules_travel_in_files(tmp_path: Path) -> None:
     single = Net().eval()
     args = (ARGS[0], ARGS[1].float())

@@ -131,6 +131,24 @@ def test_arguments_of_any_name(tmp_path: Path) -> None:
         np.testing.assert_allclose(there.relevance[name], relevance.numpy(), rtol=1e-3, atol=1e-5)
 
 
+class TakingDicts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.Linear(4, 3)
+
+    def forward(self, **given: dict[str, Tensor]) -> Tensor:
+        return self.l(given["A b"]["X y"] + given["A b"]["Z"])
+
+
+def test_dicts_under_names_that_are_none_in_python() -> None:
+    given = {"A b": {"X y": torch.randn(2, 4), "Z": torch.randn(2, 4)}}
+
+    said = lrp.compile(TakingDicts().eval(), kwargs=given, target=0)(**given)
+
+    assert list(said.relevance) == ["A b.X y", "A b.Z"]
+    assert all(relevance.any() for relevance in said.relevance.values())
+
+
 def flat(value: Any) -> list[Tensor]:
     return torch.utils._pytree.tree_leaves(value)
 
