@@ -19,11 +19,12 @@ from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
+from lrp_compiler.base.validate import TensorSpec, dtype_name
 from lrp_compiler.capture import check_structure, load_exported
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, outputs, set_origin, write_notes
 from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict
-from lrp_compiler.torch_private import sources_forgotten
+from lrp_compiler.torch_private import known_size, sources_forgotten
 
 from .artefact import Artefact
 
@@ -104,11 +105,20 @@ def is_explainer(path: str | os.PathLike[str]) -> bool:
 
 def _check_fits(joint: fx.GraphModule, about: Metadata, name: str) -> None:
     """Refuse a file whose metadata lists other inputs or results than its graph has; raises `FormatError`."""
-    for nodes, specs in ((joint.graph.find_nodes(op="placeholder"), about.takes), (outputs(joint), about.returns)):
-        values = [node.meta.get("val") for node in nodes if isinstance(node, fx.Node)]
-        dims = [len(value.shape) for value in values if isinstance(value, torch.Tensor)]
-        if dims != [len(spec.shape) for spec in specs]:
-            raise FormatError(f"The graph of {name!r} does not take or give what its metadata lists.")
+    taken = [node.meta.get("val") for node in joint.graph.find_nodes(op="placeholder")]
+    given = [node.meta.get("val") for node in outputs(joint) if isinstance(node, fx.Node)]
+    ranks = [value.dim() for value in given if isinstance(value, torch.Tensor)]
+    fits = len(taken) == len(about.takes) and all(map(_is_like, taken, about.takes))
+    if not fits or ranks != [len(spec.shape) for spec in about.returns]:
+        raise FormatError(f"The graph of {name!r} does not take or give what its metadata lists.")
+
+
+def _is_like(value: torch.Tensor, spec: TensorSpec) -> bool:
+    """Whether an input of the graph is what a spec says of it; an open size goes by any name."""
+    if value.dim() != len(spec.shape) or dtype_name(value) != spec.dtype:
+        return False
+    sizes = zip(map(known_size, value.shape), spec.shape, strict=True)
+    return all(isinstance(wanted, str) if size is None else size == wanted for size, wanted in sizes)
 
 
 @sources_forgotten()

@@ -231,7 +231,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "arguments": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))
-        and (not isinstance(given.get("classes"), list) or bool(given["classes"]))
+        and (not isinstance(given.get("classes"), list) or all(map(_is_class, given["classes"])))
     ),
     "tolerance": lambda given: 0 < given < 1,
 }
@@ -240,6 +240,12 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value in _COUNT
+
+
+def _is_class(value: Any) -> bool:
+    """One of several: a number, or `{"pair": [a, b]}`."""
+    pair = value.get("pair") if isinstance(value, dict) else [value]
+    return isinstance(pair, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in pair)
 
 
 def check_opset(opset: Any) -> None:
@@ -276,4 +282,9 @@ def read_metadata(text: str | None, label: str) -> Metadata:
     wrong = wrong or [key for key, fits in _FITS.items() if data.get(key) is not None and not fits(data[key])]
     if wrong:
         raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
-    return Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})
+    found = Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})
+    classes = found.explains.get("classes")
+    # Several targets come first in each relevance.
+    if isinstance(classes, list) and any(entry.tensor.shape[:1] != (len(classes),) for entry in found.relevance):
+        raise FormatError(f"{damaged}: 'explains' is missing or of a wrong kind.")
+    return found

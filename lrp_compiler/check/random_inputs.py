@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.metadata import Metadata
 
 EXTRAS = ("target", "position", "seed")
@@ -15,14 +16,21 @@ PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 
 
 def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known."""
+    """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known.
+
+    Raises:
+        FormatError: an input is of a dtype that there is not.
+    """
     sizes = dict(about.sizes)
     if "batch" in sizes:
         sizes["batch"] = max(sizes["batch"], 2)
     feeds = {}
     for spec in about.takes:
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in spec.shape]
-        name, dtype = spec.name, np.dtype(spec.dtype)
+        try:
+            name, dtype = spec.name, np.dtype(spec.dtype)
+        except TypeError as error:
+            raise FormatError(f"The explainer's metadata describes a tensor wrongly: {spec}.") from error
         if dtype.kind == "f":
             feeds[name] = random.standard_normal(shape).astype(dtype)
         elif name == "target" and about.classes:

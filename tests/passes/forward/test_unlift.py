@@ -156,3 +156,13 @@ def test_checks_of_values_are_left_out() -> None:
     module = unlift(program)
 
     torch.testing.assert_close(module(torch.eye(6).reshape(2, 3, 6))[0], torch.eye(6).reshape(6, 2, 3))
+
+
+def test_weights_without_values_stay_apart() -> None:
+    """On device "meta" all lie at the same place."""
+    with torch.device("meta"):
+        model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.randn(2, 4)
+
+    module = unlift(torch.export.export(model, (x,)))
+
+    assert len(module.graph.find_nodes(op="get_attr")) == 4
