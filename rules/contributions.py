@@ -50,18 +50,20 @@ class Direct:
         self.op = op
         self.parts = linear.parts(constants)
         self.split = split
-        self._pairs: dict[Any, dict[int, list[tuple[Any, Weight]]]] = {}
+        self._pairs: dict[Any, dict[int, list[tuple[Any, Weight, Any]]]] = {}
 
-    def pairs(self, part: Any) -> dict[int, list[tuple[Any, Weight]]]:
-        """By sign of the contribution: the (x, W) that make it; x is `None` for all of the input."""
+    def pairs(self, part: Any) -> dict[int, list[tuple[Any, Weight, Any]]]:
+        """By sign of the contribution: the (x, W) that make it and which elements of the input x is; `None` for all."""
         if part not in self._pairs:
-            nonnegative = part.is_nonnegative(self.op)
-            inputs = {+1: None} if nonnegative else {side: clamp_sign(part.value(self.op), side) for side in SIGNS}
-            pairs: dict[int, list[tuple[Any, Weight]]] = {+1: [], -1: []}
+            inputs: dict[int, tuple[Any, Any]] = {+1: (None, None)}
+            if not part.is_nonnegative(self.op):
+                value = part.value(self.op)
+                inputs = {side: (clamp_sign(value, side), (value * side > 0).to(value.dtype)) for side in SIGNS}
+            pairs: dict[int, list[tuple[Any, Weight, Any]]] = {+1: [], -1: []}
             weights = self.split(part.weight())
-            for input_side, x in inputs.items():
+            for input_side, (x, ratio) in inputs.items():
                 for weight_side, weight in weights.items():
-                    pairs[input_side * weight_side].append((x, weight))
+                    pairs[input_side * weight_side].append((x, weight, ratio))
             self._pairs[part] = pairs
         return self._pairs[part]
 
@@ -70,7 +72,7 @@ class Direct:
         return [
             part.apply(part.value(self.op) if x is None else x, weight)
             for part in self.parts
-            for x, weight in self.pairs(part)[side]
+            for x, weight, _ in self.pairs(part)[side]
         ]
 
     def contributions(self, side: int) -> Any:
@@ -84,7 +86,7 @@ class Direct:
 
     def messages(self, part: Any, q: Mapping[int, Tensor]) -> list[Message]:
         """`x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
-        return [Message(q[side], weight, x) for side in q for x, weight in self.pairs(part)[side]]
+        return [Message(q[side], weight, x, ratio) for side in q for x, weight, ratio in self.pairs(part)[side]]
 
 
 class HalfSums:

@@ -116,7 +116,10 @@ class _Books:
 
 
 def _total(relevance: Relevance, value: Tensor) -> Tensor:
-    return relevance.total_of(lambda: value, times)
+    """R, with 0 · ∞ = 0 also where R was made of another infinite value on the way."""
+    R = relevance.total_of(lambda: value, times)
+    none = R.isnan() & value.isinf() & (relevance.tensor == 0)
+    return R.masked_fill(none, 0.0) if relevance.form == "unit" else R
 
 
 RAISED = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64)

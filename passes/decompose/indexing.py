@@ -67,15 +67,11 @@ def unchecked_index_put(
 def index_add(tensor: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """`tensor[index] += alpha · source` along `dim`."""
     source = source if alpha == 1 else source * alpha
-    if tensor.dim() == 0:
-        return tensor + source.reshape(())
     return tensor.scatter_add(dim, _along_all(index, dim, source), source)
 
 
 def index_copy(tensor: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """`tensor[index] = source` along `dim`."""
-    if tensor.dim() == 0:
-        return source.reshape(())
     return tensor.scatter(dim, _along_all(index, dim, source), source)
 
 
@@ -86,9 +82,9 @@ def _along_all(index: Tensor, dim: int, source: Tensor) -> Tensor:
 
 def index_fill(tensor: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """`tensor[index] = value` along `dim`."""
-    size = tensor.shape[dim] if tensor.dim() else 1
+    size = tensor.shape[dim]
     places = torch.arange(size, device=tensor.device).unsqueeze(-1) == _from_the_start(index, size)
-    mask = along(places.any(-1), dim, tensor.dim()) if tensor.dim() else places.any()
+    mask = along(places.any(-1), dim, tensor.dim())
     value = value if isinstance(value, Tensor) else torch.full((), value, dtype=tensor.dtype, device=tensor.device)
     return torch.where(mask, value, tensor)
 

@@ -4,14 +4,17 @@ What stands for an op may lay its result out in another way than the kernel did 
 swapped), and a view that was possible before is no longer: so every view of the program is a reshape first.
 
     attention → transpose → view       →       matmul, softmax, matmul → transpose → reshape
+    amax(scalar, 0)                    →       reshape(amax(reshape(scalar, [1]), 0), [])
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from keyword import iskeyword
+from typing import Any
 
 import torch
 from torch import fx
@@ -19,6 +22,7 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature
 
 from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.passes.graph import call, is_tensor
 from lrp_compiler.torch_private import known_size, pytree
 
 from .sparse import dense_buffers
@@ -112,8 +116,36 @@ def _with_arguments_for_python(program: ExportedProgram) -> list[ModuleCallEntry
     return [replace(first, signature=signature), *others]
 
 
+def _is_along_a_scalar(node: fx.Node) -> bool:
+    """Whether an op takes a dim of a tensor that has none, as torch allows and hardly any rule or runtime does."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not node.args or not _is_scalar(node.args[0]):
+        return False
+    is_view = any(result.alias_info is not None for result in schema.returns)
+    return not is_view and any(argument.name in ("dim", "dims") for argument in schema.arguments)
+
+
+def _is_scalar(node: Any) -> bool:
+    return is_tensor(node) and node.meta["val"].dim() == 0
+
+
+def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
+    """Give the op vectors of one element for its scalars, and its readers the scalars that they had."""
+
+    def vector(given: fx.Node) -> fx.Node:
+        return call(graph, aten.reshape.default, given, [1], like=node) if _is_scalar(given) else given
+
+    with graph.inserting_before(node):
+        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), vector)  # type: ignore[assignment]
+    for result in [node, *(user for user in node.users if user.target is operator.getitem)]:
+        if _is_scalar(result):
+            with graph.inserting_after(result):
+                scalar = call(graph, aten.reshape.default, result, [], like=node)
+            result.replace_all_uses_with(scalar, lambda user, scalar=scalar: user is not scalar)
+
+
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
-    """The same program, in which no view depends on how its operand is laid out in memory."""
+    """The same program, in which no view depends on how its operand is laid out, and no op takes a dim of a scalar."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(program.graph, copies))
@@ -124,6 +156,8 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
+    for node in [node for node in graph.nodes if _is_along_a_scalar(node)]:
+        _take_vectors(graph, node)
     return ExportedProgram(
         root=program.graph_module,
         graph=graph,

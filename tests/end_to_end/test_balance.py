@@ -11,7 +11,7 @@ from support import zennit_oracle
 from support.module_form import module_form
 from support.small import COMPOSITE, CONVOLUTIONAL, small
 from support.zoo import SEVEN, Example, logits_of, zero_biases
-from torch import Tensor
+from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.views.audit import Audit
@@ -282,3 +282,42 @@ def test_the_audit_accounts_for_the_logit_at_full_depth(name: str, options: dict
 
     magnitude = sum(float(r.double().abs().sum()) for r in explanation.relevance.values())
     assert abs(audit.error) <= BALANCED * magnitude
+
+
+class Narrow(nn.Module):
+    """A map of few products between two layers: by its signs it is explained from W⁺ and W⁻ themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.narrow, self.head = (
+            nn.Linear(4, 6),
+            nn.LayerNorm(6),
+            nn.Conv1d(1, 2, 3),
+            nn.Linear(8, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.narrow(self.norm(self.first(x)).unsqueeze(1)).flatten(1))
+
+
+@pytest.mark.parametrize("form", ["direct", "half-sums"])
+@pytest.mark.parametrize("rule", ["z-plus", "alpha-beta", "gamma"])
+def test_rules_without_a_stabiliser_lose_nothing_behind_those_by_signs(rule: str, form: str) -> None:
+    exactly = {"epsilon": 0.0}
+    composite = lrp.Composite(
+        "by signs, and in the limit",
+        (
+            lrp.Entry("convolution", rule, {"form": form}),
+            lrp.Entry("normalization", "epsilon", exactly),
+            lrp.Entry("linear", "epsilon", exactly),
+        ),
+    )
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+
+    audit = lrp.compile(Narrow().eval(), (x,), composite=composite, target=0).audit(x)
+
+    lost = {entry.node: entry.absorbed.get("stabiliser", 0.0) for entry in audit.entries}
+    assert lost.pop("conv1d") != 0
+    assert not any(lost.values())
+    assert abs(audit.error) < 1e-12

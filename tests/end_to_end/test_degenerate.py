@@ -4,6 +4,7 @@ Zeros, constants, ties, denormals and 1e30; masks of −∞ and rows that see no
 in onnxruntime.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,4 +199,72 @@ def test_a_masked_score_that_is_scaled_has_no_share(case: str, composite: str, t
         assert relevance.isfinite().all()
         assert relevance[:, 2].eq(0).all()
         assert relevance[:, :2].ne(0).all()
-    assert abs(found.audit(x).error) < 1e-9
+    audit = found.audit(x)
+    assert abs(audit.error) < 1e-9
+    assert all(math.isfinite(entry.relevance_in) for entry in audit.entries)
+
+
+PLACE, PLACES = torch.zeros((), dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+ALONG_A_SCALAR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gather": lambda a, b: a.gather(0, PLACE) + b.gather(0, PLACES),
+    "scatter": lambda a, b: a.scatter(0, PLACE, b),
+    "scatter_add": lambda a, b: a.scatter_add(0, PLACE, b),
+    "scatter_reduce": lambda a, b: a.scatter_reduce(0, PLACE, b, "amax") + a.scatter_reduce(0, PLACE, b, "mean"),
+    "index_reduce": lambda a, b: a.index_reduce(0, PLACES, b, "mean") + a.index_reduce(0, PLACES, b, "amin"),
+    "index_add": lambda a, b: a.index_add(-1, PLACES, b),
+    "index_copy": lambda a, b: a + b.index_copy(0, PLACES, a),
+    "index_fill": lambda a, b: a.index_fill(0, PLACES, 2.0) + b,
+    "index_select": lambda a, b: a.index_select(0, PLACES) + b,
+    "cumsum": lambda a, b: a.cumsum(0) + b.logcumsumexp(0),
+    "cumprod": lambda a, b: a.cumprod(0) * b,
+    "sort": lambda a, b: a.sort(0).values + b.topk(1, 0).values,
+    "median": lambda a, b: a.median(0).values + b.kthvalue(1, 0).values,
+    "amax": lambda a, b: a.amax(0) + b.amin([]) + a.max(0).values + b.aminmax(dim=0).max,
+    "mean": lambda a, b: a.mean(-1, keepdim=True) + b.sum(0),
+    "var": lambda a, b: a.var(0, correction=0) + b + a.std(0, correction=0),
+    "prod": lambda a, b: a.prod(0) + b.roll(1),
+    "norm": lambda a, b: torch.linalg.vector_norm(a, dim=0) * b.norm(),
+    "softmax": lambda a, b: a.softmax(0) * b + a.log_softmax(-1) + b.logsumexp(0),
+    "flip": lambda a, b: a.flip([]) + b.argmax(0),
+}
+
+
+@pytest.mark.parametrize("case", ALONG_A_SCALAR)
+def test_a_dim_of_a_scalar_is_that_of_a_vector_of_one(case: str) -> None:
+    class Scalars(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.head = nn.Linear(1, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(ALONG_A_SCALAR[case](2 * x[0, 0], 3 * x[0, 1]).reshape(1, 1))
+
+    holds(Scalars(), (torch.tensor([[0.75, -0.5, 2.0]]),))
+
+
+EMPTY: dict[str, Callable[[Tensor], Tensor]] = {
+    "summed": lambda x: x * (1 + x[..., :0].sum(-1, keepdim=True)),
+    "summed alone": lambda x: x * x[:, 3:].sum(-1, keepdim=True) + x,
+    "joined": lambda x: torch.cat([x[:, :0], x, x[:, 3:]], -1),
+    "added up": lambda x: x + torch.einsum("bi,bj->b", x, x[:, :0]).unsqueeze(-1),
+    "padded": lambda x: x + nn.functional.pad(x[:, :0], (1, 2)),
+    "attended": lambda x: x + (x.unsqueeze(-1) @ x[:, None, :0]).sum(-1),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_a_tensor_without_elements_carries_nothing(case: str) -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(EMPTY[case](x))
+
+    x = torch.tensor([[0.75, -0.5, 2.0], [1.0, 0.25, -1.5]])
+    explainer = holds(Empty(), (x,), composite="epsilon")
+
+    assert explainer(x.double()).relevance["x"].ne(0).any()
