@@ -8,7 +8,8 @@ carry it only while they are moved about (views, slices, gathers) or calculated 
 up as the index of an embedding, or are pixels (uint8) on their way to float. Whole numbers made of floats carry it, too
 (a column of categories among numbers: `x[:, 0].long()`), and inputs that are declared as numbers. Positions that are
 given as an input are an index like any other; an index of values that come from an input themselves carries none, and
-neither does a tensor without elements, nor a frozen factor of a normalisation (see `freeze_statistics`).
+neither does what is made without elements of a tensor with some, nor a frozen factor of a normalisation (see
+`freeze_statistics`).
 
 Parameters whose relevance is asked for don't change that. What is computed from them alone is active for itself; where
 it meets an active operand it is *wanted*: the rule of that op tells its share as well.
@@ -151,7 +152,7 @@ def _same_shape(a: fx.Node, b: fx.Node) -> bool:
 def _carries(
     node: fx.Node, name: str, value: fx.Node, varying: Collection[fx.Node], numeric: Collection[fx.Node]
 ) -> bool:
-    if _is_empty(node) or _is_empty(value):
+    if _is_empty(node) and not _is_empty(value):
         return False
     if is_tensor(node) and not is_tensor(value):
         # Of an op with several results: indices among them (of a top-k) carry nothing.

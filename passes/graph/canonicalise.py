@@ -2,6 +2,7 @@
 
 clone(x); slice(x, 0, 0, maxint); to(x, same dtype); mul(x, 1)     →  x
 view(x, s); _unsafe_view(x, s)                                     →  reshape(x, s)
+squeeze(x, dims)                                                   →  squeeze(x, dims of size 1)
 getitem(_native_batch_norm_legit_no_training(x, …), 0)             →  batch_norm(x, …)
 getitem(topk(x, k, dim), 0)                                        →  gather(x, dim, getitem(topk(x, k, dim), 1))
 getitem(max_pool2d_with_indices(x, …), 0)                          →  max_pool2d(x, …)
@@ -28,6 +29,7 @@ from .tools import arguments, call, is_tensor
 aten = torch.ops.aten
 
 CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+SQUEEZES = {aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims}
 RESHAPES = {aten.view.default, aten._unsafe_view.default}
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 POOLS = {
@@ -51,6 +53,8 @@ def canonicalise(module: fx.GraphModule) -> Result:
             module.graph.erase_node(node)
         elif node.target in RESHAPES:
             node.target = aten.reshape.default
+        elif node.target in SQUEEZES and (dims := _of_one(node)) is not None:
+            node.target, node.args = aten.squeeze.dims, (node.args[0], dims)
         elif node.target is aten.conv3d.default and _has_no_bias(node):
             _rewrite_conv3d(node)
         elif node.target is aten.rsub.Scalar and _promotes(node):
@@ -74,6 +78,15 @@ def _names_an_input(node: fx.Node) -> bool:
     source = node.args[0]
     returned = any(user.op == "output" for user in node.users)
     return returned and isinstance(source, fx.Node) and source.op != "call_function"
+
+
+def _of_one(node: fx.Node) -> list[int] | None:
+    """The dims that a squeeze takes away, if it names others: torch passes over them, other runtimes refuse them."""
+    sizes = arguments(node)[0].meta["val"].shape
+    named = [range(len(sizes)), *arguments(node)[1:]][-1]
+    dims = [dim % len(sizes) for dim in ([named] if isinstance(named, int) else named)] if sizes else []
+    kept = [dim for dim in dims if statically_known_true(sizes[dim] == 1)]
+    return None if kept == dims and len(node.args) > 1 else kept
 
 
 def _has_no_bias(node: fx.Node) -> bool:

@@ -39,7 +39,7 @@ def slice_along(r: Tensor, dim: int, start: Any, end: Any) -> Tensor:
 
 
 @selection(aten.reshape.default, aten.flatten.using_ints, free=True, sign=SAME_SIGN)
-@selection(aten.squeeze.default, aten.squeeze.dims, free=True, sign=SAME_SIGN)
+@selection(aten.squeeze.default, aten.squeeze.dims, free=True, may_do_nothing=always, sign=SAME_SIGN)
 @selection(aten.view.default, aten.unflatten.int, free=True)
 @selection(aten._unsafe_view.default, aten._reshape_copy.default)
 def reshaped(op: Op) -> Selection:
@@ -53,7 +53,7 @@ def unsqueeze(op: Op) -> Selection:
     return {"self": lambda r: r.squeeze(op.option("dim"))}
 
 
-@selection(aten.squeeze.dim, free=True, sign=SAME_SIGN)
+@selection(aten.squeeze.dim, free=True, may_do_nothing=always, sign=SAME_SIGN)
 def squeeze(op: Op) -> Selection:
     """A dim of size 1 less (nothing happens to a longer one)."""
     return {"self": lambda r: r.unsqueeze(op.option("dim")) if r.dim() < op.rank("self") else r}

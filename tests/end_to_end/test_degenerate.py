@@ -268,3 +268,27 @@ def test_a_tensor_without_elements_carries_nothing(case: str) -> None:
     explainer = holds(Empty(), (x,), composite="epsilon")
 
     assert explainer(x.double()).relevance["x"].ne(0).any()
+
+
+SQUEEZED: dict[str, Callable[[Tensor], Tensor]] = {
+    "of another size": lambda x: x.unsqueeze(1).squeeze(2),
+    "some of another size": lambda x: x.unsqueeze(1).unsqueeze(1).squeeze((1, -1)),
+    "all, and the rows are open": lambda x: x.unsqueeze(1).squeeze(),
+    "of open rows": lambda x: x.squeeze(0),
+    "of a scalar": lambda x: x * x.sum().squeeze().squeeze(0),
+}
+
+
+@pytest.mark.parametrize("case", SQUEEZED)
+def test_a_squeeze_takes_away_what_is_1_and_nothing_else(case: str) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(SQUEEZED[case](x).reshape(-1, 3))
+
+    x = torch.tensor([[0.75, -0.5, 2.0], [1.0, 0.25, -1.5]])
+    holds(Squeezed(), (x,), (torch.cat([x, 2 * x]),), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=2)}})
