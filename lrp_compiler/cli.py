@@ -216,9 +216,15 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         "check that a file is sound and explains the model it was made of; exit code 1 if not",
         "lrp-compiler verify M.lrp.onnx --against MODEL.pt2\n"
-        "  lrp-compiler verify text.lrp.onnx --input input_ids=ids.npy --json",
+        "  lrp-compiler verify text.lrp.onnx --input input_ids=ids.npy --json\n"
+        "  lrp-compiler verify M.lrp.onnx --against MODEL.pt2 --runtime openvino",
     )
     command.add_argument("explainer", type=Path, metavar="M.lrp.onnx|M.lrp.pt2", help="the file")
+    command.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino", "node", "aoti"),
+        help="run it there as well, and compare its relevance with float64 (without --against, with onnxruntime)",
+    )
     command.add_argument("--against", type=Path, metavar="MODEL.pt2", help="the model: for the books and for float64")
     command.add_argument(
         "--input",

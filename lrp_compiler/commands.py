@@ -162,7 +162,9 @@ def verify_command(arguments: argparse.Namespace) -> None:
 
         if args:
             raise InputError("verify takes its inputs by name: --input NAME=FILE.npy.")
-        found = verify(arguments.explainer, arguments.against, inputs, arguments.seed, arguments.pair)
+        found = verify(
+            arguments.explainer, arguments.against, inputs, arguments.seed, arguments.pair, arguments.runtime
+        )
     _report_table(arguments, found)
     failed = [check.name for check in found.checks if check.passed is False]
     if failed:

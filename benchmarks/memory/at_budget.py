@@ -38,7 +38,7 @@ def in_torch(name: str, budget: float, repeat: int) -> dict[str, Any]:
 def error(name: str, budget: float, explainer: Any, tensors: list[Any], relevance: Any) -> dict[str, float]:
     import numpy
 
-    from lrp_compiler.views.audit import Float64
+    from lrp_compiler.passes.graph import Float64
 
     exact_file = relevance_file(name, "exact")
     if budget == 1.0 or not exact_file.exists():

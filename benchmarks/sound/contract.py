@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import InternalError, LrpError
+from lrp_compiler.passes.graph import Float64
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.torch_private import pytree
-from lrp_compiler.views.audit import Float64
 
 BOOKS = 1e-9
 """What the books may leave over in float64, as a share of the largest relevance in them."""

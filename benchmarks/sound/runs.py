@@ -37,7 +37,7 @@ def run_explainer(explainer: Any, batches: list[dict[str, Any]], run: Callable[.
 
 def in_float64(module: Any, tensors: list[Any]) -> Any:
     """The same graph with the same weights, all in double precision."""
-    from lrp_compiler.views.audit import Float64
+    from lrp_compiler.passes.graph import Float64
 
     return Float64(module).run(*tensors)
 

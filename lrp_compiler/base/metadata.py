@@ -179,6 +179,8 @@ class Metadata:
         for key in ("arguments", "rules", "others"):
             if key in values:
                 values[key] = tuple(values[key])
+        if "ranges" in values:
+            values["ranges"] = {name: tuple(bounds) for name, bounds in values["ranges"].items()}
         if values.get("explains") is None:
             values.pop("explains", None)
         return cls(**values)

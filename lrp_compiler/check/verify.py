@@ -31,16 +31,19 @@ from lrp_compiler.export.onnx_notes import PREFIX
 from lrp_compiler.export.onnx_weights import halves
 from lrp_compiler.formats import reader_of, runtime_of
 from lrp_compiler.passes.forward import Target
+from lrp_compiler.passes.graph import Float64
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.runtime import OnnxExplainer
-from lrp_compiler.views.audit import Float64
 
 from .random_inputs import random_inputs, table_sizes
+from .runtimes import RUNTIMES, Runtime
 
 SLACK = 3.0
 """A file's float32 may be this many times as far from float64 as torch's own."""
 FLOOR = 1e-6
 """Below this share of the largest value float32 is as good as it gets."""
+ROOM = 0.05
+"""Share of Σ|R| by which another runtime may differ: it adds up in another order, and may choose another maximum."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def verify(
     inputs: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     other: str | os.PathLike[str] | None = None,
+    runtime: str | None = None,
 ) -> Verification:
     """Check an explainer's file; failures are in the result, not raised.
 
@@ -98,12 +102,16 @@ def verify(
             the example's sizes.
         seed: of the random inputs.
         other: where `path` is one part of a split explainer: the other part.
+        runtime: somebody else's that the file shall run in, one of `RUNTIMES`: what it makes of these inputs is
+            compared with float64 (of an ONNX file without `against`: with onnxruntime's CPU).
 
     Raises:
         FileNotFoundError: there is no such file.
         FormatError: a file cannot be read at all.
-        InputError: given inputs do not fit.
+        InputError: given inputs do not fit, or there is no such runtime.
+        LrpError: the runtime is not installed, or does not run the file.
     """
+    elsewhere = None if runtime is None else _elsewhere(runtime, path)
     result = Verification(os.fspath(path))
     result.checks.append(_content(path))
     if result.checks[0].passed is False and read_seal(path) is not None:
@@ -124,8 +132,59 @@ def verify(
     feeds = {**random_inputs(explainer.about, limits, np.random.default_rng(seed)), **(inputs or {})}
     first = _run(explainer, feeds)
     result.checks += _sane(explainer, feeds, first)
-    result.checks += _against(explainer, feeds, first, against)
+    found, reference = _against(explainer, feeds, first, against)
+    result.checks += found
+    if runtime is not None and elsewhere is not None:
+        results = elsewhere.opens(os.fspath(path), explainer.about)(feeds)
+        result.checks.append(_same_there(runtime, results, reference or explainer, feeds, first))
     return result
+
+
+def _elsewhere(name: str, path: str | os.PathLike[str]) -> Runtime:
+    """The runtime of this name, if it takes such a file."""
+    if name not in RUNTIMES:
+        raise InputError(f"There is no runtime {name!r}: choose {', '.join(RUNTIMES)}.")
+    if not os.fspath(path).endswith(RUNTIMES[name].takes):
+        raise InputError(f"{name} takes files that end in {RUNTIMES[name].takes}, and {os.fspath(path)!r} does not.")
+    return RUNTIMES[name]
+
+
+def _same_there(
+    runtime: str,
+    results: Mapping[str, np.ndarray],
+    reference: OnnxExplainer | Explainer,
+    feeds: Mapping[str, np.ndarray],
+    first: Result,
+) -> Check:
+    """How far another runtime's relevance is from the truth, as a share of all of it."""
+    known = [entry.tensor.name for entry in reference.about.relevance]
+    lacking = [name for name in known if name not in results]
+    if lacking:
+        return Check("runtime", False, f"{runtime} gives no {lacking[0]}")
+    if isinstance(reference, OnnxExplainer):
+        if runtime == "onnxruntime":
+            return Check("runtime", None, "needs the model's .pt2: --against MODEL.pt2")
+        words, true = "onnxruntime", dict(zip(known, first[1].values(), strict=True))
+    else:
+        words, exact = "float64", _exact(reference, feeds)
+        true = dict(zip(known, exact[len(reference.about.outputs) :], strict=True))
+    off = {name: _share(results[name], true[name]) for name in known}
+    worst = max(off, key=lambda name: off[name])
+    return Check("runtime", off[worst] <= ROOM, f"{worst} of {runtime} is {off[worst]:.0e} from {words}'s")
+
+
+def _share(found: np.ndarray, true: np.ndarray) -> float:
+    """Σ|difference| / Σ|true|; infinite where shapes differ or something is not finite."""
+    if found.shape != true.shape or not np.isfinite(found).all():
+        return np.inf
+    return float(np.abs(found.astype(np.float64) - true).sum() / (np.abs(true).sum(dtype=np.float64) or 1))
+
+
+def _exact(reference: Explainer, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """All results of the reference in float64."""
+    tensors = [torch.as_tensor(feeds[spec.name]) for spec in reference.about.takes]
+    with torch.no_grad():
+        return [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
 
 
 def _content(path: str | os.PathLike[str]) -> Check:
@@ -272,16 +331,16 @@ def _against(
     feeds: Mapping[str, np.ndarray],
     first: Result,
     against: str | os.PathLike[str] | None,
-) -> list[Check]:
+) -> tuple[list[Check], Explainer | None]:
     asked = ("source", "conservation", "parity")
     about = explainer.about
     if against is None:
-        return [Check(name, None, "needs the model's .pt2: --against MODEL.pt2") for name in asked]
+        return [Check(name, None, "needs the model's .pt2: --against MODEL.pt2") for name in asked], None
     program = reader_of(against)(against)
     same = source_hash(program) == about.source
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
-        return [source, *(Check(name, None, "the model is another") for name in asked[1:])]
+        return [source, *(Check(name, None, "the model is another") for name in asked[1:])], None
     try:
         reference = compile_explainer(
             program,
@@ -292,10 +351,11 @@ def _against(
             fixed=about.fixed,
         )
     except (LrpError, LookupError) as error:
-        return [source, *(Check(name, None, str(error)) for name in asked[1:])]
+        return [source, *(Check(name, None, str(error)) for name in asked[1:])], None
     if about.weights == "float16":
         _halve(reference)
-    return [source, _conservation(reference, feeds, first, about), _parity(reference, feeds, first, about)]
+    found = [source, _conservation(reference, feeds, first, about), _parity(reference, feeds, first, about)]
+    return found, reference
 
 
 def _halve(reference: Explainer) -> None:
@@ -322,10 +382,7 @@ def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: 
 
 def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """How far the file is from float64, beside torch's own float32."""
-    names = [spec.name for spec in about.takes]
-    tensors = [torch.as_tensor(feeds[name]) for name in names]
-    with torch.no_grad():
-        exact = [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
+    exact = _exact(reference, feeds)
     own = len(about.outputs)
     outputs, relevance = _run(reference, feeds)
     torch_run = [*outputs, *relevance.values()]

@@ -36,7 +36,7 @@ from lrp_compiler.torch_private import decompositions_of, sources_forgotten
 
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
-from .onnx_weights import halve_weights, multiply_transposed, weights_digest
+from .onnx_weights import halve_weights, keep_orientations_apart, multiply_transposed, weights_digest
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
@@ -125,6 +125,8 @@ def write_onnx(
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
+    else:
+        keep_orientations_apart(model)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
     model.producer_version = __version__

@@ -61,6 +61,56 @@ def multiply_transposed(model: onnx_ir.Model) -> None:
             graph.remove(node)
 
 
+def keep_orientations_apart(model: onnx_ir.Model) -> None:
+    """Make two constants of a square weight matrix that is read both as it is and transposed.
+
+        Transpose(W), MatMul(·, W)       →    Transpose(Max(W, −∞)), MatMul(·, W)
+        Gemm(·, W, transB), MatMul(·, W) →    Gemm(·, Max(W, −∞), transB), MatMul(·, W)
+
+    OpenVINO (2026.4) keeps one of the two where only their order tells them apart, and multiplies with it twice. The
+    maximum is W, bit by bit; a runtime works it out once, when it loads the file, and the file holds W once.
+    """
+    graph: Any = model.graph
+    for weight in filter(_is_square, _constants(graph)):
+        turned = [(node, index) for node, index in weight.uses() if _transposes(node, index)]
+        if not turned or len(turned) == len(weight.uses()):
+            continue
+        array = np.array(-np.inf, weight.dtype.numpy())
+        least = graph.initializers.get(f"lowest_{array.dtype}") or _constant(graph, f"lowest_{array.dtype}", array)
+        same = onnx_ir.node("Max", [weight, least], name=f"{weight.name}_apart")
+        result = same.outputs[0]
+        result.name, result.shape, result.type = f"{weight.name}_apart", weight.shape, weight.type
+        same.metadata_props.update(turned[0][0].metadata_props)
+        for node, index in turned:
+            node.replace_input_with(index, result)
+        graph.insert_before(next(node for node in graph if any(node is user for user, _ in turned)), same)
+
+
+def _transposes(node: Any, index: int) -> bool:
+    """Whether this operand of a node is read transposed."""
+    if node.op_type == "Transpose":
+        return True
+    return bool(node.op_type == "Gemm" and index == 1 and node.attributes.get_int("transB", 0))
+
+
+def _constants(graph: Any) -> list[Any]:
+    """The weights, and all that follows from them alone (casts of halves, |W|, W⁺)."""
+    known = {value: None for value in graph.initializers.values() if value.const_value is not None}
+    for node in graph:
+        if node.inputs and all(value is None or value in known for value in node.inputs):
+            known.update(dict.fromkeys(node.outputs))
+    return list(known)
+
+
+def _is_square(value: Any) -> bool:
+    """Whether it is a tensor of floats whose last two dims are equal."""
+    shape = value.shape or ()
+    return len(shape) > 1 and shape[-1] == shape[-2] and value.dtype in FLOATS
+
+
+FLOATS = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE)
+
+
 def _is_matrix(value: Any) -> bool:
     """Whether it is a weight of two dims, as it is stored or cast."""
     made = value.producer()

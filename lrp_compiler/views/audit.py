@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import assignment, module_path
+from lrp_compiler.passes.graph import Float64, assignment, module_path
 from lrp_compiler.passes.relevance import Seed, propagate_relevance, seed_relevance, wide
 from lrp_compiler.rules import Relevance, times
 from lrp_compiler.torch_private import pytree
@@ -120,37 +120,6 @@ def _total(relevance: Relevance, value: Tensor) -> Tensor:
     R = relevance.total_of(lambda: value, times)
     none = R.isnan() & value.isinf() & (relevance.tensor == 0)
     return R.masked_fill(none, 0.0) if relevance.form == "unit" else R
-
-
-RAISED = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64)
-RAISED |= dict.fromkeys((torch.complex32, torch.complex64), torch.complex128)
-HALF_TO_FLOAT = {torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default}
-"""Ops whose third argument asks for float32 made of float16, and nothing else."""
-
-
-class Float64(fx.Interpreter):
-    """Runs a graph in float64: inputs, weights, what ops create, and the dtypes that they are told to cast to."""
-
-    def run_node(self, node: fx.Node) -> Any:
-        """The node's value, raised: weights and buffers too."""
-        return _raised(super().run_node(node))
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The call, with every dtype that it names raised."""
-        if target in HALF_TO_FLOAT:
-            args = (*args[:2], False)
-        return super().call_function(target, _raised(args), _raised(kwargs))
-
-
-def _raised(tree: Any) -> Any:
-    """The tree with its floating-point tensors and dtypes in double precision."""
-
-    def raised(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            return leaf.to(RAISED.get(leaf.dtype, leaf.dtype))
-        return RAISED.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf
-
-    return pytree.tree_map(raised, tree)
 
 
 def _values(interpreter: type[fx.Interpreter], forward: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:

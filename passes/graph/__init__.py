@@ -5,6 +5,7 @@ from .canonicalise import CHECKS, RESHAPES, canonicalise
 from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
+from .precision import Float64
 from .result import Result
 from .simplify import simplify
 from .sizes import Sizes
@@ -37,6 +38,7 @@ __all__ = [
     "SEEDED",
     "WAIT",
     "Assignment",
+    "Float64",
     "Origin",
     "Result",
     "Sizes",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import LrpError
-from lrp_compiler.views.audit import Float64
+from lrp_compiler.passes.graph import Float64
 
 HALF = (torch.float16, torch.bfloat16)
 CASES = {"vgg16": "epsilon-plus", "resnet50": "epsilon", "bert": "attnlrp", "llama": "attnlrp"}

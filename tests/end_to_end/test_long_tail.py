@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
-from lrp_compiler.views.audit import Audit, Float64
+from lrp_compiler.passes.graph import Float64
+from lrp_compiler.views.audit import Audit
 
 IMAGE, TOKENS = (4, 6, 6), (5, 8)
 PLACES = torch.tensor([0, 2, 2, 1, 4])

@@ -4,6 +4,7 @@ Three ways to the numbers know nothing of promises: autograd on a detached forwa
 limit ε → 0), the rules run eagerly on the forward's own values, and the forward itself.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -53,7 +54,9 @@ def compiled(drawn: Drawn, composite: lrp.Composite, budget: float, target: int)
     try:
         return lrp.compile(model, (x,), composite=composite, target=target, seed="value", memory_budget=budget)
     except InputError as error:
-        if "depends on none of the inputs" not in str(error):
+        if not re.search(
+            "depends on none of the inputs|depends on the inputs only through a hard decision", str(error)
+        ):
             raise
         return None
 
@@ -61,7 +64,9 @@ def compiled(drawn: Drawn, composite: lrp.Composite, budget: float, target: int)
 def close(result: Tensor, expected: Tensor, scale: Tensor) -> None:
     assert result.shape == expected.shape
     assert torch.isfinite(result).all() or not torch.isfinite(expected).all()
-    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 * float(scale.abs().max()), equal_nan=True)
+    # Where everything cancels (the sum of what was centred), what is left is the rounding of values around one.
+    atol = 1e-9 * float(scale.abs().max()) + 4 * torch.finfo(scale.dtype).eps
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=atol, equal_nan=True)
 
 
 def eager(explainer: lrp.Explainer, x: Tensor, target: int) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.passes.graph import Float64
 from lrp_compiler.runtime import OnnxExplainer
-from lrp_compiler.views.audit import Float64
 
 
 class Between(nn.Module):

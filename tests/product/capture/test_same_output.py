@@ -1,5 +1,6 @@
 """Every compilation compares what was captured with the model, on the example inputs."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.errors import CaptureError, LrpError
+from lrp_compiler.errors import CaptureError, LrpError, LrpWarning
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -107,3 +108,34 @@ def test_a_model_that_fails_says_so_by_itself() -> None:
 
     with pytest.raises(LrpError, match=r"The model itself fails on the example inputs.*no such luck.*test_same_output"):
         lrp.compile(Fails().eval(), (X,))
+
+
+class Chaotic(nn.Module):
+    """The logistic map, forty times, behind a batch norm that is folded: what was rounded is doubled each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+        self.norm.running_mean, self.norm.running_var = torch.rand(6), 1 + torch.rand(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).sigmoid()
+        for _ in range(40):
+            x = 4 * x * (1 - x)
+        return x
+
+
+def test_a_model_that_makes_much_of_rounding_is_explained_and_said_to_do_so() -> None:
+    with pytest.warns(LrpWarning, match=r"float32.*rounding.*double"):
+        lrp.compile(Chaotic().eval(), (X,), target=0)
+
+
+def test_a_model_that_rounds_as_others_do_is_not() -> None:
+    class Calm(Chaotic):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.first(x))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LrpWarning)
+        lrp.compile(Calm().eval(), (X,), target=0)

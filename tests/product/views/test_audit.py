@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.views.audit import Float64, _values
+from lrp_compiler.passes.graph import Float64
+from lrp_compiler.views.audit import _values
 
 BALANCED = 1e-12
 

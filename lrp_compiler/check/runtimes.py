@@ -1,0 +1,144 @@
+"""What runs an explainer's file besides this library: each as a function from named inputs to all results by name.
+
+    RUNTIMES["openvino"](path, about)(feeds) → {"logits": …, "relevance.x": …}
+
+One line of `RUNTIMES` a runtime. Each is somebody else's, and so is what it makes of a file: `verify` says how far its
+relevance is from the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.onnx_session import open_session
+from lrp_compiler.explainer import Explainer, load
+from lrp_compiler.torch_private import load_package
+
+Arrays = dict[str, np.ndarray]
+Run = Callable[[Mapping[str, np.ndarray]], Arrays]
+SCRIPT = Path(__file__).parents[1] / "web" / "node" / "explain.mjs"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Something that runs an explainer's file.
+
+    Args:
+        opens: `(path, what the file says of itself)` → what runs it.
+        takes: the ending of the files that it takes.
+    """
+
+    opens: Callable[[str, Metadata], Run]
+    takes: str
+
+
+def _onnxruntime(path: str, about: Metadata) -> Run:
+    """onnxruntime on the CPU, with all its optimisations."""
+    session = open_session(path, path, None, None)
+    names = [value.name for value in session.get_outputs()]
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    return run
+
+
+def _openvino(path: str, about: Metadata) -> Run:
+    """Intel's OpenVINO on the CPU, in float32 (it may choose bfloat16 by itself)."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise LrpError("OpenVINO is not installed: pip install 'lrp-compiler[openvino]'.") from error
+    core = openvino.Core()
+    try:
+        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise LrpError(f"OpenVINO does not take this file: {_first_line(error)}.") from error
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        try:
+            results = compiled(dict(feeds))
+        except RuntimeError as error:
+            raise LrpError(f"OpenVINO failed on these inputs: {_first_line(error)}.") from error
+        return {name: np.array(array) for output, array in results.items() for name in output.names}
+
+    return run
+
+
+def _node(path: str, about: Metadata) -> Run:
+    """onnxruntime-node, of a `node_modules` in the working directory or above it (or in NODE_PATH)."""
+    program = shutil.which("node")
+    if program is None:
+        raise LrpError("There is no program called node: install Node.js.")
+    return partial(_run_node, program, path)
+
+
+def _run_node(program: str, path: str, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = []
+        for number, (name, array) in enumerate(feeds.items()):
+            if str(array.dtype) not in IN_NODE:
+                raise LrpError(f"Input {name!r} is {array.dtype}; in Node {', '.join(IN_NODE)} are tried.")
+            file = os.path.join(folder, f"input.{number}")
+            Path(file).write_bytes(np.ascontiguousarray(array).tobytes())
+            inputs.append({"name": name, "file": file, "dtype": str(array.dtype), "shape": list(array.shape)})
+        asked = json.dumps({"path": os.path.abspath(path), "inputs": inputs, "folder": folder})
+        done = subprocess.run([program, os.fspath(SCRIPT)], input=asked, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = [line.strip() for line in done.stderr.splitlines() if "Error" in line] or ["it says nothing"]
+            if "Cannot find module 'onnxruntime-node'" in done.stderr:
+                raise LrpError("Node finds no onnxruntime: npm install --ignore-scripts onnxruntime-node.")
+            raise LrpError(f"Node does not run this file: {lines[0].rstrip('.')}.")
+        return {
+            entry["name"]: np.frombuffer(Path(entry["file"]).read_bytes(), entry["dtype"]).reshape(entry["shape"])
+            for entry in json.loads(done.stdout)
+        }
+
+
+IN_NODE = ("float32", "float64", "int64", "int32", "uint8", "bool")
+"""Dtypes that have an array of their own in JavaScript."""
+
+
+def _aoti(path: str, about: Metadata) -> Run:
+    """An AOTInductor package, made of the explainer for the occasion."""
+    explainer: Explainer = load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        package = os.path.join(folder, "package.aoti.pt2")
+        explainer.to_aoti(package)
+        call = load_package(package)
+    names, results = [spec.name for spec in about.takes], [spec.name for spec in about.returns]
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Arrays:
+        with torch.no_grad():
+            given: list[Any] = call(*(torch.as_tensor(feeds[name]) for name in names))
+        return {name: result.numpy() for name, result in zip(results, given, strict=True)}
+
+    return run
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
+
+
+RUNTIMES = {
+    "onnxruntime": Runtime(_onnxruntime, ".onnx"),
+    "openvino": Runtime(_openvino, ".onnx"),
+    "node": Runtime(_node, ".onnx"),
+    "aoti": Runtime(_aoti, ".pt2"),
+}
+"""By the name that `verify --runtime` takes."""
