@@ -139,7 +139,7 @@ def report_case(folder: Path) -> str:
     ]
     return "\n".join(
         [
-            f"[`{file.name}`]({file.name}): `y = MatMul(x, Transpose(W))`, `z = MatMul(y, W)`, W square, once in the file.",
+            f"[`{file.name}`]({file.name}): `y = MatMul(x, Transpose(W))`, `z = MatMul(y, W)`, W square and stored once.",
             "",
             "| runtime | max \\|z − x Wᵀ W\\| | max \\|z − x Wᵀ Wᵀ\\| |",
             "|---|---:|---:|",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,14 +17,14 @@ from lrp_compiler.base.errors import CaptureError, LrpWarning
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import dtype_name
 from lrp_compiler.passes.forward import Captured, Example
-from lrp_compiler.passes.graph import Float64, module_calls
+from lrp_compiler.passes.graph import module_calls
 from lrp_compiler.torch_private import pytree
 
 ROOM = 10.0
 """How many times the root of its dtype's rounding a value may be off, as a share of the largest: rewrites round in
 another order, and a deep network makes more of it."""
 SHARE_OF_ROUNDING = 3.0
-"""How many times its own distance from float64 the graph may be from the model: both round, each in its own order."""
+"""How many times the model's own distance from float64 the graph may be from the model: either rounds in its order."""
 
 
 def run_model(
@@ -69,13 +70,13 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
             f"What was captured does not run on the example inputs, on which the model does ({reason_of(error)}): it "
             "branches on values, perhaps, and torch.export took another branch."
         ) from error
-    for place, (got, want) in enumerate(zip(found, expected, strict=True)):
+    for got, want in zip(found, expected, strict=True):
         if not isinstance(got, Tensor) or not isinstance(want, Tensor):
             continue
         off = _difference(got, want)
         if off <= _room(want):
             continue
-        rounding = _rounding(forward, example, place, got)
+        rounding = _rounding(captured, example)
         if off <= SHARE_OF_ROUNDING * rounding:
             warnings.warn(
                 f"In {dtype_name(want)} the model's output is off by about {rounding:.0e} of the largest value through "
@@ -91,22 +92,34 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
         )
 
 
-def _rounding(forward: fx.GraphModule, example: Example, place: int, got: Tensor) -> float:
-    """How far an output of the graph is from what the same graph gives in float64."""
-    try:
-        exact = _outputs(forward, example.tensors, interpreter=Float64)[place]
-    except (RuntimeError, IndexError, ValueError):
+def _rounding(captured: Captured, example: Example) -> float:
+    """How far the model's outputs are from its own in float64; 0 where it does not run in float64, or gives something
+    else each time."""
+    if isinstance(example.model, ExportedProgram):
         return 0.0
-    return _difference(got, exact)
+
+    def double(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    try:
+        again = run_model(example.model, example.args, example.kwargs)
+        given = pytree.tree_map_only(Tensor, double, (tuple(example.args), dict(example.kwargs)))
+        exact = run_model(copy.deepcopy(example.model).double(), *given)
+    except Exception:  # it has a precision of its own
+        return 0.0
+    if again is None or exact is None or _apart(again, example.outputs, captured) > 0:
+        return 0.0
+    return _apart(example.outputs, exact, captured)
 
 
-def _outputs(
-    forward: fx.GraphModule,
-    inputs: Sequence[Tensor],
-    seen: dict[fx.Node, Any] | None = None,
-    interpreter: type[fx.Interpreter] = fx.Interpreter,
-) -> list[Any]:
-    class Recorder(interpreter):  # type: ignore[valid-type, misc]
+def _apart(found: Sequence[Any], expected: Sequence[Any], captured: Captured) -> float:
+    """The largest difference of the outputs that are tensors."""
+    pairs = [(found[position], expected[position]) for position in captured.positions]
+    return max(_difference(got, want) for got, want in pairs if isinstance(got, Tensor) and isinstance(want, Tensor))
+
+
+def _outputs(forward: fx.GraphModule, inputs: Sequence[Tensor], seen: dict[fx.Node, Any] | None = None) -> list[Any]:
+    class Recorder(fx.Interpreter):
         def run_node(self, node: fx.Node) -> Any:
             value = super().run_node(node)
             if seen is not None:

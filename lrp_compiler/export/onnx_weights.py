@@ -104,8 +104,8 @@ def _constants(graph: Any) -> list[Any]:
 
 def _is_square(value: Any) -> bool:
     """Whether it is a tensor of floats whose last two dims are equal."""
-    shape = value.shape or ()
-    return len(shape) > 1 and shape[-1] == shape[-2] and value.dtype in FLOATS
+    last = list(value.shape or ())[-2:]
+    return len(last) == 2 and last[0] == last[1] and value.dtype in FLOATS
 
 
 FLOATS = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE)

@@ -136,12 +136,13 @@ def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
         return call(graph, aten.reshape.default, given, [1], like=node) if _is_scalar(given) else given
 
     with graph.inserting_before(node):
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), vector)  # type: ignore[assignment]
+        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), vector)
     for result in [node, *(user for user in node.users if user.target is operator.getitem)]:
         if _is_scalar(result):
             with graph.inserting_after(result):
                 scalar = call(graph, aten.reshape.default, result, [], like=node)
-            result.replace_all_uses_with(scalar, lambda user, scalar=scalar: user is not scalar)
+            result.replace_all_uses_with(scalar)
+            scalar.args = (result, [])
 
 
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
