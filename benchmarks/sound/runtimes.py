@@ -1,4 +1,4 @@
-"""What runtimes make of an explainer's file: fifteen architectures in each of them, held against float64.
+"""What runtimes make of an explainer's file: sixteen architectures in each of them, held against float64.
 
     python -m benchmarks.sound.runtimes                     all, in onnxruntime and OpenVINO
     python -m benchmarks.sound.runtimes bert vit_b_16       these
@@ -139,7 +139,7 @@ def report_case(folder: Path) -> str:
     ]
     return "\n".join(
         [
-            f"[`{file.name}`]({file.name}): `y = MatMul(x, Transpose(W))`, `z = MatMul(y, W)`, W square and stored once.",
+            f"[`{file.name}`]({file.name}): `y = MatMul(x, Transpose(W))`, `z = MatMul(y, W)`, W square, stored once.",
             "",
             "| runtime | max \\|z − x Wᵀ W\\| | max \\|z − x Wᵀ Wᵀ\\| |",
             "|---|---:|---:|",

@@ -125,8 +125,7 @@ def write_onnx(
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
-    else:
-        keep_orientations_apart(model)
+    keep_orientations_apart(model)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
     model.producer_version = __version__

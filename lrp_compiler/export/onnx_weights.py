@@ -47,18 +47,34 @@ def multiply_transposed(model: onnx_ir.Model) -> None:
     """Multiply with the transpose of a weight matrix without making it.
 
         MatMul(x, Transpose(W))    →    Reshape(Gemm(Reshape(x, [-1, k]), W, transB=1), […, n])
+        W square, and read as it is, too    →    Transpose(MatMul(W, Transpose(x)))
 
-    A runtime makes the transpose of a constant when it loads the file, and keeps both.
+    A runtime makes the transpose of a constant when it loads the file, and keeps both. The second form is for what
+    `keep_orientations_apart` is for, without a copy of W.
     """
     graph: Any = model.graph
     for node in list(graph):
-        if node.op_type != "Transpose" or not _is_matrix(node.inputs[0]):
-            continue
-        for product, index in list(node.outputs[0].uses()):
-            if product.op_type == "MatMul" and index == 1:
-                _write_gemm(graph, product, node.inputs[0])
-        if not node.outputs[0].uses():
-            graph.remove(node)
+        if node.op_type == "Transpose" and _is_matrix(node.inputs[0]):
+            write = _write_turned if _is_read_both_ways(node.inputs[0]) else _write_gemm
+            for product, index in list(node.outputs[0].uses()):
+                if product.op_type == "MatMul" and index == 1:
+                    write(graph, product, node.inputs[0])
+            if not node.outputs[0].uses():
+                graph.remove(node, safe=True)
+        elif _is_plain_gemm(node) and _is_matrix(node.inputs[1]) and _is_read_both_ways(node.inputs[1]):
+            _write_turned(graph, node, node.inputs[1])
+
+
+def _is_plain_gemm(node: Any) -> bool:
+    """Whether it is `x Wᵀ + b`."""
+    if node.op_type != "Gemm":
+        return False
+    scales = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return scales and _transposes(node, 1) and not node.attributes.get_int("transA", 0)
+
+
+def _is_read_both_ways(weight: Any) -> bool:
+    return _is_square(weight) and not all(_transposes(node, index) for node, index in weight.uses())
 
 
 def keep_orientations_apart(model: onnx_ir.Model) -> None:
@@ -134,6 +150,20 @@ def _write_gemm(graph: Any, product: Any, matrix: Any) -> None:
     for node in nodes:
         node.metadata_props.update(product.metadata_props)
     replace_nodes_and_values(graph, product, [product], nodes, product.outputs, result.outputs)
+
+
+def _write_turned(graph: Any, product: Any, matrix: Any) -> None:
+    x, bias = product.inputs[0], product.inputs[2:]
+    order = list(range(len(x.shape)))
+    order[-2:] = reversed(order[-2:])
+    columns = onnx_ir.node("Transpose", [x], {"perm": order})
+    turned = onnx_ir.node("MatMul", [matrix, columns.outputs[0]])
+    nodes = [columns, turned, onnx_ir.node("Transpose", [turned.outputs[0]], {"perm": order})]
+    if bias:
+        nodes.append(onnx_ir.node("Add", [nodes[-1].outputs[0], bias[0]]))
+    for node in nodes:
+        node.metadata_props.update(product.metadata_props)
+    replace_nodes_and_values(graph, product, [product], nodes, product.outputs, nodes[-1].outputs)
 
 
 def weights_digest(model: onnx_ir.Model) -> str:

@@ -72,12 +72,17 @@ def written(name: str, path: Path, composite: str = "attnlrp", **options: Any) -
     return path
 
 
-@pytest.mark.parametrize("dtype", ["model", "float16"])
-@pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus", "attnlrp-gamma"])
+@pytest.mark.parametrize("profile", ["fast", "small"])
+@pytest.mark.parametrize("dtype", ["model", pytest.param("float16", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize(
+    "composite", ["attnlrp", pytest.param("epsilon-plus", marks=pytest.mark.heavy), "attnlrp-gamma"]
+)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_openvino_explains_what_onnxruntime_does(name: str, composite: str, dtype: str, tmp_path: Path) -> None:
+def test_openvino_explains_what_onnxruntime_does(
+    name: str, composite: str, dtype: str, profile: str, tmp_path: Path
+) -> None:
     pytest.importorskip("openvino")
-    file = written(name, tmp_path / "m.lrp.onnx", composite, dtype=dtype)
+    file = written(name, tmp_path / "m.lrp.onnx", composite, dtype=dtype, profile=profile)
     x = torch.randn(3, *NETWORKS[name][1][1:], generator=torch.Generator().manual_seed(2)).numpy()
     explain = OnnxExplainer(file)
     (relevance,) = explain(x).relevance.values()
