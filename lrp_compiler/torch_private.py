@@ -6,8 +6,11 @@ the file to look at; `make test-torch` tries others.
 
 from __future__ import annotations
 
+import functools
 import json
 import linecache
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import RLock
@@ -49,9 +52,11 @@ __all__ = [
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
     "node_that_makes",
     "notes_are_kept",
+    "promotion_where_dtypes_mix",
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
     "range_of",
+    "remembered_annotations",
     "renamed",
     "schema",
     "sources_forgotten",
@@ -190,6 +195,74 @@ def stand_ins(names: Iterable[str]) -> Iterator[None]:
             stack.callback(pytree.treespec_loads.cache_clear)  # it has learned what the name meant
             stack.callback(pytree._deregister_pytree_node, made)
         yield
+
+
+_changing = RLock()
+"""Held while a part of torch is replaced, which is of the whole process."""
+
+
+@contextmanager
+def remembered_annotations() -> Iterator[None]:
+    """A program that is read in this block is read without working out the same thing thousands of times.
+
+    torch asks for the annotations of a class at each of the 10⁵ pieces of a large graph, and parses a size (`4*s0`)
+    each time that it occurs: half the time of `torch.export.load`. Both are of the whole process: one thread at a time,
+    and it ends with the block. Waits for torch to remember them.
+    """
+    from torch._export.serde import serialize
+
+    hints = functools.cache(lambda cls: typing.get_type_hints(cls, globalns=vars(serialize.schema)))
+    remembering: Any = types.SimpleNamespace(**vars(typing))
+    remembering.get_type_hints = lambda cls, globalns: hints(cls)
+    reader: Any = serialize.GraphModuleDeserializer
+    parse = reader._parse_sym_expr
+
+    def parse_once(self: Any, text: Any, hint: Any = None) -> Any:
+        symbols, known = vars(self).setdefault("_sizes_read", (self.symbol_name_to_symbol, {}))
+        if symbols is not self.symbol_name_to_symbol:  # another graph's
+            known = {}
+            self._sizes_read = self.symbol_name_to_symbol, known
+        key = (text, type(hint), hint)
+        if key not in known:
+            known[key] = parse(self, text, hint)
+        return known[key]
+
+    with _changing:
+        serialize.typing, reader._parse_sym_expr = remembering, parse_once
+        try:
+            yield
+        finally:
+            serialize.typing, reader._parse_sym_expr = typing, parse
+
+
+@contextmanager
+def promotion_where_dtypes_mix() -> Iterator[None]:
+    """The ONNX exporter writes casts of operands out in this block without running the nodes that need none again.
+
+    Where all that enters a node is tensors, of the one dtype of floats that leaves it, no rule of promotion casts any.
+    Waits for torch to look first.
+    """
+    from torch.onnx._internal.fx.passes import type_promotion
+
+    interpreter: Any = type_promotion._TypePromotionInterpreter
+    run_node = interpreter.run_node
+
+    def run_where_dtypes_mix(self: Any, node: fx.Node) -> Any:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, Tensor) and value.is_floating_point():
+            given = [self.env[source] for source in node.all_input_nodes]
+            alike = all(isinstance(each, Tensor) and each.dtype == value.dtype for each in given)
+            numbers = any(isinstance(each, int | float) for each in (*node.args, *node.kwargs.values()))
+            if alike and not (numbers and type_promotion.get_type_promotion_rule(node, self.type_promotion_table)):
+                return value
+        return run_node(self, node)
+
+    with _changing:
+        interpreter.run_node = run_where_dtypes_mix
+        try:
+            yield
+        finally:
+            interpreter.run_node = run_node
 
 
 def without_stand_ins(spec: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, Metadata, read_metadata
@@ -121,6 +122,7 @@ def _is_like(value: torch.Tensor, spec: TensorSpec) -> bool:
     return all(isinstance(wanted, str) if size is None else size == wanted for size, wanted in sizes)
 
 
+@rare_collection()
 @sources_forgotten()
 def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artefact:
     """See `lrp_compiler.load`."""

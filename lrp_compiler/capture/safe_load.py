@@ -23,7 +23,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
-from lrp_compiler.torch_private import PT2ArchiveReader, stand_ins, without_stand_ins
+from lrp_compiler.torch_private import PT2ArchiveReader, remembered_annotations, stand_ins, without_stand_ins
 from lrp_compiler.torch_private import archive_layout as layout
 
 MODEL = "model"
@@ -88,7 +88,7 @@ def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | No
         try:
             classes = _check_archive(file)
             file.seek(0)
-            with stand_ins(classes):
+            with stand_ins(classes), remembered_annotations():
                 program = torch.export.load(file, extra_files=extra_files)
                 for entry in program.module_call_graph:
                     if entry.signature is not None:

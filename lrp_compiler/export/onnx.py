@@ -32,7 +32,7 @@ from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes.graph import write_out
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import decompositions_of, sources_forgotten
+from lrp_compiler.torch_private import decompositions_of, promotion_where_dtypes_mix, sources_forgotten
 
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
@@ -178,7 +178,7 @@ def _translated(
     quick.run_decompositions = partial(_decomposed, program)
     for attempt in (quick, program):
         try:
-            with quiet(output=True):
+            with quiet(output=True), promotion_where_dtypes_mix():
                 return torch.onnx.export(
                     attempt,
                     dynamo=True,

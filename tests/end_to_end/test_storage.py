@@ -1,6 +1,7 @@
 """A file gives back what was saved: relevance, books, plan and every line of the graph, whatever was compiled."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
+from lrp_compiler.capture.safe_load import load_exported
+from lrp_compiler.errors import LrpError
 from lrp_compiler.rules.composite import COMPOSITES
 
 
@@ -175,3 +178,35 @@ def test_a_loaded_explainer_observes_as_the_compiled_one_does(tmp_path: Path) ->
 
         assert shown[0] == shown[1]
         assert ("conv_transpose" in str(explainer.show())) or optimise
+
+
+def test_reading_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    from torch._export.serde import serialize
+
+    before = serialize.typing, serialize.GraphModuleDeserializer._parse_sym_expr
+    given = network("normed")
+    lrp.compile(given.model, given.args, dynamic_shapes=given.dynamic_shapes).save(tmp_path / "m.lrp.pt2")
+    (tmp_path / "no.pt2").write_bytes((tmp_path / "m.lrp.pt2").read_bytes()[:5000])
+
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(lrp.load, [tmp_path / "m.lrp.pt2"] * 8))
+    with pytest.raises(LrpError):
+        lrp.load(tmp_path / "no.pt2")
+
+    assert len({str(each.show()) for each in loaded}) == 1
+    assert (serialize.typing, serialize.GraphModuleDeserializer._parse_sym_expr) == before
+
+
+def test_a_program_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    given = of_zoo("bert")
+    program = torch.export.export(given.model, given.args, given.kwargs, dynamic_shapes=given.dynamic_shapes)
+    torch.export.save(program, tmp_path / "m.pt2")
+
+    ours, theirs = load_exported(tmp_path / "m.pt2"), torch.export.load(tmp_path / "m.pt2")
+
+    assert str(ours.graph) == str(theirs.graph)
+    assert [str(node.meta.get("val")) for node in ours.graph.nodes] == [
+        str(node.meta.get("val")) for node in theirs.graph.nodes
+    ]
+    assert ours.range_constraints == theirs.range_constraints
+    assert ours.graph_signature == theirs.graph_signature
