@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
@@ -27,8 +28,17 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, and so in one worker, what shares explainers across modules."""
+    """Cases beyond a sample are heavy; side by side, and so in one worker, is what shares explainers across modules."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        sampled = item.get_closest_marker("sampled")
+        if sampled is not None and item.get_closest_marker("heavy") is None:
+            test = item.nodeid.partition("[")[0]
+            if counts[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.heavy)
+            counts[test] += 1
     items.sort(key=lambda item: "explain" not in getattr(item, "fixturenames", ()))
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.views.audit import Audit
 
+pytestmark = pytest.mark.sampled(3)
+
 COMPOSITES = ["epsilon", "epsilon-plus", "attnlrp"]
 FLOAT32_ROUNDING = 1e-4
 # Of Σ|R| over the inputs, which in some networks is a thousandth of the logit: the books are kept in float64.

@@ -21,6 +21,8 @@ import lrp_compiler as lrp
 from lrp_compiler.rules.composite import COMPOSITES
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(3)
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convolutions": (Convolutions, (1, 3, 8, 8)),
     "masked attention": (Masked, (1, 5, 8)),

@@ -22,6 +22,8 @@ from torch.nn import functional
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(3)
+
 
 def gradient_times_input(function: Callable[..., Tensor], *inputs: Tensor, target: int | Tensor = 1) -> list[Tensor]:
     """x ⊙ ∂z/∂x for every input, z being each row's target logit."""

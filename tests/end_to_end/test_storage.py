@@ -23,6 +23,8 @@ from lrp_compiler.capture.safe_load import load_exported
 from lrp_compiler.errors import LrpError
 from lrp_compiler.rules.composite import COMPOSITES
 
+pytestmark = pytest.mark.sampled(3)
+
 
 class BiasAddedByHand(nn.Module):
     """Optimised, the addition becomes the map's bias: the forward graph still has both."""

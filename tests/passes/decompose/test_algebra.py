@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.errors import UnsupportedOpError
 
+pytestmark = pytest.mark.sampled(3)
+
 X = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 MATRIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 3 * torch.eye(4)
 POSITIVE = MATRIX @ MATRIX.T + torch.eye(4)

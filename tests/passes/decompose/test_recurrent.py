@@ -19,6 +19,8 @@ from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 from lrp_compiler.rules.composite import Composite, Entry, attnlrp
 
+pytestmark = pytest.mark.sampled(3)
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: nn.LSTM(3, 4, batch_first=True),
     "lstm, two layers both ways": lambda: nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True),

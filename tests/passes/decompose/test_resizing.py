@@ -12,6 +12,8 @@ from torch.nn import functional
 import lrp_compiler as lrp
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 
+pytestmark = pytest.mark.sampled(3)
+
 aten = torch.ops.aten
 IMAGE = torch.randn(2, 3, 20, 26, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 PIXELS = torch.randint(0, 256, (2, 3, 20, 26), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

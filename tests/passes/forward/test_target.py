@@ -14,6 +14,8 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(3)
+
 BATCH = torch.export.Dim("batch")
 
 

@@ -14,6 +14,8 @@ from lrp_compiler.base.names import distinct
 from lrp_compiler.check.verify import verify
 from lrp_compiler.runtime import OnnxExplainer, open_split
 
+pytestmark = pytest.mark.sampled(3)
+
 ODD = [
     "conv(1)",
     "a[0]",

@@ -23,6 +23,8 @@ from lrp_compiler.base.errors import LrpError
 from lrp_compiler.capture.capture import capture
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(3)
+
 KEYS = {f"lrp.{key}" for key in ("phase", "rule", "forward", "module", "promise", "form", "of", "promises")}
 ABOUT = (
     *("schema", "composite", "rules", "target", "seed", "source", "versions", "tolerance", "plan", "sizes", "classes"),

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lrp_compiler.rules import Op, bind, find, propagate, total, unit
 
+pytestmark = pytest.mark.sampled(3)
+
 aten = torch.ops.aten
 
 A = torch.tensor([[-2.5, -1.0, 0.0], [0.4, 1.5, 3.0]], dtype=torch.float64)
