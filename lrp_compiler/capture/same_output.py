@@ -17,7 +17,7 @@ from lrp_compiler.base.errors import CaptureError, LrpWarning
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import dtype_name
 from lrp_compiler.passes.forward import Captured, Example
-from lrp_compiler.passes.graph import module_calls
+from lrp_compiler.passes.graph import Float64, module_calls
 from lrp_compiler.torch_private import pytree
 
 ROOM = 10.0
@@ -95,16 +95,20 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
 def _rounding(captured: Captured, example: Example) -> float:
     """How far the model's outputs are from its own in float64; 0 where it does not run in float64, or gives something
     else each time."""
-    if isinstance(example.model, ExportedProgram):
-        return 0.0
 
     def double(tensor: Tensor) -> Tensor:
         return tensor.double() if tensor.is_floating_point() else tensor
 
+    args, kwargs = pytree.tree_map_only(Tensor, double, (tuple(example.args), dict(example.kwargs)))
     try:
         again = run_model(example.model, example.args, example.kwargs)
-        given = pytree.tree_map_only(Tensor, double, (tuple(example.args), dict(example.kwargs)))
-        exact = run_model(copy.deepcopy(example.model).double(), *given)
+        if isinstance(example.model, ExportedProgram):
+            leaves = pytree.tree_leaves((args, kwargs))
+            module = example.model.module(check_guards=False)  # those of dtypes, too
+            with quiet(output=True), torch.no_grad():
+                exact: list[Any] | None = pytree.tree_leaves(Float64(module).run(*leaves, enable_io_processing=False))
+        else:
+            exact = run_model(copy.deepcopy(example.model).double(), args, kwargs)
     except Exception:  # it has a precision of its own
         return 0.0
     if again is None or exact is None or _apart(again, example.outputs, captured) > 0:

@@ -126,9 +126,13 @@ class Chaotic(nn.Module):
         return x
 
 
-def test_a_model_that_makes_much_of_rounding_is_explained_and_said_to_do_so() -> None:
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_model_that_makes_much_of_rounding_is_explained_and_said_to_do_so(exported: bool) -> None:
+    model = Chaotic().eval()
+    given = (torch.export.export(model, (X,)),) if exported else (model, (X,))
+
     with pytest.warns(LrpWarning, match=r"float32.*rounding.*double"):
-        lrp.compile(Chaotic().eval(), (X,), target=0)
+        lrp.compile(*given, target=0)
 
 
 def test_a_model_that_rounds_as_others_do_is_not() -> None:
