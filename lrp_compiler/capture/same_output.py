@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, LrpWarning
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.base.validate import dtype_name
 from lrp_compiler.passes.forward import Captured, Example
 from lrp_compiler.passes.graph import Float64, module_calls
 from lrp_compiler.torch_private import pytree
@@ -70,25 +69,27 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
             f"What was captured does not run on the example inputs, on which the model does ({reason_of(error)}): it "
             "branches on values, perhaps, and torch.export took another branch."
         ) from error
+    rounding: float | None = None
     for got, want in zip(found, expected, strict=True):
         if not isinstance(got, Tensor) or not isinstance(want, Tensor):
             continue
         off = _difference(got, want)
         if off <= _room(want):
             continue
-        rounding = _rounding(captured, example)
+        rounding = _rounding(captured, example) if rounding is None else rounding
         if off <= SHARE_OF_ROUNDING * rounding:
-            warnings.warn(
-                f"In {dtype_name(want)} the model's output is off by about {rounding:.0e} of the largest value through "
-                "rounding alone, and an explanation can be no better: compile model.double() for an exact one.",
-                LrpWarning,
-                stacklevel=4,
-            )
-            return
+            continue
         raise CaptureError(
             "What was captured is not what the model calculates on the example inputs: outputs differ by "
             f"{off:.0e} of the largest value{_first_place(forward, example)}. Does the model keep something from "
             "call to call, or change its own weights as it runs? Move that out of forward."
+        )
+    if rounding:
+        warnings.warn(
+            f"The model's output is off by about {rounding:.0e} of the largest value through rounding alone, in the "
+            "precision that it has, and an explanation can be no better: compile model.double() for an exact one.",
+            LrpWarning,
+            stacklevel=4,
         )
 
 

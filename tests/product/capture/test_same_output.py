@@ -131,8 +131,18 @@ def test_a_model_that_makes_much_of_rounding_is_explained_and_said_to_do_so(expo
     model = Chaotic().eval()
     given = (torch.export.export(model, (X,)),) if exported else (model, (X,))
 
-    with pytest.warns(LrpWarning, match=r"float32.*rounding.*double"):
+    with pytest.warns(LrpWarning, match=r"rounding alone.*double"):
         lrp.compile(*given, target=0)
+
+
+def test_another_output_of_such_a_model_is_held_to_it_all_the_same() -> None:
+    class Both(Chaotic):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            calm = self.first(x) * (1e6 if torch.compiler.is_exporting() else 1)
+            return super().forward(x), calm
+
+    with pytest.raises(CaptureError, match="outputs differ"):
+        lrp.compile(Both().eval(), (X,), target=lrp.Target(0, output=0))
 
 
 def test_a_model_that_rounds_as_others_do_is_not() -> None:
