@@ -32,7 +32,7 @@ from lrp_compiler.export import aoti, onnx, parts
 from lrp_compiler.export.onnx import Profile, Weights
 from lrp_compiler.export.parts import read_split
 from lrp_compiler.formats import runtime_of
-from lrp_compiler.passes.joint import move, split
+from lrp_compiler.passes.joint import split
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.views.audit import Precision, audit
 from lrp_compiler.views.books import Audit
@@ -126,7 +126,7 @@ class Explainer:
             self.artefact, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan
         )
         with torch.no_grad(), saying_where(self.artefact, tensors):
-            results = self.module(*tensors)
+            results = self.artefact.running(*tensors)
         own = len(self.about.outputs)
         names = [entry.input for entry in self.about.relevance]
         relevance = dict(zip(names, results[own:], strict=True))
@@ -354,11 +354,10 @@ class Explainer:
         try:
             if torch.device(device).type == "meta":
                 raise InputError("An explainer on device 'meta' would have no weights to explain with.")
-            moved = move(self.module, device), move(self.forward, device)
+            self.artefact = self.artefact.moved(device)
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
-        self.artefact = self.artefact.moved(*moved)
         return self
 
     def __repr__(self) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import linecache
+import os
 import types
 import typing
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -50,6 +52,7 @@ __all__ = [
     "known_size",
     "load_package",
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
+    "mapped_weights",
     "node_that_makes",
     "notes_are_kept",
     "promotion_where_dtypes_mix",
@@ -63,6 +66,7 @@ __all__ = [
     "stand_ins",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "take_name",
+    "takes_a_path",
     "unguarded",
     "without_stand_ins",
 ]
@@ -233,6 +237,52 @@ def remembered_annotations() -> Iterator[None]:
             yield
         finally:
             serialize.typing, reader._parse_sym_expr = typing, parse
+
+
+def mapped_weights(path: str, reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
+    """The weights of a program in a `.pt2` file, by name, as they lie in the file: read when they are first used.
+
+    Whoever writes into one of them changes a copy of his own. Waits for `torch.export.load(mmap=True)`.
+
+    Args:
+        path: of the file.
+        reader: of the same file.
+        model: name of the program in it.
+    """
+    from torch.export.pt2_archive import _package
+
+    whole = torch.UntypedStorage.from_file(path, False, os.path.getsize(path))
+    archive: Any = reader.archive_file
+    with zipfile.ZipFile(path) as file:
+        plain = {member.filename.partition("/")[2] for member in file.infolist() if member.compress_type == 0}
+
+    class Mapped:
+        get_record_size = staticmethod(archive.get_record_size)
+
+        @staticmethod
+        def get_storage_from_record(name: str, count: int, dtype: torch.dtype) -> Tensor:
+            start = archive.get_record_offset(name)
+            if name not in plain or start % dtype.itemsize:  # packed anew by something else than torch
+                return cast(Tensor, archive.get_storage_from_record(name, count, dtype))
+            return torch.empty(0, dtype=dtype).set_(whole[start : start + count * dtype.itemsize])
+
+    mapping: Any = types.SimpleNamespace(
+        archive_file=Mapped, read_string=reader.read_string, get_file_names=reader.get_file_names
+    )
+    weights: Any = _package._load_state_dict(mapping, model)
+    return {name: tensor.detach() for name, tensor in weights.items()}
+
+
+def takes_a_path(target: Any) -> str | None:
+    """The argument by which an operator is told of a file that it reads or writes; None where it has none."""
+    for argument in getattr(getattr(target, "_schema", None), "arguments", ()):
+        if isinstance(argument.type, torch.StringType) and any(word in argument.name for word in _FILES):
+            return str(argument.name)
+    return None
+
+
+_FILES = ("file", "path", "uri")
+"""An operator with a text argument called so reads or writes files."""
 
 
 @contextmanager

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.passes.forward import Target, explained_value
-from lrp_compiler.passes.joint import lift
+from lrp_compiler.passes.joint import lift, move
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.relevance import Seed
+
+Graphs = tuple[fx.GraphModule, fx.GraphModule]
 
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """A compiled model.
+    """A compiled model: its joint graph, its forward graph, and what is said about it.
 
     Args:
-        module: the joint graph: model inputs, seed inputs → flat outputs, relevance of each value asked for.
-        forward: the forward graph, every node annotated with its rule.
         about: what its files say about it.
+        read: gives the two graphs; called once, when one of them is first asked for.
         structure: the model's own structure of its outputs (a pytree's); `None` where the file alone knows.
+        quick: the joint graph as it runs, of which nothing else is known; `None`: the joint graph itself.
     """
 
-    module: fx.GraphModule
-    forward: fx.GraphModule
     about: Metadata
+    read: Callable[[], Graphs]
     structure: Any = None
+    quick: fx.GraphModule | None = None
+
+    @classmethod
+    def of(cls, module: fx.GraphModule, forward: fx.GraphModule, about: Metadata, structure: Any = None) -> Artefact:
+        """Of the graphs `module` and `forward` (see there)."""
+        return cls(about, lambda: (module, forward), structure)
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """The joint graph and the forward graph; their weights are those of what runs."""
+        graphs = self.read()
+        held = {} if self.quick is None else dict(self.quick.named_buffers())
+        for graph in graphs:
+            for name in [name for name, _ in graph.named_buffers() if name in held]:
+                graph.register_buffer(name, held[name])
+        return graphs
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The joint graph: model inputs, seed inputs → flat outputs, relevance of each value asked for."""
+        return self.graphs[0]
+
+    @property
+    def forward(self) -> fx.GraphModule:
+        """The forward graph, every node annotated with its rule."""
+        return self.graphs[1]
+
+    @property
+    def running(self) -> fx.GraphModule:
+        """The joint graph, to be run: there at once, whether or not all that is known of it has been read."""
+        return self.module if self.quick is None else self.quick
 
     @cached_property
     def plan(self) -> Plan:
@@ -56,6 +90,17 @@ class Artefact:
             raise InputError("This explainer does not say which of its values is explained: compile the model again.")
         return node
 
-    def moved(self, module: fx.GraphModule, forward: fx.GraphModule) -> Artefact:
-        """The same with other graphs."""
-        return replace(self, module=module, forward=forward)
+    def moved(self, device: torch.device | str) -> Artefact:
+        """The same on another device.
+
+        Raises:
+            Exception: whatever torch raises where there is no such device.
+        """
+
+        def both() -> Graphs:
+            return move(self.module, device), move(self.forward, device)
+
+        if self.quick is not None:
+            return replace(self, read=both, quick=move(self.quick, device))
+        graphs = both()
+        return replace(self, read=lambda: graphs)

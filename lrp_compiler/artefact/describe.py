@@ -66,7 +66,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
             "python": platform.python_version(),
         },
     )
-    return Artefact(compiled.joint, compiled.forward, about, captured.program.call_spec.out_spec)
+    return Artefact.of(compiled.joint, compiled.forward, about, captured.program.call_spec.out_spec)
 
 
 def _other(position: int, other: Other, symbols: Mapping[Any, str]) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]
     relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken)
-    return replace(artefact, module=joint, about=replace(about, relevance=relevance, plan=plan.to_dict()))
+    about = replace(about, relevance=relevance, plan=plan.to_dict())
+    return Artefact.of(joint, forward, about, artefact.structure)
 
 
 def relevance_specs(

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import IO, Any, BinaryIO, cast
 
 import torch
@@ -17,25 +19,31 @@ from torch.export import ExportedProgram
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
-from lrp_compiler.base.metadata import FORWARD_KEY, METADATA_KEY, Metadata, read_metadata
+from lrp_compiler.base.metadata import FORWARD_KEY, JOINT_KEY, METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
 from lrp_compiler.base.validate import TensorSpec, dtype_name
-from lrp_compiler.capture import check_structure, load_exported
+from lrp_compiler.capture import check_structure, load_exported, load_weights, refusing
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, outputs, set_origin, write_notes
-from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict
+from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict, joint_from_dict, joint_to_dict
+from lrp_compiler.passes.promises import Plan
 from lrp_compiler.torch_private import known_size, sources_forgotten
 
-from .artefact import Artefact
+from .artefact import Artefact, Graphs
 
 
 def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     """See `Explainer.save`."""
     known = {node.name: origin(node) for node in artefact.module.graph.nodes}
     origins = {name: asdict(found) for name, found in known.items() if found is not None}
+    joint = joint_to_dict(artefact.module)
     stored = {**forward_to_dict(artefact.forward), "origins": origins}
-    extra = {METADATA_KEY: json.dumps(artefact.about.to_dict()), FORWARD_KEY: json.dumps(stored)}
+    extra = {
+        METADATA_KEY: json.dumps(artefact.about.to_dict()),
+        FORWARD_KEY: json.dumps(stored),
+        JOINT_KEY: json.dumps(joint),
+    }
     with atomic_path(path) as temporary:
         write_program(artefact.program, temporary, extra)
         seal(temporary)
@@ -78,20 +86,17 @@ class _Remembering(io.RawIOBase):
         return 0
 
 
-def read_program(path: str | os.PathLike[str], extra: Sequence[str]) -> tuple[ExportedProgram, list[str]]:
-    """The program in a file, and the texts that it holds under these names: "" where it has none.
+def read_program(
+    path: str | os.PathLike[str], extra: Sequence[str], opened: BinaryIO | None = None
+) -> tuple[ExportedProgram, list[str]]:
+    """The program in a file, open already perhaps, and the texts that it holds under these names: "" where it has none.
 
     Raises:
         FormatError: the file is none of torch.export's, is damaged, or could run code.
     """
     texts: dict[str, Any] = dict.fromkeys(extra, "")
-    try:
-        with quiet(output=True):
-            program = load_exported(path, texts)
-    except FormatError:
-        raise
-    except Exception as error:
-        raise FormatError(f"{os.fspath(path)!r} is not a .pt2 file, or is damaged.") from error
+    with _damaged(os.fspath(path)), quiet(output=True):
+        program = load_exported(path, texts, opened)
     return program, [texts[name] for name in extra]
 
 
@@ -130,7 +135,40 @@ def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artef
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {name!r}.")
     sealed = check_seal(path, repr(name)) if check else None
-    program, (about_text, forward_text) = read_program(path, [METADATA_KEY, FORWARD_KEY])
+    with ExitStack() as closing:
+        file = closing.enter_context(open(path, "rb"))
+        quick = None if sealed is None else _read_quickly(name, file)
+        if quick is not None:
+            closing.pop_all()  # what is read later is what was written then, whatever lies there by then
+            return quick
+        about, graphs = _read_all(name, file)
+    if check and sealed is None:  # of a file of somebody else's, all the above said more
+        raise without_seal(repr(name))
+    return Artefact.of(*graphs, about)
+
+
+def _read_quickly(name: str, file: BinaryIO) -> Artefact | None:
+    """What a file holds to be run; the rest is read when it is asked for. None: it is of an earlier release."""
+    with _damaged(name):
+        weights, (about_text, joint_text) = load_weights(name, file, [METADATA_KEY, JOINT_KEY])
+    if not joint_text:
+        return None
+    about = read_metadata(about_text or None, name)
+    check_structure(about.output_structure)
+    with _damaged(name, "The graph"), refusing(name):
+        quick = joint_from_dict(json.loads(joint_text), weights)
+    return Artefact(about, partial(_read_graphs, name, file), quick=quick)
+
+
+def _read_graphs(name: str, file: BinaryIO) -> Graphs:
+    return _read_all(name, file)[1]
+
+
+@rare_collection()
+@sources_forgotten()
+def _read_all(name: str, file: BinaryIO) -> tuple[Metadata, Graphs]:
+    """The metadata in a file, and its joint and forward graph with all that is known of them."""
+    program, (about_text, forward_text) = read_program(name, [METADATA_KEY, FORWARD_KEY], file)
     about = read_metadata(about_text or None, name)
     check_structure(about.output_structure)
     if not forward_text:
@@ -140,17 +178,29 @@ def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artef
     joint.graph.eliminate_dead_code()
     joint.recompile()
     _check_fits(joint, about, name)
-    try:
+    with _damaged(name, "The forward graph"):
         stored: dict[str, Any] = json.loads(forward_text)
         forward = forward_from_dict(stored, joint)
         for node in joint.graph.nodes:
             if node.name in stored["origins"]:
                 found = stored["origins"][node.name]
                 set_origin(node, Origin(**{**found, "of": tuple(found["of"])}))
-        artefact = Artefact(joint, forward, about)
-        write_notes(joint, {promise.value: promise.resolution for promise in artefact.plan})
+        plan = Plan() if about.plan is None else Plan.from_dict(about.plan)
+        write_notes(joint, {promise.value: promise.resolution for promise in plan})
+    return about, (joint, forward)
+
+
+@contextmanager
+def _damaged(name: str, what: str = "") -> Iterator[None]:
+    """What goes wrong while a file is read is a `FormatError` that says which part of it (`what`) is damaged."""
+    try:
+        yield
+    except FormatError:
+        raise
     except Exception as error:
-        raise FormatError(f"The forward graph of {name!r} is damaged ({type(error).__name__}: {error}).") from error
-    if check and sealed is None:  # of a file of somebody else's, all the above said more
-        raise without_seal(repr(name))
-    return artefact
+        sentence = (
+            f"{what} of {name!r} is damaged ({type(error).__name__}: {error})."
+            if what
+            else f"{name!r} is not a .pt2 file, or is damaged."
+        )
+        raise FormatError(sentence) from error

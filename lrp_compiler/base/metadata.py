@@ -16,6 +16,8 @@ from .validate import TensorSpec
 METADATA_KEY = "lrp_compiler"
 FORWARD_KEY = "lrp_compiler.forward"
 """Of a `.pt2` file: the forward graph with its rules, as JSON."""
+JOINT_KEY = "lrp_compiler.joint"
+"""Of a `.pt2` file: the joint graph's nodes, as JSON, to be run at once."""
 PART_KEY = "lrp_compiler.part"
 """Of a `.pt2` file that is one of the two parts of an explainer: the names of what it returns, as JSON."""
 OPSETS = range(18, 24)

@@ -2,7 +2,7 @@
 
 from .capture import Model, capture, load_program
 from .kinds import refuse_other_files
-from .safe_load import check_structure, load_exported
+from .safe_load import check_structure, load_exported, load_weights, refusing
 from .same_output import check_same_output
 
 __all__ = [
@@ -12,5 +12,7 @@ __all__ = [
     "check_structure",
     "load_exported",
     "load_program",
+    "load_weights",
     "refuse_other_files",
+    "refusing",
 ]

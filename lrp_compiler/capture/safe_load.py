@@ -15,7 +15,8 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO
 
 import torch
@@ -23,7 +24,15 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
-from lrp_compiler.torch_private import PT2ArchiveReader, remembered_annotations, stand_ins, without_stand_ins
+from lrp_compiler.passes.joint import UnknownOperator
+from lrp_compiler.torch_private import (
+    PT2ArchiveReader,
+    mapped_weights,
+    remembered_annotations,
+    stand_ins,
+    takes_a_path,
+    without_stand_ins,
+)
 from lrp_compiler.torch_private import archive_layout as layout
 
 MODEL = "model"
@@ -57,8 +66,6 @@ SYNTAX = (
 PACKED, SLACK = 8, 1 << 26
 """A file may take so many times its size in memory, and so many bytes (or elements) more."""
 FACTORIES = {"builtins.dict", "builtins.list", "builtins.set", "builtins.tuple", "builtins.int", "builtins.float"}
-FILES = ("file", "path", "uri")
-"""An operator with a text argument called so reads or writes files."""
 
 
 class TooLarge(Exception):
@@ -69,42 +76,74 @@ class Refused(Exception):
     """What the file holds that could run; the rest of a sentence."""
 
 
-class Unknown(Exception):
-    """An operator that nothing in this process defines."""
-
-
-def load_exported(path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None) -> ExportedProgram:
+def load_exported(
+    path: str | os.PathLike[str], extra_files: dict[str, Any] | None = None, opened: BinaryIO | None = None
+) -> ExportedProgram:
     """Load what torch.export.save wrote.
 
     Args:
         path: the file.
         extra_files: as torch.export.load takes them: filled with what the file holds under these names.
+        opened: the same file, open: what is read where another lies under the path by now.
 
     Raises:
         FormatError: something in the file would run code, now or when the program is called.
         Exception: whatever torch raises on a file that is none of its own.
     """
-    with open(path, "rb") as file:
-        try:
-            classes = _check_archive(file)
-            file.seek(0)
-            with stand_ins(classes), remembered_annotations():
-                program = torch.export.load(file, extra_files=extra_files)
-                for entry in program.module_call_graph:
-                    if entry.signature is not None:
-                        entry.signature.in_spec = without_stand_ins(entry.signature.in_spec)
-                        entry.signature.out_spec = without_stand_ins(entry.signature.out_spec)
-            _check_operators(program)
-        except Refused as reason:
-            raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
-        except TooLarge as claim:
-            raise FormatError(f"{os.fspath(path)!r} is damaged, or made to fill the memory: {claim}.") from claim
-        except Unknown as name:
-            raise FormatError(
-                f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
-                "what registers its rule, then load again."
-            ) from name
+    with refusing(path), open(path, "rb") if opened is None else nullcontext(opened) as file:
+        classes = _check_archive(file)
+        file.seek(0)
+        with stand_ins(classes), remembered_annotations():
+            program = torch.export.load(file, extra_files=extra_files)
+            for entry in program.module_call_graph:
+                if entry.signature is not None:
+                    entry.signature.in_spec = without_stand_ins(entry.signature.in_spec)
+                    entry.signature.out_spec = without_stand_ins(entry.signature.out_spec)
+        _check_operators(program)
     return program
+
+
+def load_weights(
+    path: str | os.PathLike[str], file: BinaryIO, texts: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The weights of what torch.export.save wrote, mapped into memory, and nothing else of it.
+
+    Args:
+        path: the file.
+        file: the same file, open.
+        texts: names of extra files.
+
+    Returns:
+        The weights by name, and the texts of the extra files, "" for one that is not there.
+
+    Raises:
+        FormatError: something in the weights would run code, or claims to be larger than it is.
+        Exception: whatever torch raises on a file that is none of its own.
+    """
+    with refusing(path):
+        reader = _opened(file)
+        _check_weights(reader)
+        _check_samples(reader)
+        held = set(reader.get_file_names())
+        places = [layout.EXTRA_DIR + name for name in texts]
+        found = [reader.read_string(place) if place in held else "" for place in places]
+        return mapped_weights(os.fspath(path), reader, MODEL), found
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What makes a file refused becomes a `FormatError` that names it."""
+    try:
+        yield
+    except Refused as reason:
+        raise FormatError(f"{os.fspath(path)!r} is not loaded, because it could run code: {reason}.") from reason
+    except TooLarge as claim:
+        raise FormatError(f"{os.fspath(path)!r} is damaged, or made to fill the memory: {claim}.") from claim
+    except UnknownOperator as name:
+        raise FormatError(
+            f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
+            "what registers its rule, then load again."
+        ) from name
 
 
 def check_structure(text: Any) -> None:
@@ -121,6 +160,16 @@ def check_structure(text: Any) -> None:
 
 def _check_archive(file: BinaryIO) -> set[str]:
     """Look at all that torch would run; returns the classes that the program's inputs and outputs are made of."""
+    reader = _opened(file)
+    _check_weights(reader)
+    _check_samples(reader)
+    content = json.loads(reader.read_string(layout.MODELS_FILENAME_FORMAT.format(MODEL)))
+    _check(content, "")
+    return set(_classes(content))
+
+
+def _opened(file: BinaryIO) -> PT2ArchiveReader:
+    """The archive, which torch may read in the one way that is looked at here, and which holds one program alone."""
     with zipfile.ZipFile(file) as archive:
         if "version" in archive.namelist():  # torch reads older files in another way
             raise Refused("it is of a format before torch 2.8, which is pickled")
@@ -134,6 +183,12 @@ def _check_archive(file: BinaryIO) -> set[str]:
             raise Refused("it holds a compiled library, for torch._inductor.aoti_load_package")
         if name.startswith(layout.MODELS_DIR) and name != model:
             raise Refused(f"{name!r} is a second program")
+    return reader
+
+
+def _check_weights(reader: PT2ArchiveReader) -> None:
+    """That weights and constants are plain bytes, as many as they say."""
+    names = reader.get_file_names()
     for folder, config in (
         (layout.WEIGHTS_DIR, layout.WEIGHTS_CONFIG_FILENAME_FORMAT),
         (layout.CONSTANTS_DIR, layout.CONSTANTS_CONFIG_FILENAME_FORMAT),
@@ -145,6 +200,10 @@ def _check_archive(file: BinaryIO) -> set[str]:
             if entry["use_pickle"] is not False or not entry["path_name"].startswith(kinds):
                 raise Refused(f"{folder}{entry['path_name']} is a pickle")
             _check_claim(entry, reader.archive_file.get_record_size(f"{folder}{entry['path_name']}"))
+
+
+def _check_samples(reader: PT2ArchiveReader) -> None:
+    """That the sample inputs are tensors, and no more of them than the file has bytes."""
     samples = layout.SAMPLE_INPUTS_FILENAME_FORMAT.format(MODEL)
     if content := reader.read_bytes(samples):
         if zipfile.is_zipfile(io.BytesIO(content)):
@@ -153,9 +212,6 @@ def _check_archive(file: BinaryIO) -> set[str]:
             torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # torch would unpickle it all the same
             raise Refused(f"{samples} is a pickle of more than tensors") from error
-    content = json.loads(reader.read_string(model))
-    _check(content, "")
-    return set(_classes(content))
 
 
 def _check_unpacked(file: BinaryIO) -> None:
@@ -229,7 +285,7 @@ def _target(text: str) -> None:
     for part in text.split(".")[1:] if text.startswith("torch.ops.") else ():
         owner = getattr(owner, part, None)
     if owner is None:
-        raise Unknown(text.removeprefix("torch.ops."))
+        raise UnknownOperator(text.removeprefix("torch.ops."))
 
 
 def _expression(text: str) -> None:
@@ -320,6 +376,5 @@ def _check_operators(program: ExportedProgram) -> None:
     """That they are operators at all, torch has verified."""
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
     for node in (node for graph in graphs for node in graph.nodes):
-        for argument in getattr(getattr(node.target, "_schema", None), "arguments", ()):
-            if isinstance(argument.type, torch.StringType) and any(word in argument.name for word in FILES):
-                raise Refused(f"operator {node.target} takes a {argument.name}")
+        if argument := takes_a_path(node.target):
+            raise Refused(f"operator {node.target} takes a {argument}")

@@ -4,15 +4,18 @@ from .join import constants_first, copy_repeated, join
 from .lift import lift
 from .lower_own_ops import lower_own_ops
 from .move import move
-from .persist import forward_from_dict, forward_to_dict
+from .persist import UnknownOperator, forward_from_dict, forward_to_dict, joint_from_dict, joint_to_dict
 from .split import split
 
 __all__ = [
+    "UnknownOperator",
     "constants_first",
     "copy_repeated",
     "forward_from_dict",
     "forward_to_dict",
     "join",
+    "joint_from_dict",
+    "joint_to_dict",
     "lift",
     "lower_own_ops",
     "move",

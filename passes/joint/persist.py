@@ -1,15 +1,16 @@
-"""The forward graph as plain data: what a file holds of it besides the joint graph, and the graph back from that.
+"""Both graphs as plain data, and the graphs back from that.
 
-Weights and inputs are those of the joint graph, by name, so nothing is stored twice; the shapes of values are worked
-out again when the graph is read, by running it on symbolic values. Only plain data survives: a module that a Python
-function explains is there, but its function is not.
+The joint graph is there to be run at once: nodes and nothing said of them. Of the forward graph a file holds what it
+has besides the joint graph. Weights and inputs are those of the joint graph, by name, so nothing is stored twice; the
+shapes of values are worked out again when the graph is read, by running it on symbolic values. Only plain data
+survives: a module that a Python function explains is there, but its function is not.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import fx
 from lrp_compiler.passes.forward import EXPLAINED
 from lrp_compiler.passes.graph import Assignment, assign, assignment, attribute, outputs
 from lrp_compiler.rules import Facts, bind
-from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, unguarded
+from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, takes_a_path, unguarded
 
 CALLS: dict[str, Callable[..., Any]] = {
     f"{function.__module__}.{function.__name__}": function
@@ -39,17 +40,63 @@ ATTRIBUTES: dict[type, tuple[str, Callable[[Any], Any]]] = {
 """Arguments that are attributes of torch."""
 
 
+class UnknownOperator(AttributeError):
+    """An operator that nothing in this process defines: its name."""
+
+
+def joint_to_dict(joint: fx.GraphModule) -> dict[str, Any]:
+    """The nodes of the joint graph as plain data (JSON), to be run and no more."""
+    return {"nodes": [_entry(node) for node in _calls(joint)], "outputs": _plain(outputs(joint))}
+
+
+def joint_from_dict(data: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """The inverse of `joint_to_dict`; no node knows its value.
+
+    Args:
+        data: what it made.
+        weights: the tensors that the graph reads, by name.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the data is not what `joint_to_dict` makes.
+    """
+    graph, root = fx.Graph(), torch.nn.Module()
+    made: dict[str, fx.Node] = {}
+    for entry in data["nodes"]:
+        if entry["op"] == "get_attr" and not hasattr(root, str(entry["target"])):
+            root.register_buffer(str(entry["target"]), weights[entry["target"]])
+        made[str(entry["name"])] = _node_of(graph, entry, made)
+    graph.output(tuple(_unplain(data["outputs"], made)))
+    return fx.GraphModule(root, graph)
+
+
+def _calls(module: fx.GraphModule) -> Iterable[fx.Node]:
+    return (node for node in module.graph.nodes if node.op != "output")
+
+
+def _entry(node: fx.Node) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": node.name, "op": node.op, "target": _target_name(node)}
+    if node.op == "call_function":
+        entry["args"], entry["kwargs"] = _plain(list(node.args)), _plain(dict(node.kwargs))
+    return entry
+
+
+def _node_of(graph: fx.Graph, entry: Mapping[str, Any], made: Mapping[str, fx.Node]) -> fx.Node:
+    name, op = str(entry["name"]), entry["op"]
+    if op in ("placeholder", "get_attr"):
+        return graph.create_node(op, name if op == "placeholder" else str(entry["target"]), name=name)
+    if op != "call_function":
+        raise ValueError(f"a node of kind {op!r}")
+    args, kwargs = _unplain(entry["args"], made), _unplain(entry["kwargs"], made)
+    return graph.create_node("call_function", _target_of(entry["target"]), tuple(args), kwargs, name=name)
+
+
 def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
     """The forward graph, its nodes' modules, assignments and what is explained, as plain data (JSON)."""
     stacks: dict[str, int] = {}
     modules: list[Any] = []
     nodes = []
-    for node in forward.graph.nodes:
-        if node.op == "output":
-            continue
-        entry: dict[str, Any] = {"name": node.name, "op": node.op, "target": _target_name(node)}
-        if node.op == "call_function":
-            entry["args"], entry["kwargs"] = _plain(list(node.args)), _plain(dict(node.kwargs))
+    for node in _calls(forward):
+        entry = _entry(node)
         entry |= {key: node.meta[key] for key in ("input", "seed", "parameter") if key in node.meta}
         stack = [
             [key, path, _type_name(kind)] for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items()
@@ -84,22 +131,16 @@ def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.Grap
     like = next(iter(placeholders.values())).meta["val"]
     fake_mode = fake_mode_of(*(node.meta["val"] for node in placeholders.values()))
     for entry in data["nodes"]:
-        name, op = str(entry["name"]), entry["op"]
-        if op == "placeholder":
-            node = graph.create_node("placeholder", name, name=name)
+        node = _node_of(graph, entry, made)
+        name = str(entry["name"])
+        if node.op == "placeholder":
             node.meta["val"] = placeholders[name].meta["val"]
-        elif op == "get_attr":
-            target = str(entry["target"])
-            tensor = attribute(joint, target)
-            root.register_buffer(target, tensor)
-            node = graph.create_node("get_attr", target, name=name)
+        elif node.op == "get_attr":
+            tensor = attribute(joint, str(node.target))
+            root.register_buffer(str(node.target), tensor)
             node.meta["val"] = fake_tensor(tensor, like)
-        elif op == "call_function":
-            args, kwargs = _unplain(entry["args"], made), _unplain(entry["kwargs"], made)
-            node = graph.create_node("call_function", _target_of(entry["target"]), tuple(args), kwargs, name=name)
-            node.meta["val"] = _value(node, fake_mode)
         else:
-            raise ValueError(f"a node of kind {op!r}")
+            node.meta["val"] = _value(node, fake_mode)
         made[name] = node
         node.meta.update({key: entry[key] for key in ("input", "seed", "parameter") if key in entry})
         if "module" in entry:
@@ -162,9 +203,14 @@ def _target_of(name: str) -> Any:
     if name in CALLS:
         return CALLS[name]
     namespace, packet, overload = name.split(".")
-    found = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    except AttributeError as error:
+        raise UnknownOperator(name) from error
     if not isinstance(found, OpOverload):
         raise ValueError(f"{name} is no operator")
+    if argument := takes_a_path(found):
+        raise ValueError(f"{name} takes a {argument}")
     return found
 
 

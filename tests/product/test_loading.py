@@ -1,0 +1,156 @@
+"""A file is loaded to be run: what else it holds is read when it is asked for, from the same file."""
+
+from __future__ import annotations
+
+import gc
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from support.artefacts import tiny
+from support.sealed import reseal_zip
+from torch import nn
+
+import lrp_compiler as lrp
+from lrp_compiler.base.errors import FormatError
+from lrp_compiler.base.metadata import JOINT_KEY
+
+TARGET = torch.tensor([0, 2, 1])
+
+
+def saved(folder: Path, seed: int = 0) -> Path:
+    path = folder / "m.lrp.pt2"
+    tiny(seed).save(path)
+    return path
+
+
+def test_a_run_reads_no_more_than_what_runs(tmp_path: Path) -> None:
+    explainer = lrp.load(saved(tmp_path))
+
+    explainer(torch.randn(3, 4), target=TARGET)
+
+    assert "graphs" not in vars(explainer.artefact)
+    assert all("val" not in node.meta for node in explainer.artefact.running.graph.nodes)
+
+
+def test_what_runs_first_is_what_runs_when_all_is_read(tmp_path: Path) -> None:
+    x = torch.randn(3, 4)
+    compiled, loaded = tiny(), lrp.load(saved(tmp_path))
+
+    first = loaded(x, target=TARGET).relevance["input"]
+    read = loaded.module(x, TARGET)[-1]
+
+    assert torch.equal(first, compiled(x, target=TARGET).relevance["input"])
+    assert torch.equal(first, read)
+
+
+def test_weights_are_in_memory_once(tmp_path: Path) -> None:
+    explainer = lrp.load(saved(tmp_path))
+    running = dict(explainer.artefact.running.named_buffers())
+
+    for graph in (explainer.module, explainer.forward):
+        assert {name: tensor.data_ptr() for name, tensor in graph.named_buffers()}.items() <= {
+            name: tensor.data_ptr() for name, tensor in running.items()
+        }.items()
+
+
+@pytest.mark.parametrize("fate", ["replaced", "removed"])
+def test_what_is_read_later_is_what_was_loaded(fate: str, tmp_path: Path) -> None:
+    x, path = torch.randn(3, 4), saved(tmp_path)
+    explainer = lrp.load(path)
+
+    if fate == "removed":
+        path.unlink()
+    else:
+        saved(tmp_path, seed=1)
+
+    assert torch.equal(explainer.module(x, TARGET)[-1], tiny()(x, target=TARGET).relevance["input"])
+    assert str(explainer.audit(x, target=TARGET)) == str(tiny().audit(x, target=TARGET))
+
+
+def test_whoever_changes_a_weight_changes_no_file(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    before = path.read_bytes()
+
+    for tensor in lrp.load(path).artefact.running.buffers():
+        tensor.zero_()
+
+    assert path.read_bytes() == before
+    x = torch.randn(3, 4)
+    assert torch.equal(lrp.load(path)(x, target=TARGET).relevance["input"], tiny()(x, target=TARGET).relevance["input"])
+
+
+def test_a_file_without_the_part_that_runs_at_once_is_read_whole(tmp_path: Path) -> None:
+    """As earlier releases wrote them."""
+    path = saved(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if not name.endswith(JOINT_KEY)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    x = torch.randn(3, 4)
+
+    explainer = lrp.load(reseal_zip(path))
+
+    assert torch.equal(explainer(x, target=TARGET).relevance["input"], tiny()(x, target=TARGET).relevance["input"])
+
+
+def test_many_load_and_read_one_file_at_once(tmp_path: Path) -> None:
+    x, path = torch.randn(3, 4), saved(tmp_path)
+    expected = tiny()(x, target=TARGET).relevance["input"]
+
+    def explain(_: int) -> torch.Tensor:
+        explainer = lrp.load(path)
+        assert len(list(explainer.show())) > 0
+        return explainer(x, target=TARGET).relevance["input"]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(torch.equal(found, expected) for found in threads.map(explain, range(8)))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list what is open")
+def test_an_explainer_that_is_gone_holds_no_file_open(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(5):
+        lrp.load(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(FormatError):
+        lrp.load(path)
+    gc.collect()
+
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_loaded_explainer_is_moved_without_being_read(tmp_path: Path) -> None:
+    x, explainer = torch.randn(3, 4), lrp.load(saved(tmp_path))
+
+    explainer.to("cpu")
+
+    assert "graphs" not in vars(explainer.artefact)
+    assert torch.equal(explainer(x, target=TARGET).relevance["input"], tiny()(x, target=TARGET).relevance["input"])
+    assert len(list(explainer.show())) > 0
+
+
+def test_tied_and_expanded_weights_come_back(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.two.weight = self.one.weight
+            self.register_buffer("row", torch.rand(4).expand(6, 4))
+            self.register_buffer("turned", torch.rand(3, 4).t())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.two(torch.relu(self.one(x * self.row[:2])))) @ self.turned
+
+    x = torch.randn(2, 4)
+    explainer = lrp.compile(Tied().eval(), (x,))
+    explainer.save(tmp_path / "m.lrp.pt2")
+
+    assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x).relevance["x"], explainer(x).relevance["x"])
