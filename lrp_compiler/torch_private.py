@@ -23,10 +23,11 @@ from torch import Tensor, fx
 from torch._decomp import get_decompositions
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
+from torch._subclasses.fake_impls import fast_detach
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive import constants as archive_layout
 from torch.fx import traceback
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx, track_tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.fx.passes.infra.pass_base import PassResult
@@ -55,6 +56,7 @@ __all__ = [
     "mapped_weights",
     "node_that_makes",
     "notes_are_kept",
+    "notes_here",
     "promotion_where_dtypes_mix",
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
@@ -67,6 +69,7 @@ __all__ = [
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
     "take_name",
     "takes_a_path",
+    "traced_again",
     "unguarded",
     "without_stand_ins",
 ]
@@ -77,7 +80,7 @@ def schema(target: OpOverload) -> Any:
     return target._schema
 
 
-def expression(size: torch.SymInt) -> Any:
+def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
     """The sympy expression of a symbolic size, by which equal sizes are known. Waits for equality of SymInts."""
     return size.node.expr
 
@@ -152,6 +155,21 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
         tensor = torch._C._functorch.get_unwrapped(tensor)
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
     return None if slot is None else slot.proxy.node
+
+
+def traced_again(node: fx.Node) -> Tensor:
+    """While it is traced: a fresh symbolic tensor that this node makes, from what is known of its value."""
+    mode: Any = get_proxy_mode()
+    value = node.meta["val"]
+    tensor: Tensor = fast_detach(value.fake_mode, value)
+    track_tensor(tensor, fx.Proxy(node, mode.tracer), constant=None, tracer=mode.tracer)
+    return tensor
+
+
+def notes_here() -> dict[str, Any]:
+    """What `annotate` has nodes carry that are traced here, as `node.meta` has it."""
+    custom = traceback.get_current_meta().get("custom")
+    return {"custom": dict(custom)} if custom else {}
 
 
 @contextmanager

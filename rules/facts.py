@@ -10,7 +10,7 @@ kept with every operation, in memory and in files, and nothing else decides: opt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
@@ -72,6 +72,10 @@ class Facts:
         """These facts and one more; the default is not written down."""
         rest = {name: known for name, known in self._values.items() if name != fact.name}
         return Facts(rest if value == fact.default else {**rest, fact.name: value})
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """Name and value of each that is not the default."""
+        return sorted(self._values.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Those that travel in files, as plain data."""

@@ -100,9 +100,9 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
     return node
 
 
-def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any) -> fx.Node:
+def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call at the graph's insertion point that is made for the same purpose as `like`."""
-    node = call(graph, target, *args, like=like)
+    node = call(graph, target, *args, like=like, **kwargs)
     share_origin(node, like)
     return node
 

@@ -9,13 +9,14 @@ is calculated once, when a runtime loads the file.
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Result, inline, is_named, is_tensor
+from lrp_compiler.passes.graph import Result, call_like, is_named, is_tensor, share_origin
 from lrp_compiler.rules import bind, traits
 
 from .sums import continues, is_sum, terms
@@ -67,7 +68,8 @@ def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | N
     biased = _with_bias(maps[-1], taken, node)
     result = biased
     for term in rest:
-        result = inline(node, torch.add, (term, result))
+        with node.graph.inserting_before(node):
+            result = call_like(node.graph, node, aten.add.Tensor, term, result)
     result.meta = {**result.meta, **{key: value for key, value in node.meta.items() if key != "val"}}
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
@@ -102,16 +104,25 @@ def _fits(term: Any, map_: fx.Node, constant: set[fx.Node]) -> bool:
 
 def _with_bias(map_: fx.Node, taken: list[Any], node: fx.Node) -> fx.Node:
     """The map with the sum of the constants for a bias, in front of `node`."""
-    weight: Any = map_.args[1]
-    channels, dtype = weight.meta["val"].shape[0], weight.meta["val"].dtype
+    graph, weight = node.graph, map_.args[1]
+    assert isinstance(weight, fx.Node)
+    known = weight.meta["val"]
     tensors = [term for term in taken if is_tensor(term)]
     number = sum(term for term in taken if not is_tensor(term))
-
-    def biased(x: Any, w: Any, constants: list[Any], options: list[Any]) -> Any:
-        bias = torch.full((channels,), float(number), dtype=dtype, device=w.device)
-        if constants:
-            bias = sum((term.reshape(-1) for term in constants[1:]), constants[0].reshape(-1))
-            bias = (bias + number if number else bias).expand(channels)
-        return map_.target(x, w, bias, *options)  # type: ignore[operator]
-
-    return inline(node, biased, (map_.args[0], weight, tensors, list(map_.args[3:])))
+    with graph.inserting_before(node):
+        is_open = isinstance(known.shape[0], torch.SymInt)
+        channels = call_like(graph, node, aten.sym_size.int, weight, 0) if is_open else known.shape[0]
+        parts = [call_like(graph, node, aten.reshape.default, term, [-1]) for term in tensors]
+        if parts:
+            bias = reduce(partial(call_like, graph, node, aten.add.Tensor), parts)
+            bias = call_like(graph, node, aten.add.Tensor, bias, number) if number else bias
+            bias = call_like(graph, node, aten.expand.default, bias, [channels])
+        else:
+            made = {"dtype": known.dtype, "device": known.device, "pin_memory": False}
+            bias = graph.call_function(aten.full.default, ([channels], float(number)), made)
+            bias.meta["val"] = known.new_empty(known.shape[:1])
+        biased = graph.call_function(map_.target, (map_.args[0], weight, bias, *map_.args[3:]))  # type: ignore[arg-type]
+    for made_here in (bias, biased):
+        share_origin(made_here, node)
+    biased.meta = {**map_.meta, **biased.meta}
+    return biased

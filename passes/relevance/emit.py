@@ -31,9 +31,10 @@ from lrp_compiler.torch_private import (
     unguarded,
 )
 
+from .remembered import Remembered
 from .seed import Seed, seed_relevance
 from .several_targets import over_targets
-from .walk import MADE_BY, Accumulator, made_by, propagate_relevance, wide
+from .walk import HALF, MADE_BY, Accumulator, made_by, propagate_relevance, wide
 
 FORM = "lrp_form"
 """`node.meta` key while relevance is traced: of which values the node is the relevance, and in which form."""
@@ -65,6 +66,8 @@ def emit_relevance(
     fake_mode = fake_mode_of(explained.meta["val"])
     with fake_mode:
         extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
+    # Under vmap, and where values are widened when they are first read, what is done depends on what was done before.
+    alike = seed.target.targets is None and not any(value.dtype in HALF for value in values)
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
     returned = set(wanted.values())
 
@@ -82,6 +85,9 @@ def emit_relevance(
             if node not in widened:
                 widened[node] = wide(handed[node])
             return widened[node]
+
+        def traced(node: fx.Node) -> Any:
+            return handed.get(node, node.meta["val"])
 
         def made(number: fx.Node) -> Tensor:
             calculate: Any = number.target
@@ -105,7 +111,13 @@ def emit_relevance(
 
         def walk(start: Tensor, form: Form) -> dict[str, Tensor]:
             propagate_relevance(
-                forward, {explained: Relevance(start, form)}, fetch, asked=asked, observe=observe, parameters=True
+                forward,
+                {explained: Relevance(start, form)},
+                fetch,
+                asked=asked,
+                observe=observe,
+                parameters=True,
+                repeat=Remembered(traced) if alike else None,
             )
             result = {}
             for name, node in wanted.items():

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
-from lrp_compiler.passes.graph import assignment, module_path
-from lrp_compiler.rules import Relevance, RuleError, propagate, total
+from lrp_compiler.passes.graph import Assignment, assignment, module_path
+from lrp_compiler.rules import Flow, Relevance, RuleError, propagate, total
 from lrp_compiler.torch_private import annotate
 
 Fetch = Callable[[fx.Node], Tensor]
@@ -24,6 +24,7 @@ Absorb = Callable[[fx.Node, str, Tensor], None]
 Observe = Callable[[fx.Node, Relevance], None]
 PassOn = Callable[[fx.Node, fx.Node, Relevance], None]
 Asked = Callable[[fx.Node, fx.Node], None]
+Repeat = Callable[[fx.Node, Assignment, Relevance, Callable[..., Flow], Callable[[fx.Node], None]], Flow]
 
 MADE_BY = "lrp"
 """Under this key of `meta["custom"]` nodes that are traced remember who made them: `emit.py` makes `Origin`s of it."""
@@ -82,6 +83,7 @@ def propagate_relevance(
     observe: Observe | None = None,
     pass_on: PassOn | None = None,
     parameters: bool = False,
+    repeat: Repeat | None = None,
 ) -> dict[fx.Node, Relevance]:
     """Relevance of the forward graph's inputs, in reverse order of the nodes.
 
@@ -95,6 +97,7 @@ def propagate_relevance(
         pass_on: told (node, operand, share) what a rule hands to each operand.
         parameters: whether rules also tell the shares of the parameters that are asked for. What they get is no flow
             of its own: a weight's is the same messages as its input's, a bias's is what it absorbs.
+        repeat: applies the rules instead, (node, its assignment, relevance, rule, asked) → what is handed on.
 
     Returns:
         Relevance by placeholder, and by weight where `parameters` says so.
@@ -119,9 +122,10 @@ def propagate_relevance(
                     arrived[node] = relevance
                 continue
             keep = None if absorb is None else partial(absorb, node)
-            op = given.op(node, fetch, keep, partial(asked, node), given.wanted if parameters else ())
+            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else ())
+            ask = partial(asked, node)
             try:
-                flow = propagate(op, relevance, given.rule, **given.options)
+                flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
             except RuleError as error:
                 raise CompositeError(f"{error} ({node.name} in {module_path(node) or 'the model itself'}).") from error
             for name, share in flow.items():
@@ -133,6 +137,19 @@ def propagate_relevance(
                 if pass_on is not None:
                     pass_on(node, operand, share)
     return arrived
+
+
+def _apply(
+    node: fx.Node,
+    given: Assignment,
+    fetch: Fetch,
+    absorb: Callable[[str, Tensor], None] | None,
+    wanted: tuple[str, ...],
+    relevance: Relevance,
+    ask: Callable[[fx.Node], None],
+) -> Flow:
+    """The node's rule."""
+    return propagate(given.op(node, fetch, absorb, ask, wanted), relevance, given.rule, **given.options)
 
 
 def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:
