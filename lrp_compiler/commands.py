@@ -16,24 +16,6 @@ from lrp_compiler.base.metadata import check_opset
 from lrp_compiler.base.progress import stages
 from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
 
-WRITTEN = ("output", "html", "model_explorer")
-"""Arguments that name what a command writes; every other path is read."""
-
-
-def keep_sources(arguments: argparse.Namespace) -> None:
-    """Refuse to write over a file that the same command reads.
-
-    Raises:
-        InputError: an output is one of the inputs, or lies under the same name.
-    """
-    given = vars(arguments)
-    inputs = given.get("input") or []
-    entries = [Path(entry if Path(entry).exists() else entry.partition("=")[2]) for entry in inputs]
-    read = [value for name, value in given.items() if isinstance(value, Path) and name not in WRITTEN] + entries
-    for written in [given[name] for name in WRITTEN if given.get(name)]:
-        if any(source.is_file() and written.is_file() and source.samefile(written) for source in read):
-            raise InputError(f"{written} is what the command reads, and would be lost: write to another file.")
-
 
 def compile_command(arguments: argparse.Namespace) -> None:
     """`compile`: a `.pt2` program in, its explainer out."""

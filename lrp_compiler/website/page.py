@@ -132,7 +132,8 @@ def page(
         site |= {"kind": "text", "input": text_input(inputs), "examples": [{"text": text} for text in examples]}
         site["tokenizer"], more = read_tokenizer(tokenizer, site["input"])
     copies |= more
-    given = [*copies.values(), *(Path(path) for path in (labels,) if path is not None)]
+    named = (labels, onnxruntime_web, tokenizers_js)
+    given = [*copies.values(), *(Path(path) for path in named if path is not None)]
     _check_folder(final, given, force)
     with atomic_folder(final) as made:
         _write_page(made, site)

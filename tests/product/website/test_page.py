@@ -293,6 +293,16 @@ def test_a_folder_is_not_replaced_by_what_lies_in_it(folder: Path) -> None:
         page(inside / "picture.lrp.onnx", inside, onnxruntime_web=folder / "ort", force=True)
 
 
+def test_a_folder_is_not_replaced_by_a_package_that_lies_in_it(folder: Path) -> None:
+    inside = folder / "site"
+    inside.mkdir()
+    shutil.copytree(folder / "ort", inside / "ort")
+
+    with pytest.raises(InputError, match="ort, of which the page is made, is in it"):
+        page(folder / "picture.lrp.onnx", inside, onnxruntime_web=inside / "ort", force=True)
+    assert any((inside / "ort").iterdir())
+
+
 def test_without_npm_the_way_out_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setenv("PATH", str(folder))
