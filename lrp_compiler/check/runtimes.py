@@ -106,7 +106,7 @@ def _run_node(program: str, path: str, feeds: Mapping[str, np.ndarray]) -> Array
                 raise LrpError("Node finds no onnxruntime: npm install --ignore-scripts onnxruntime-node.")
             raise LrpError(f"Node does not run this file: {lines[0].rstrip('.')}.")
         return {
-            entry["name"]: np.frombuffer(Path(entry["file"]).read_bytes(), entry["dtype"]).reshape(entry["shape"])
+            entry["name"]: np.fromfile(entry["file"], entry["dtype"]).reshape(entry["shape"])
             for entry in json.loads(done.stdout)
         }
 
