@@ -34,6 +34,7 @@ from lrp_compiler.passes.graph import write_out
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import decompositions_of, promotion_where_dtypes_mix, sources_forgotten
 
+from .onnx_casts import cast_before_transposing
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
 from .onnx_weights import halve_weights, keep_orientations_apart, multiply_transposed, weights_digest
@@ -121,6 +122,7 @@ def write_onnx(
     with quiet(output=True):  # a fold that cannot be evaluated is left out, and printed
         tidy(model)
     note_copies(model)
+    cast_before_transposing(model)
     _name_dims(model.graph, inputs)
     small = about is not None and about.profile == "small"
     if small:
