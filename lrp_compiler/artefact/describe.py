@@ -13,7 +13,7 @@ from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
-from lrp_compiler.passes.forward import OUTPUT, Captured, Other
+from lrp_compiler.passes.forward import KIND, OUTPUT, Captured, Other
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.torch_private import pytree
 
@@ -53,6 +53,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         explained=options.output,
         fixed=options.fixed,
         scale=compiled.explained.meta.get(OUTPUT) or "logit",
+        kind=compiled.explained.meta.get(KIND) or "logit",
         plan=compiled.plan.to_dict(),
         optimise=options.optimise,
         output_structure=_dump_structure(captured.program.call_spec.out_spec),

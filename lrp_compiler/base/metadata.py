@@ -75,6 +75,8 @@ class Metadata:
         explained: which of the outputs is explained.
         scale: what the explained output is of what is explained: the "logit" itself, or its "probability" or
             "log-probability".
+        kind: what the explained value is itself: a "logit", or the
+            "probability" or "log-probability" that is asked for.
         fixed: names of the inputs that are held constant.
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
@@ -104,6 +106,7 @@ class Metadata:
     constants: Mapping[str, Any] = field(default_factory=dict)
     explained: int = 0
     scale: str = "logit"
+    kind: str = "logit"
     fixed: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
@@ -121,6 +124,11 @@ class Metadata:
     def name(self) -> str:
         """The composite's name."""
         return str(self.composite.get("name", "without a name"))
+
+    @property
+    def score(self) -> str:
+        """What the explained output holds for each class: its "logit", "probability" or "log-probability"."""
+        return self.kind if self.scale == "logit" else self.scale
 
     @property
     def picks(self) -> Any:
@@ -188,6 +196,7 @@ class Metadata:
 
 _LEFT_OUT: dict[str, Any] = {
     "scale": "logit",
+    "kind": "logit",
     "fixed": [],
     "weights": None,
     "profile": None,
@@ -211,6 +220,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "constants": dict,
     "explained": int,
     "scale": str,
+    "kind": str,
     "fixed": list,
     "plan": dict,
     "optimise": bool,
