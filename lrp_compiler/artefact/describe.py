@@ -19,7 +19,7 @@ from lrp_compiler.torch_private import pytree
 
 from .artefact import Artefact
 from .observing import relevance_specs
-from .provenance import example_sizes, rules_used, size_ranges, source_hash
+from .provenance import example_sizes, rules_used, size_ranges, source_hash, table_rows
 from .shapes import in_names, tensor_specs
 
 
@@ -61,6 +61,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         rules=tuple(rules_used(compiled.forward)),
         sizes=example_sizes(symbols, placeholders),
         ranges=size_ranges(symbols, captured.program.range_constraints),
+        rows=table_rows(compiled.forward, takes[: len(names)]),
         versions={
             "lrp_compiler": __version__,
             "torch": torch.__version__.split("+")[0],

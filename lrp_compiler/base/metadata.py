@@ -85,6 +85,7 @@ class Metadata:
         rules: rules in use, each with kind, options and the number of nodes.
         sizes: the example's, of every open size.
         ranges: least and greatest of open sizes that have bounds, each None where there is none.
+        rows: of inputs that are looked up in tables of known size, how many rows the smallest one has.
         tolerance: of the books in float32, as a share of Σ|R|.
         weights: of an ONNX file, how they are stored.
         profile: of an ONNX file.
@@ -115,6 +116,7 @@ class Metadata:
     rules: tuple[Mapping[str, Any], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     weights: str | None = None
     profile: str | None = None
@@ -203,6 +205,7 @@ _LEFT_OUT: dict[str, Any] = {
     "optimise": True,
     "others": [],
     "ranges": {},
+    "rows": {},
 }
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
@@ -229,6 +232,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "rules": list,
     "sizes": dict,
     "ranges": dict,
+    "rows": dict,
     "tolerance": (int, float),
     "weights": str,
     "profile": str,
@@ -240,6 +244,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "classes": lambda given: given is None or _is_count(given),
     "rules": lambda given: all(isinstance(entry, dict) and isinstance(entry.get("rule"), str) for entry in given),
     "sizes": lambda given: all(map(_is_count, given.values())),
+    "rows": lambda given: all(map(_is_count, given.values())),
     "arguments": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))

@@ -124,11 +124,11 @@ def verify(
         explainer = OnnxExplainer(path, check=False)
         graph = onnx.load(path, load_external_data=False)
         result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.about)]
-        limits = table_sizes(graph)
+        limits = {**table_sizes(graph), **explainer.about.rows}
     else:
         explainer = load(path, check=False)
         result.checks += [_metadata(explainer.about)]
-        limits = {}
+        limits = dict(explainer.about.rows)
     drawn = random_inputs(explainer.about, limits, np.random.default_rng(seed))
     feeds = fitting(explainer.about, {**drawn, **(inputs or {})})
     first = run_flat(explainer, feeds)
