@@ -30,9 +30,9 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
-from lrp_compiler.passes.graph import write_out
+from lrp_compiler.passes.graph import is_tensor, write_out
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import decompositions_of, promotion_where_dtypes_mix, sources_forgotten
+from lrp_compiler.torch_private import decompositions_of, promotion_where_dtypes_mix, pytree, sources_forgotten
 
 from .onnx_casts import cast_before_transposing
 from .onnx_notes import note_copies, note_origins
@@ -242,6 +242,34 @@ def _is_calculated(value: Any) -> bool:
     return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat))
 
 
+_CAST_INSIDE = {
+    torch.ops.aten.pow.Tensor_Tensor,
+    torch.ops.aten.pow.Tensor_Scalar,
+    torch.ops.aten.pow.Scalar,
+    torch.ops.aten.stack.default,
+}
+"""Ops that cast their operands to the dtype of the result, which in ONNX are of it, and which the exporter leaves as they
+are."""
+
+
+def _mixes_dtypes(node: fx.Node) -> bool:
+    if node.target not in _CAST_INSIDE:
+        return False
+    return {source.meta["val"].dtype for source in node.all_input_nodes if is_tensor(source)} != {
+        node.meta["val"].dtype
+    }
+
+
+def _cast_before(node: fx.Node) -> Callable[..., torch.Tensor]:
+    """The op on operands of its result's dtype."""
+    dtype = node.meta["val"].dtype
+
+    def cast(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return node.target(*pytree.tree_map_only(torch.Tensor, lambda value: value.to(dtype), args), **kwargs)
+
+    return cast
+
+
 _TRANSPOSED = {
     torch.ops.aten.conv_transpose1d.default,
     torch.ops.aten.conv_transpose2d.input,
@@ -312,7 +340,9 @@ def _decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
-        if node.target in _TRANSPOSED and _is_padded_beyond_a_step(node):
+        if _mixes_dtypes(node):
+            write_out(node, _cast_before(node), composite=False)
+        elif node.target in _TRANSPOSED and _is_padded_beyond_a_step(node):
             write_out(node, _padded_afterwards, composite=False)
         elif node.target in table:
             write_out(node, table[node.target], composite=False)

@@ -1,4 +1,4 @@
-"""Numbers that no row of a table is: refused in onnxruntime, which takes negative ones from the end, as torch refuses."""
+"""Numbers that are no row of a table are refused in onnxruntime, too, which counts negative ones from the end."""
 
 from collections.abc import Callable
 from pathlib import Path
