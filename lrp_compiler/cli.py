@@ -20,6 +20,7 @@ from lrp_compiler import commands
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
 from lrp_compiler.base.metadata import OPSETS
+from lrp_compiler.base.sources import keep_sources
 from lrp_compiler.formats import ending_of
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", LrpWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            commands.keep_sources(arguments)
+            keep_sources(vars(arguments))
             arguments.command(arguments)
             sys.stdout.flush()
     except BrokenPipeError:

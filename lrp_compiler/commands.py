@@ -14,25 +14,8 @@ from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.files import atomic_path, check_destination
 from lrp_compiler.base.metadata import check_opset
 from lrp_compiler.base.progress import stages
+from lrp_compiler.base.run import to_numpy
 from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
-
-WRITTEN = ("output", "html", "model_explorer")
-"""Arguments that name what a command writes; every other path is read."""
-
-
-def keep_sources(arguments: argparse.Namespace) -> None:
-    """Refuse to write over a file that the same command reads.
-
-    Raises:
-        InputError: an output is one of the inputs, or lies under the same name.
-    """
-    given = vars(arguments)
-    inputs = given.get("input") or []
-    entries = [Path(entry if Path(entry).exists() else entry.partition("=")[2]) for entry in inputs]
-    read = [value for name, value in given.items() if isinstance(value, Path) and name not in WRITTEN] + entries
-    for written in [given[name] for name in WRITTEN if given.get(name)]:
-        if any(source.is_file() and written.is_file() and source.samefile(written) for source in read):
-            raise InputError(f"{written} is what the command reads, and would be lost: write to another file.")
 
 
 def compile_command(arguments: argparse.Namespace) -> None:
@@ -112,8 +95,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
 
 def _draw(arguments: argparse.Namespace, explainer: Any) -> list[Path]:
     """Write what `--html` and `--model-explorer` ask for."""
-    arrays, named = _load_inputs(arguments.input)
-    args, kwargs = [_tensor(array) for array in arrays], _tensors(named)
+    args, kwargs = _tensors(explainer, *_load_inputs(arguments.input))
     takes = {spec.name for spec in explainer.about.seed_inputs}
     if arguments.input and "target" in takes and isinstance(arguments.target, int):
         kwargs["target"] = arguments.target
@@ -146,9 +128,9 @@ def audit_command(arguments: argparse.Namespace) -> None:
     with stages("audit"):
         import lrp_compiler as lrp
 
-        audit = lrp.load(arguments.explainer, check=arguments.check).audit(
-            *map(_tensor, args), precision=arguments.precision, **_tensors(kwargs)
-        )
+        explainer = lrp.load(arguments.explainer, check=arguments.check)
+        tensors, named = _tensors(explainer, args, kwargs)
+        audit = explainer.audit(*tensors, precision=arguments.precision, **named)
     books = (audit if arguments.depth is None else audit.by_module(arguments.depth)).sorted(arguments.sort)
     _report_table(arguments, books, limit=arguments.limit, sort="order")
 
@@ -258,7 +240,8 @@ def _explain_in_torch(
         import lrp_compiler as lrp
 
         explainer = lrp.load(arguments.explainer, check=arguments.check)
-        explanation = explainer(*map(_tensor, args), check_nan=arguments.check_nan, **_tensors(kwargs))
+        tensors, named = _tensors(explainer, args, kwargs)
+        explanation = explainer(*tensors, check_nan=arguments.check_nan, **named)
     return _named("output", explanation.output) | _named("relevance", explanation.relevance)
 
 
@@ -268,17 +251,20 @@ def _named(prefix: str, value: Any) -> dict[str, np.ndarray]:
         return {name: array for key, part in value.items() for name, array in _named(f"{prefix}.{key}", part).items()}
     if isinstance(value, list | tuple):
         return _named(prefix, dict(enumerate(value)))
-    return {prefix: value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()}
+    return {prefix: to_numpy(value)}
 
 
-def _tensor(array: np.ndarray) -> Any:
-    import torch
+def _tensors(explainer: Any, args: list[np.ndarray], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arrays as tensors, by position and by name."""
+    from lrp_compiler.artefact import of_array
 
-    return torch.from_numpy(array)
-
-
-def _tensors(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: _tensor(value) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}
+    takes = {spec.name: spec.dtype for spec in explainer.about.takes}
+    own = [spec.dtype for spec in explainer.about.inputs]
+    tensors = [of_array(array, dtype) for array, dtype in zip(args, own + [""] * len(args), strict=False)]
+    return tensors, {
+        name: of_array(value, takes.get(name, "")) if isinstance(value, np.ndarray) else value
+        for name, value in kwargs.items()
+    }
 
 
 OPTIONS = ("check_nan", "batch_size", "progress", "precision", "title", "dagre", "path")

@@ -123,7 +123,7 @@ class Explainer:
             run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
             return Explanation(rows[0].output, relevance, run)
         tensors, sizes = bound_inputs(
-            self.artefact, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan
+            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan
         )
         with torch.no_grad(), saying_where(self.artefact, tensors):
             results = self.artefact.running(*tensors)
@@ -153,7 +153,7 @@ class Explainer:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         tensors, _ = bound_inputs(
-            self.artefact, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False
+            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False
         )
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")

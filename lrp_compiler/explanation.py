@@ -97,7 +97,7 @@ class Explanation(Results[Array]):
     def _table_html(self) -> str:
         cases = self.explained()
         names = list(cases[0].relevance) if cases else []
-        head = ["row", "target", "logit", *(f"Σ relevance of {name}" for name in names)]
+        head = ["row", "target", self.run.about.score, *(f"Σ relevance of {name}" for name in names)]
         rows = [
             [str(case.row), case.name, (case.probability or "–") if case.logit is None else number(case.logit)]
             + [number(case.relevance[name]) for name in names]

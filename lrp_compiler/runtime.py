@@ -48,6 +48,7 @@ from lrp_compiler.base.validate import (
     check,
     check_choice,
     check_option,
+    check_rows,
     count_from_end,
     not_numbers,
     own_inputs,
@@ -247,6 +248,7 @@ class OnnxExplainer:
             check_choice(name, value is not None, name in self._extras, self._about.target)
         arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
         sizes = check(self._about.inputs, arrays, has_nan=has_nan, ranges=self._about.ranges)
+        check_rows(self._about.rows, arrays)
         for name, spec in self._extras.items():
             array = _to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:

@@ -1,6 +1,7 @@
 """What was compiled, what is said about it, a call of it, and its own file."""
 
 from .artefact import Artefact
+from .calling import of_array
 from .describe import artefact_of
 from .observing import observed
 from .provenance import source_hash
@@ -11,6 +12,7 @@ __all__ = [
     "Artefact",
     "artefact_of",
     "observed",
+    "of_array",
     "read_explainer",
     "source_hash",
     "tensor_specs",

@@ -25,10 +25,10 @@ PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 
 
 def bound_inputs(
-    artefact: Artefact, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
+    about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
 ) -> tuple[list[Tensor], dict[str, int]]:
     """One tensor for each input, and the open sizes."""
-    about, expected = artefact.about, artefact.about.seed_inputs
+    expected = about.seed_inputs
     extras, kwargs = own_inputs({*about.arguments, *(spec.name for spec in about.inputs)}, expected, extras, kwargs)
     given = bind(about.inputs, *_flattened(about, args, kwargs))
     bound = {name: as_tensor(name, value) for name, value in given.items()}
@@ -130,6 +130,12 @@ class _Found(fx.Interpreter):
         """Run it."""
         self.at = node
         return super().run_node(node)
+
+
+def of_array(array: np.ndarray, dtype: str) -> Tensor:
+    """An array as the tensor of an input of this dtype. numpy has no bfloat16: float32 stands for it, here and back."""
+    tensor = torch.from_numpy(array)
+    return tensor.bfloat16() if (dtype, tensor.dtype) == ("bfloat16", torch.float32) else tensor
 
 
 def as_tensor(name: str, value: Any) -> Tensor:

@@ -13,13 +13,13 @@ from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
-from lrp_compiler.passes.forward import OUTPUT, Captured, Other
+from lrp_compiler.passes.forward import KIND, OUTPUT, Captured, Other
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.torch_private import pytree
 
 from .artefact import Artefact
 from .observing import relevance_specs
-from .provenance import example_sizes, rules_used, size_ranges, source_hash
+from .provenance import example_sizes, rules_used, size_ranges, source_hash, table_rows
 from .shapes import in_names, tensor_specs
 
 
@@ -53,6 +53,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         explained=options.output,
         fixed=options.fixed,
         scale=compiled.explained.meta.get(OUTPUT) or "logit",
+        kind=compiled.explained.meta.get(KIND) or "logit",
         plan=compiled.plan.to_dict(),
         optimise=options.optimise,
         output_structure=_dump_structure(captured.program.call_spec.out_spec),
@@ -60,6 +61,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         rules=tuple(rules_used(compiled.forward)),
         sizes=example_sizes(symbols, placeholders),
         ranges=size_ranges(symbols, captured.program.range_constraints),
+        rows=table_rows(compiled.forward, takes[: len(names)]),
         versions={
             "lrp_compiler": __version__,
             "torch": torch.__version__.split("+")[0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.passes.graph import assignment
-from lrp_compiler.torch_private import expression, hint
+from lrp_compiler.rules import traits
+from lrp_compiler.torch_private import expression, hint, known_size, statically_known_true
 
 
 def source_hash(program: ExportedProgram) -> str:
@@ -63,6 +64,49 @@ def example_sizes(symbols: dict[Any, str], nodes: list[fx.Node]) -> dict[str, in
                 sizes[symbols[expression(size)]] = hint(size)
     return sizes
 
+
+def table_rows(forward: fx.GraphModule, names: Sequence[str]) -> dict[str, int]:
+    """Name of each input all of whose elements are looked up in tables → the rows of the smallest one.
+
+    Args:
+        forward: the forward graph.
+        names: of its inputs, in order.
+    """
+    found: dict[str, int] = {}
+    for placeholder, name in zip(forward.graph.find_nodes(op="placeholder"), names, strict=False):
+        reached = [placeholder]
+        for node in reached:  # grows
+            for user in node.users:
+                rows = _rows(user, node)
+                if rows is not None:
+                    found[name] = min(rows, found.get(name, rows))
+                elif _has_all_elements(user, node):
+                    reached.append(user)
+    return found
+
+
+def _has_all_elements(node: fx.Node, source: fx.Node) -> bool:
+    """Whether a view, a copy or a cast leaves no element of its operand out."""
+    known = traits(node.target)
+    if not (known.free or known.copies) or node.meta["val"].dtype not in WHOLE:
+        return False
+    return statically_known_true(node.meta["val"].numel() >= source.meta["val"].numel())
+
+
+def _rows(node: fx.Node, indices: fx.Node) -> int | None:
+    """How many rows the table has in which a node looks these up."""
+    if (
+        node.target is not aten.embedding.default
+        or node.args[1] is not indices
+        or not isinstance(node.args[0], fx.Node)
+    ):
+        return None
+    return known_size(node.args[0].meta["val"].shape[0])
+
+
+aten = torch.ops.aten
+WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+"""Dtypes of indices."""
 
 SPECIALISED = 2
 """The least size that torch.export vouches for; smaller ones are right as well, wherever the model takes them."""

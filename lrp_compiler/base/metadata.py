@@ -77,6 +77,8 @@ class Metadata:
         explained: which of the outputs is explained.
         scale: what the explained output is of what is explained: the "logit" itself, or its "probability" or
             "log-probability".
+        kind: what the explained value is itself: a "logit", or the
+            "probability" or "log-probability" that is asked for.
         fixed: names of the inputs that are held constant.
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
@@ -85,6 +87,7 @@ class Metadata:
         rules: rules in use, each with kind, options and the number of nodes.
         sizes: the example's, of every open size.
         ranges: least and greatest of open sizes that have bounds, each None where there is none.
+        rows: of inputs that are looked up in tables of known size, how many rows the smallest one has.
         tolerance: of the books in float32, as a share of Σ|R|.
         weights: of an ONNX file, how they are stored.
         profile: of an ONNX file.
@@ -106,6 +109,7 @@ class Metadata:
     constants: Mapping[str, Any] = field(default_factory=dict)
     explained: int = 0
     scale: str = "logit"
+    kind: str = "logit"
     fixed: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
@@ -114,6 +118,7 @@ class Metadata:
     rules: tuple[Mapping[str, Any], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     weights: str | None = None
     profile: str | None = None
@@ -123,6 +128,11 @@ class Metadata:
     def name(self) -> str:
         """The composite's name."""
         return str(self.composite.get("name", "without a name"))
+
+    @property
+    def score(self) -> str:
+        """What the explained output holds for each class: its "logit", "probability" or "log-probability"."""
+        return self.kind if self.scale == "logit" else self.scale
 
     @property
     def picks(self) -> Any:
@@ -190,12 +200,14 @@ class Metadata:
 
 _LEFT_OUT: dict[str, Any] = {
     "scale": "logit",
+    "kind": "logit",
     "fixed": [],
     "weights": None,
     "profile": None,
     "optimise": True,
     "others": [],
     "ranges": {},
+    "rows": {},
 }
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
@@ -213,6 +225,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "constants": dict,
     "explained": int,
     "scale": str,
+    "kind": str,
     "fixed": list,
     "plan": dict,
     "optimise": bool,
@@ -221,6 +234,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "rules": list,
     "sizes": dict,
     "ranges": dict,
+    "rows": dict,
     "tolerance": (int, float),
     "weights": str,
     "profile": str,
@@ -232,6 +246,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "classes": lambda given: given is None or _is_count(given),
     "rules": lambda given: all(isinstance(entry, dict) and isinstance(entry.get("rule"), str) for entry in given),
     "sizes": lambda given: all(map(_is_count, given.values())),
+    "rows": lambda given: all(map(_is_count, given.values())),
     "arguments": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))

@@ -95,9 +95,11 @@ class Explained:
         number: which of several targets; None where relevance has no dim for them.
         target: the class, or a pair (the first minus the second); None for a function of the outputs, or a seed.
         name: that class in words, `espresso (class 967)`.
-        logit: its logit, or the difference of two; None where there is no class, and where the model returns only
-            probabilities.
+        logit: its logit (or what `kind` says), or the difference of two; None where there is no class, and where the
+            model returns only probabilities.
         relevance: what each input got, summed, by name.
+        probability: what a model without logits returns of it, in words: `probability 0.97`.
+        kind: what the model returns for each class: its "logit", "probability" or "log-probability".
     """
 
     row: int
@@ -107,7 +109,7 @@ class Explained:
     logit: float | None
     relevance: dict[str, float]
     probability: str = ""
-    """What a model without logits returns of it, in words: `probability 0.97`."""
+    kind: str = "logit"
 
     @property
     def sum(self) -> float:
@@ -120,7 +122,7 @@ class Explained:
         parts = (
             [self.probability] * bool(self.probability)
             if self.logit is None
-            else [f"{'difference of logits' if isinstance(self.target, tuple) else 'logit'} {number(self.logit)}"]
+            else [f"{_difference_of(self.kind) if isinstance(self.target, tuple) else self.kind} {number(self.logit)}"]
         )
         shares = " + ".join(f"{name} {number(share)}" for name, share in self.relevance.items())
         return ", ".join([*parts, f"Σ relevance {number(self.sum)}" + f" = {shares}" * (len(self.relevance) > 1)])
@@ -141,6 +143,7 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
             returned[at][row] if scale == "logit" else None,
             {name: float(values[at, row]) for name, values in sums.items() if values is not None},
             "" if scale == "logit" or isinstance(chosen[row], tuple) else f"{scale} {_short(returned[at][row])}",
+            run.about.score,
         )
         for row in range(len(classes[0]))
         for at, chosen in enumerate(classes)
@@ -154,6 +157,10 @@ def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"
+
+
+def _difference_of(kind: str) -> str:
+    return f"difference of {kind.removesuffix('y')}ies" if kind.endswith("y") else f"difference of {kind}s"
 
 
 def _short(value: float | None) -> str:

@@ -187,6 +187,25 @@ def check(
     return found
 
 
+def check_rows(rows: Mapping[str, int], arrays: Mapping[str, Any]) -> None:
+    """Refuse what no row of a table is: onnxruntime counts negative numbers from the end, where torch raises.
+
+    Args:
+        rows: of inputs that are looked up, how many rows there are.
+        arrays: name → array.
+
+    Raises:
+        InputError: a number is negative, or too large.
+    """
+    for name, count in rows.items():
+        array = arrays.get(name)
+        if array is None or not array.size:
+            continue
+        wrong = [number for number in (int(array.min()), int(array.max())) if not 0 <= number < count]
+        if wrong:
+            raise InputError(f"Input {name!r} holds {wrong[0]}, but what it looks up has rows 0 to {count - 1}.")
+
+
 def check_option(name: str, value: Any, fits: bool, wanted: str) -> None:
     """Refuse an option of a wrong kind.
 

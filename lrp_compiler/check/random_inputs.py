@@ -28,7 +28,7 @@ def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.
     for spec in about.takes:
         shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in spec.shape]
         try:
-            name, dtype = spec.name, np.dtype(spec.dtype)
+            name, dtype = spec.name, np.dtype(spec.dtype.replace("bfloat16", "float32"))
         except TypeError as error:
             raise FormatError(f"The explainer's metadata describes a tensor wrongly: {spec}.") from error
         if dtype.kind == "f":

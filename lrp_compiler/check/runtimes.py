@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lrp_compiler.artefact import of_array
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.onnx_session import open_session
+from lrp_compiler.base.run import to_numpy
 from lrp_compiler.explainer import Explainer, load
 from lrp_compiler.torch_private import load_package
 
@@ -104,7 +106,7 @@ def _run_node(program: str, path: str, feeds: Mapping[str, np.ndarray]) -> Array
                 raise LrpError("Node finds no onnxruntime: npm install --ignore-scripts onnxruntime-node.")
             raise LrpError(f"Node does not run this file: {lines[0].rstrip('.')}.")
         return {
-            entry["name"]: np.frombuffer(Path(entry["file"]).read_bytes(), entry["dtype"]).reshape(entry["shape"])
+            entry["name"]: np.fromfile(entry["file"], entry["dtype"]).reshape(entry["shape"])
             for entry in json.loads(done.stdout)
         }
 
@@ -120,12 +122,12 @@ def _aoti(path: str, about: Metadata) -> Run:
         package = os.path.join(folder, "package.aoti.pt2")
         explainer.to_aoti(package)
         call = load_package(package)
-    names, results = [spec.name for spec in about.takes], [spec.name for spec in about.returns]
+    results = [spec.name for spec in about.returns]
 
     def run(feeds: Mapping[str, np.ndarray]) -> Arrays:
         with torch.no_grad():
-            given: list[Any] = call(*(torch.as_tensor(feeds[name]) for name in names))
-        return {name: result.numpy() for name, result in zip(results, given, strict=True)}
+            given: list[Any] = call(*(of_array(feeds[spec.name], spec.dtype) for spec in about.takes))
+        return {name: to_numpy(result) for name, result in zip(results, given, strict=True)}
 
     return run
 

@@ -31,11 +31,11 @@ from lrp_compiler.export.onnx_notes import PREFIX
 from lrp_compiler.export.onnx_weights import halves
 from lrp_compiler.formats import reader_of, runtime_of
 from lrp_compiler.passes.forward import Target
-from lrp_compiler.passes.graph import Float64
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.runtime import OnnxExplainer
 
 from .random_inputs import random_inputs, table_sizes
+from .runs import Result, exact_results, fitting, run_flat, tensors_of
 from .runtimes import RUNTIMES, Runtime
 
 SLACK = 3.0
@@ -124,13 +124,14 @@ def verify(
         explainer = OnnxExplainer(path, check=False)
         graph = onnx.load(path, load_external_data=False)
         result.checks += [_checker(path), _contract(graph), _notes(graph), _metadata(explainer.about)]
-        limits = table_sizes(graph)
+        limits = {**table_sizes(graph), **explainer.about.rows}
     else:
         explainer = load(path, check=False)
         result.checks += [_metadata(explainer.about)]
-        limits = {}
-    feeds = {**random_inputs(explainer.about, limits, np.random.default_rng(seed)), **(inputs or {})}
-    first = _run(explainer, feeds)
+        limits = dict(explainer.about.rows)
+    drawn = random_inputs(explainer.about, limits, np.random.default_rng(seed))
+    feeds = fitting(explainer.about, {**drawn, **(inputs or {})})
+    first = run_flat(explainer, feeds)
     result.checks += _sane(explainer, feeds, first)
     found, reference = _against(explainer, feeds, first, against)
     result.checks += found
@@ -156,35 +157,31 @@ def _same_there(
     feeds: Mapping[str, np.ndarray],
     first: Result,
 ) -> Check:
-    """How far another runtime's relevance is from the truth, as a share of all of it."""
-    known = [entry.tensor.name for entry in reference.about.relevance]
+    """How far another runtime's relevance and explained output are from the truth, as a share of all of it."""
+    about, at = reference.about, reference.about.explained
+    known = [spec.name for spec in (*about.outputs[at : at + 1], *(entry.tensor for entry in about.relevance))]
     lacking = [name for name in known if name not in results]
     if lacking:
         return Check("runtime", False, f"{runtime} gives no {lacking[0]}")
     if isinstance(reference, OnnxExplainer):
         if runtime == "onnxruntime":
             return Check("runtime", None, "needs the model's .pt2: --against MODEL.pt2")
-        words, true = "onnxruntime", dict(zip(known, first[1].values(), strict=True))
+        words, true = "onnxruntime", [*first[0], *first[1].values()]
     else:
-        words, exact = "float64", _exact(reference, feeds)
-        true = dict(zip(known, exact[len(reference.about.outputs) :], strict=True))
-    off = {name: _share(results[name], true[name]) for name in known}
+        words, true = "float64", exact_results(reference, feeds)
+    named = dict(zip((spec.name for spec in about.returns), true, strict=True))
+    off = {name: _share(results[name], named[name]) for name in known}
     worst = max(off, key=lambda name: off[name])
     return Check("runtime", off[worst] <= ROOM, f"{worst} of {runtime} is {off[worst]:.0e} from {words}'s")
 
 
 def _share(found: np.ndarray, true: np.ndarray) -> float:
-    """Σ|difference| / Σ|true|; infinite where shapes differ or something is not finite."""
-    if found.shape != true.shape or not np.isfinite(found).all():
+    """Σ|difference| / Σ|true|; infinite where shapes differ, or only one of the two is finite."""
+    if found.shape != true.shape or not np.array_equal(np.isfinite(found), np.isfinite(true)):
         return np.inf
-    return float(np.abs(found.astype(np.float64) - true).sum() / (np.abs(true).sum(dtype=np.float64) or 1))
-
-
-def _exact(reference: Explainer, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """All results of the reference in float64."""
-    tensors = [torch.as_tensor(feeds[spec.name]) for spec in reference.about.takes]
-    with torch.no_grad():
-        return [result.double().numpy() for result in Float64(reference.module).run(*tensors)]
+    known = np.isfinite(true)
+    found, true = found[known].astype(np.float64), true[known].astype(np.float64)
+    return float(np.abs(found - true).sum() / (np.abs(true).sum() or 1))
 
 
 def _content(path: str | os.PathLike[str]) -> Check:
@@ -274,31 +271,12 @@ def _metadata(about: Metadata) -> Check:
     return Check("metadata", True, text)
 
 
-Result = tuple[list[np.ndarray], dict[str, np.ndarray]]
-
-
-def _run(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray]) -> Result:
-    """Flat outputs and relevances, as numpy arrays."""
-    if isinstance(explainer, OnnxExplainer):
-        named: dict[str, Any] = dict(feeds)
-        explanation = explainer(**named)
-        output = explanation.output
-        return list(output.values()) if isinstance(output, dict) else [output], dict(explanation.relevance)
-    names = [spec.name for spec in explainer.about.takes]
-    with torch.no_grad():
-        results = explainer.module(*(torch.as_tensor(feeds[name]) for name in names))
-    own = len(explainer.about.outputs)
-    keys = [entry.input for entry in explainer.about.relevance]
-    arrays = [result.numpy() for result in results]
-    return arrays[:own], dict(zip(keys, arrays[own:], strict=True))
-
-
 def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray], first: Result) -> list[Check]:
     arrays = [*first[0], *first[1].values()]
     broken = sum(int((~np.isfinite(array)).sum()) for array in arrays if array.dtype.kind == "f")
     shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in feeds.items())
     checks = [Check("runs", broken == 0, f"on {shapes}" + (f": {broken} values are not finite" if broken else ""))]
-    again = _run(explainer, feeds)
+    again = run_flat(explainer, feeds)
     equal = all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays, [*again[0], *again[1].values()], strict=True)
     )
@@ -311,7 +289,7 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
     names = {entry.input: entry.tensor.name for entry in explainer.about.relevance}
     for row in range(rows):
         one = {name: np.take(array, [row], axes[name]) if name in axes else array for name, array in feeds.items()}
-        for name, array in _run(explainer, one)[1].items():
+        for name, array in run_flat(explainer, one)[1].items():
             whole = np.take(first[1][name], [row], axes[names[name]])
             off = max(off, float(np.abs(array - whole).max() / (np.abs(whole).max() or 1)))
     checks.append(Check("rows", off < explainer.about.tolerance, f"alone, a row differs by {off:.0e}"))
@@ -367,7 +345,7 @@ def _halve(reference: Explainer) -> None:
 
 def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """The books of the same run; what the file gave each input is what they say it got."""
-    tensors: dict[str, Any] = {name: torch.as_tensor(array) for name, array in feeds.items()}
+    tensors: dict[str, Any] = {**tensors_of(reference, feeds)}
     try:
         books = reference.audit(**tensors)
     except InputError as refusal:
@@ -382,9 +360,9 @@ def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: 
 
 def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """How far the file is from float64, beside torch's own float32."""
-    exact = _exact(reference, feeds)
+    exact = exact_results(reference, feeds)
     own = len(about.outputs)
-    outputs, relevance = _run(reference, feeds)
+    outputs, relevance = run_flat(reference, feeds)
     torch_run = [*outputs, *relevance.values()]
     found = []
     for index, (mine, theirs, true) in enumerate(zip([*first[0], *first[1].values()], torch_run, exact, strict=True)):

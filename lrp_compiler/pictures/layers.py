@@ -57,7 +57,7 @@ def layers(
     axis.axvline(0, color="black", linewidth=0.6)
     if case.logit is not None:
         axis.axvline(case.logit, color="black", linewidth=0.8, linestyle="--")
-        axis.text(case.logit, len(values) - 0.4, "logit", fontsize=8, ha="center", va="bottom")
+        axis.text(case.logit, len(values) - 0.4, case.kind, fontsize=8, ha="center", va="bottom")
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.set_xlabel("Σ relevance" + ", and of its positive and negative part (pale)" * parts)
     axis.margins(x=0.12)

@@ -112,21 +112,21 @@ export class View {
       }
       return element("li", {}, row);
     });
-    $("score-name").textContent = this.#site.scores === "none" ? "score" : "probability · logit";
+    $("score-name").textContent = this.#site.scores === "none" ? this.#score() : "probability · logit";
     $("classes").replaceChildren(...items);
     if (focused !== undefined) $("classes").querySelector(`[data-number="${focused}"]`)?.focus();
   }
 
   #facts(run, total, named) {
-    const { composite, seed, target, scores } = this.#site;
+    const { composite, accounted, target, scores } = this.#site;
     const score = run.target === null ? null : run.output[run.target];
     const probability = scores === "none" || score === null ? null : percent(this.#shares(run.output)[run.target]);
     const facts = [
       ["Explained", named],
-      [scores === "none" ? "Score" : "Logit", score === null ? null : format(score)],
+      [capital(scores === "none" ? this.#score() : "logit"), score === null ? null : format(score)],
       ["Probability", probability],
       ["Relevance, summed", format(total, true)],
-      ["Absorbed by biases and the like", seed === "value" && score !== null ? format(score - total, true) : null],
+      ["Absorbed by biases and the like", accounted && score !== null ? format(score - total, true) : null],
       ["Composite", composite],
       ["Target", target.text],
       ["Time", `${run.seconds.toFixed(2)} s`],
@@ -135,6 +135,11 @@ export class View {
     $("facts").replaceChildren(
       ...shown.map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, value))),
     );
+  }
+
+  /** What an output is called that stays as it is: a probability, if the file says so. */
+  #score() {
+    return this.#site.output.score === "logit" ? "score" : this.#site.output.score;
   }
 
   #shares(output) {
@@ -182,6 +187,10 @@ export class View {
 }
 
 /** A probability in per cent, with as many digits as it is worth. */
+function capital(word) {
+  return word[0].toUpperCase() + word.slice(1);
+}
+
 function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
   return `${(100 * share).toFixed(1)} %`;

@@ -95,7 +95,8 @@ def page(
         crop: share of the shorter side that is taken, with "crop".
         size: height and width, if the explainer leaves them open.
         tokenizer: the model's `tokenizer.json`, of text; `tokenizer_config.json` beside it is used as well.
-        scores: how outputs become probabilities: "softmax", "sigmoid", or "none" if they do not.
+        scores: how outputs become probabilities: "softmax", "sigmoid", or "none" if they do not; what the explainer
+            knows to be probabilities stays as it is.
         onnxruntime_web, tokenizers_js: folders with the unpacked npm packages; by default npm fetches them once.
         force: replace the folder even if it is no such site.
 
@@ -108,6 +109,7 @@ def page(
         LrpError: npm is not there, or fails.
         OSError: a file cannot be read, or the folder cannot be written.
     """
+    score = one_of(scores, "softmax", "sigmoid", "none")
     source, final = Path(explainer), Path(os.path.abspath(folder))
     with OnnxExplainer(source) as opened:
         about, inputs = opened.about, opened.inputs
@@ -121,7 +123,7 @@ def page(
         "model": {**model[0], "external": model[1:]},
         **explanation(about, inputs, taken - {spec.name for spec in inputs}, source.name),
         "labels": None if labels is None else read_labels(Path(labels), about.classes),
-        "scores": one_of(scores, "softmax", "sigmoid", "none"),
+        "scores": score if about.score == "logit" else "none",
     }
     image = main_input(inputs).dtype == "float32"
     if image:
@@ -132,7 +134,8 @@ def page(
         site |= {"kind": "text", "input": text_input(inputs), "examples": [{"text": text} for text in examples]}
         site["tokenizer"], more = read_tokenizer(tokenizer, site["input"])
     copies |= more
-    given = [*copies.values(), *(Path(path) for path in (labels,) if path is not None)]
+    named = (labels, onnxruntime_web, tokenizers_js)
+    given = [*copies.values(), *(Path(path) for path in named if path is not None)]
     _check_folder(final, given, force)
     with atomic_folder(final) as made:
         _write_page(made, site)

@@ -104,7 +104,9 @@ def ldexp(tensor: Tensor, exponent: Tensor) -> Tensor:
 def copysign(tensor: Tensor, other: Tensor) -> Tensor:
     """The size of one, the sign of the other; −0, which is not below 0, has one, too: 1/−0 is −∞."""
     positive = (other > 0) | ((other == 0) & (other.reciprocal() > 0))
-    return tensor.abs() * (positive.to(tensor.dtype) * 2 - 1)
+    dtype = torch.result_type(tensor, other)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return tensor.abs() * (positive.to(dtype) * 2 - 1)
 
 
 def copysign_of_number(tensor: Tensor, other: float) -> Tensor:

@@ -3,13 +3,23 @@
 from .captured import Captured, Example, Other
 from .fold_batch_norm import fold_batch_norm
 from .randomness import refuse_randomness
-from .select_explained import EXPLAINED, MASK, OUTPUT, POSITION, explained_value, select_by_function, select_explained
+from .select_explained import (
+    EXPLAINED,
+    KIND,
+    MASK,
+    OUTPUT,
+    POSITION,
+    explained_value,
+    select_by_function,
+    select_explained,
+)
 from .split_bias import split_bias
 from .target import Explained, Pick, Step, Target
 from .unlift import unlift
 
 __all__ = [
     "EXPLAINED",
+    "KIND",
     "MASK",
     "OUTPUT",
     "POSITION",

@@ -40,6 +40,23 @@ def logits_behind(output: fx.Node) -> tuple[fx.Node, str]:
         The logits in the shape of the output (new nodes where the shape is changed behind the function), and
         "probability" or "log-probability"; the output itself and "" where it is none of them.
     """
+    found, made_of_it, moved = _found(output)
+    if found is None:
+        return output, ""
+    logits = found
+    for step in reversed(moved):
+        with output.graph.inserting_before(output.graph.output_node()):
+            logits = call(output.graph, step.target, logits, *step.args[1:], like=step, **step.kwargs)
+    return logits, made_of_it
+
+
+def kind_of(output: fx.Node) -> str:
+    """What the output is: "probability" or "log-probability", or "" where it is none of them."""
+    return _found(output)[1]
+
+
+def _found(output: fx.Node) -> tuple[fx.Node | None, str, list[fx.Node]]:
+    """The logits as they are made, what the output is of them, and the steps that change their shape from there on."""
     moved: list[fx.Node] = []
     logarithms, found, kept = 0, None, 0
     node = output
@@ -64,13 +81,7 @@ def logits_behind(output: fx.Node) -> tuple[fx.Node, str]:
         if not is_tensor(operand):
             break
         node = operand
-    if found is None:
-        return output, ""
-    logits: fx.Node = found
-    for step in reversed(moved[:kept]):
-        with output.graph.inserting_before(output.graph.output_node()):
-            logits = call(output.graph, step.target, logits, *step.args[1:], like=step, **step.kwargs)
-    return logits, LOGARITHM if logarithms > 0 else PROBABILITY
+    return found, "" if found is None else LOGARITHM if logarithms > 0 else PROBABILITY, moved[:kept]
 
 
 def _mixes_rows(node: fx.Node, given: Any) -> bool:

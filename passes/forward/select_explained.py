@@ -23,7 +23,7 @@ from lrp_compiler.passes.decompose import DECOMPOSITIONS
 from lrp_compiler.passes.graph import add_placeholder, call, canonicalise, is_tensor, outputs, trace_into
 from lrp_compiler.torch_private import fake_mode_of
 
-from .probabilities import logits_behind
+from .probabilities import kind_of, logits_behind
 from .target import Step, Target
 
 aten = torch.ops.aten
@@ -32,6 +32,8 @@ EXPLAINED = "lrp_explained"
 """`node.meta` flag of the explained value."""
 OUTPUT = "lrp_output"
 """`node.meta` of the explained value: what the model returns of it, "probability" or "log-probability"; "": itself."""
+KIND = "lrp_kind"
+"""Likewise: what it is itself, where a probability is asked for."""
 POSITION = "position"
 """Name of the run-time input that says where in the sequence."""
 MASK = "attention_mask"
@@ -51,6 +53,7 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
         InputError: the output has no batch dim, or the position does not fit it.
     """
     node: fx.Node = outputs(module)[output]
+    kind = kind_of(node) if target.probability else ""
     node, made_of_it = (node, "") if target.probability else logits_behind(node)
     shape = node.meta["val"].shape
     if len(shape) <= 2:
@@ -62,6 +65,7 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
         explained = _at_position(module, node, name, target)
     explained.meta[EXPLAINED] = True
     explained.meta[OUTPUT] = made_of_it
+    explained.meta[KIND] = kind
     return explained
 
 

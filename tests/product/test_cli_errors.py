@@ -43,7 +43,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     explainer.save(made / "m.lrp.pt2")
     explainer.to_onnx(made / "m.lrp.onnx")
     lrp.compile(Named().eval(), (X,)).save(made / "n.lrp.pt2")
+    explainer.to_onnx(made / "small.lrp.onnx", profile="small")
     np.save(made / "x.npy", X.numpy())
+    np.save(made / "t.npy", np.array([0, 1]))
+    (made / "t.relevance.json").write_text("{}")
+    (made / "dagre").mkdir()
+    (made / "dagre" / "dagre.js").write_text("")
     return made
 
 
@@ -189,20 +194,41 @@ def test_what_is_no_error_of_a_computation_prints_no_traceback(
         ("run", "m.lrp.onnx", "--input", "input=x.npy", "--target", "0", "-o", "link.npy"),
         ("run", "m.lrp.pt2", "--input", "x.npy", "--target", "0", "-o", "m.lrp.pt2"),
         ("inspect", "m.lrp.pt2", "--html", "m.lrp.pt2"),
+        ("run", "m.lrp.onnx", "--input", "x.npy", "--target", "t.npy", "-o", "t.npy"),
+        ("run", "m.lrp.onnx", "--input", "x.npy", "--target", "0", "--seed", "t.npy", "-o", "t.npy"),
+        ("run", "m.lrp.onnx", "--input", "x.npy", "--target", "0", "--position", "t.npy", "-o", "./t.npy"),
+        ("run", "small.lrp.onnx", "--input", "x.npy", "--target", "0", "-o", "{weights}"),
+        ("inspect", "m.lrp.pt2", "--html", "x.npy", "--input", "input=x.npy", "--target", "0"),
+        ("inspect", "model.pt2", "--diff", "m.lrp.pt2", "--html", "m.lrp.pt2"),
+        ("inspect", "m.lrp.pt2", "--model-explorer", "t.json", "--input", "t.relevance.json"),
+        ("inspect", "m.lrp.pt2", "--html", "dagre/dagre.js", "--dagre", "dagre"),
     ],
 )
 def test_what_a_command_reads_is_not_written_over(arguments: tuple[str, ...], call: Any, folder: Path) -> None:
     link = folder / "link.npy"
     if not link.exists():
         link.symlink_to("x.npy")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    code, out, err = call(*(argument.format(folder=folder.name) for argument in arguments))
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = content()
+    weights = next(folder.glob("small.lrp.onnx.*.data")).name
+
+    code, out, err = call(*(argument.format(folder=folder.name, weights=weights) for argument in arguments))
 
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "is what the command reads" in err
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert content() == before
+
+
+def test_two_results_do_not_share_a_file(call: Any, folder: Path) -> None:
+    code, _, err = call("inspect", "m.lrp.pt2", "--html", "two.html", "--model-explorer", "./two.html")
+
+    assert code == 1
+    assert "is to hold two results" in err
+    assert not (folder / "two.html").exists()
 
 
 class Probabilities(nn.Module):

@@ -1,4 +1,8 @@
 // Runs an explainer's ONNX file in onnxruntime-node, which it looks for from the working directory upwards.
+// (npm install --ignore-scripts onnxruntime-node: it brings its CPU library along, its script fetches CUDA's.)
+//
+//   echo '{"path": "m.lrp.onnx", "folder": "out",
+//          "inputs": [{"name": "x", "file": "x.f32", "dtype": "float32", "shape": [1, 3, 64, 64]}]}' | node explain.mjs
 //
 // Takes a JSON object on stdin: {path, inputs: [{name, file, dtype, shape}], folder}. Inputs are raw little-endian files.
 // Writes each result raw into the folder, and to stdout a JSON list: [{name, file, dtype, shape}].

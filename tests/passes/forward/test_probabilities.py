@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
+from lrp_compiler.base.run import number
 from lrp_compiler.errors import LrpWarning
 from lrp_compiler.runtime import OnnxExplainer
 
@@ -107,3 +108,31 @@ def test_files_and_captions_say_what_the_number_is(tmp_path: Path) -> None:
         (case, *_) = said.explained()
         assert case.logit is None
         assert case.caption.startswith(f"probability {p:.3g}, Σ relevance ")
+        assert "logit" not in said._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "kinds"),
+    [
+        (lambda z: z.softmax(1), "probability", "probabilities"),
+        (lambda z: z.sigmoid(), "probability", "probabilities"),
+        (lambda z: z.log_softmax(1), "log-probability", "log-probabilities"),
+        (lambda z: z, "logit", "logits"),
+    ],
+    ids=["softmax", "sigmoid", "logarithm", "logits"],
+)
+def test_a_probability_that_is_asked_for_is_called_one(
+    end: Callable[[Tensor], Tensor], kind: str, kinds: str, tmp_path: Path
+) -> None:
+    explainer = compiled(end, target=lrp.Target(1, probability=True))
+    explainer.save(tmp_path / "m.lrp.pt2")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    p = end(Net(lambda z: z)(X))
+
+    for said in (explainer(X), lrp.load(tmp_path / "m.lrp.pt2")(X), OnnxExplainer(tmp_path / "m.lrp.onnx")(X.numpy())):
+        (case, *_) = said.explained()
+        assert case.logit == pytest.approx(p[0, 1].item(), rel=1e-5)
+        assert case.caption.startswith(f"{kind} {number(p[0, 1].item())}, Σ relevance ")
+        assert f"<th>{kind}</th>" in said._repr_html_()
+    pair = compiled(end, target=lrp.Target((1, 0), probability=True))(X).explained()[0]
+    assert pair.caption.startswith(f"difference of {kinds} {number((p[0, 1] - p[0, 0]).item())}, ")

@@ -5,7 +5,6 @@ The yardstick of results is that of the ONNX parity tests: at most three times w
 
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from torch.export import Dim
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import FormatError, InputError, LrpError
 from lrp_compiler.capture.capture import load_program
+from lrp_compiler.check.runtimes import RUNTIMES
 from lrp_compiler.cli import main
 
 Explain = Callable[..., lrp.Explainer]
@@ -418,7 +418,7 @@ def run(*command: str | Path, seconds: int = 600, **options: Any) -> str:
 
 
 def write_raw(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name → the argument that the programs in deploy/ take for it."""
+    """Name → the argument that the program in deploy/ takes for it."""
     arguments = {}
     for name, tensor in tensors.items():
         path = folder / f"{name}.{'i64' if tensor.dtype == torch.int64 else 'f32'}"
@@ -505,7 +505,7 @@ def test_the_command_line_writes_a_package(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def node_folder() -> Path:
-    """A folder in which `onnxruntime-node` and the program are; made once."""
+    """A folder in which `onnxruntime-node` is; made once."""
     folder = BUILD / "node"
     installed = folder / "node_modules" / "onnxruntime-node" / "package.json"
     if not installed.exists() or json.loads(installed.read_text())["version"] != ONNXRUNTIME_NODE:
@@ -516,25 +516,24 @@ def node_folder() -> Path:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
         if done.returncode:
             pytest.skip(f"npm cannot install {package}: {done.stderr.strip().splitlines()[-1:]}")
-    shutil.copy(DEPLOY / "explain.mjs", folder)
     return folder
 
 
 @pytest.mark.heavy
 @needs_node
 @pytest.mark.parametrize(("name", "composite"), [("resnet50", "epsilon-plus"), ("bert", "attnlrp")])
-def test_node_runs_a_file(name: str, composite: str, explain: Explain, node_folder: Path, tmp_path: Path) -> None:
+def test_node_runs_a_file(
+    name: str, composite: str, explain: Explain, node_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "m.lrp.onnx"
-    explain(name, composite).to_onnx(path)
+    explainer = explain(name, composite)
+    explainer.to_onnx(path)
+    monkeypatch.chdir(node_folder)
+    monkeypatch.setenv("NODE_OPTIONS", "")
+    run_file = RUNTIMES["node"].opens(str(path), explainer.about)
 
     def in_node(inputs: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        arguments = [f"{name}={argument}" for name, argument in write_raw(tmp_path, inputs).items()]
-        environment = {**os.environ, "NODE_OPTIONS": ""}
-        printed = run("node", node_folder / "explain.mjs", path, tmp_path / "out", *arguments, env=environment)
-        results = {
-            name: read_raw(tmp_path / f"out.{name}", shape)
-            for name, *shape in (line.split() for line in printed.splitlines())
-        }
+        results = run_file({name: tensor.numpy() for name, tensor in inputs.items()})
         (relevance,) = (result for name, result in results.items() if name.startswith("relevance."))
         (logits,) = (result for name, result in results.items() if not name.startswith("relevance."))
         return logits, relevance

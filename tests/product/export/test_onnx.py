@@ -217,7 +217,7 @@ def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
 
 def test_what_the_quick_way_cannot_translate_torchs_own_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A strided convolution's transpose has no translation of its own: nothing decomposed, the first attempt fails."""
-    monkeypatch.setattr(onnx_export, "_decomposed", lambda program, table: program)
+    monkeypatch.setattr(onnx_export, "decomposed", lambda program, table: program)
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Flatten()).eval(), torch.randn(2, 3, 7, 7)
     explainer = lrp.compile(net, (x,), target=1)
 

@@ -105,6 +105,18 @@ def test_a_site_of_pictures_has_all_that_it_asks_for(folder: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(
+    ("known", "score"), [({"scale": "probability"}, "probability"), ({"kind": "probability"}, "probability")]
+)
+def test_probabilities_stay_what_they_are(known: dict[str, str], score: str, folder: Path) -> None:
+    (folder / "picture.lrp.onnx").write_bytes(picture_explainer(**known))
+
+    site = make(folder)
+
+    assert (site["scores"], site["output"]["score"]) == ("none", score)
+    assert site["accounted"] is ("scale" not in known)
+
+
 def test_a_site_of_text_has_a_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
 
@@ -291,6 +303,16 @@ def test_a_folder_is_not_replaced_by_what_lies_in_it(folder: Path) -> None:
 
     with pytest.raises(InputError, match="of which the page is made, is in it"):
         page(inside / "picture.lrp.onnx", inside, onnxruntime_web=folder / "ort", force=True)
+
+
+def test_a_folder_is_not_replaced_by_a_package_that_lies_in_it(folder: Path) -> None:
+    inside = folder / "site"
+    inside.mkdir()
+    shutil.copytree(folder / "ort", inside / "ort")
+
+    with pytest.raises(InputError, match="ort, of which the page is made, is in it"):
+        page(folder / "picture.lrp.onnx", inside, onnxruntime_web=inside / "ort", force=True)
+    assert any((inside / "ort").iterdir())
 
 
 def test_without_npm_the_way_out_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

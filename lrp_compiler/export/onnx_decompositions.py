@@ -1,0 +1,170 @@
+"""What of a program is written out in other ops before the exporter translates it: no more than it has no way for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from lrp_compiler.passes.graph import is_tensor, write_out
+from lrp_compiler.rules import bind
+from lrp_compiler.torch_private import decompositions_of, pytree
+
+
+def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Batch norm in eval mode; torch's table does not list it, since it could be in training mode."""
+    weight, bias, mean, variance, _, momentum, epsilon, _ = args
+    norm = torch.ops.aten._native_batch_norm_legit_no_training.default
+    result: torch.Tensor = norm(x, weight, bias, mean, variance, momentum, epsilon)[0]
+    return result
+
+
+def _of_tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda x, number: function(x, torch.scalar_tensor(number, dtype=x.dtype))
+
+
+_WITH_ATTRIBUTES = {
+    torch.ops.aten.pow.Tensor_Scalar: _of_tensors(torch.pow),
+    torch.ops.aten.remainder.Scalar: _of_tensors(torch.remainder),
+    torch.ops.aten.fmod.Scalar: _of_tensors(torch.fmod),
+    **decompositions_of(
+        [
+            torch.ops.aten.leaky_relu.default,
+            torch.ops.aten.elu.default,
+            torch.ops.aten.celu.default,
+            torch.ops.aten.softplus.default,
+            torch.ops.aten.hardtanh.default,
+            torch.ops.aten.addmm.default,
+            torch.ops.aten.addmv.default,
+        ]
+    ),
+}
+"""Ops whose numbers are attributes in ONNX, which must be known; and how they are written where one is a size."""
+
+
+def _is_calculated(value: Any) -> bool:
+    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat))
+
+
+_CAST_INSIDE = {
+    torch.ops.aten.pow.Tensor_Tensor,
+    torch.ops.aten.pow.Tensor_Scalar,
+    torch.ops.aten.pow.Scalar,
+    torch.ops.aten.stack.default,
+}
+"""Ops that cast their operands to the dtype of the result; in ONNX they must be of it, and the exporter leaves them."""
+
+
+def _mixes_dtypes(node: fx.Node) -> bool:
+    if node.target not in _CAST_INSIDE:
+        return False
+    return {source.meta["val"].dtype for source in node.all_input_nodes if is_tensor(source)} != {
+        node.meta["val"].dtype
+    }
+
+
+def _cast_before(node: fx.Node) -> Callable[..., torch.Tensor]:
+    """The op on operands of its result's dtype."""
+    op: Any = node.target
+    dtype = node.meta["val"].dtype
+
+    def cast(*args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = op(*pytree.tree_map_only(torch.Tensor, lambda value: value.to(dtype), args), **kwargs)
+        return result
+
+    return cast
+
+
+_TRANSPOSED = {
+    torch.ops.aten.conv_transpose1d.default,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.conv_transpose3d.input,
+}
+
+
+def _is_padded_beyond_a_step(node: fx.Node) -> bool:
+    """Whether a transposed convolution adds as much to its result's end as a step or more, which torch allows where the
+    kernel's elements lie further apart, and onnxruntime does not."""
+    given = bind(node.target, node.args, node.kwargs)
+    dims = node.meta["val"].dim() - 2
+    more, step = (_by_dim(given[name], dims) for name in ("output_padding", "stride"))
+    return any(added >= stride for added, stride in zip(more, step, strict=True))
+
+
+def _padded_afterwards(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> torch.Tensor:
+    """A transposed convolution, the borders of its result cut or made longer by an op of its own."""
+    dims = weight.dim() - 2
+    borders = list(zip(_by_dim(padding, dims), _by_dim(output_padding, dims), strict=True))
+    none, steps, reach = [0] * dims, _by_dim(stride, dims), _by_dim(dilation, dims)
+    whole = torch.ops.aten.convolution.default(x, weight, None, steps, none, reach, True, none, groups)
+    for dim, (less, more) in enumerate(borders, 2):
+        whole = torch.ops.aten.slice.Tensor(whole, dim, less, whole.shape[dim] - max(0, less - more))
+    longer = [amount for less, more in reversed(borders) for amount in (0, max(0, more - less))]
+    result: torch.Tensor = torch.ops.aten.constant_pad_nd.default(whole, longer)
+    return result if bias is None else result + bias.reshape(-1, *[1] * dims)
+
+
+def _by_dim(value: Any, dims: int) -> list[int]:
+    several = list(value) if isinstance(value, list | tuple) else [value]
+    return several * (dims // len(several))
+
+
+def _running_product(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """`cumprod`, which ONNX has not: in steps that double, or of an open size each product by itself."""
+    size = x.shape[dim] if x.dim() else 1
+    if isinstance(size, int):
+        reach = 1
+        while reach < size:
+            ones = torch.ones_like(x.narrow(dim, 0, reach))
+            x = x * torch.cat([ones, x.narrow(dim, 0, size - reach)], dim)
+            reach *= 2
+        return x
+    dim %= x.dim()
+    places = torch.arange(size, device=x.device)
+    first = (places <= places.unsqueeze(-1)).reshape(size, size, *[1] * (x.dim() - 1 - dim))
+    return torch.where(first, x.unsqueeze(dim), 1.0).prod(dim + 1)
+
+
+def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
+    """What `program.run_decompositions(table)` returns, for a program that has no effects.
+
+    torch traces the whole graph anew, with all its symbolic sizes; here only the few nodes are that the exporter has no
+    translation for. What this cannot do (an op with several results) fails, and the caller takes torch's way.
+    """
+    module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm, torch.ops.aten.cumprod.default: _running_product}
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
+    for node in module.graph.nodes:  # those that are put in front of it have had their turn
+        if _mixes_dtypes(node):
+            write_out(node, _cast_before(node), composite=False)
+        elif node.target in _TRANSPOSED and _is_padded_beyond_a_step(node):
+            write_out(node, _padded_afterwards, composite=False)
+        elif node.target in table:
+            write_out(node, table[node.target], composite=False)
+        elif node.target in _WITH_ATTRIBUTES and any(map(_is_calculated, (*node.args, *node.kwargs.values()))):
+            write_out(node, _WITH_ATTRIBUTES[node.target], composite=False)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        constants=program.constants,
+    )
