@@ -15,7 +15,7 @@ from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
 
 from .examples import Input, dynamic_shapes, example_inputs, inputs_of
-from .read_file import Source, read
+from .read_file import Source, read, with_constants
 from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
 from .steps import Constant, look_up
@@ -80,7 +80,9 @@ class OnnxModule(Scope):
 
 
 @boundary("read the ONNX model")
-def from_onnx(model: str | os.PathLike[str] | onnx.ModelProto) -> OnnxModule:
+def from_onnx(
+    model: str | os.PathLike[str] | onnx.ModelProto, constants: Mapping[str, Any] | None = None
+) -> OnnxModule:
     """An ONNX model as a module of torch.
 
     Its weights are parameters and buffers under their names in the file, nodes belong to modules as their names say
@@ -90,18 +92,21 @@ def from_onnx(model: str | os.PathLike[str] | onnx.ModelProto) -> OnnxModule:
         program = torch.export.export(module, module.example_inputs(), dynamic_shapes=module.dynamic_shapes())
 
     Args:
-        model: the path of an `.onnx` file of opset 7 or newer, or a ModelProto; it is not modified. Nothing is read but
+        model: the path of an `.onnx` file of opset 6 or newer, or a ModelProto; it is not modified. Nothing is read but
             the file and, of what it refers to, files in its own folder.
+        constants: inputs of the file, by name, that are given here once and for all, as arrays or tensors: a sampling
+            rate, the sizes to which something is reshaped. What they decide is decided then.
 
     Returns:
         The module, in eval mode: from the file's inputs, in order or by name, to its outputs (one, or a tuple).
 
     Raises:
         FileNotFoundError: there is no such file.
+        InputError: a constant of a name that no input has.
         FormatError: it is no sound ONNX model, an explainer's own file, too old, or too large.
         CaptureError: operators that have no meaning for relevance, or are not known: all of them at once.
     """
-    source = read(model)
+    source = with_constants(read(model), constants or {})
     inputs = inputs_of(source)
     kind = type("OnnxModule", (OnnxModule,), {"forward": _forward([one.argument for one in inputs])})
     module: OnnxModule = kind(source, inputs)

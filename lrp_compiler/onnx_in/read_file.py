@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
 from onnx import inliner
 
 from lrp_compiler.base.boundary import reason_of
-from lrp_compiler.base.errors import FormatError
+from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.metadata import METADATA_KEY
 
-OLDEST = 7
-"""Opset before which operators meant something else: broadcasting along an axis, among others."""
+OLDEST = 6
+"""Opset before which operators took other attributes."""
 MOST_NODES = 100_000
 """Of a graph and all in it; torch.export takes about a millisecond for each, and what follows as much again."""
 OWN_DOMAIN = ("", "ai.onnx")
@@ -95,6 +97,32 @@ def _checked(model: onnx.ModelProto, folder: Path | None, label: str) -> Source:
     except Exception as error:
         raise FormatError(f"The functions of {label} cannot be inlined ({reason_of(error)}).") from error
     return source._replace(model=inlined)
+
+
+def with_constants(source: Source, constants: Mapping[str, Any]) -> Source:
+    """The model with some inputs held constant: each becomes an initialiser.
+
+    Raises:
+        InputError: there is no such input.
+    """
+    if not constants:
+        return source
+    model = onnx.ModelProto()
+    model.CopyFrom(source.model)
+    known = [value.name for value in model.graph.input]
+    for name, value in constants.items():
+        if name not in known:
+            raise InputError(
+                f"constants names {name!r}, which is no input of {source.label}{did_you_mean(name, known)}."
+            )
+        declared = model.graph.input[known.index(name)].type.tensor_type.elem_type
+        array = np.asarray(value)
+        if declared in onnx.TensorProto.DataType.values() and declared:
+            array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(declared), copy=False)
+        kept = [tensor for tensor in model.graph.initializer if tensor.name != name]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend([*kept, onnx.numpy_helper.from_array(array, name)])
+    return source._replace(model=model)
 
 
 def _refuse_size(model: onnx.ModelProto, label: str) -> None:

@@ -1,7 +1,7 @@
 """Which function runs which ONNX operator: one table, filled by the files in `operators/`.
 
     @onnx_op("Conv")
-    def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, strides: list[int] | None = None, …) -> Tensor: ...
+    def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: int = 1, …) -> Tensor: ...
 
 Inputs are positional, attributes are keywords of the same name. What the function takes says its signature: `Tensor`
 (sizes are made tensors), `Operand` (a single number comes as that), `Sizes` (a tensor is read), `Known` (a tensor, or

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-
 from .module_paths import Level
 from .steps import Constant, Step, Value
 

@@ -23,7 +23,7 @@ def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
     return F.leaky_relu(x, alpha)
 
 
-@onnx_op("PRelu")
+@onnx_op("PRelu", since=7)
 def parametric_relu(x: Tensor, slope: Tensor) -> Tensor:
     """`x`, and `slope · x` below 0."""
     per_channel = x.dim() > 1 and slope.dim() == x.dim() - 1 and slope.numel() == slope.shape[0] == x.shape[1]
@@ -74,6 +74,12 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return F.silu(x) if alpha == 1 else x * torch.sigmoid(x * alpha)
 
 
+@onnx_op("SwiGLU")
+def swiglu(gate: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """`swish(gate) · x`."""
+    return swish(gate, alpha=alpha) * x
+
+
 @onnx_op("Softplus")
 def softplus(x: Tensor) -> Tensor:
     """`log(1 + eˣ)`."""
@@ -111,7 +117,7 @@ def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
     return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, zero))
 
 
-@onnx_op("Dropout")
+@onnx_op("Dropout", since=7)
 def dropout(
     x: Tensor,
     ratio_input: Tensor | None = None,

@@ -90,9 +90,9 @@ def _of_many(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 for _name, _function in UNARY.items():
     onnx_op(_name)(_unary(_function))
 for _name, _function in COMPARISONS.items():
-    onnx_op(_name)(_comparison(_function))
+    onnx_op(_name, since=7)(_comparison(_function))
 for _name, _function in LOGICAL.items():
-    onnx_op(_name)(_logical(_function))
+    onnx_op(_name, since=7)(_logical(_function))
 onnx_op("Max")(_of_many(torch.maximum))
 onnx_op("Min")(_of_many(torch.minimum))
 onnx_op("Sum")(_of_many(torch.add))
@@ -104,25 +104,25 @@ def mean(*values: Tensor) -> Tensor:
     return reduce(torch.add, values) / len(values)
 
 
-@onnx_op("Add")
+@onnx_op("Add", since=7)
 def add(a: Operand, b: Operand) -> Any:
     """`a + b`."""
     return a + b
 
 
-@onnx_op("Mul")
+@onnx_op("Mul", since=7)
 def multiply(a: Operand, b: Operand) -> Any:
     """`a · b`."""
     return a * b
 
 
-@onnx_op("Sub")
+@onnx_op("Sub", since=7)
 def subtract(a: Tensor, b: Operand) -> Tensor:
     """`a − b`."""
     return a - b
 
 
-@onnx_op("Div")
+@onnx_op("Div", since=7)
 def divide(a: Tensor, b: Operand) -> Tensor:
     """`a / b`; of whole numbers, towards zero."""
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
@@ -134,7 +134,7 @@ def modulo(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
 
-@onnx_op("Pow")
+@onnx_op("Pow", since=7)
 def power(a: Tensor, b: Operand) -> Tensor:
     """`aᵇ`, in the dtype of a."""
     if not isinstance(b, Tensor):

@@ -13,7 +13,7 @@ from ..registry import onnx_op
 from ..tensors import dtype_of
 
 
-@onnx_op("BatchNormalization")
+@onnx_op("BatchNormalization", since=7)
 def batch_norm(
     x: Tensor,
     scale: Tensor,

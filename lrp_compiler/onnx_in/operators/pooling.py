@@ -56,10 +56,9 @@ def _global(places: Tensor, shape: Any, padded: Any, cut: list[Any], column_majo
         places = places // size
     space = list(shape[2:])
     within: Any = 0
-    order = zip(
-        coordinates if column_major else reversed(coordinates), reversed(space) if column_major else space, strict=True
-    )
-    for coordinate, size in order:
+    forwards = zip(reversed(coordinates), space, strict=True)
+    backwards = zip(coordinates, reversed(space), strict=True)
+    for coordinate, size in backwards if column_major else forwards:
         within = within * size + coordinate
     planes = torch.arange(shape[0] * shape[1]).reshape(shape[0], shape[1], *[1] * len(space))
     return within + planes * prod(space)
@@ -86,9 +85,7 @@ def max_unpool(
     flat = torch.zeros(prod(own), dtype=x.dtype).scatter(0, places.reshape(-1), x.reshape(-1)).reshape(own)
     if output_shape is None:
         return flat
-    wanted = output_shape.list()
-    whole = torch.zeros(prod(wanted), dtype=x.dtype).scatter(0, places.reshape(-1), x.reshape(-1))
-    return whole.reshape(wanted)
+    return pad_space(flat, [0] * rank, [a - b for a, b in zip(output_shape.list()[2:], space, strict=True)])
 
 
 @onnx_op("AveragePool")

@@ -17,7 +17,7 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a, b)
 
 
-@onnx_op("Gemm")
+@onnx_op("Gemm", since=7)
 def gemm(
     a: Tensor,
     b: Tensor,

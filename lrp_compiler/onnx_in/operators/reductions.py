@@ -90,7 +90,7 @@ def _reduction(function: Reduction) -> Callable[..., Tensor]:
     ) -> Tensor:
         given = axes if axes_input is None else axes_input.list()
         dims = [dim % x.dim() for dim in given or [] if x.dim()] or list(range(x.dim()))
-        if not given and noop_with_empty_axes or not x.dim():
+        if (not given and noop_with_empty_axes) or not x.dim():
             return function(x.unsqueeze(-1), [x.dim()], False)  # over nothing: of each element alone
         return function(x, dims, bool(keepdims))
 

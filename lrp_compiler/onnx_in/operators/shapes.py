@@ -127,11 +127,12 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 
 @onnx_op("SpaceToDepth")
-def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
-    """Blocks of space moved into channels."""
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """Blocks of space moved into channels; `DCR`: depth changes slowest, `CRD`: channels do."""
     batch, channels, height, width = x.shape
     high, wide = height // blocksize, width // blocksize
-    blocks = x.reshape(batch, channels, high, blocksize, wide, blocksize).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    blocks = x.reshape(batch, channels, high, blocksize, wide, blocksize).permute(order)
     return blocks.reshape(batch, channels * blocksize**2, high, wide)
 
 
