@@ -25,6 +25,8 @@ LENGTHS = (8, 32, 64, 224, 256, 1024, 16000)
 """Sizes of the other open dimensions, in the order in which they are tried."""
 MAP_RANK = 4
 """Inputs of this rank have a height and a width, which networks halve again and again."""
+LAST_RESORT = (*range(1, 64), 128, 384, 512)
+"""Files that say "open" and mean the one length that they were made with run on no other."""
 SEED = 0
 
 
@@ -132,6 +134,9 @@ def _sizes(inputs: Sequence[Input]) -> Iterator[Mapping[str, int]]:
             return
         if not others:
             yield dict.fromkeys(names, batch)
+    if others:
+        for length in LAST_RESORT:
+            yield {name: length if name in others else BATCH for name in names}
 
 
 class _Values:

@@ -20,6 +20,7 @@ from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
 from .steps import Constant, look_up
 from .translate import Translator
+from .whole_numbers import Whole
 
 
 class OnnxModule(Scope):
@@ -58,7 +59,7 @@ class OnnxModule(Scope):
             raise InputError(f"The model lacks the value {sorted(missing)[0]!r}.")
         self.part.run_in(environment)
         values = [look_up(result, environment) for result in self.results]
-        found = [value.tensor() if isinstance(value, Sizes) else value for value in values]
+        found = [value.tensor() if isinstance(value, Sizes | Whole) else value for value in values]
         return found[0] if len(found) == 1 else tuple(found)
 
     def all_values(self, *inputs: Any) -> dict[str, Tensor]:
@@ -67,7 +68,9 @@ class OnnxModule(Scope):
         with torch.no_grad():
             for step in self.steps:
                 step.run(environment)
-        known = {name: value.tensor() if isinstance(value, Sizes) else value for name, value in environment.items()}
+        known = {
+            name: value.tensor() if isinstance(value, Sizes | Whole) else value for name, value in environment.items()
+        }
         return {name: value for name, value in known.items() if isinstance(value, Tensor)}
 
     def example_inputs(self) -> tuple[Tensor, ...]:

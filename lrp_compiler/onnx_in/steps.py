@@ -14,8 +14,9 @@ from lrp_compiler.base.errors import CaptureError, LrpError
 
 from .registry import GIVEN, Known, Operand, Operator
 from .sizes import MOST, Sizes
+from .whole_numbers import Whole
 
-Value = Tensor | Sizes | list[Any] | None
+Value = Tensor | Sizes | Whole | list[Any] | None
 """What goes from node to node; a list is a sequence of tensors, None an optional that is empty."""
 
 
@@ -155,7 +156,7 @@ class Step:
             return NotImplemented
         known = [value.sizes if isinstance(value, Constant) else value for value in given]
         if any(
-            isinstance(value, Tensor) or (value is None) != (one is None)
+            isinstance(value, Tensor | Whole) or (value is None) != (one is None)
             for value, one in zip(known, given, strict=True)
         ):
             return NotImplemented
@@ -189,6 +190,8 @@ def taken(value: Any, kind: Any, *, whole: bool = False) -> Any:
         if kind is Sizes:
             return value.sizes or Sizes.read(value.value())
         return value.value()
+    if isinstance(value, Whole) and kind is not Any:
+        value = value.tensor()
     if kind is Tensor and isinstance(value, Sizes):
         return value.tensor()
     if kind is Sizes and isinstance(value, Tensor):

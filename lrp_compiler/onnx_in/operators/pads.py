@@ -25,8 +25,8 @@ def pad(
     """With elements at the ends of dims: a number, the last ones mirrored or repeated, or those of the other end."""
     dims = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in axes.list()]
     if isinstance(value, Tensor):  # calculated
-        outside = 1 - _padded(torch.ones_like(x), pads.list(), dims, mode, 0.0)
-        return _padded(x, pads.list(), dims, mode, 0.0) + outside * value
+        inside = _padded(torch.ones_like(x, dtype=torch.bool), pads.list(), dims, mode, 0)
+        return torch.where(inside, _padded(x, pads.list(), dims, mode, 0), value.to(x.dtype))
     return _padded(x, pads.list(), dims, mode, 0.0 if value is None else value.one())
 
 

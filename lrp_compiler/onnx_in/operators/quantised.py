@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
-from ..registry import onnx_op
+from ..registry import Known, Operand, onnx_op
+from ..sizes import Sizes
 from ..tensors import SMALL, dtype_of
+from ..whole_numbers import Whole, added
 from .convolution import conv
 
 BOUNDS = {
@@ -23,94 +26,126 @@ BOUNDS = {
     torch.int32: (-(1 << 31), (1 << 31) - 1),
 }
 """dtype → least and greatest."""
-NARROW = {16: (-8, 7), 15: (0, 15), 22: (0, 15), 21: (0, 15)}
-BITS_BOUNDS = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1), "UINT2": (0, 3)}
+SMALL_BOUNDS = {
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT2: (-2, 1),
+    TensorProto.UINT2: (0, 3),
+}
+"""The same of those for which torch has a wider one."""
+ZeroPoint = Sizes | Tensor | None
 
 
 @onnx_op("QuantizeLinear", fold=False)
 def quantize(
     x: Tensor,
-    scale: Tensor,
-    zero: Tensor | None = None,
+    scale: Operand,
+    zero: Known | None = None,
     *,
     axis: int = 1,
     block_size: int = 0,
     output_dtype: int = 0,
     precision: int = 0,
     saturate: int = 1,
-) -> Tensor:
+) -> Any:
     """`clamp(round(x / scale) + zero)`, as whole numbers."""
-    dtype = (
-        zero.dtype if zero is not None else dtype_of(output_dtype, "A QuantizeLinear") if output_dtype else torch.uint8
-    )
+    dtype = _dtype(zero, output_dtype)
     wide = x if x.dtype == torch.float64 else x.float()
-    scaled = wide / aligned(scale, x, axis, block_size).to(wide.dtype)
+    scaled = wide / _factor(scale, x, axis, block_size)
+    place = _aligned_zero(zero, x, axis, block_size)
     if dtype not in BOUNDS:
-        return (
-            scaled.to(dtype) if zero is None else (scaled + aligned(zero, x, axis, block_size).to(wide.dtype)).to(dtype)
-        )
-    low, high = bounds_of(dtype, output_dtype)
+        return added(scaled, place).to(dtype)
+    return rounded(scaled, place, dtype, output_dtype)
+
+
+def rounded(scaled: Tensor, zero: ZeroPoint, dtype: torch.dtype, number: int = 0) -> Whole:
+    """Floats as whole numbers of a dtype, those beyond its ends as these."""
+    low, high = SMALL_BOUNDS[number] if number in SMALL else BOUNDS[dtype]
     whole = torch.round(scaled)
+    if zero is None or (isinstance(zero, Sizes) and not zero.shape):
+        place = 0 if zero is None else zero.one()
+        return Whole(whole.clamp(low - place, high - place), zero, dtype)
+    place = (zero.tensor() if isinstance(zero, Sizes) else zero).to(whole.dtype)
+    return Whole(torch.minimum(torch.maximum(whole, low - place), high - place), zero, dtype)
+
+
+def _dtype(zero: ZeroPoint, number: int) -> torch.dtype:
     if zero is not None:
-        whole = whole + aligned(zero, x, axis, block_size).to(wide.dtype)
-    return whole.clamp(low, high).to(dtype)
-
-
-def bounds_of(dtype: torch.dtype, number: int = 0) -> tuple[int, int]:
-    """Least and greatest of a dtype of ONNX, by its number where torch has a wider one for it."""
-    if number in SMALL:
-        from onnx import TensorProto
-
-        return BITS_BOUNDS[TensorProto.DataType.Name(number)]
-    return BOUNDS[dtype]
+        return zero.dtype
+    return dtype_of(number, "A QuantizeLinear") if number else torch.uint8
 
 
 @onnx_op("DequantizeLinear", fold=False)
 def dequantize(
-    q: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+    q: Any, scale: Operand, zero: Known | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
 ) -> Tensor:
     """`(q − zero) · scale`."""
-    dtype = dtype_of(output_dtype, "A DequantizeLinear") if output_dtype else scale.dtype
-    wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    values = q.to(wide)
-    if zero is not None and not (zero.numel() == 1 and not zero.dim() and _is_zero(zero)):
-        values = values - aligned(zero, q, axis, block_size).to(wide)
-    return (values * aligned(scale, q, axis, block_size).to(wide)).to(dtype)
+    kept = scale.dtype if isinstance(scale, Tensor) else torch.float32
+    dtype = dtype_of(output_dtype, "A DequantizeLinear") if output_dtype else kept
+    factor = _factor(scale, q, axis, block_size)
+    return (less(q, _aligned_zero(zero, q, axis, block_size)) * factor).to(dtype)
 
 
-def _is_zero(zero: Tensor) -> bool:
-    return False
+def less(q: Any, zero: ZeroPoint) -> Tensor:
+    """Whole numbers less their zero point, as floats."""
+    if isinstance(q, Whole):
+        return q.less(zero)
+    stored = q.tensor() if isinstance(q, Sizes) else q
+    values: Tensor = stored if stored.dtype == torch.float64 else stored.float()
+    return added(values, zero, -1)
 
 
-def aligned(value: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
-    """A scale or zero point in a shape that broadcasts with the tensor: for all of it, for each channel or block."""
+def _factor(scale: Operand, x: Any, axis: int, block: int) -> Any:
+    """The scale: a number, or a tensor that broadcasts with x."""
+    if not isinstance(scale, Tensor):
+        return scale
+    wide = scale if scale.dtype == torch.float64 else scale.float()
+    return aligned(wide, x.shape, axis, block)
+
+
+def _aligned_zero(zero: ZeroPoint, x: Any, axis: int, block: int = 0) -> ZeroPoint:
+    """The zero point in a shape that broadcasts with x; None where it is 0."""
+    if not isinstance(zero, Sizes):
+        return None if zero is None else aligned(zero, x.shape, axis, block)
+    if zero.dtype in BOUNDS and all(value == 0 for value in zero.list()):
+        return None
+    if len(zero.list()) == 1:
+        return zero.with_array(zero.array.reshape(()))
+    if block:
+        return aligned(zero.tensor(), x.shape, axis, block)
+    return zero.with_array(zero.array.reshape(_shape(len(x.shape), axis)))
+
+
+def _shape(rank: int, axis: int) -> list[int]:
+    return [-1 if place == axis % rank else 1 for place in range(rank)]
+
+
+def aligned(value: Tensor, shape: Any, axis: int, block: int = 0) -> Tensor:
+    """A scale or zero point in a shape that broadcasts with a tensor: for all of it, for each channel or block."""
     if value.numel() == 1 and value.dim() < 2:
         return value.reshape(())
     if not block:
-        shape = [1] * x.dim()
-        shape[axis] = -1
-        return value.reshape(shape)
-    dim = axis % x.dim()
-    return value.repeat_interleave(block, dim).narrow(dim, 0, x.shape[dim])
+        return value if value.dim() > 1 else value.reshape(_shape(len(shape), axis))
+    dim = axis % len(shape)
+    return value.repeat_interleave(block, dim).narrow(dim, 0, shape[dim])
 
 
 @onnx_op("DynamicQuantizeLinear")
-def dynamic_quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize(x: Tensor) -> tuple[Any, Tensor, Tensor]:
     """To uint8, by the least and the greatest value that there is; with scale and zero point."""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     scale = (high - low) / 255
     safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-    zero = torch.round((-low / safe).clamp(0, 255))
-    whole = (torch.round(x / safe) + zero).clamp(0, 255)
-    return whole.to(torch.uint8), scale, zero.to(torch.uint8)
+    zero = torch.round((-low / safe).clamp(0, 255)).to(torch.uint8)
+    return rounded(x / safe, zero, torch.uint8), scale, zero
 
 
-@onnx_op("ConvInteger")
+@onnx_op("ConvInteger", fold=False)
 def conv_integer(
-    x: Tensor,
-    weight: Tensor,
-    x_zero: Tensor | None = None,
-    w_zero: Tensor | None = None,
+    x: Any,
+    weight: Any,
+    x_zero: Known | None = None,
+    w_zero: Known | None = None,
     *,
     auto_pad: str = "NOTSET",
     dilations: list[int] | None = None,
@@ -118,49 +153,30 @@ def conv_integer(
     kernel_shape: list[int] | None = None,
     pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Tensor:
+) -> Whole:
     """A convolution of whole numbers, less their zero points."""
-    options: dict[str, Any] = {
-        "auto_pad": auto_pad,
-        "dilations": dilations,
-        "group": group,
-        "pads": pads,
-        "strides": strides,
-    }
-    return conv(_less(x, x_zero, 1), _less(weight, w_zero, 0), **options).round().to(torch.int32)
+    given, filters = less(x, _aligned_zero(x_zero, x, 1)), less(weight, _aligned_zero(w_zero, weight, 0))
+    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
+    return Whole(conv(given, filters, pads=pads, strides=strides, **options), None, torch.int32)
 
 
-@onnx_op("MatMulInteger")
-def matmul_integer(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+@onnx_op("MatMulInteger", fold=False)
+def matmul_integer(a: Any, b: Any, a_zero: Known | None = None, b_zero: Known | None = None) -> Whole:
     """A product of whole numbers, less their zero points."""
-    return torch.matmul(_less(a, a_zero, -2), _less(b, b_zero, -1)).round().to(torch.int32)
+    left, right = less(a, _aligned_zero(a_zero, a, -2)), less(b, _aligned_zero(b_zero, b, -1))
+    return Whole(torch.matmul(left, right), None, torch.int32)
 
 
-def _less(q: Tensor, zero: Tensor | None, axis: int) -> Tensor:
-    """Whole numbers less their zero point, in float64, which holds every sum of their products."""
-    values = q.to(torch.float64)
-    if zero is None:
-        return values
-    return values - (zero if zero.dim() > 1 else aligned(zero, q, axis)).to(torch.float64)
-
-
-def requantized(y: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype, axis: int = 1) -> Tensor:
-    """A float as whole numbers of a dtype."""
-    low, high = BOUNDS[dtype]
-    whole = torch.round(y / aligned(scale, y, axis))
-    return (whole if zero is None else whole + aligned(zero, y, axis).to(y.dtype)).clamp(low, high).to(dtype)
-
-
-@onnx_op("QLinearConv")
+@onnx_op("QLinearConv", fold=False)
 def quantised_conv(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero: Tensor,
-    weight: Tensor,
-    w_scale: Tensor,
-    w_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
+    x: Any,
+    x_scale: Operand,
+    x_zero: Known,
+    weight: Any,
+    w_scale: Operand,
+    w_zero: Known,
+    y_scale: Operand,
+    y_zero: Known,
     bias: Tensor | None = None,
     *,
     auto_pad: str = "NOTSET",
@@ -169,38 +185,26 @@ def quantised_conv(
     kernel_shape: list[int] | None = None,
     pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Tensor:
+) -> Any:
     """A convolution between quantised tensors."""
-    options: dict[str, Any] = {
-        "auto_pad": auto_pad,
-        "dilations": dilations,
-        "group": group,
-        "pads": pads,
-        "strides": strides,
-    }
+    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
+    offset = None if bias is None else bias.float() * (x_scale * w_scale)
     filters = dequantize(weight, w_scale, w_zero, axis=0)
-    added = None if bias is None else bias.to(x_scale.dtype) * (x_scale * w_scale)
-    y = conv(dequantize(x, x_scale, x_zero), filters, added, **options)
-    return requantized(y, y_scale, y_zero, y_zero.dtype)
+    y = conv(dequantize(x, x_scale, x_zero), filters, offset, pads=pads, strides=strides, **options)
+    return quantize(y, y_scale, y_zero)
 
 
-@onnx_op("QLinearMatMul")
+@onnx_op("QLinearMatMul", fold=False)
 def quantised_matmul(
-    a: Tensor,
-    a_scale: Tensor,
-    a_zero: Tensor,
-    b: Tensor,
-    b_scale: Tensor,
-    b_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
-) -> Tensor:
+    a: Any,
+    a_scale: Operand,
+    a_zero: Known,
+    b: Any,
+    b_scale: Operand,
+    b_zero: Known,
+    y_scale: Operand,
+    y_zero: Known,
+) -> Any:
     """A product of matrices between quantised tensors."""
-
-    def values(q: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
-        if scale.dim() > 1:
-            return ((q.float() - zero.float()) * scale.float()).float()
-        return dequantize(q, scale.float(), zero, axis=axis)
-
-    y = torch.matmul(values(a, a_scale, a_zero, -2), values(b, b_scale, b_zero, -1))
-    return requantized(y, y_scale.float(), y_zero, y_zero.dtype, -2)
+    y = torch.matmul(dequantize(a, a_scale, a_zero, axis=-2).float(), dequantize(b, b_scale, b_zero, axis=-1).float())
+    return quantize(y, y_scale, y_zero, axis=-2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..registry import onnx_op
 from ..sizes import Sizes
 from ..tensors import dtype_of
+from ..whole_numbers import Whole, added
 
 
 @onnx_op("Shape", fold=False)
@@ -179,9 +180,13 @@ def constant_of_shape(shape: Sizes, *, value: Tensor | None = None) -> Any:
 
 
 @onnx_op("Cast")
-def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
+def cast(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """In another dtype."""
-    return x.to(dtype_of(to, "A Cast"))
+    dtype = dtype_of(to, "A Cast")
+    if isinstance(x, Whole) and dtype.is_floating_point:
+        return added(x.values, x.zero).to(dtype)
+    whole: Tensor = x if isinstance(x, Tensor) else x.tensor()
+    return whole.to(dtype)
 
 
 @onnx_op("CastLike")
