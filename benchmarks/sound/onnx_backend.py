@@ -2,10 +2,10 @@
 
 The cases are those of the package `onnx` (`onnx.backend.test`): of every operator at every opset, and small models of
 PyTorch. Counted are those that return floats, by three questions: is a module made, are its outputs the stated ones,
-does torch.export take it. What an input decides about shapes and courses (where a Slice starts, how often a Loop runs) is a
-constant in real files, and cannot be left open by any export: a case whose inputs of rank 0 and 1 do so is asked again
-with these given as constants, and counted apart. Outputs are compared within the case's own tolerances, and where those
-are finer than one step of the output's dtype, within one step.
+does torch.export take it. What an input decides about shapes and courses (where a Slice starts, how often a Loop runs)
+is a constant in real files, and cannot be left open by any export: a case whose inputs of rank 0 and 1 do so is asked
+again with these given as constants, and counted apart. Outputs are compared within the case's own tolerances, and
+where those are finer than one step of the output's dtype, within one step.
 
 The table is results/onnx_backend.md. Exit status 1: fewer pass than the share asked for.
 """
@@ -216,7 +216,7 @@ def document(outcomes: list[Outcome], silent: int) -> str:
         "# ONNX's own tests of its operators",
         "",
         f"`python -m benchmarks.sound.onnx_backend`: onnx {onnx.__version__}, torch {torch.__version__}. Of "
-        f"{len(outcomes) + silent:,} cases {silent:,} return no floats. Of the {len(counted):,} others that are counted "
+        f"{len(outcomes) + silent:,} cases {silent:,} return no floats. Of the {len(counted):,} that are counted "
         f"{passed:,} pass ({passed / max(len(counted), 1):.1%}): the outputs are the stated ones, and torch.export "
         f"takes the module; {counts['with constants']:,} of these with inputs that decide shapes or courses as "
         "constants.",

@@ -66,8 +66,8 @@ def model_of(model: Any) -> Any:
             raise InputError("The model is a method of a module: give the module itself.")
         function = "a plain function" if callable(model) else shortened(model)
         raise InputError(
-            f"The model is {function}, but a torch.nn.Module, an ExportedProgram or the path of a .pt2 or .onnx file is wanted"
-            + (": put it into the forward of a module." if callable(model) else ".")
+            f"The model is {function}, but a torch.nn.Module, an ExportedProgram, or the path of a .pt2 or .onnx file "
+            "is wanted" + (": put it into the forward of a module." if callable(model) else ".")
         )
     return model
 

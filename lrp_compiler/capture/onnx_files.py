@@ -88,5 +88,6 @@ def with_its_names(captured: Captured, module: OnnxModule) -> Captured:
         captured,
         inputs={node: names.get(name, name) for node, name in captured.inputs.items()},
         arguments=[names.get(name, name) for name in captured.arguments],
+        sizes=module.size_names(),
         outputs=module.output_names if len(captured.outputs) == len(module.output_names) else captured.outputs,
     )

@@ -98,7 +98,8 @@ def verify(
 
     Args:
         path: an `.onnx` or `.pt2` explainer.
-        against: the model's `.pt2` or `.onnx` file: compiled anew by the file's own composite, it gives the books and float64.
+        against: the model's `.pt2` or `.onnx` file: compiled anew by the file's own composite, it gives the books and
+            float64.
         inputs: what to run on, by name (`target`, `position` and `seed` too); what is not given is drawn at random, in
             the example's sizes.
         seed: of the random inputs.

@@ -57,7 +57,7 @@ def _sorted(needed: Mapping[int, Sequence[int]], nodes: Sequence[onnx.NodeProto]
     try:
         return list(TopologicalSorter(needed).static_order())
     except CycleError as error:
-        names = " and ".join(called(nodes[number]) for number in list(dict.fromkeys(error.args[1]))[:2])
+        names = " and ".join(called(nodes[number]) for number in sorted(set(error.args[1]))[:2])
         raise FormatError(f"{label} has no order in which it could run: {names} need one another.") from error
 
 

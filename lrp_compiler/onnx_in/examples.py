@@ -39,12 +39,19 @@ class Input:
         argument: of the module's `forward`: the same where Python takes it.
         dtype: of its elements.
         shape: sizes, and names of those that are open.
+        unnamed: dims whose open size the file does not name.
     """
 
     name: str
     argument: str
     dtype: torch.dtype
     shape: tuple[int | str, ...] | None
+    unnamed: frozenset[int] = frozenset()
+
+    def said(self, dim: int) -> str | None:
+        """What the file calls the size of a dim; None where that is fixed, or has no name."""
+        size = (self.shape or ())[dim]
+        return size if isinstance(size, str) and dim not in self.unnamed else None
 
 
 def inputs_of(source: Source) -> list[Input]:
@@ -66,7 +73,9 @@ def inputs_of(source: Source) -> list[Input]:
         dtype = dtype_of(value.type.tensor_type.elem_type, what)
         argument = _argument(value.name, taken)
         taken.add(argument)
-        found.append(Input(value.name, argument, dtype, _shape(value)))
+        dims = enumerate(value.type.tensor_type.shape.dim)
+        unnamed = frozenset(place for place, dim in dims if not dim.dim_param)
+        found.append(Input(value.name, argument, dtype, _shape(value), unnamed))
     return found
 
 

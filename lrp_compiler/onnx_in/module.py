@@ -81,6 +81,16 @@ class OnnxModule(Scope):
         """Which sizes are open, as torch.export takes it, by the names of `forward`'s arguments."""
         return dynamic_shapes(self.inputs)
 
+    def size_names(self) -> dict[str, dict[int, str]]:
+        """What the file calls its open sizes: by input, by dim."""
+        shapes = dynamic_shapes(self.inputs)
+        return {
+            one.name: {
+                dim: size.__name__ for dim, size in shapes[one.argument].items() if isinstance(one.said(dim), str)
+            }
+            for one in self.inputs
+        }
+
 
 @boundary("read the ONNX model")
 def from_onnx(

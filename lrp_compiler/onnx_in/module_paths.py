@@ -40,7 +40,8 @@ def levels(node: onnx.NodeProto, number: int, weights: set[str]) -> tuple[Level,
     said = {entry.key: entry.value for entry in node.metadata_props}
     found = _in_metadata(said) if SCOPES in said else _in_name(node, number)
     owner = next((name.removesuffix(WEIGHT) for name in node.input if name in weights and name.endswith(WEIGHT)), "")
-    if owner and (REWRITTEN in said or not found or (len(found) == 1 and found[0].path == _plain(node.name))):
+    unsaid = SCOPES not in said and "/" not in node.name
+    if owner and (REWRITTEN in said or unsaid):
         return tuple(Level(path, kind) for path, kind in _nested(owner.split("."), found))
     return found
 

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .ratio import Ratio, plain
+
 MOST = 1024
 """Elements of a tensor of constants that is read as sizes where sizes meet it."""
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool, Ratio)
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,18 @@ class Sizes:
 
     def list(self) -> list[Any]:
         """The numbers, flat."""
-        return list(self.array.flat)
+        return [plain(value) for value in self.array.flat]
 
     def one(self) -> Any:
         """The only number."""
         (value,) = self.array.flat
-        return value
+        return plain(value)
 
     def tensor(self) -> Tensor:
         """The tensor that it stands for."""
         if self.is_known:
             return torch.tensor(self.array.tolist(), dtype=self.dtype)
-        parts = [torch.scalar_tensor(value, dtype=self.dtype) for value in self.array.flat]
+        parts = [torch.scalar_tensor(plain(value), dtype=self.dtype) for value in self.array.flat]
         return torch.stack(parts).reshape(self.shape) if self.shape else parts[0]
 
     def each(self, function: Callable[[Any], Any], dtype: torch.dtype | None = None) -> Sizes:

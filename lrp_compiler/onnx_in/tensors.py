@@ -41,7 +41,12 @@ DTYPES: dict[int, torch.dtype] = {
 BITS = {torch.bfloat16: np.uint16, **dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2), np.uint8)}
 BITS |= dict.fromkeys((torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), np.uint8)
 """dtypes that numpy does not have → those whose bits torch reads as them."""
-SMALL = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8, TensorProto.INT2: np.int8, TensorProto.UINT2: np.uint8}
+SMALL: dict[int, Any] = {
+    TensorProto.INT4: np.int8,
+    TensorProto.UINT4: np.uint8,
+    TensorProto.INT2: np.int8,
+    TensorProto.UINT2: np.uint8,
+}
 
 
 def dtype_of(number: int, what: str) -> torch.dtype:

@@ -28,7 +28,8 @@ def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor:
         return flat.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if axis == 0 and x.dim() == 2 and x.is_floating_point():
         return F.embedding(indices, x)
-    return x[(*[slice(None)] * axis, indices)]
+    index: Any = (*[slice(None)] * axis, indices)
+    return x[index]
 
 
 @onnx_op("GatherElements")

@@ -26,7 +26,7 @@ BOUNDS = {
     torch.int32: (-(1 << 31), (1 << 31) - 1),
 }
 """dtype → least and greatest."""
-SMALL_BOUNDS = {
+SMALL_BOUNDS: dict[int, tuple[int, int]] = {
     TensorProto.INT4: (-8, 7),
     TensorProto.UINT4: (0, 15),
     TensorProto.INT2: (-2, 1),

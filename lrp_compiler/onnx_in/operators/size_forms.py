@@ -13,6 +13,7 @@ import torch
 
 from lrp_compiler.torch_private import statically_known_true
 
+from ..ratio import Ratio
 from ..registry import size_form
 from ..sizes import SYMBOLIC, Sizes, combined
 from ..tensors import dtype_of
@@ -41,14 +42,14 @@ def _truth(condition: Any) -> bool:
         return bool(condition)
     if statically_known_true(condition):
         return True
-    if statically_known_true(~condition):
+    if statically_known_true(torch.sym_not(condition)):
         return False
     raise _UnknownError
 
 
 def _divided(a: Any, b: Any) -> Any:
     """Towards zero if they are whole."""
-    if isinstance(a, float | torch.SymFloat) or isinstance(b, float | torch.SymFloat):
+    if any(isinstance(one, float | torch.SymFloat | Ratio) for one in (a, b)):
         return a / b
     if _truth(a >= 0) == _truth(b >= 0):
         return a // b
@@ -60,7 +61,16 @@ def _power(a: Any, b: Any) -> Any:
 
 
 def _whole(x: Any) -> Any:
+    if isinstance(x, Ratio):
+        return x.floor()  # of what is not negative
     return torch.sym_int(x) if isinstance(x, SYMBOLIC) else int(x)
+
+
+def _floated(x: Any) -> Any:
+    """A number as a float; of an open size a ratio, which is rounded to a whole number again without leaving those."""
+    if isinstance(x, Ratio):
+        return x
+    return Ratio(x) if isinstance(x, torch.SymInt) else torch.sym_float(x)
 
 
 def _single(x: Any) -> Any:
@@ -91,8 +101,8 @@ COMPARISONS: dict[str, Callable[..., Any]] = {
 LOGICAL: dict[str, Callable[..., Any]] = {"And": operator.and_, "Or": operator.or_, "Xor": operator.xor}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Abs": lambda x: torch.sym_max(x, -x),
-    "Ceil": math.ceil,
-    "Floor": math.floor,
+    "Ceil": lambda x: Ratio(x.ceil()) if isinstance(x, Ratio) else math.ceil(x),
+    "Floor": lambda x: Ratio(x.floor()) if isinstance(x, Ratio) else math.floor(x),
     "Neg": operator.neg,
     "Sqrt": torch.sym_sqrt if hasattr(torch, "sym_sqrt") else math.sqrt,
 }
@@ -133,7 +143,7 @@ def _function(function: Callable[..., Any]) -> Callable[..., Any]:
         floats = x.dtype.is_floating_point
         if function is math.sqrt and not x.is_known:
             return NotImplemented
-        return _rounded(x.each(lambda value: torch.sym_float(function(value)) if floats else function(value)))
+        return _rounded(x.each(lambda value: _floated(function(value)) if floats else function(value)))
 
     return run
 
@@ -166,7 +176,7 @@ def cast(x: Sizes, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any
     if dtype == torch.bool:
         return _known(lambda: x.each(lambda value: _truth(value != 0), dtype))()
     if dtype.is_floating_point:
-        return _rounded(x.each(torch.sym_float, dtype)) if dtype in (torch.float32, torch.float64) else NotImplemented
+        return _rounded(x.each(_floated, dtype)) if dtype in (torch.float32, torch.float64) else NotImplemented
     return x.each(_whole, dtype) if dtype in (torch.int64, torch.int32) else NotImplemented
 
 
