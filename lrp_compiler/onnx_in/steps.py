@@ -16,6 +16,8 @@ from .registry import GIVEN, Known, Operand, Operator
 from .sizes import MOST, Sizes
 from .whole_numbers import Whole
 
+MOVING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Expand", "MaxPool", "DepthToSpace")
+"""Operators that do the same to whole numbers and to what these are worth: they hand elements on."""
 Value = Tensor | Sizes | Whole | list[Any] | None
 """What goes from node to node; a list is a sequence of tensors, None an optional that is empty."""
 
@@ -145,6 +147,10 @@ class Step:
             name: value.bound(environment) if isinstance(value, Body) else value
             for name, value in self.attributes.items()
         }
+        first = given[0] if given else None
+        if self.op in MOVING and isinstance(first, Whole) and first.is_even and len(self.outputs) == 1:
+            rest = [taken(value, self.operator.kind(place + 1)) for place, value in enumerate(given[1:])]
+            return [Whole(self.operator.function(first.values, *rest, **attributes), first.zero, first.dtype)]
         result = self._of_sizes(given, attributes)
         if result is NotImplemented:
             values = [taken(value, self.operator.kind(place)) for place, value in enumerate(given)]

@@ -34,6 +34,11 @@ class Whole:
         """Of the tensor."""
         return self.values.shape
 
+    @property
+    def is_even(self) -> bool:
+        """Whether one zero point is that of all elements, wherever they are moved."""
+        return self.zero is None or (isinstance(self.zero, Sizes) and not self.zero.shape)
+
     def tensor(self) -> Tensor:
         """The whole numbers."""
         return added(self.values, self.zero).to(self.dtype)

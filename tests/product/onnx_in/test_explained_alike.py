@@ -8,7 +8,8 @@ import onnx
 import pytest
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from support.onnx_graphs import in_onnxruntime
+from support.onnx_graphs import in_onnxruntime, node
+from support.onnx_graphs import model as graph
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -79,7 +80,7 @@ def exported(model: nn.Module, x: Tensor, names: tuple[str, ...], path: Path, *,
 
 
 @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "TorchScript"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["cnn", "block", pytest.param("lstm", marks=pytest.mark.heavy)])
 def test_a_file_is_explained_as_its_module(name: str, dynamo: bool, tmp_path: Path) -> None:
     """Both in float32: each may be as far from float64 as float32 is, three times over."""
     build, x, names, composites = MODELS[name]
@@ -108,6 +109,19 @@ def _double(module: nn.Module) -> nn.Module:
 
 def _as_double(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x
+
+
+def test_an_lstm_is_explained_as_its_module(tmp_path: Path) -> None:
+    module, x = Lstm().eval(), torch.randn(2, 2, 4)
+    path = exported(module, x, ("batch",), tmp_path / "m.onnx", dynamo=False)
+    other = torch.randn(3, 2, 4)
+
+    ours, theirs = (
+        lrp.compile(path, composite="cp-lrp"),
+        lrp.compile(module, (x,), composite="cp-lrp", dynamic_shapes=({0: BATCH},)),
+    )
+
+    torch.testing.assert_close(ours(other).relevance["x"], theirs(other).relevance["x"], rtol=1e-4, atol=1e-6)
 
 
 class Batches(CalibrationDataReader):
@@ -146,3 +160,24 @@ def test_the_command_line_takes_files(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["plan", path]) == 0
     assert main(["inspect", path, "--only", "body"]) == 0
     assert "FAILED" not in capsys.readouterr().out
+
+
+def test_relevance_passes_a_pool_between_quantise_and_dequantise() -> None:
+    """A linear model's relevance is the logit, whatever the zero point: nothing is added on the way."""
+    proto = graph(
+        [
+            node("QuantizeLinear", "x s z", "q"),
+            node("MaxPool", "q", "m", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Flatten", "m", "f"),
+            node("DequantizeLinear", "f s z", "d"),
+            node("MatMul", "d w"),
+        ],
+        {"x": ["batch", 1, 4, 4]},
+        constants={"s": np.array(0.02, np.float32), "z": np.array(100, np.uint8), "w": np.ones((4, 3), np.float32)},
+    )
+    x = torch.rand(3, 1, 4, 4)
+
+    found = lrp.compile(proto)(x)
+
+    torch.testing.assert_close(found.output, in_onnxruntime(proto, {"x": x})[0])
+    torch.testing.assert_close(found.relevance["x"].sum((1, 2, 3)), found.output[:, 0], rtol=1e-4, atol=1e-5)
