@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lrp_compiler.check.coverage_report import coverage
     from lrp_compiler.compiler import compile
     from lrp_compiler.explainer import Explainer, load, load_split
+    from lrp_compiler.onnx_in import from_onnx
     from lrp_compiler.passes.forward import Target
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
@@ -36,6 +37,7 @@ _HOMES = {
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.check.coverage_report",
+    "from_onnx": "lrp_compiler.onnx_in",
     "load": "lrp_compiler.explainer",
     "load_split": "lrp_compiler.explainer",
     "rule": "lrp_compiler.rules",
@@ -55,6 +57,7 @@ __all__ = [
     "compile",
     "composites",
     "coverage",
+    "from_onnx",
     "load",
     "load_split",
     "rule",

@@ -94,6 +94,7 @@ def _any_text(stream: Any) -> Iterator[None]:
         stream.reconfigure(errors=before)
 
 
+MODEL = "a .pt2 file that torch.export.save wrote, or an .onnx file"
 OUTPUT = "M.lrp.onnx, M.lrp.pt2, or M.lrp.aoti.pt2 for an AOTInductor package, which C++ runs"
 
 
@@ -111,12 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         subparsers,
         commands.compile_command,
         "compile",
-        "compile a .pt2 program into an explainer",
+        "compile a model into an explainer",
         "lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-plus --target index\n"
+        "  lrp-compiler compile model.onnx -o model.lrp.onnx --composite epsilon-plus\n"
         "  lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-gamma-box --option low=-2.1 "
         "--option high=2.6",
     )
-    command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
+    command.add_argument("model", type=Path, metavar="MODEL", help=MODEL)
     command.add_argument("-o", "--output", type=_explainer_path, required=True, help=OUTPUT)
     _add_compile_options(command)
     command.add_argument(
@@ -160,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
         "show which forward values an explainer keeps, and which it rebuilds",
         "lrp-compiler plan model.pt2 --composite attnlrp --memory-budget 0.5\n  lrp-compiler plan model.lrp.pt2 --json",
     )
-    command.add_argument("model", type=Path, metavar="MODEL.pt2|M.lrp.pt2", help="a program, or an explainer's file")
+    command.add_argument(
+        "model", type=Path, metavar="MODEL|M.lrp.pt2", help="a .pt2 program or an .onnx file, or an explainer's file"
+    )
     _add_compile_options(command)
 
     command = _add(
@@ -172,7 +176,9 @@ def _parser() -> argparse.ArgumentParser:
         "  lrp-compiler inspect model.pt2 --composite epsilon --diff epsilon-plus\n"
         "  lrp-compiler inspect model.lrp.pt2 --html graph.html --input x.npy",
     )
-    command.add_argument("model", type=Path, metavar="MODEL.pt2|M.lrp.pt2", help="a program, or an explainer's file")
+    command.add_argument(
+        "model", type=Path, metavar="MODEL|M.lrp.pt2", help="a .pt2 program or an .onnx file, or an explainer's file"
+    )
     _add_compile_options(command)
     _add_inspect_options(command)
 
@@ -183,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "list which nodes of a model have a rule, without compiling it",
         "lrp-compiler coverage model.pt2 --json",
     )
-    command.add_argument("model", type=Path, metavar="MODEL.pt2", help="written by torch.export.save")
+    command.add_argument("model", type=Path, metavar="MODEL", help=MODEL)
 
     command = _add(
         subparsers,
@@ -226,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("onnxruntime", "openvino", "node", "aoti"),
         help="run it there as well, and compare its relevance with float64 (without --against, with onnxruntime)",
     )
-    command.add_argument("--against", type=Path, metavar="MODEL.pt2", help="the model: for the books and for float64")
+    command.add_argument("--against", type=Path, metavar="MODEL", help="the model: for the books and for float64")
     command.add_argument(
         "--input",
         action="append",

@@ -19,7 +19,7 @@ from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
 
 
 def compile_command(arguments: argparse.Namespace) -> None:
-    """`compile`: a `.pt2` program in, its explainer out."""
+    """`compile`: a `.pt2` program or an ONNX file in, its explainer out."""
     _must_exist(arguments.model)
     check_destination(arguments.output)
     check_opset(arguments.opset)
@@ -70,7 +70,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     drawn = [path for path in (arguments.html, arguments.model_explorer) if path is not None]
     for path in drawn:
         check_destination(path)
-    if drawn and runtime_of(arguments.model) == "onnxruntime":
+    if drawn and runtime_of(arguments.model) == "onnxruntime" and _is_explainer(arguments.model):
         raise InputError(
             "An .onnx file lacks the forward graph and the rules' formulas: inspect the explainer's .lrp.pt2 file, or "
             "open this one in Netron, where every node shows its notes."
@@ -185,9 +185,14 @@ def page_command(arguments: argparse.Namespace) -> None:
 def _loaded(path: Path) -> Any:
     """The explainer in the file; `None`: it is a program that is still to be compiled."""
     import lrp_compiler as lrp
+
+    return lrp.load(path) if _is_explainer(path) else None
+
+
+def _is_explainer(path: Path) -> bool:
     from lrp_compiler.artefact.storage import is_explainer
 
-    return lrp.load(path) if is_explainer(path) else None
+    return is_explainer(path)
 
 
 def _other(arguments: argparse.Namespace, is_program: bool, progress: Any) -> Any:

@@ -48,8 +48,10 @@ def compile(
     into copies): compile again after training on.
 
     Args:
-        model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file.
-        args: example inputs of a module; cloned, never kept. A size of 1 cannot be made dynamic: use 2.
+        model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file; an ONNX model, or the path
+            of an `.onnx` file (see `from_onnx`).
+        args: example inputs of a module; cloned, never kept. A size of 1 cannot be made dynamic: use 2. Of an ONNX
+            model they are made from the file, if none are given.
         kwargs: example inputs by name.
         composite: which rule where: a name ("epsilon-plus", "attnlrp", …), or a `Composite` (`lrp.composites`).
         target: what is explained: "argmax" (each row's largest logit), a class number, "index" (an int64 input
@@ -70,7 +72,7 @@ def compile(
             (`encoder.layer.*`: `*` stays between two dots, `**` does not) or by the name of a node of the forward graph
             (`softmax*`; `Explainer.show` lists them). Whole tensors, in their own shape; the inputs' relevance stays
             what it is.
-        dynamic_shapes: as torch.export takes it.
+        dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
         optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
@@ -83,7 +85,7 @@ def compile(
         UnsupportedOpError: ops without a rule: all of them at once.
         CompositeError: unknown composite, or one that gives an op a rule that does not fit.
         InputError: example inputs, target, seed, wrt or observe that do not fit the model.
-        FormatError: the `.pt2` file is no exported program.
+        FormatError: the `.pt2` file is no exported program, or the ONNX model not sound.
     """
     budgeted = is_number(memory_budget) and 0 <= memory_budget <= 1
     check_option("The memory_budget", memory_budget, budgeted, "a share between 0 and 1")

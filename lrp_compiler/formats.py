@@ -37,8 +37,11 @@ OUTPUTS: dict[str, Output] = {
     ".pt2": Output("lrp_compiler.artefact.storage:write_explainer"),
 }
 """Ending → how an explainer is written so; the first that fits."""
-MODELS: dict[str, str] = {".pt2": "lrp_compiler.capture.capture:load_program"}
-"""Ending → `module:function` that reads a model: path → ExportedProgram."""
+MODELS: dict[str, str] = {
+    ".pt2": "lrp_compiler.capture.capture:load_program",
+    ".onnx": "lrp_compiler.capture.onnx_files:load_onnx",
+}
+"""Ending → `module:function` that reads a model: path → ExportedProgram, or a module that knows its own inputs."""
 
 
 def ending_of(path: str | os.PathLike[str], endings: Any = OUTPUTS) -> str:

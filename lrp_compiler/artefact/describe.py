@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import fx
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.base.metadata import FUNCTION, Metadata
@@ -15,7 +16,7 @@ from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
 from lrp_compiler.passes.forward import KIND, OUTPUT, Captured, Other
 from lrp_compiler.passes.graph import outputs
-from lrp_compiler.torch_private import pytree
+from lrp_compiler.torch_private import expression, pytree
 
 from .artefact import Artefact
 from .observing import relevance_specs
@@ -32,7 +33,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
     # What follows the model's own inputs was added for the target and the seed.
     extra = [str(node.meta["seed"]) for node in placeholders[len(names) :]]
     takes = distinct([*names, *extra])
-    specs = tensor_specs(placeholders, takes)
+    specs = tensor_specs(placeholders, takes, _said_of_sizes(captured, placeholders))
     symbols, target = specs.symbols, compiled.seed.target
     classes = compiled.explained.meta["val"].shape[-1]
     relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes)
@@ -90,3 +91,14 @@ def _dump_structure(spec: Any) -> str | None:
         return pytree.treespec_dumps(spec)
     except Exception:
         return None
+
+
+def _said_of_sizes(captured: Captured, placeholders: list[fx.Node]) -> dict[Any, str]:
+    """Open size → what the model's file calls it. The first of an input stays the batch, which runtimes cut by."""
+    found: dict[Any, str] = {}
+    for node, name in zip(placeholders, captured.inputs.values(), strict=False):
+        for dim, said in captured.sizes.get(name, {}).items():
+            size = node.meta["val"].shape[dim]
+            if dim and isinstance(size, torch.SymInt) and expression(size).is_Symbol and said not in found.values():
+                found.setdefault(expression(size), said)
+    return found

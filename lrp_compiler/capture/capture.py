@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import onnx
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
@@ -16,6 +17,7 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
+from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
@@ -23,11 +25,12 @@ from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
+from .onnx_files import example_of, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
 
-Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
+Model = torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str]
 
 
 @quiet()  # One thread at a time: while torch.export traces a module, other tensors stand in it.
@@ -41,10 +44,11 @@ def capture(
     """Capture `model`; it is not modified, and neither are the example inputs (they are cloned).
 
     Args:
-        model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file that holds one.
-        args: example inputs of a module.
+        model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file that holds one; an ONNX
+            model, or the path of an `.onnx` file.
+        args: example inputs of a module; of an ONNX model made from it, if none are given.
         kwargs: example inputs by name.
-        dynamic_shapes: as torch.export takes it.
+        dynamic_shapes: as torch.export takes it; of an ONNX model its own, if none are given.
 
     Raises:
         CaptureError: the module is in training mode, or torch.export cannot trace it.
@@ -53,7 +57,10 @@ def capture(
     """
     model = model_of(model)
     given, named = inputs_of(args, kwargs)
-    if isinstance(model, torch.nn.Module):
+    if isinstance(model, OnnxModule):
+        given, named = example_of(model, given, named), {}
+        program, returned = _export_onnx(model, given, dynamic_shapes)
+    elif isinstance(model, torch.nn.Module):
         program, returned = _export(model, given, named, dynamic_shapes)
     elif given or named or dynamic_shapes is not None:
         raise InputError(
@@ -67,7 +74,22 @@ def capture(
     _refuse_training(program)
     inputs, constants = input_names(program)
     names, others = outputs_of(program)
-    return Captured(program, inputs, constants, names, argument_names(program), others, example)
+    captured = Captured(program, inputs, constants, names, argument_names(program), others, example)
+    return with_its_names(captured, model) if isinstance(model, OnnxModule) else captured
+
+
+def _export_onnx(
+    model: OnnxModule, args: tuple[Any, ...], dynamic_shapes: Any
+) -> tuple[ExportedProgram, list[Any] | None]:
+    """Export with the open sizes that the file declares; it may declare more than its nodes can take."""
+    first: CaptureError | None = None
+    for shapes in shapes_of(model, args, dynamic_shapes):
+        try:
+            return _export(model, args, {}, shapes)
+        except CaptureError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _returned(program: ExportedProgram) -> list[Any] | None:

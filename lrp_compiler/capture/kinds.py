@@ -17,6 +17,8 @@ from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 from lrp_compiler.base.validate import shortened
 from lrp_compiler.torch_private import pytree
 
+from .onnx_files import module_of
+
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 """Classes of torch that stand around a model and calculate the same; attribute with that model."""
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes.")
@@ -40,8 +42,10 @@ def model_of(model: Any) -> Any:
 
     Raises:
         CaptureError: a module that torch.export does not take.
+        FormatError: an ONNX model that is not sound.
         InputError: no model at all.
     """
+    model = module_of(model)
     while isinstance(model, torch.nn.Module) and type(model).__name__ in WRAPPERS:
         model = getattr(model, WRAPPERS[type(model).__name__])
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
@@ -62,8 +66,8 @@ def model_of(model: Any) -> Any:
             raise InputError("The model is a method of a module: give the module itself.")
         function = "a plain function" if callable(model) else shortened(model)
         raise InputError(
-            f"The model is {function}, but a torch.nn.Module, an ExportedProgram or the path of a .pt2 file is wanted"
-            + (": put it into the forward of a module." if callable(model) else ".")
+            f"The model is {function}, but a torch.nn.Module, an ExportedProgram, or the path of a .pt2 or .onnx file "
+            "is wanted" + (": put it into the forward of a module." if callable(model) else ".")
         )
     return model
 

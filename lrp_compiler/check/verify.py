@@ -25,6 +25,7 @@ from lrp_compiler.base.metadata import OPSETS, Metadata
 from lrp_compiler.base.onnx_session import format_errors, open_session
 from lrp_compiler.base.seal import PARTS, Seal, check_pair, check_seal, read_seal, without_seal
 from lrp_compiler.base.tables import plain_table
+from lrp_compiler.capture import capture
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer, load
 from lrp_compiler.export.onnx_notes import PREFIX
@@ -97,7 +98,8 @@ def verify(
 
     Args:
         path: an `.onnx` or `.pt2` explainer.
-        against: the model's `.pt2` file: compiled anew by the file's own composite, it gives the books and float64.
+        against: the model's `.pt2` or `.onnx` file: compiled anew by the file's own composite, it gives the books and
+            float64.
         inputs: what to run on, by name (`target`, `position` and `seed` too); what is not given is drawn at random, in
             the example's sizes.
         seed: of the random inputs.
@@ -165,7 +167,7 @@ def _same_there(
         return Check("runtime", False, f"{runtime} gives no {lacking[0]}")
     if isinstance(reference, OnnxExplainer):
         if runtime == "onnxruntime":
-            return Check("runtime", None, "needs the model's .pt2: --against MODEL.pt2")
+            return Check("runtime", None, "needs the model: --against MODEL.pt2")
         words, true = "onnxruntime", [*first[0], *first[1].values()]
     else:
         words, true = "float64", exact_results(reference, feeds)
@@ -313,15 +315,16 @@ def _against(
     asked = ("source", "conservation", "parity")
     about = explainer.about
     if against is None:
-        return [Check(name, None, "needs the model's .pt2: --against MODEL.pt2") for name in asked], None
-    program = reader_of(against)(against)
+        return [Check(name, None, "needs the model: --against MODEL.pt2") for name in asked], None
+    model = reader_of(against)(against)
+    program = capture(model).program if isinstance(model, torch.nn.Module) else model
     same = source_hash(program) == about.source
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
         return [source, *(Check(name, None, "the model is another") for name in asked[1:])], None
     try:
         reference = compile_explainer(
-            program,
+            model,
             composite=Composite.from_dict(about.composite),
             target=Target.from_dict(dict(about.explains)),
             seed=about.seed,

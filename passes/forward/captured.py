@@ -49,6 +49,7 @@ class Captured:
         arguments: names of the model's arguments, in order.
         others: what the model returns besides: position among all flat outputs → what is no tensor.
         example: what the model itself returns on the example inputs; None where that is not known.
+        sizes: public name of an input → dim → what the model's file calls that size, where it is open.
     """
 
     program: ExportedProgram
@@ -58,6 +59,7 @@ class Captured:
     arguments: list[str]
     others: dict[int, Other] = field(default_factory=dict)
     example: Example | None = None
+    sizes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def positions(self) -> list[int]:

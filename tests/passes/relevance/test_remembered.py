@@ -121,4 +121,6 @@ def test_operands_that_are_one_tensor_are_told_from_two(monkeypatch: pytest.Monk
             y = torch.sigmoid(x)
             return y @ x.mT + x @ x.mT + (y @ y.mT)
 
-    same_graph(monkeypatch, lambda: lrp.compile(Twice().eval(), (torch.randn(2, 3, 3),), target=lambda out: out[:, 0, 0]))
+    same_graph(
+        monkeypatch, lambda: lrp.compile(Twice().eval(), (torch.randn(2, 3, 3),), target=lambda out: out[:, 0, 0])
+    )

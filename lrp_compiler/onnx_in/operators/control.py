@@ -1,0 +1,125 @@
+"""Branches and loops whose course is known when the model is read: the branch is taken, the loop unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrp_compiler.base.errors import CaptureError
+
+from ..registry import Known, onnx_op
+from ..sizes import Sizes
+
+MOST = 10_000
+"""Rounds of a loop that are unrolled."""
+
+
+@onnx_op("If")
+def if_else(condition: Known, *, then_branch: Callable[..., Any], else_branch: Callable[..., Any]) -> Any:
+    """The branch that is taken.
+
+    Raises:
+        CaptureError: that depends on the values of the inputs.
+    """
+    if isinstance(condition, Tensor):
+        raise CaptureError(
+            "An If depends on the values of the inputs, so that there is no one graph to explain: give the input that "
+            "decides it a constant value in the file, by an initialiser of its name."
+        )
+    return tuple((then_branch if condition.one() else else_branch)())
+
+
+@onnx_op("Loop")
+def loop(trips: Known | None = None, condition: Known | None = None, *state: Any, body: Callable[..., Any]) -> Any:
+    """A body repeated a known number of times.
+
+    Raises:
+        CaptureError: how often depends on the values of the inputs, or on an open size.
+    """
+    count = MOST + 1 if trips is None else trips.one() if isinstance(trips, Sizes) else None
+    if not isinstance(count, int):
+        raise CaptureError(f"A Loop runs as often as {_what(trips)} say, and only a known number of times is unrolled.")
+    going = True if condition is None else _truth(condition)
+    values, scanned = list(state), []
+    number = 0
+    while going and number < count:
+        if number >= MOST:
+            raise CaptureError(f"A Loop runs more than {MOST:,} times, and no more than that is unrolled.")
+        again, *rest = body(Sizes.of(number), Sizes.of(True, torch.bool), *values)
+        going = _truth(again)
+        values, given = rest[: len(state)], rest[len(state) :]
+        scanned.append([one.tensor() if isinstance(one, Sizes) else one for one in given])
+        number += 1
+    stacked = [torch.stack(list(parts)) for parts in zip(*scanned, strict=True)]
+    return (*values, *stacked)
+
+
+def _what(trips: Any) -> str:
+    return "values of the inputs" if isinstance(trips, Tensor) else "open sizes"
+
+
+def _truth(condition: Any) -> bool:
+    if isinstance(condition, Sizes):
+        return bool(condition.one())
+    raise CaptureError("A Loop ends by the values of the inputs, and only a known number of times is unrolled.")
+
+
+@onnx_op("Scan", since=9)
+def scan(
+    *inputs: Any,
+    body: Callable[..., Any],
+    num_scan_inputs: int,
+    scan_input_axes: list[int] | None = None,
+    scan_input_directions: list[int] | None = None,
+    scan_output_axes: list[int] | None = None,
+    scan_output_directions: list[int] | None = None,
+) -> Any:
+    """A body repeated for every slice of some inputs; how many there are is known.
+
+    Raises:
+        CaptureError: that is an open size.
+    """
+    count = len(inputs) - num_scan_inputs
+    state = list(inputs[:count])
+    axes = scan_input_axes or [0] * num_scan_inputs
+    turned = scan_input_directions or [0] * num_scan_inputs
+    given = [one.tensor() if isinstance(one, Sizes) else one for one in inputs[count:]]
+    scanned = [x.flip(axis) if back else x for x, axis, back in zip(given, axes, turned, strict=True)]
+    length = scanned[0].shape[axes[0]]
+    if not isinstance(length, int):
+        raise CaptureError("A Scan runs as often as an open size says, and only a known number of times is unrolled.")
+    found: list[list[Tensor]] = []
+    for number in range(length):
+        slices = [x.select(axis, number) for x, axis in zip(scanned, axes, strict=True)]
+        results = body(*state, *slices)
+        state = results[:count]
+        found.append([one.tensor() if isinstance(one, Sizes) else one for one in results[count:]])
+    places = scan_output_axes or [0] * (len(found[0]) if found else 0)
+    backwards = scan_output_directions or [0] * len(places)
+    stacked = [torch.stack(list(parts), axis) for parts, axis in zip(zip(*found, strict=True), places, strict=True)]
+    ends = [y.flip(axis) if back else y for y, axis, back in zip(stacked, places, backwards, strict=True)]
+    return (*state, *ends)
+
+
+@onnx_op("Scan", since=8)
+def scan_batches(
+    lengths: Any = None,
+    *inputs: Any,
+    body: Callable[..., Any],
+    num_scan_inputs: int,
+    directions: list[int] | None = None,
+) -> Any:
+    """As it was in opset 8: each row of a batch by itself."""
+    rows = [
+        scan(
+            *(one[row] for one in inputs),
+            body=body,
+            num_scan_inputs=num_scan_inputs,
+            scan_input_directions=directions,
+        )
+        for row in range(inputs[0].shape[0])
+    ]
+    return tuple(torch.stack(list(parts)) for parts in zip(*rows, strict=True))

@@ -1,0 +1,210 @@
+"""Whole numbers that stand for others: x ≈ (q − zero point) · scale.
+
+Relevance passes a quantisation by the identity rule, since it is an elementwise function that is nearly x. What is
+stored as whole numbers stays so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from ..registry import Known, Operand, onnx_op
+from ..sizes import Sizes
+from ..tensors import SMALL, dtype_of
+from ..whole_numbers import Whole, added
+from .convolution import conv
+
+BOUNDS = {
+    torch.int8: (-128, 127),
+    torch.uint8: (0, 255),
+    torch.int16: (-32768, 32767),
+    torch.uint16: (0, 65535),
+    torch.int32: (-(1 << 31), (1 << 31) - 1),
+}
+"""dtype → least and greatest."""
+SMALL_BOUNDS: dict[int, tuple[int, int]] = {
+    TensorProto.INT4: (-8, 7),
+    TensorProto.UINT4: (0, 15),
+    TensorProto.INT2: (-2, 1),
+    TensorProto.UINT2: (0, 3),
+}
+"""The same of those for which torch has a wider one."""
+ZeroPoint = Sizes | Tensor | None
+
+
+@onnx_op("QuantizeLinear", fold=False)
+def quantize(
+    x: Tensor,
+    scale: Operand,
+    zero: Known | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
+) -> Any:
+    """`clamp(round(x / scale) + zero)`, as whole numbers."""
+    dtype = _dtype(zero, output_dtype)
+    wide = x if x.dtype == torch.float64 else x.float()
+    scaled = wide / _factor(scale, x, axis, block_size)
+    place = _aligned_zero(zero, x, axis, block_size)
+    if dtype not in BOUNDS:
+        return added(scaled, place).to(dtype)
+    return rounded(scaled, place, dtype, output_dtype)
+
+
+def rounded(scaled: Tensor, zero: ZeroPoint, dtype: torch.dtype, number: int = 0) -> Whole:
+    """Floats as whole numbers of a dtype, those beyond its ends as these."""
+    low, high = SMALL_BOUNDS[number] if number in SMALL else BOUNDS[dtype]
+    whole = torch.round(scaled)
+    if zero is None or (isinstance(zero, Sizes) and not zero.shape):
+        place = 0 if zero is None else zero.one()
+        return Whole(whole.clamp(low - place, high - place), zero, dtype)
+    place = (zero.tensor() if isinstance(zero, Sizes) else zero).to(whole.dtype)
+    return Whole(torch.minimum(torch.maximum(whole, low - place), high - place), zero, dtype)
+
+
+def _dtype(zero: ZeroPoint, number: int) -> torch.dtype:
+    if zero is not None:
+        return zero.dtype
+    return dtype_of(number, "A QuantizeLinear") if number else torch.uint8
+
+
+@onnx_op("DequantizeLinear", fold=False)
+def dequantize(
+    q: Any, scale: Operand, zero: Known | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> Tensor:
+    """`(q − zero) · scale`."""
+    kept = scale.dtype if isinstance(scale, Tensor) else torch.float32
+    dtype = dtype_of(output_dtype, "A DequantizeLinear") if output_dtype else kept
+    factor = _factor(scale, q, axis, block_size)
+    return (less(q, _aligned_zero(zero, q, axis, block_size)) * factor).to(dtype)
+
+
+def less(q: Any, zero: ZeroPoint) -> Tensor:
+    """Whole numbers less their zero point, as floats."""
+    if isinstance(q, Whole):
+        return q.less(zero)
+    stored = q.tensor() if isinstance(q, Sizes) else q
+    values: Tensor = stored if stored.dtype == torch.float64 else stored.float()
+    return added(values, zero, -1)
+
+
+def _factor(scale: Operand, x: Any, axis: int, block: int) -> Any:
+    """The scale: a number, or a tensor that broadcasts with x."""
+    if not isinstance(scale, Tensor):
+        return scale
+    wide = scale if scale.dtype == torch.float64 else scale.float()
+    return aligned(wide, x.shape, axis, block)
+
+
+def _aligned_zero(zero: ZeroPoint, x: Any, axis: int, block: int = 0) -> ZeroPoint:
+    """The zero point in a shape that broadcasts with x; None where it is 0."""
+    if not isinstance(zero, Sizes):
+        return None if zero is None else aligned(zero, x.shape, axis, block)
+    if zero.dtype in BOUNDS and all(value == 0 for value in zero.list()):
+        return None
+    if len(zero.list()) == 1:
+        return zero.with_array(zero.array.reshape(()))
+    if block:
+        return aligned(zero.tensor(), x.shape, axis, block)
+    return zero.with_array(zero.array.reshape(_shape(len(x.shape), axis)))
+
+
+def _shape(rank: int, axis: int) -> list[int]:
+    return [-1 if place == axis % rank else 1 for place in range(rank)]
+
+
+def aligned(value: Tensor, shape: Any, axis: int, block: int = 0) -> Tensor:
+    """A scale or zero point in a shape that broadcasts with a tensor: for all of it, for each channel or block."""
+    if value.numel() == 1 and value.dim() < 2:
+        return value.reshape(())
+    if not block:
+        return value if value.dim() > 1 else value.reshape(_shape(len(shape), axis))
+    dim = axis % len(shape)
+    return value.repeat_interleave(block, dim).narrow(dim, 0, shape[dim])
+
+
+@onnx_op("DynamicQuantizeLinear")
+def dynamic_quantize(x: Tensor) -> tuple[Any, Tensor, Tensor]:
+    """To uint8, by the least and the greatest value that there is; with scale and zero point."""
+    low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    scale = (high - low) / 255
+    safe = torch.where(scale == 0, torch.ones_like(scale), scale)
+    zero = torch.round((-low / safe).clamp(0, 255)).to(torch.uint8)
+    return rounded(x / safe, zero, torch.uint8), scale, zero
+
+
+@onnx_op("ConvInteger", fold=False)
+def conv_integer(
+    x: Any,
+    weight: Any,
+    x_zero: Known | None = None,
+    w_zero: Known | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Whole:
+    """A convolution of whole numbers, less their zero points."""
+    given, filters = less(x, _aligned_zero(x_zero, x, 1)), less(weight, _aligned_zero(w_zero, weight, 0))
+    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
+    return Whole(conv(given, filters, pads=pads, strides=strides, **options), None, torch.int32)
+
+
+@onnx_op("MatMulInteger", fold=False)
+def matmul_integer(a: Any, b: Any, a_zero: Known | None = None, b_zero: Known | None = None) -> Whole:
+    """A product of whole numbers, less their zero points."""
+    left, right = less(a, _aligned_zero(a_zero, a, -2)), less(b, _aligned_zero(b_zero, b, -1))
+    return Whole(torch.matmul(left, right), None, torch.int32)
+
+
+@onnx_op("QLinearConv", fold=False)
+def quantised_conv(
+    x: Any,
+    x_scale: Operand,
+    x_zero: Known,
+    weight: Any,
+    w_scale: Operand,
+    w_zero: Known,
+    y_scale: Operand,
+    y_zero: Known,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Any:
+    """A convolution between quantised tensors."""
+    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
+    offset = None if bias is None else bias.float() * (x_scale * w_scale)
+    filters = dequantize(weight, w_scale, w_zero, axis=0)
+    y = conv(dequantize(x, x_scale, x_zero), filters, offset, pads=pads, strides=strides, **options)
+    return quantize(y, y_scale, y_zero)
+
+
+@onnx_op("QLinearMatMul", fold=False)
+def quantised_matmul(
+    a: Any,
+    a_scale: Operand,
+    a_zero: Known,
+    b: Any,
+    b_scale: Operand,
+    b_zero: Known,
+    y_scale: Operand,
+    y_zero: Known,
+) -> Any:
+    """A product of matrices between quantised tensors."""
+    y = torch.matmul(dequantize(a, a_scale, a_zero, axis=-2).float(), dequantize(b, b_scale, b_zero, axis=-1).float())
+    return quantize(y, y_scale, y_zero, axis=-2)

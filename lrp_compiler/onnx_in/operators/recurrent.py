@@ -1,0 +1,271 @@
+"""Recurrent layers: torch's own where they are the same, and else step by step.
+
+ONNX lists the gates of an LSTM as input, output, forget, cell and those of a GRU as update, reset, hidden; torch as
+input, forget, cell, output and as reset, update, hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..registry import onnx_op
+
+FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
+    "Sigmoid": lambda x, a, b: torch.sigmoid(x),
+    "Tanh": lambda x, a, b: torch.tanh(x),
+    "Relu": lambda x, a, b: torch.relu(x),
+    "Affine": lambda x, a, b: x * (1.0 if a is None else a) + (0.0 if b is None else b),
+    "LeakyRelu": lambda x, a, b: torch.nn.functional.leaky_relu(x, 0.01 if a is None else a),
+    "ThresholdedRelu": lambda x, a, b: torch.nn.functional.threshold(x, 1.0 if a is None else a, 0.0),
+    "ScaledTanh": lambda x, a, b: torch.tanh(x * (1.0 if b is None else b)) * (1.0 if a is None else a),
+    "HardSigmoid": lambda x, a, b: (x * (0.2 if a is None else a) + (0.5 if b is None else b)).clamp(0, 1),
+    "Elu": lambda x, a, b: torch.nn.functional.elu(x, 1.0 if a is None else a),
+    "Softsign": lambda x, a, b: torch.nn.functional.softsign(x),
+    "Softplus": lambda x, a, b: torch.nn.functional.softplus(x),
+}
+ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+"""torch's gates among ONNX's."""
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+
+
+@onnx_op("LSTM")
+def lstm(
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None = None,
+    lengths: Tensor | None = None,
+    hidden: Tensor | None = None,
+    cell: Tensor | None = None,
+    peepholes: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+) -> Any:
+    """`Y [steps, directions, batch, hidden]`, and the last hidden state and cell."""
+    plain = (
+        not (clip or input_forget) and peepholes is None and lengths is None and activations in (None, *_twice("LSTM"))
+    )
+    size = recurrence.shape[-1]
+
+    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        before, kept = state
+        f, g, h = _functions("LSTM", activations, activation_alpha, activation_beta, part)
+        gates = given + torch.matmul(before, recurrence[part].T)
+        i, o, forget, c = gates.split(size, -1)
+        pi, po, pf = (None,) * 3 if peepholes is None else peepholes[part].split(size)
+        i = f(_clipped(i if pi is None else i + pi * kept, clip))
+        forget = 1 - i if input_forget else f(_clipped(forget if pf is None else forget + pf * kept, clip))
+        now = forget * kept + i * g(_clipped(c, clip))
+        out = f(_clipped(o if po is None else o + po * now, clip))
+        return out * h(now), now
+
+    return _run("LSTM", x, weight, recurrence, bias, lengths, [hidden, cell], direction, layout, plain, step)
+
+
+@onnx_op("GRU")
+def gru(
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None = None,
+    lengths: Tensor | None = None,
+    hidden: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> Any:
+    """`Y [steps, directions, batch, hidden]`, and the last hidden state."""
+    plain = not clip and bool(linear_before_reset) and lengths is None and activations in (None, *_twice("GRU"))
+    size = recurrence.shape[-1]
+    recurrent = None if bias is None else bias[:, 3 * size :]
+
+    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (before,) = state
+        f, g = _functions("GRU", activations, activation_alpha, activation_beta, part)
+        rz, rr, rh = recurrence[part].split(size)
+        bz, br, bh = (None,) * 3 if recurrent is None else recurrent[part].split(size)
+        z, r, h = given.split(size, -1)
+        z = f(_clipped(z + torch.nn.functional.linear(before, rz, bz), clip))
+        r = f(_clipped(r + torch.nn.functional.linear(before, rr, br), clip))
+        if linear_before_reset:
+            h = h + r * torch.nn.functional.linear(before, rh, bh)
+        else:
+            h = h + torch.nn.functional.linear(r * before, rh, bh)
+        h = g(_clipped(h, clip))
+        return ((1 - z) * h + z * before,)
+
+    return _run("GRU", x, weight, recurrence, bias, lengths, [hidden], direction, layout, plain, step)
+
+
+@onnx_op("RNN")
+def rnn(
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None = None,
+    lengths: Tensor | None = None,
+    hidden: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+) -> Any:
+    """`Y [steps, directions, batch, hidden]`, and the last hidden state."""
+    plain = not clip and lengths is None and activations in (None, *_twice("RNN"))
+
+    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (f,) = _functions("RNN", activations, activation_alpha, activation_beta, part)
+        return (f(_clipped(given + torch.matmul(state[0], recurrence[part].T), clip)),)
+
+    return _run("RNN", x, weight, recurrence, bias, lengths, [hidden], direction, layout, plain, step)
+
+
+def _twice(kind: str) -> tuple[list[str], list[str]]:
+    """The functions that it has by default, for one direction and for two."""
+    return DEFAULTS[kind], DEFAULTS[kind] * 2
+
+
+def _functions(
+    kind: str, names: list[str] | None, alpha: list[float] | None, beta: list[float] | None, part: int
+) -> list[Callable[[Tensor], Tensor]]:
+    count = len(DEFAULTS[kind])
+    chosen = names or DEFAULTS[kind] * 2
+    start = part * count
+
+    def made(place: int) -> Callable[[Tensor], Tensor]:
+        function = FUNCTIONS[chosen[place]]
+        a = alpha[place] if alpha and place < len(alpha) else None
+        b = beta[place] if beta and place < len(beta) else None
+        return lambda x: function(x, a, b)
+
+    return [made(start + place) for place in range(count)]
+
+
+def _clipped(x: Tensor, clip: float) -> Tensor:
+    return x.clamp(-clip, clip) if clip else x
+
+
+def _run(
+    kind: str,
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    states: list[Tensor | None],
+    direction: str,
+    layout: int,
+    plain: bool,
+    step: Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
+) -> Any:
+    x = x.transpose(0, 1) if layout else x
+    given = [one.transpose(0, 1) if layout and one is not None else one for one in states]
+    shape = (recurrence.shape[0], x.shape[1], recurrence.shape[2])
+    filled = [torch.zeros(shape, dtype=x.dtype) if one is None else one for one in given]
+    if plain and direction != "reverse":
+        y, last = _by_torch(kind, x, weight, recurrence, bias, filled, direction == "bidirectional")
+    else:
+        y, last = _by_steps(kind, x, weight, bias, lengths, filled, DIRECTIONS[direction], step)
+    if layout:
+        return (y.permute(2, 0, 1, 3), *(one.transpose(0, 1) for one in last))
+    return (y, *last)
+
+
+def _by_torch(
+    kind: str,
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None,
+    states: list[Tensor],
+    both: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """torch's own layer, its weights in torch's order."""
+    size = recurrence.shape[2]
+    gates = len(ORDERS[kind])
+
+    def ordered(part: Tensor) -> Tensor:
+        pieces = part.split(size)
+        return torch.cat([pieces[place] for place in ORDERS[kind]]) if gates > 1 else part
+
+    parameters: list[Tensor] = []
+    for part in range(2 if both else 1):
+        parameters += [ordered(weight[part]), ordered(recurrence[part])]
+        if bias is not None:
+            parameters += [ordered(half) for half in bias[part].split(gates * size)]
+    options = (bias is not None, 1, 0.0, False, both, False)
+    if kind == "LSTM":
+        y, hidden, cell = torch.lstm(x, states, parameters, *options)
+        last = [hidden, cell]
+    else:
+        y, hidden = (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, states[0], parameters, *options)
+        last = [hidden]
+    parts = y.reshape(y.shape[0], y.shape[1], 2 if both else 1, size)
+    return parts.permute(0, 2, 1, 3), last
+
+
+def _by_steps(
+    kind: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    states: list[Tensor],
+    directions: list[bool],
+    step: Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
+) -> tuple[Tensor, list[Tensor]]:
+    outputs, ends = [], []
+    half = weight.shape[1]
+    for part, backwards in enumerate(directions):
+        along = _turned(x, lengths) if backwards else x
+        added = None
+        if bias is not None:
+            own, recurrent = bias[part].split(half)
+            added = own if kind == "GRU" else own + recurrent
+        given = torch.nn.functional.linear(along, weight[part], added)
+        state = tuple(one[part] for one in states)
+        found = []
+        for number in range(x.shape[0]):
+            new = step(part, given[number], state)
+            if lengths is None:
+                state, out = new, new[0]
+            else:
+                live = (number < lengths).unsqueeze(1)
+                state = tuple(torch.where(live, one, old) for one, old in zip(new, state, strict=True))
+                out = torch.where(live, new[0], torch.zeros_like(new[0]))
+            found.append(out)
+        y = torch.stack(found)
+        outputs.append(_turned(y, lengths) if backwards else y)
+        ends.append(state)
+    return torch.stack(outputs, 1), [torch.stack(list(parts)) for parts in zip(*ends, strict=True)]
+
+
+def _turned(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The steps of each row in reverse, up to its length."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(x.shape[0]).unsqueeze(1)
+    places = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return torch.gather(x, 0, places.unsqueeze(2).expand(x.shape))

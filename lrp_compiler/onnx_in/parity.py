@@ -1,0 +1,124 @@
+"""Does the module say what onnxruntime says? Asked at compile time, on the example inputs.
+
+Where it does not, every value of the graph is compared, and the first node that differs is named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS, first_line
+
+from .check_graph import called
+from .module import OnnxModule
+from .tensors import BITS
+
+ROOM = 10.0
+"""How many times the root of the dtype's rounding a value may be off, as a share of the largest."""
+_FAILURES: tuple[type[Exception], ...] = (*ONNXRUNTIME_ERRORS, RuntimeError, ValueError, TypeError)
+
+
+def check_parity(module: OnnxModule, inputs: Sequence[Tensor]) -> str:
+    """Compare the outputs with onnxruntime's.
+
+    Returns:
+        Why they could not be compared; "" where they were.
+
+    Raises:
+        CaptureError: they differ by more than rounding; the sentence names the first node that does.
+    """
+    arrays = [array_of(tensor) for tensor in inputs]
+    if any(array is None for array in arrays):
+        return "onnxruntime takes no such inputs from Python"
+    feeds = {name: array for name, array in zip(module.input_names, arrays, strict=True) if array is not None}
+    with torch.no_grad():
+        returned = module(*(tensor.clone() for tensor in inputs))
+    found = returned if isinstance(returned, tuple) else (returned,)
+    try:
+        expected = _run(module, module.source.model, feeds, module.output_names)
+    except _FAILURES as error:
+        return f"onnxruntime does not run it ({first_line(error).strip().rstrip('.')})"
+    for name, got, want in zip(module.output_names, found, expected, strict=True):
+        off = difference(got, want)
+        if off > room(got):
+            raise CaptureError(
+                f"Output {name!r} differs from what onnxruntime makes of {module.source.label} by {off:.0e} of the "
+                f"largest value{_first(module, feeds, inputs)}."
+            )
+    return ""
+
+
+def array_of(tensor: Tensor) -> np.ndarray | None:
+    """As onnxruntime takes it; None of a dtype that numpy does not have."""
+    return None if tensor.dtype in BITS else tensor.detach().cpu().numpy()
+
+
+def _run(
+    module: OnnxModule, model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+) -> list[Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # What is fused and folded rounds in another order, and so it would name another node.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    folder = module.source.folder
+    if folder is not None:
+        # External data are looked for there, and nowhere else.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, ["CPUExecutionProvider"], enable_fallback=0
+    )
+    return list(session.run(list(names), dict(feeds)))
+
+
+def difference(got: Any, want: Any) -> float:
+    """The largest difference as a share of the largest value; infinite where shapes differ, or one is no number."""
+    if isinstance(want, list) or not isinstance(got, Tensor):
+        return 0.0
+    expected = torch.as_tensor(np.array(want)) if isinstance(want, np.ndarray | np.generic) else want
+    if tuple(got.shape) != tuple(expected.shape):
+        return float("inf")
+    a, b = got.double(), expected.double()
+    known = torch.isfinite(b)
+    if not torch.equal(known, torch.isfinite(a)):
+        return float("inf")
+    if not bool(known.any()):
+        return 0.0
+    return float((a[known] - b[known]).abs().max() / (float(b[known].abs().max()) or 1.0))
+
+
+def room(got: Any) -> float:
+    """What rounding alone may make of it."""
+    if not isinstance(got, Tensor) or not got.is_floating_point():
+        return 0.5
+    return ROOM * float(torch.finfo(got.dtype).eps) ** 0.5
+
+
+def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]) -> str:
+    """`, first at Node …`; empty where that cannot be told."""
+    values = module.all_values(*inputs)
+    nodes = [node for node in module.source.model.graph.node for name in node.output if name in values]
+    names = list(dict.fromkeys(name for node in nodes for name in node.output if name in values))
+    model = onnx.ModelProto()
+    model.CopyFrom(module.source.model)
+    outputs = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in outputs:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    try:
+        expected = _run(module, model, feeds, names)
+    except _FAILURES:
+        return ""
+    for name, want in zip(names, expected, strict=True):
+        if difference(values[name], want) > room(values[name]):
+            node = next(node for node in nodes if name in node.output)
+            return f", first at {called(node)}"
+    return ""

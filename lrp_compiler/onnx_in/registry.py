@@ -1,0 +1,152 @@
+"""Which function runs which ONNX operator: one table, filled by the files in `operators/`.
+
+    @onnx_op("Conv")
+    def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: int = 1, …) -> Tensor: ...
+
+Inputs are positional, attributes are keywords of the same name. What the function takes says its signature: `Tensor`
+(sizes are made tensors), `Operand` (a single number comes as that), `Sizes` (a tensor is read), `Known` (a tensor, or
+sizes where they are known), `Any` (as it is). An attribute that is not in the
+signature, and a keyword without a default that is not in the file, are refused with a sentence. Two keywords are no
+attributes: `outputs`, how many results are asked for, and `opset`, that of the file.
+
+Of several functions for an operator the one with the largest `since` up to the file's opset runs. `@size_form` adds
+what an operator does to sizes; where it returns `NotImplemented` the tensors' function runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from .sizes import Sizes
+
+F = TypeVar("F", bound=Callable[..., Any])
+Operand = Tensor | float
+"""An operand of arithmetic: a single number that is a constant, or a size, comes as that."""
+Known = Tensor | Sizes
+"""Numbers that are looked at where they are known: as sizes then, and else as a tensor."""
+GIVEN = ("outputs", "opset")
+"""Keywords of an operator's function that are no attributes."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A function that runs an ONNX operator.
+
+    Args:
+        function: of the inputs and attributes.
+        since: the first opset of which it is true.
+        fold: whether it is worked out once, when nothing but constants goes in.
+        kinds: of each positional parameter what it takes: `Tensor`, `Sizes` or `Any`.
+        rest: the same of `*inputs`; None where there are none.
+        attributes: names of the keywords, in order.
+        required: those without a default.
+        needs: how many inputs there must be.
+    """
+
+    function: Callable[..., Any]
+    since: int
+    fold: bool
+    kinds: tuple[Any, ...]
+    rest: Any
+    attributes: tuple[str, ...]
+    required: tuple[str, ...]
+    needs: int
+
+    def kind(self, position: int) -> Any:
+        """What is taken at this position; None: nothing."""
+        return self.kinds[position] if position < len(self.kinds) else self.rest
+
+
+@dataclass
+class Entry:
+    """All that is known of an operator."""
+
+    revisions: list[Operator] = field(default_factory=list)
+    sizes: Callable[..., Any] | None = None
+
+
+TABLE: dict[tuple[str, str], Entry] = {}
+"""(domain, operator) → its functions."""
+REASONS: dict[tuple[str, str], str] = {}
+"""(domain, operator) → why it has none: the rest of a sentence that starts with the operator's name."""
+
+
+def onnx_op(*names: str, since: int = 1, domain: str = "", fold: bool = True) -> Callable[[F], F]:
+    """Register a function for operators of these names.
+
+    Args:
+        names: of the operators, as in the file.
+        since: the first opset of the domain of which the function is true.
+        domain: "" is ONNX's own.
+        fold: False keeps it out of constant folding: what it makes is larger than what goes in, or random.
+    """
+
+    def register(function: F) -> F:
+        for name in names:
+            entry = TABLE.setdefault((domain, name), Entry())
+            entry.revisions.append(_operator(function, since, fold))
+            entry.revisions.sort(key=lambda revision: revision.since)
+        return function
+
+    return register
+
+
+def size_form(*names: str, domain: str = "") -> Callable[[F], F]:
+    """Register what operators do to sizes; the function takes `Sizes` for every input, and the same attributes."""
+
+    def register(function: F) -> F:
+        for name in names:
+            TABLE.setdefault((domain, name), Entry()).sizes = function
+        return function
+
+    return register
+
+
+def no_operator(reason: str, *names: str, domain: str = "") -> None:
+    """Say why operators have no function: the rest of a sentence that starts with the operator's name."""
+    REASONS.update({(domain, name): reason for name in names})
+
+
+def operator_of(domain: str, name: str, opset: int) -> Operator | None:
+    """The function for the operator in a file of this opset, if there is one."""
+    entry = TABLE.get((domain, name), Entry())
+    return next((revision for revision in reversed(entry.revisions) if revision.since <= opset), None)
+
+
+def size_form_of(domain: str, name: str) -> Callable[..., Any] | None:
+    """What the operator does to sizes, if it is known."""
+    return TABLE.get((domain, name), Entry()).sizes
+
+
+def _operator(function: Callable[..., Any], since: int, fold: bool) -> Operator:
+    hints = typing.get_type_hints(function)
+    kinds: list[Any] = []
+    rest: Any = None
+    keywords: dict[str, inspect.Parameter] = {}
+    needs = 0
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = parameter
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            rest = _kind(hints.get(parameter.name, Any))
+        else:
+            kinds.append(_kind(hints.get(parameter.name, Any)))
+            needs += parameter.default is parameter.empty
+    required = tuple(name for name, one in keywords.items() if one.default is one.empty and name not in GIVEN)
+    return Operator(function, since, fold, tuple(kinds), rest, tuple(keywords), required, needs)
+
+
+def _kind(hint: Any) -> Any:
+    """`Tensor | None` → Tensor."""
+    if set(typing.get_args(hint)) - {type(None)} == set(typing.get_args(Operand)):
+        return Operand
+    if set(typing.get_args(hint)) - {type(None)} == set(typing.get_args(Known)):
+        return Known
+    inner = [part for part in typing.get_args(hint) if part is not type(None)] or [hint]
+    return next((kind for kind in (Tensor, Sizes) if inner == [kind]), Any)

@@ -1,0 +1,95 @@
+"""Tensors of ONNX files as torch's, by a table of dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor
+
+from lrp_compiler.base.errors import FormatError
+
+DTYPES: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.BOOL: torch.bool,
+    TensorProto.COMPLEX64: torch.complex64,
+    TensorProto.COMPLEX128: torch.complex128,
+    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    TensorProto.FLOAT8E5M2: torch.float8_e5m2,
+    TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+    TensorProto.INT4: torch.int8,
+    TensorProto.UINT4: torch.uint8,
+    TensorProto.INT2: torch.int8,
+    TensorProto.UINT2: torch.uint8,
+}
+"""ONNX's number of a dtype → torch's; whole numbers of 4 and 2 bits lie in 8."""
+BITS = {torch.bfloat16: np.uint16, **dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2), np.uint8)}
+BITS |= dict.fromkeys((torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), np.uint8)
+"""dtypes that numpy does not have → those whose bits torch reads as them."""
+SMALL: dict[int, Any] = {
+    TensorProto.INT4: np.int8,
+    TensorProto.UINT4: np.uint8,
+    TensorProto.INT2: np.int8,
+    TensorProto.UINT2: np.uint8,
+}
+
+
+def dtype_of(number: int, what: str) -> torch.dtype:
+    """torch's dtype; raises `FormatError` where torch has none, `what` being named by it."""
+    if number not in DTYPES:
+        known = number in TensorProto.DataType.values()
+        name = TensorProto.DataType.Name(number) if known else str(number)
+        raise FormatError(f"{what} is of dtype {name}, for which there is no arithmetic here.")
+    return DTYPES[number]
+
+
+def tensor_of(proto: TensorProto, what: str = "A tensor") -> Tensor:
+    """A tensor whose values are in the file itself.
+
+    Raises:
+        FormatError: a dtype that torch does not have, or fewer bytes than the shape says.
+    """
+    dtype = dtype_of(proto.data_type, what)
+    try:
+        array = numpy_helper.to_array(proto)
+    except Exception as error:
+        raise FormatError(f"{what} does not hold as many values as its shape says.") from error
+    return as_tensor(array, dtype, proto.data_type)
+
+
+def as_tensor(array: np.ndarray, dtype: torch.dtype, number: int = 0) -> Tensor:
+    """An array as a tensor of this dtype, bit for bit; it may share the array's memory."""
+    if number in SMALL:
+        array = array.astype(SMALL[number])
+    if dtype in BITS:
+        bits: np.ndarray[Any, Any] = np.ascontiguousarray(array).view(BITS[dtype]).reshape(array.shape)
+        return torch.from_numpy(np.array(bits)).view(dtype)
+    # What is read from the file's own bytes cannot be written to, of which torch warns.
+    whole = array if array.flags.writeable else np.array(array)
+    return torch.from_numpy(np.ascontiguousarray(whole).reshape(array.shape))
+
+
+def dense(sparse: onnx.SparseTensorProto, what: str) -> Tensor:
+    """A sparse tensor, written out."""
+    values = tensor_of(sparse.values, what)
+    places = tensor_of(sparse.indices, what)
+    shape = list(sparse.dims)
+    if places.dim() == 1:
+        flat = torch.zeros(int(np.prod(shape)), dtype=values.dtype)
+        return flat.index_put((places,), values).reshape(shape)
+    return torch.zeros(shape, dtype=values.dtype).index_put(tuple(places.T), values)

@@ -1,0 +1,246 @@
+"""A graph of ONNX nodes → steps that run; what depends on constants alone is worked out here and now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from onnx import AttributeProto
+from torch import Tensor
+
+from lrp_compiler.base.errors import CaptureError, FormatError, LrpError, did_you_mean
+
+from . import operators
+from .check_graph import called, in_order, reads_of
+from .external_data import weights_of
+from .module_paths import Level, levels
+from .read_file import OWN_DOMAIN
+from .read_file import Source as File
+from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_of, size_form_of
+from .scopes import Tree
+from .sizes import MOST, Sizes
+from .steps import Body, Constant, Source, Step, taken
+from .tensors import dense, tensor_of
+
+assert operators is not None  # importing them fills the table
+
+SMALL = 1 << 16
+"""Elements of a result that is folded whatever its operands are."""
+GROWTH = 4
+"""How many times as large as its operands a result may be that is folded."""
+
+
+class Translator:
+    """What turns the nodes of one graph, and of those inside it, into steps.
+
+    Args:
+        file: the model as it was read.
+        tree: the modules that the weights are kept in.
+        around: the translator of the graph that this one is inside of.
+    """
+
+    def __init__(self, file: File, tree: Tree, around: Translator | None = None) -> None:
+        self.file, self.tree = file, tree
+        self.sources: dict[str, Source] = dict(around.sources) if around else {}
+        self.steps: list[Step] = []
+        self.places: list[tuple[Level, ...]] = []
+        self.missing: Counter[tuple[str, str]] = around.missing if around else Counter()
+        self.weights: set[str] = set(around.weights) if around else set()
+
+    def graph(self, graph: onnx.GraphProto, inputs: Sequence[str]) -> list[Source]:
+        """Translate a graph; its inputs are known by their names from then on.
+
+        Returns:
+            Where its outputs come from.
+
+        Raises:
+            FormatError: the graph is not sound.
+        """
+        tensors = [*graph.initializer, *graph.sparse_initializer]
+        names = [getattr(tensor, "values", tensor).name for tensor in tensors]
+        self.weights |= set(names)
+        self.sources |= {name: name for name in inputs}
+        order = in_order(graph, {*self.sources, *names}, self.file.label)
+        asked = {name for node in order for name in reads_of(node)} | {value.name for value in graph.output}
+        for name, tensor in zip(names, tensors, strict=True):
+            if name in asked:
+                self.sources[name] = Constant.of(name, self._read(tensor))
+        for number, node in enumerate(order):
+            self.node(node, number)
+        return [self.sources.get(value.name) for value in graph.output]
+
+    def _read(self, tensor: Any) -> Tensor:
+        if isinstance(tensor, onnx.SparseTensorProto):
+            return dense(tensor, f"Initialiser {tensor.values.name!r}")
+        return weights_of(tensor, self.file.folder)
+
+    def node(self, node: onnx.NodeProto, number: int) -> None:
+        """Translate one node."""
+        domain = "" if node.domain in OWN_DOMAIN else node.domain
+        inputs = tuple(self.sources.get(name) if name else None for name in node.input)
+        if not domain and node.op_type == "Identity" and len(inputs) == 1:
+            self.sources[node.output[0]] = inputs[0]
+            return
+        if not domain and node.op_type == "If" and isinstance(inputs[0], Constant):
+            self._inline(node, bool(inputs[0].value().reshape(-1)[0]))
+            return
+        operator = operator_of(domain, node.op_type, self.file.opset(domain))
+        if operator is None:
+            self.missing[domain, node.op_type] += 1
+            self.sources |= {name: name for name in filter(None, node.output)}
+            return
+        _check_inputs(node, operator)
+        attributes = self._attributes(node, operator, domain)
+        by_sizes = size_form_of(domain, node.op_type)
+        op = f"{domain}.{node.op_type}" if domain else node.op_type
+        name = node.name or next(filter(None, node.output), "")
+        step = Step(name, op, operator, by_sizes, inputs, attributes, tuple(node.output))
+        if operator.fold and all(isinstance(source, Constant) or source is None for source in inputs):
+            folded = _folded(step)
+            if folded is not None:
+                self.sources |= {
+                    name: Constant.of(name, value) for name, value in zip(node.output, folded, strict=False) if name
+                }
+                return
+        self._append(step, levels(node, number, self.weights))
+
+    def _append(self, step: Step, place: tuple[Level, ...]) -> None:
+        for position, source in enumerate(step.inputs):
+            read = step.operator.kind(position) in (Sizes, Known) and isinstance(source, Constant) and source.sizes
+            if isinstance(source, Constant) and not read:
+                self.keep(source)
+        self.steps.append(step)
+        self.places.append(place)
+        self.sources |= {name: name for name in filter(None, step.outputs)}
+
+    def keep(self, constant: Constant) -> None:
+        """Make it a weight of a module, unless it is a few whole numbers, or one number."""
+        tensor = constant.tensor
+        if tensor is None or (constant.sizes is not None and (not tensor.dim() or not tensor.is_floating_point())):
+            return
+        self.tree.keep(constant)
+
+    def _inline(self, node: onnx.NodeProto, condition: bool) -> None:
+        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        branch = branches.get("then_branch" if condition else "else_branch")
+        if branch is None or len(branch.output) < len(node.output):
+            raise FormatError(f"{called(node)} of {self.file.label} lacks a branch.")
+        before = dict(self.sources)
+        results = self.graph(branch, ())
+        self.sources = {**before, **dict(zip(node.output, results, strict=False))}
+
+    def _attributes(self, node: onnx.NodeProto, operator: Operator, domain: str) -> dict[str, Any]:
+        known = [name for name in operator.attributes if name not in GIVEN]
+        found: dict[str, Any] = {}
+        for attribute in node.attribute:
+            if attribute.name not in known:
+                hint = did_you_mean(attribute.name, known)
+                raise FormatError(f"{called(node)} has the attribute {attribute.name!r}, which it cannot have{hint}.")
+            found[attribute.name] = self._attribute(attribute, node)
+        lacking = [name for name in operator.required if name not in found]
+        if lacking:
+            raise FormatError(f"{called(node)} lacks the attribute {lacking[0]!r}.")
+        if "outputs" in operator.attributes:
+            found["outputs"] = len(node.output)
+        if "opset" in operator.attributes:
+            found["opset"] = self.file.opset(domain)
+        return found
+
+    def _attribute(self, attribute: AttributeProto, node: onnx.NodeProto) -> Any:
+        read = ATTRIBUTES.get(attribute.type)
+        if attribute.type == AttributeProto.GRAPH:
+            return self._body(attribute.g)
+        if attribute.type == AttributeProto.TENSOR:
+            named = onnx.TensorProto()
+            named.CopyFrom(attribute.t)
+            named.name = node.name or node.op_type
+            return weights_of(named, self.file.folder)
+        if read is None:
+            raise FormatError(f"{called(node)} has an attribute {attribute.name!r} of a kind that is not known here.")
+        return read(attribute)
+
+    def _body(self, graph: onnx.GraphProto) -> Body:
+        inner = Translator(self.file, self.tree, self)
+        inputs = tuple(value.name for value in graph.input)
+        outputs = inner.graph(graph, inputs)
+        for source in outputs:
+            if isinstance(source, Constant):
+                inner.keep(source)
+        return Body(inputs, tuple(outputs), inner.steps)
+
+    def refuse_missing(self) -> None:
+        """Raise `CaptureError` if there were operators without a function: all of them at once."""
+        if not self.missing:
+            return
+        parts = [_why(domain, name, count) for (domain, name), count in self.missing.items()]
+        count = "An operator" if len(parts) == 1 else f"{len(parts)} operators"
+        raise CaptureError(f"{count} of {self.file.label} cannot be explained: {'; '.join(parts)}.")
+
+
+ATTRIBUTES: Mapping[int, Any] = {
+    AttributeProto.FLOAT: lambda a: a.f,
+    AttributeProto.INT: lambda a: a.i,
+    AttributeProto.STRING: lambda a: a.s.decode(errors="replace"),
+    AttributeProto.FLOATS: lambda a: list(a.floats),
+    AttributeProto.INTS: lambda a: list(a.ints),
+    AttributeProto.STRINGS: lambda a: [one.decode(errors="replace") for one in a.strings],
+    AttributeProto.SPARSE_TENSOR: lambda a: dense(a.sparse_tensor, "A constant"),
+    AttributeProto.TENSORS: lambda a: [tensor_of(one) for one in a.tensors],
+    AttributeProto.TYPE_PROTO: lambda a: a.tp,
+}
+"""Kind of an attribute → its value."""
+
+
+def _why(domain: str, name: str, count: int) -> str:
+    reason = REASONS.get((domain, name))
+    if reason is None:
+        known = [other for space, other in TABLE if space == domain]
+        near = did_you_mean(name, known)
+        reason = f"is no operator that is known here{near}"
+    where = f" of {domain}" if domain else ""
+    times = "" if count == 1 else f" ({count} nodes)"
+    return f"{name}{where}{times} {reason}"
+
+
+def _check_inputs(node: onnx.NodeProto, operator: Operator) -> None:
+    given = [bool(name) for name in node.input]
+    if sum(given[: operator.needs]) < operator.needs:
+        raise FormatError(f"{called(node)} lacks an input: it takes {operator.needs} at least.")
+    if operator.rest is None and len(given) > len(operator.kinds):
+        raise FormatError(f"{called(node)} has {len(given)} inputs, and takes {len(operator.kinds)} at most.")
+
+
+def _folded(step: Step) -> Sequence[Any] | None:
+    """The results; None where they are not worth keeping, or no tensors."""
+    if any(isinstance(value, Body) for value in step.attributes.values()):
+        return None
+    given = [taken(source, step.operator.kind(place), whole=True) for place, source in enumerate(step.inputs)]
+    size = sum(value.numel() for value in (*given, *step.attributes.values()) if isinstance(value, Tensor))
+    expected = _elements(step, given)
+    if expected is None and size > SMALL:
+        return None
+    if expected is not None and expected > max(SMALL, GROWTH * size):
+        return None
+    try:
+        with torch.no_grad():
+            result = step.operator.function(*given, **step.attributes)
+    except LrpError:
+        raise
+    except Exception:
+        return None  # it says why when it runs
+    results = result if isinstance(result, tuple) else (result,)
+    return results if all(isinstance(value, Tensor | Sizes) for value in results) else None
+
+
+def _elements(step: Step, given: Sequence[Any]) -> int | None:
+    """How many elements the results have; None where that takes working them out."""
+    try:
+        shapes = [value.to("meta") if isinstance(value, Tensor) else value for value in given]
+        result = step.operator.function(*shapes, **step.attributes)
+    except Exception:
+        return None
+    results = result if isinstance(result, tuple) else (result,)
+    return sum(value.numel() if isinstance(value, Tensor) else MOST for value in results)
