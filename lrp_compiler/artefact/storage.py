@@ -137,7 +137,7 @@ def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artef
     sealed = check_seal(path, repr(name)) if check else None
     with ExitStack() as closing:
         file = closing.enter_context(open(path, "rb"))
-        quick = None if sealed is None else _read_quickly(name, file)
+        quick = None if check and sealed is None else _read_quickly(name, file)
         if quick is not None:
             closing.pop_all()  # what is read later is what was written then, whatever lies there by then
             return quick
