@@ -88,8 +88,8 @@ def table(found: dict[str, dict[str, float]], titles: dict[str, str], rounds: in
         "# Compiling, exporting, loading\n\n"
         f"`python -m benchmarks.speed.compiling`: torch {torch.__version__}, seconds of one processor, medians of "
         f"{rounds} rounds in turn, imports apart; loading in seconds of the clock, with the hash checked.\n\n"
-        "| network | `torch.export` + decompositions | `lrp.compile` | ratio | `torch.onnx.export`, a node | `to_onnx`, "
-        "a node | ratio | `lrp.load` | all that a file says |\n|---|" + "---:|" * 8 + "\n"
+        "| network | `torch.export` + decompositions | `lrp.compile` | ratio | `torch.onnx.export`, a node | "
+        "`to_onnx`, a node | ratio | `lrp.load` | all that a file says |\n|---|" + "---:|" * 8 + "\n"
     )
     lines = []
     for name, row in found.items():
