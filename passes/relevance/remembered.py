@@ -72,12 +72,14 @@ class Known:
         first: that operation.
         tape: of the rule.
         flow: what it handed on.
+        makers: operand → the node that made what it got. A cast that changes nothing takes its operand over, later.
         totals: operand → tape of the total that was taken from what it got; None: no tape can be played.
     """
 
     first: Case
     tape: Tape
     flow: Flow
+    makers: dict[str, fx.Node] = field(default_factory=dict)
     totals: dict[str, Tape | None] = field(default_factory=dict)
 
 
@@ -154,9 +156,10 @@ class Remembered:
             name: replace(share, as_total=arrived.as_total) if share and share.as_total is as_total else share
             for name, share in flow.items()
         }
-        known = Known(case, recorder.tape, flow)
-        made = [None if share is None else node_that_makes(share.tensor) for share in flow.values()]
-        if not _stands_alone(known, recorder.tape, [node for node in made if node is not None]):
+        made = {name: node_that_makes(share.tensor) for name, share in flow.items() if share is not None}
+        makers = {name: maker for name, maker in made.items() if maker is not None}
+        known = Known(case, recorder.tape, flow, makers)
+        if len(makers) < len(made) or not _stands_alone(known, recorder.tape, list(makers.values())):
             return flow, None
         return self._offered(known, case), known
 
@@ -170,7 +173,7 @@ class Remembered:
         flow: dict[str, Relevance | None] = {}
         for name, share in known.flow.items():
             if share is not None:
-                tensor = share.tensor if made is None else _tensor(share.tensor, made, case)
+                tensor = share.tensor if made is None else _tensor(made[known.makers[name]], case)
                 as_total = share.as_total
                 if as_total is not None:
                     own = as_total is not known.first.relevance.as_total
@@ -256,12 +259,9 @@ class Remembered:
         return total
 
 
-def _tensor(first: Tensor, made: dict[fx.Node, fx.Node], case: Case) -> Tensor:
-    """What stands for a tensor of the first operation; the relevance that arrived, where it was handed on as it is."""
-    maker = node_that_makes(first)
-    assert maker is not None
-    node = made[maker]
-    return case.relevance.tensor if node is case.sources[-1] else traced_again(node)
+def _tensor(maker: fx.Node, case: Case) -> Tensor:
+    """What the node makes; the relevance that arrived, where that was handed on as it is."""
+    return case.relevance.tensor if maker is case.sources[-1] else traced_again(maker)
 
 
 def _is_tensor(node: fx.Node) -> bool:
