@@ -70,7 +70,8 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     drawn = [path for path in (arguments.html, arguments.model_explorer) if path is not None]
     for path in drawn:
         check_destination(path)
-    if drawn and runtime_of(arguments.model) == "onnxruntime" and _is_explainer(arguments.model):
+    named = str(arguments.model).endswith(".lrp.onnx")  # whatever is left in it
+    if drawn and runtime_of(arguments.model) == "onnxruntime" and (named or _is_explainer(arguments.model)):
         raise InputError(
             "An .onnx file lacks the forward graph and the rules' formulas: inspect the explainer's .lrp.pt2 file, or "
             "open this one in Netron, where every node shows its notes."
