@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..registry import onnx_op
 
-
 SIXTH = 1e-6
 """How far from 1 six sixths may be in float32."""
 
