@@ -47,6 +47,7 @@ class Operator:
         attributes: names of the keywords, in order.
         required: those without a default.
         needs: how many inputs there must be.
+        numbers: attributes that are tensors, and of which the numbers are wanted.
     """
 
     function: Callable[..., Any]
@@ -57,6 +58,7 @@ class Operator:
     attributes: tuple[str, ...]
     required: tuple[str, ...]
     needs: int
+    numbers: frozenset[str]
 
     def kind(self, position: int) -> Any:
         """What is taken at this position; None: nothing."""
@@ -139,7 +141,8 @@ def _operator(function: Callable[..., Any], since: int, fold: bool) -> Operator:
             kinds.append(_kind(hints.get(parameter.name, Any)))
             needs += parameter.default is parameter.empty
     required = tuple(name for name, one in keywords.items() if one.default is one.empty and name not in GIVEN)
-    return Operator(function, since, fold, tuple(kinds), rest, tuple(keywords), required, needs)
+    numbers = frozenset(name for name in keywords if _kind(hints.get(name, Any)) is Sizes)
+    return Operator(function, since, fold, tuple(kinds), rest, tuple(keywords), required, needs, numbers)
 
 
 def _kind(hint: Any) -> Any:

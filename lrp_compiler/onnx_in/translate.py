@@ -139,7 +139,9 @@ class Translator:
             if attribute.name not in known:
                 hint = did_you_mean(attribute.name, known)
                 raise FormatError(f"{called(node)} has the attribute {attribute.name!r}, which it cannot have{hint}.")
-            found[attribute.name] = self._attribute(attribute, node)
+            value = self._attribute(attribute, node)
+            # Read here: while torch.export traces, a tensor does not tell its values.
+            found[attribute.name] = Sizes.read(value) if attribute.name in operator.numbers else value
         lacking = [name for name in operator.required if name not in found]
         if lacking:
             raise FormatError(f"{called(node)} lacks the attribute {lacking[0]!r}.")

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ..registry import onnx_op
 
+SIXTH = 1e-6
+"""How far from 1 six sixths may be in float32."""
+
 
 @onnx_op("Relu")
 def relu(x: Tensor) -> Tensor:
@@ -58,8 +61,10 @@ def sigmoid(x: Tensor) -> Tensor:
 
 @onnx_op("HardSigmoid")
 def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
-    """`alpha · x + beta` between 0 and 1."""
-    return torch.clamp(x * alpha + beta, 0.0, 1.0)
+    """`alpha · x + beta` between 0 and 1: torch's, `x/6 + 1/2`, which the rules know for a gate."""
+    scale, shift = 6 * alpha, 6 * (beta - 0.5)
+    x = x if abs(scale - 1) < SIXTH else x * scale
+    return F.hardsigmoid(x + shift if shift else x)
 
 
 @onnx_op("HardSwish")

@@ -168,11 +168,11 @@ FEW = 64
 
 
 @onnx_op("ConstantOfShape")
-def constant_of_shape(shape: Sizes, *, value: Tensor | None = None) -> Any:
+def constant_of_shape(shape: Sizes, *, value: Sizes | None = None) -> Any:
     """One number all over; of whole ones in a known shape, sizes."""
-    filling = torch.zeros(1) if value is None else value
+    filling = Sizes.of(0.0, torch.float32) if value is None else value
     sizes = shape.list()
-    number = filling.reshape(-1)[0].item()
+    number = filling.list()[0]
     if len(sizes) < 2 and filling.dtype == torch.int64 and shape.is_known and prod(sizes) <= FEW:
         flat = Sizes.of([number] * prod(sizes))
         return flat if sizes else flat.with_array(flat.array.reshape(()))

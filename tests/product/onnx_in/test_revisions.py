@@ -21,6 +21,7 @@ def test_softmax_is_over_all_dims_behind_an_axis_until_opset_12() -> None:
 
 
 CASES: dict[str, tuple[int, onnx.NodeProto, dict[str, np.ndarray]]] = {
+    "hard sigmoid": (13, node("HardSigmoid", "x", alpha=0.3, beta=0.4), {}),
     "clip by attributes": (8, node("Clip", "x", min=-0.5, max=0.5), {}),
     "clip by inputs": (13, node("Clip", "x low high"), {"low": np.float32(-0.5), "high": np.float32(0.5)}),
     "clip from above": (13, node("Clip", "x _ high"), {"high": np.float32(0.5)}),
