@@ -29,7 +29,7 @@ def run_flat(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarra
         output = explanation.output
         return list(output.values()) if isinstance(output, dict) else [output], dict(explanation.relevance)
     with torch.no_grad():
-        results = explainer.module(*tensors_of(explainer, feeds).values())
+        results = explainer.artefact.running(*tensors_of(explainer, feeds).values())
     own = len(explainer.about.outputs)
     keys = [entry.input for entry in explainer.about.relevance]
     arrays = [to_numpy(result) for result in results]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.sealed import save_sealed
+from support.sealed import reseal_zip, save_sealed
 from torch import nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.metadata import JOINT_KEY
 from lrp_compiler.check.verify import verify
 from lrp_compiler.cli import main
 from lrp_compiler.rules.composite import COMPOSITES, Composite, Entry
@@ -181,3 +183,21 @@ def test_a_composite_with_a_function_does_not() -> None:
     for entry in (Entry("*", evenly, path="a"), Entry("linear", "epsilon", when=lambda node: True)):
         with pytest.raises(LookupError, match="does not travel in files"):
             Composite.from_dict(Composite("mine", (entry,)).to_dict())
+
+
+def test_what_runs_is_what_is_compared(written: Path, tmp_path: Path) -> None:
+    """A `.pt2` holds its graph twice, as torch's program and as the nodes that run at once: these are run."""
+    path = tmp_path / "m.lrp.pt2"
+    assert verify(written / "m.lrp.pt2", against=written / "model.pt2").passed
+    with zipfile.ZipFile(written / "m.lrp.pt2") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in members if name.endswith(JOINT_KEY))
+    changed = members[name].replace(b"aten.relu.default", b"aten.neg.default")
+    assert changed != members[name]
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in {**members, name: changed}.items():
+            archive.writestr(member, content)
+
+    found = verify(reseal_zip(path), against=written / "model.pt2")
+
+    assert {check.name for check in found.checks if check.passed is False} >= {"parity"}
