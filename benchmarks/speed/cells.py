@@ -53,12 +53,17 @@ def duration(measured: dict[str, Any] | None) -> str:
     if "failure" in measured:
         return "fails"
     low, high = (1e3 * value for value in measured["quartiles"])
-    ratio = f" ({measured['ratio']:.2f})" if "ratio" in measured else ""
-    return f"{milliseconds(measured)} [{low:.0f}–{high:.0f}]{ratio}"
+    ratio = f" ÷ {milliseconds(beside(measured))} = {measured['ratio']:.2f}" if "ratio" in measured else ""
+    return f"{milliseconds(measured['seconds'])} [{low:.0f}–{high:.0f}]{ratio}"
 
 
-def milliseconds(measured: dict[str, Any]) -> str:
-    value = 1e3 * measured["seconds"]
+def beside(measured: dict[str, Any]) -> float:
+    """Seconds of the forward whose runs alternated with this contender's: what its ratio is of."""
+    return float(measured["forward"] if "forward" in measured else measured["seconds"] / measured["ratio"])
+
+
+def milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 

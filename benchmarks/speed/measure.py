@@ -136,12 +136,12 @@ def side_by_side(workers: dict[str, Worker], batch: int, runs: int) -> dict[str,
 
 
 def summary(timed: Sequence[tuple[float, float]], reference: float | None) -> dict[str, Any]:
-    """Of (wall, CPU) seconds of runs; `reference`: the forward's median."""
+    """Of (wall, CPU) seconds of runs; `reference`: the median of the forward between them."""
     walls = [wall for wall, _ in timed]
     low, middle, high = statistics.quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else walls * 3
     row = {"seconds": middle, "quartiles": [low, high], "runs": len(walls)}
     row["cpu"] = round(sum(cpu for _, cpu in timed) / sum(walls), 2)
-    return row | ({"ratio": round(middle / reference, 4)} if reference else {})
+    return row | ({"forward": reference, "ratio": round(middle / reference, 4)} if reference else {})
 
 
 def busy(workers: dict[str, Worker], since: float = 0.0) -> float:

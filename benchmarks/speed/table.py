@@ -9,6 +9,7 @@ from benchmarks.speed.cases import CASES, COMPILED, CONTENDERS, LEAST, OURS, PEE
 from benchmarks.speed.cells import (
     MAIN,
     NOISE,
+    beside,
     bullets,
     duration,
     faster,
@@ -40,7 +41,7 @@ def summary(found: dict[str, Any]) -> str:
         "÷ forward",
         "target",
         "floor",
-        "ms",
+        "ms: explanation ÷ forward beside it",
         "Zennit",
         "LXT",
         "gradient × input",
@@ -60,7 +61,7 @@ def summary(found: dict[str, Any]) -> str:
             f"{ours['ratio']:.2f}{noisy(found, name)}",
             target(case.target),
             number(floor),
-            milliseconds(ours),
+            f"{milliseconds(ours['seconds'])} ÷ {milliseconds(beside(ours))}",
             *peers,
         ]
         lines.append([*cells, f"{ours['peak']:,.0f} / {number(row.get('small', {}).get('peak'), ',.0f')}"])
@@ -96,8 +97,9 @@ def about(found: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB{when}; {versions}. "
         "*÷ forward*: time of an explanation, its forward included, as a multiple of the plain model's forward in "
-        "onnxruntime. *floor*: the same if products of matrices were all that costs, counted from the graph. Peers: "
-        "how many times as long as our file in onnxruntime they take; in brackets the target."
+        "onnxruntime: of the one whose runs alternated with it, since the machine's speed changes from hour to "
+        "hour. *floor*: the same if products of matrices were all that costs, counted from the graph. Peers: how many "
+        "times as long as our file in onnxruntime they take; in brackets the target."
     )
 
 
@@ -124,7 +126,7 @@ def targets(found: dict[str, Any]) -> str:
         met = met and not slower(case, row)
         cells = [case.title, target(case.target), f"{ours['ratio']:.2f}", f"{spread(ours):.0%}"]
         cells += [number(found["files"].get(name, {}).get("floor"))]
-        cells += [milliseconds(row[REFERENCE]), milliseconds(ours)]
+        cells += [milliseconds(beside(ours)), milliseconds(ours["seconds"])]
         lines.append(
             [
                 *cells,
@@ -136,7 +138,7 @@ def targets(found: dict[str, Any]) -> str:
 
 
 def settings(found: dict[str, Any]) -> list[str]:
-    """A table for each number of threads and batch: milliseconds, and multiples of the forward in between."""
+    """A table for each number of threads and batch: milliseconds, and multiples of the forward that ran in between."""
     keys = {tuple(map(int, key.split("x"))) for rows in found["rows"].values() for key in rows}
     parts = []
     for threads, batch in sorted(keys, key=lambda key: (-key[0], key[1])):
@@ -144,7 +146,8 @@ def settings(found: dict[str, Any]) -> list[str]:
         here = {name: row for name, row in rows.items() if row}
         names = [name for name in CONTENDERS if any(name in row for row in here.values())]
         lines = [[CASES[case].title, *(duration(row.get(name)) for name in names)] for case, row in here.items()]
-        heading = f"## {threads} {'thread' if threads == 1 else 'threads'}, batch {batch}: ms (÷ forward)"
+        of = f"{threads} {'thread' if threads == 1 else 'threads'}, batch {batch}"
+        heading = f"## {of}: ms ÷ those of the forward beside it"
         parts += [heading, table(("case", *map(title, names)), lines, left=1)]
     return parts
 
