@@ -331,6 +331,12 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the promised bytes that may be held; the rest is rebuilt (default: %(default)s)",
     )
+    command.add_argument(
+        "--cache",
+        action="store_true",
+        help="take graphs again that were compiled before of the same model, whatever its weights; they lie in the "
+        "folder LRP_COMPILER_CACHE, or in ~/.cache/lrp_compiler",
+    )
 
 
 def _add_inspect_options(command: argparse.ArgumentParser) -> None:

@@ -220,6 +220,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         fixed=arguments.fixed,
         observe=arguments.observe,
         memory_budget=arguments.memory_budget,
+        cache=arguments.cache,
         progress=progress,
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -14,7 +16,8 @@ from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
-from lrp_compiler.capture import Model, capture, check_same_output
+from lrp_compiler.cache import Entry, cache_of
+from lrp_compiler.capture import Model, capture, check_same_output, load_model
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
@@ -39,6 +42,7 @@ def compile(
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     optimise: bool = True,
+    cache: bool | str | os.PathLike[str] = False,
     dump: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Explainer:
@@ -77,6 +81,11 @@ def compile(
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
         optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
             written down, to compare with.
+        cache: whether graphs that were compiled before are taken again: True, or the path of a folder (of True:
+            environment `LRP_COMPILER_CACHE`, or `~/.cache/lrp_compiler`). They are those of the same model, but for the
+            values of its weights, with the same options and versions; the weights are put in as they are now, and what
+            the graphs return is compared with the model on the example inputs. What cannot be kept is compiled as
+            without, and a warning says why. Nothing is ever removed from the folder: remove it when you like.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 
@@ -96,58 +105,87 @@ def compile(
     observed, held = check_names("observe", observe), check_names("fixed", fixed)
     report = progress or (lambda stage: None)
     rules = resolve_composite(composite)
-    report("capture")
-    captured = capture(model, args, kwargs, dynamic_shapes)
-    function = target if callable(target) else None
-    start = _seed(0 if callable(target) else target, rules.seed if seed is None else seed)
-    taken = [*start.inputs, *([POSITION] if start.target.position == "index" else [])]
-    clash = [name for name in taken if name in captured.inputs.values()]
-    if clash:
-        raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
-    strange = [name for name in held if name not in captured.inputs.values()]
-    if strange:
-        hint = did_you_mean(strange[0], captured.inputs.values())
-        raise InputError(f"fixed names {strange[0]!r}, which is no input of the model{hint}.")
-    output = choose_output(captured, start.target.output)
     options = Options(
         rules,
-        start,
-        output=output,
-        function=function,
+        _seed(0 if callable(target) else target, rules.seed if seed is None else seed),
+        function=target if callable(target) else None,
         wrt=names,
         fixed=held,
         observe=observed,
         memory_budget=float(memory_budget),
         optimise=optimise,
     )
-    watch = Watch(dump or os.environ.get("LRP_COMPILER_DUMP"), report)
-    with quiet(), sources_forgotten():
-        compiled = compile_graphs(captured, options, watch)
+    folder = dump or os.environ.get("LRP_COMPILER_DUMP")
+    store = None if folder else cache_of(cache)
+    entry: Entry | None = None
+    if store is not None:
+        report("cache")
+        model = load_model(model)
+        entry = store.entry(model, args, kwargs, dynamic_shapes, options)
+        known = None if entry is None else entry.find()
+        if known is not None:
+            _say(known[1])
+            return Explainer(known[0])
+    report("capture")
+    captured = capture(model, args, kwargs, dynamic_shapes)
+    options = _fitted(options, captured)
+    with quiet(), sources_forgotten(), nullcontext() if entry is None else entry.recorder:
+        compiled = compile_graphs(captured, options, Watch(folder, report))
     check_same_output(captured, compiled.forward)
-    _warn_of_flags(captured, compiled)
+    said = [*_flags(captured, compiled), *_scale(captured, compiled, options), *_decided(compiled)]
+    _say(said)
+    artefact = artefact_of(captured, compiled, options)
+    if entry is not None:
+        entry.put(artefact, captured.program, said)
+    return Explainer(artefact)
+
+
+def _fitted(options: Options, captured: Captured) -> Options:
+    """What is asked for, held against what was captured, with the output that is explained.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    target = options.seed.target
+    taken = [*options.seed.inputs, *([POSITION] if target.position == "index" else [])]
+    clash = [name for name in taken if name in captured.inputs.values()]
+    if clash:
+        raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
+    strange = [name for name in options.fixed if name not in captured.inputs.values()]
+    if strange:
+        hint = did_you_mean(strange[0], captured.inputs.values())
+        raise InputError(f"fixed names {strange[0]!r}, which is no input of the model{hint}.")
+    return replace(options, output=choose_output(captured, target.output))
+
+
+def _say(warned: Sequence[str]) -> None:
+    """Warn, as if the line that calls `compile` did."""
+    for text in warned:
+        warnings.warn(text, LrpWarning, stacklevel=5)
+
+
+def _scale(captured: Captured, compiled: Compiled, options: Options) -> Iterator[str]:
+    """That what is explained is the logit in front of a probability."""
     if scale := compiled.explained.meta.get(OUTPUT):
-        warnings.warn(
-            f"The model returns the {scale} ({captured.outputs[output]!r}): what is explained is the logit in front of "
-            f"it; lrp.Target({start.target.classes!r}, probability=True) explains the {scale} itself.",
-            LrpWarning,
-            stacklevel=4,
+        yield (
+            f"The model returns the {scale} ({captured.outputs[options.output]!r}): what is explained is the logit in "
+            f"front of it; lrp.Target({options.seed.target.classes!r}, probability=True) explains the {scale} itself."
         )
+
+
+def _decided(compiled: Compiled) -> Iterator[str]:
+    """The inputs that get nothing, since only a decision depends on them."""
     for name, decision in compiled.decided.items():
         who, them = (
             (f"Elements {decision.elements} of input {name!r} get", "them")
             if decision.elements
             else (f"Input {name!r} gets", "it")
         )
-        warnings.warn(
-            f"{who} no relevance: the explained output depends on {them} only through {decision}.",
-            LrpWarning,
-            stacklevel=4,
-        )
-    return Explainer(artefact_of(captured, compiled, options))
+        yield f"{who} no relevance: the explained output depends on {them} only through {decision}."
 
 
-def _warn_of_flags(captured: Captured, compiled: Compiled) -> None:
-    """Say so where an input among several looks like a mask, and takes a share."""
+def _flags(captured: Captured, compiled: Compiled) -> Iterator[str]:
+    """That an input among several looks like a mask, and takes a share."""
     inputs = {node: name for name, node in compiled.wanted.items() if node.op == "placeholder"}
     if captured.example is None or len(inputs) < 2:
         return
@@ -155,11 +193,9 @@ def _warn_of_flags(captured: Captured, compiled: Compiled) -> None:
     for node, tensor in zip(placeholders, captured.example.tensors, strict=False):
         flags = tensor.is_floating_point() and tensor.numel() > 1 and bool(((tensor == 0) | (tensor == 1)).all())
         if node in inputs and flags:
-            warnings.warn(
+            yield (
                 f"Input {inputs[node]!r} holds nothing but 0 and 1 in the example, and takes a share of the relevance; "
-                f"if it is a mask and no feature, fixed=[{inputs[node]!r}] leaves all of it to the others.",
-                LrpWarning,
-                stacklevel=4,
+                f"if it is a mask and no feature, fixed=[{inputs[node]!r}] leaves all of it to the others."
             )
 
 

@@ -32,6 +32,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._sympy.value_ranges import ValueRanges
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "OpOverload",  # the type of `torch.ops.aten.add.Tensor`; waits for a public name
     "PT2ArchiveReader",  # what is in a .pt2 before anything of it is run; waits for a safe torch.export.load
     "PassResult",  # what torch's own passes return; documented, in an experimental module
+    "TorchDispatchMode",  # who sees every call of an op; documented, in a private module
     "ValueRanges",  # what an ExportedProgram knows of its sizes; waits for a public constructor
     "annotate",
     "archive_layout",

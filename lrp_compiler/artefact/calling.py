@@ -47,6 +47,16 @@ def bound_inputs(
     return tensors, sizes
 
 
+def own_tensors(about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """One tensor for each of the model's own inputs, in order.
+
+    Raises:
+        InputError: something is missing, or is no tensor.
+    """
+    given = bind(about.inputs, *_flattened(about, args, kwargs))
+    return [as_tensor(spec.name, given[spec.name]).to(getattr(torch, spec.dtype)) for spec in about.inputs]
+
+
 @contextlib.contextmanager
 def saying_where(artefact: Artefact, tensors: Sequence[Tensor]) -> Iterator[None]:
     """What the model itself cannot do with these inputs becomes an `InputError` that names the operation."""

@@ -23,16 +23,32 @@ def source_hash(program: ExportedProgram) -> str:
     The same model captured again, or saved and loaded, has the same hash; the example inputs do not count, and neither
     does where the source code lies.
     """
-    digest = hashlib.sha256()
+    return hash_of(operations_of(program), weights_of(program))
+
+
+def operations_of(program: ExportedProgram) -> str:
+    """The operations of a program and the shapes and dtypes of its values, as text."""
+    lines = []
     for node in program.graph.nodes:
         kind = "" if node.op == "output" else _kind(node.meta.get("val"))
-        digest.update(f"{node.op} {node.target} {node.args} {dict(node.kwargs)} {kind}\n".encode())
-    for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
-        if isinstance(tensor, Tensor):
-            plain = tensor if tensor.layout is torch.strided else tensor.to_dense()
-            flat = plain.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(flat.view(torch.uint8).numpy().data)
+        lines.append(f"{node.op} {node.target} {node.args} {dict(node.kwargs)} {kind}\n")
+    return "".join(lines)
+
+
+def weights_of(program: ExportedProgram) -> dict[str, Tensor]:
+    """The tensors that a program holds, by name."""
+    held = {**program.state_dict, **program.constants}
+    return {name: tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+
+
+def hash_of(operations: str, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of operations and weights; see `source_hash`."""
+    digest = hashlib.sha256(operations.encode())
+    for name, tensor in sorted(weights.items()):
+        plain = tensor if tensor.layout is torch.strided else tensor.to_dense()
+        flat = plain.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

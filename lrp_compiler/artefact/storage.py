@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import weakref
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -26,7 +27,7 @@ from lrp_compiler.base.validate import TensorSpec, dtype_name
 from lrp_compiler.capture import check_structure, load_exported, load_weights, refusing
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, outputs, set_origin, write_notes
-from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict, joint_from_dict, joint_to_dict
+from lrp_compiler.passes.joint import forward_from_dict, forward_to_dict, joint_from_dict, joint_to_dict, lift
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.torch_private import known_size, sources_forgotten
 
@@ -35,17 +36,42 @@ from .artefact import Artefact, Graphs
 
 def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
     """See `Explainer.save`."""
+    _write(artefact.program, path, _texts(artefact))
+
+
+def write_hollow(
+    artefact: Artefact, path: str | os.PathLike[str], names: Sequence[str], extra: Mapping[str, str]
+) -> None:
+    """Write an explainer's file in which some weights are left out: it is none to be run before they are put back.
+
+    Args:
+        artefact: the explainer.
+        path: where to.
+        names: of the buffers that are left out; a single zero stands for each.
+        extra: more texts for the file.
+    """
+    program = lift(artefact.module)
+    for name in names:
+        program.state_dict[name] = torch.zeros((), dtype=program.state_dict[name].dtype)
+    _write(program, path, {**_texts(artefact), **extra})
+
+
+def _texts(artefact: Artefact) -> dict[str, str]:
+    """What is written beside the program."""
     known = {node.name: origin(node) for node in artefact.module.graph.nodes}
     origins = {name: asdict(found) for name, found in known.items() if found is not None}
     joint = joint_to_dict(artefact.module)
     stored = {**forward_to_dict(artefact.forward), "origins": origins}
-    extra = {
+    return {
         METADATA_KEY: json.dumps(artefact.about.to_dict()),
         FORWARD_KEY: json.dumps(stored),
         JOINT_KEY: json.dumps(joint),
     }
+
+
+def _write(program: ExportedProgram, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:
     with atomic_path(path) as temporary:
-        write_program(artefact.program, temporary, extra)
+        write_program(program, temporary, extra)
         seal(temporary)
 
 
@@ -147,8 +173,42 @@ def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artef
     return Artefact.of(*graphs, about)
 
 
-def _read_quickly(name: str, file: BinaryIO) -> Artefact | None:
-    """What a file holds to be run; the rest is read when it is asked for. None: it is of an earlier release."""
+def read_hollow(
+    path: str | os.PathLike[str], text: str, filled: Callable[[str], Mapping[str, torch.Tensor]]
+) -> Artefact:
+    """Read what `write_hollow` wrote.
+
+    Args:
+        path: the file.
+        text: name of one of the texts that were put into it.
+        filled: that text → the weights that were left out, by name; all that it raises is raised here.
+
+    Raises:
+        FormatError: the file is none of ours, or is damaged.
+        OSError: there is none.
+    """
+    name = os.fspath(path)
+    check_seal(path, repr(name))
+    with ExitStack() as closing:
+        file = closing.enter_context(open(path, "rb"))
+        with _damaged(name):
+            _, (found,) = load_weights(name, file, [text])
+        weights = filled(found)
+        artefact = _read_quickly(name, file, weights)
+        if artefact is None:
+            raise FormatError(f"{name!r} is damaged.")
+        closing.pop_all()
+        return artefact
+
+
+def _read_quickly(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None = None) -> Artefact | None:
+    """What a file holds to be run; the rest is read when it is asked for. None: it is of an earlier release.
+
+    Args:
+        name: of the file.
+        file: the same, open.
+        put: weights that were left out of it.
+    """
     with _damaged(name):
         weights, (about_text, joint_text) = load_weights(name, file, [METADATA_KEY, JOINT_KEY])
     if not joint_text:
@@ -156,19 +216,22 @@ def _read_quickly(name: str, file: BinaryIO) -> Artefact | None:
     about = read_metadata(about_text or None, name)
     check_structure(about.output_structure)
     with _damaged(name, "The graph"), refusing(name):
-        quick = joint_from_dict(json.loads(joint_text), weights)
-    return Artefact(about, partial(_read_graphs, name, file), quick=quick)
+        quick = joint_from_dict(json.loads(joint_text), {**weights, **(put or {})})
+    rest = partial(_read_graphs, name, file, put)
+    weakref.finalize(rest, file.close)
+    return Artefact(about, rest, quick=quick)
 
 
-def _read_graphs(name: str, file: BinaryIO) -> Graphs:
-    return _read_all(name, file)[1]
+def _read_graphs(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None) -> Graphs:
+    return _read_all(name, file, put)[1]
 
 
 @rare_collection()
 @sources_forgotten()
-def _read_all(name: str, file: BinaryIO) -> tuple[Metadata, Graphs]:
+def _read_all(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None = None) -> tuple[Metadata, Graphs]:
     """The metadata in a file, and its joint and forward graph with all that is known of them."""
     program, (about_text, forward_text) = read_program(name, [METADATA_KEY, FORWARD_KEY], file)
+    program.state_dict.update(put or {})
     about = read_metadata(about_text or None, name)
     check_structure(about.output_structure)
     if not forward_text:

@@ -1,9 +1,9 @@
 """Models in: a module, a program or a file becomes one exported program."""
 
-from .capture import Model, capture, load_program
+from .capture import Model, capture, load_model, load_program
 from .kinds import refuse_other_files
 from .safe_load import check_structure, load_exported, load_weights, refusing
-from .same_output import check_same_output
+from .same_output import check_same_output, run_model, same
 
 __all__ = [
     "Model",
@@ -11,8 +11,11 @@ __all__ = [
     "check_same_output",
     "check_structure",
     "load_exported",
+    "load_model",
     "load_program",
     "load_weights",
     "refuse_other_files",
     "refusing",
+    "run_model",
+    "same",
 ]

@@ -109,6 +109,18 @@ def _example(model: Any, program: ExportedProgram, returned: list[Any] | None) -
     return Example(model, args, kwargs, [leaf for leaf in flat if isinstance(leaf, torch.Tensor)], returned)
 
 
+def load_model(model: Model) -> torch.nn.Module | ExportedProgram:
+    """The module or program that `capture` would capture, which takes it as well as what it came from.
+
+    Raises:
+        CaptureError: a module that torch.export does not take.
+        FormatError: the file is no model.
+        InputError: no model at all.
+    """
+    found: Any = model_of(model)
+    return found if isinstance(found, torch.nn.Module | ExportedProgram) else reader_of(found)(found)
+
+
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     """Load a `.pt2` file written by `torch.export.save`. No code in the file is run.
 
