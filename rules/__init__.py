@@ -40,7 +40,7 @@ from .registry import (
     rule,
     rules_of,
 )
-from .relevance import Form, Relevance, times, total, unit
+from .relevance import TOTAL_STABILISER, Form, Relevance, divide, times, total, unit
 from .signed import ONLY_POSITIVE
 from .traits import TRAITS, Call, Traits, declare, traits
 
@@ -61,6 +61,7 @@ __all__ = [
     "RESIZE",
     "RULES",
     "SLOPE",
+    "TOTAL_STABILISER",
     "TRAITS",
     "Call",
     "Condition",
@@ -75,6 +76,7 @@ __all__ = [
     "Traits",
     "bind",
     "declare",
+    "divide",
     "elementwise",
     "embedding",
     "find",
