@@ -21,11 +21,11 @@ from torch import Tensor, fx
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.passes.assign import named_values
-from lrp_compiler.passes.graph import assignment
+from lrp_compiler.passes.graph import assignment, module_path
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import fake_mode_of
 
-from .walk import Gate
+from .walk import MASKED, Gate, made_by
 
 Kind = Literal["mask", "past", "seed"]
 
@@ -153,7 +153,8 @@ def gates_of(
     for latent in latents:
         if latent.kind == "mask":
             node = nodes[latent.node]
-            mask = latent.spread(given[latent.name], node.meta["val"].dim())
+            with made_by(node, MASKED, module_path(node)):
+                mask = latent.spread(given[latent.name], node.meta["val"].dim())
             found[node].append(Gate(mask, given.get(f"past.{latent.path}")))
     return found
 
@@ -170,8 +171,9 @@ def put_on(
         if latent.kind == "seed":
             node, start = nodes[latent.node], given[latent.name]
             # What a file holds where no seed is given is one row: a flow that starts here needs all of them.
-            whole = torch.zeros(tuple(shape(node)), dtype=start.dtype, device=start.device)
-            seeds.append((node, Relevance(start + whole, latent.form)))
+            with made_by(node, "seed", module_path(node)):
+                whole = torch.zeros(tuple(shape(node)), dtype=start.dtype, device=start.device)
+                seeds.append((node, Relevance(start + whole, latent.form)))
     return seeds
 
 
