@@ -96,10 +96,7 @@ def test_what_goes_past_a_masked_layer_is_dropped_on_request(
 
 def test_several_conditions_at_once(running: Callable[..., Any]) -> None:
     explainer = running(masks=["hidden", "second"])
-    first, second = (
-        [[[float(unit) for unit in units[layer]]] for units in UNITS for layer in [0]],
-        [[[float(unit) for unit in units[1]]] for units in UNITS],
-    )
+    first, second = ([[[float(unit) for unit in units[layer]]] for units in UNITS] for layer in (0, 1))
 
     found = at(explainer, masks={"hidden": first, "second": second})
 
