@@ -42,6 +42,7 @@ def compile(
     form: ObservedForm = "total",
     masks: str | Mask | Sequence[str | Mask] = (),
     seeds: str | Put | Sequence[str | Put] = (),
+    splice: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     optimise: bool = True,
@@ -88,6 +89,11 @@ def compile(
             conditions of Concept Relevance Propagation (arXiv 2206.03208).
         seeds: values, named as in `observe`, on which a call may put relevance: an input `seed.<path>` in the shape of
             the value, of zeros where it is not given; see `lrp.Put`. It is added to what comes from the target.
+        splice: path of a module → a dictionary (a sparse autoencoder: any object with `encode(x)`, which returns
+            features, and `decode(features)`, which returns something like x), spliced in behind the value that leaves
+            this module: what the model returns stays the same. Its values are named `<path>.features`,
+            `<path>.approximation` and `<path>.remainder` (what it misses, its decoder's bias included) in masks, seeds
+            and observe; the relevance of the value is that of the last two.
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
@@ -131,6 +137,7 @@ def compile(
         form=form,
         masks=masked,
         seeds=put,
+        splice=_dictionaries(splice),
         memory_budget=float(memory_budget),
         optimise=optimise,
     )
@@ -277,6 +284,18 @@ def _asked(name: str, given: Any, kind: type[Any]) -> tuple[Any, ...]:
     fits = isinstance(several, list | tuple) and all(isinstance(one, str | kind) for one in several)
     check_option(name, given, fits, f"a pattern or an lrp.{kind.__name__}, or a list of them")
     return tuple(kind(one) if isinstance(one, str) else one for one in several)
+
+
+def _dictionaries(given: Any) -> dict[str, Any]:
+    """What is spliced in, by path."""
+    fits = given is None or (isinstance(given, Mapping) and all(isinstance(path, str) for path in given))
+    check_option("splice", given, fits, "a dict from paths of modules to dictionaries")
+    for path, dictionary in (given or {}).items():
+        able = all(callable(getattr(dictionary, name, None)) for name in ("encode", "decode"))
+        check_option(f"splice[{path!r}]", dictionary, able, "an object with methods encode and decode")
+        if getattr(dictionary, "training", False):
+            raise InputError(f"The dictionary of splice={path!r} is in training mode: call its eval() first.")
+    return dict(given or {})
 
 
 def _check_seeded(seeds: Sequence[Put], seed: str | None) -> None:

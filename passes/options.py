@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lrp_compiler.passes.relevance import Mask, Put, Seed
@@ -27,6 +27,7 @@ class Options:
         form: of what `observe` returns: relevance in total form, the coefficient of its unit form, or both.
         masks: values of the network whose relevance is masked at run time.
         seeds: values of the network that relevance is put on at run time.
+        splice: path of a module → the dictionary that is spliced in behind the value that leaves it.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
         optimise: whether to do the same with fewer operations.
     """
@@ -41,5 +42,6 @@ class Options:
     form: ObservedForm = "total"
     masks: tuple[Mask, ...] = ()
     seeds: tuple[Put, ...] = ()
+    splice: Mapping[str, Any] = field(default_factory=dict)
     memory_budget: float = 1.0
     optimise: bool = True

@@ -36,6 +36,7 @@ from lrp_compiler.passes.forward import (
     refuse_randomness,
     select_by_function,
     select_explained,
+    splice_dictionaries,
     split_bias,
     unlift,
 )
@@ -90,6 +91,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
     forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or ())
+    splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
     if options.function is None:
         explained = select_explained(forward, options.output, name, options.seed.target)

@@ -25,6 +25,7 @@ from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
 from .operators.pooling import POOL
+from .operators.remainder import REMAINDER
 from .operators.whole_module import EXPLAINED_BY, MODULE
 from .product import GATE
 from .registry import (
@@ -58,6 +59,7 @@ __all__ = [
     "POOL",
     "READOUT",
     "RECURRENT_GATE",
+    "REMAINDER",
     "RESIZE",
     "RULES",
     "SLOPE",
