@@ -16,7 +16,7 @@ from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, sayin
 from lrp_compiler.artefact.observing import observed
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.latents import condition, conditions_of, latent_inputs
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.tables import as_html
@@ -226,6 +226,38 @@ class Explainer:
         check_option("other", other, isinstance(other, Explainer), "an explainer")
         only = check_names("only", only)
         return diff(self.artefact, other.artefact, only, _name("rule", rule), _name("op", op))
+
+    @boundary("calculate the activation")
+    def activation(self, path: str, *args: Any, **kwargs: Any) -> Tensor:
+        """What a value of the network holds for these inputs: one that is observed, masked or seeded.
+
+        Args:
+            path: the name that it goes by there.
+            args: the model's inputs.
+            kwargs: the model's inputs by name.
+
+        Raises:
+            InputError: the inputs do not fit, or nothing is said of such a value.
+        """
+        nodes = {entry.input: entry.node for entry in self.about.relevance}
+        nodes |= {latent.path: latent.node for latent in self.about.latents}
+        if path not in nodes:
+            hint = did_you_mean(path, nodes) if isinstance(path, str) else ""
+            raise InputError(f"{path!r} is no value that this explainer observes, masks or seeds{hint}.")
+        placeholders = self.forward.graph.find_nodes(op="placeholder")
+        bare = replace(self.about, seed_inputs=(), latents=())
+        tensors, _ = bound_inputs(bare, args, kwargs, {}, False)
+        if len(placeholders) != len(tensors):
+            raise InputError("This explainer takes a position at run time: activations are those of a fixed one.")
+        run = fx.Interpreter(self.forward)
+        wanted = next(node for node in self.forward.graph.nodes if node.name == nodes[path])
+        with torch.no_grad(), saying_where(self.artefact, tensors):
+            for node in self.forward.graph.nodes:
+                run.env[node] = tensors[placeholders.index(node)] if node.op == "placeholder" else run.run_node(node)
+                if node is wanted:
+                    break
+        found: Tensor = run.env[wanted]
+        return found
 
     @boundary("observe these values")
     def observe(self, *patterns: str, form: ObservedForm = "total") -> Explainer:
