@@ -64,9 +64,8 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
         count = _channels(about, masked[path])
         given[path] = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
     if not given:  # classes alone
-        path = next(iter(masked), None)
-        if path is not None:
-            given[path] = np.ones((len(conditions), 1, _channels(about, masked[path])), np.float32)
+        for first in list(masked)[:1]:
+            given[first] = np.ones((len(conditions), 1, _channels(about, masked[first])), np.float32)
     options: dict[str, Any] = {"masks": given} if given else {}
     indexed = [spec for spec in about.choices if spec.name == "target"]
     classes = [one.get(TARGET) for one in conditions]

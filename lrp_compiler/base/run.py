@@ -84,7 +84,7 @@ class Run:
             return [[None] * rows for _ in range(self.several or 1)]
         if picks == ["index"]:
             chosen = to_numpy(self.choices["target"])
-            found = [[int(number) for number in row] for row in chosen.reshape(-1, len(z))]
+            found: list[list[Class | None]] = [[int(number) for number in row] for row in chosen.reshape(-1, len(z))]
             return found * ((self.several or 1) // len(found))
         return [[_picked(pick, row) for row in z] for pick in picks] * (self.conditions or 1)
 

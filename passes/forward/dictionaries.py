@@ -51,7 +51,7 @@ def _leaving(module: fx.GraphModule, path: str) -> fx.Node:
     if not names:
         near = nearest(path, {of for known in calls.values() for _, of in known if of})
         raise InputError(f"splice names {path!r}, which is no module that computes anything; near it: {near}.")
-    leaving = [
+    leaving: list[fx.Node] = [
         node
         for node, own in inside.items()
         if own and is_tensor(node) and any(user.op == "output" or not inside.get(user) for user in node.users)

@@ -218,7 +218,7 @@ def _check_floats(node: fx.Node, path: str, what: str) -> None:
 
 
 def _dim_of(mask: Mask, path: str, node: fx.Node) -> int | None:
-    rank = node.meta["val"].dim()
+    rank: int = node.meta["val"].dim()
     if mask.dims == "all":
         return None
     dim = feature_dim(node) if mask.dims == "channels" else int(mask.dims)
@@ -242,7 +242,7 @@ def feature_dim(node: fx.Node) -> int:
 
     Where that does not say so (a product, attention's scores): the last of three dims, else the one behind the batch.
     """
-    rank = node.meta["val"].dim()
+    rank: int = node.meta["val"].dim()
     at: fx.Node | None = node
     while at is not None:
         given = assignment(at)

@@ -99,7 +99,7 @@ def test_masked_parts_add_up_to_the_whole(drawn: Drawn, composite: str, which: i
 
 
 @pytest.mark.heavy
-@drawing(150)
+@drawing(60)
 @given(random_graphs(most=30), COMPOSITES, st.integers(0, 50), st.data())
 def test_masked_parts_add_up_to_the_whole_in_many_larger_graphs(
     drawn: Drawn, composite: str, which: int, draws: st.DataObject

@@ -69,4 +69,4 @@ def test_conditional_relevance_equals_masked_zennit(name: str, composite: str) -
 @pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "epsilon-plus-flat"])
 @pytest.mark.parametrize("name", ["vgg16", "resnet50"])
 def test_conditional_relevance_equals_masked_zennit_at_full_depth(name: str, composite: str) -> None:
-    hold(SEVEN[name].build(dtype=torch.float64), name, composite, CONDITIONS)
+    hold(SEVEN[name].build(dtype=torch.float64, image_size=96), name, composite, CONDITIONS)
