@@ -103,7 +103,7 @@ def compile(
             environment `LRP_COMPILER_CACHE`, or `~/.cache/lrp_compiler`). They are those of the same model, but for the
             values of its weights, with the same options and versions; the weights are put in as they are now, and what
             the graphs return is compared with the model on the example inputs. What cannot be kept is compiled as
-            without, and a warning says why. Nothing is ever removed from the folder: remove it when you like.
+            without, and a warning says why; with `splice` there is none. Nothing is ever removed from the folder: remove it when you like.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 
@@ -142,7 +142,8 @@ def compile(
         optimise=optimise,
     )
     folder = dump or os.environ.get("LRP_COMPILER_DUMP")
-    store = None if folder else cache_of(cache)
+    # What a dictionary holds is not among the model's weights, by which graphs of a cache are told apart.
+    store = None if folder or splice else cache_of(cache)
     entry: Entry | None = None
     if store is not None:
         report("cache")

@@ -138,3 +138,29 @@ def test_a_dictionary_that_does_not_fit() -> None:
             lrp.compile(net, (x,), splice=given)
     with pytest.raises(InputError, match="in training mode"):
         lrp.compile(net, (x,), splice={"first": Dictionary().double()})
+
+
+def test_a_cache_takes_no_dictionary_for_another(tmp_path: Path) -> None:
+    net, dictionary, x = example()
+    other = Dictionary().eval().double()
+    found = [
+        spliced(net, one, x, observe="blocks.0.features", cache=tmp_path)(x).relevance["blocks.0.features"]
+        for one in (dictionary, other)
+    ]
+
+    assert not torch.allclose(*found)
+    torch.testing.assert_close(
+        found[1], spliced(net, other, x, observe="blocks.0.features")(x).relevance["blocks.0.features"]
+    )
+
+
+def test_a_cache_keeps_masks_and_seeds(tmp_path: Path) -> None:
+    net, _, x = example()
+    options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "cache": tmp_path}
+    mask = {"blocks.0": torch.tensor([1.0, 0, 0, 1, 1, 0])}
+    for _ in range(2):
+        plain = lrp.compile(net, (x,), **options)
+        masked = lrp.compile(net, (x,), masks="blocks.0", seeds=lrp.Put("blocks.1", "unit"), **options)
+        assert not plain.about.latents
+        torch.testing.assert_close(plain(x).relevance["x"], masked(x).relevance["x"], rtol=0, atol=0)
+        assert not torch.allclose(masked(x, masks=mask).relevance["x"], masked(x).relevance["x"])
