@@ -103,7 +103,8 @@ def compile(
             environment `LRP_COMPILER_CACHE`, or `~/.cache/lrp_compiler`). They are those of the same model, but for the
             values of its weights, with the same options and versions; the weights are put in as they are now, and what
             the graphs return is compared with the model on the example inputs. What cannot be kept is compiled as
-            without, and a warning says why; with `splice` there is none. Nothing is ever removed from the folder: remove it when you like.
+            without, and a warning says why; what is spliced in never is. Nothing is ever removed from the folder:
+            remove it when you like.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 

@@ -58,6 +58,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         constants=captured.constants,
         explained=options.output,
         fixed=options.fixed,
+        spliced=tuple(options.splice),
         scale=compiled.explained.meta.get(OUTPUT) or "logit",
         kind=compiled.explained.meta.get(KIND) or "logit",
         plan=compiled.plan.to_dict(),

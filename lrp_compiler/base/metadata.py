@@ -132,6 +132,7 @@ class Metadata:
         kind: what the explained value is itself: a "logit", or the
             "probability" or "log-probability" that is asked for.
         fixed: names of the inputs that are held constant.
+        spliced: paths of the modules behind which dictionaries are spliced in.
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
         output_structure: the model's own structure of its outputs, as torch's pytree writes it.
@@ -164,6 +165,7 @@ class Metadata:
     scale: str = "logit"
     kind: str = "logit"
     fixed: tuple[str, ...] = ()
+    spliced: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
     output_structure: str | None = None
@@ -265,7 +267,7 @@ class Metadata:
         for key, read in _SPECS.items():
             if key in values:
                 values[key] = tuple(map(read, values[key]))
-        for key in ("arguments", "rules", "others"):
+        for key in ("arguments", "rules", "others", "spliced"):
             if key in values:
                 values[key] = tuple(values[key])
         if "ranges" in values:
@@ -286,6 +288,7 @@ _LEFT_OUT: dict[str, Any] = {
     "ranges": {},
     "rows": {},
     "latents": [],
+    "spliced": [],
 }
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
@@ -299,6 +302,7 @@ _SECTIONS: dict[str, type] = {"composite": dict, "inputs": list, "outputs": list
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "seed_inputs": list,
     "latents": list,
+    "spliced": list,
     "others": list,
     "explains": dict,
     "arguments": list,

@@ -324,6 +324,9 @@ def _against(
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
         return [source, *(Check(name, None, "the model is another") for name in asked[1:])], None
+    if about.spliced:
+        lacking = f"the file holds a dictionary at {about.spliced[0]}, and the model does not"
+        return [source, *(Check(name, None, lacking) for name in asked[1:])], None
     try:
         reference = compile_explainer(
             model,

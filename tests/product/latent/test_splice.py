@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.check.verify import verify
 from lrp_compiler.runtime import OnnxExplainer
 
 BATCH = {0: torch.export.Dim("batch")}
@@ -164,3 +165,16 @@ def test_a_cache_keeps_masks_and_seeds(tmp_path: Path) -> None:
         assert not plain.about.latents
         torch.testing.assert_close(plain(x).relevance["x"], masked(x).relevance["x"], rtol=0, atol=0)
         assert not torch.allclose(masked(x, masks=mask).relevance["x"], masked(x).relevance["x"])
+
+
+def test_verify_does_not_compare_a_dictionary_with_the_model_alone(tmp_path: Path) -> None:
+    net, dictionary, x = example(dtype=torch.float32)
+    torch.export.save(torch.export.export(net, (x,), dynamic_shapes=(BATCH,)), tmp_path / "m.pt2")
+    program = torch.export.load(tmp_path / "m.pt2")
+    lrp.compile(program, splice={"blocks.0": dictionary}, target=1).save(tmp_path / "m.lrp.pt2")
+
+    checks = {one.name: one for one in verify(tmp_path / "m.lrp.pt2", tmp_path / "m.pt2").checks}
+
+    assert checks["source"].passed
+    assert checks["parity"].passed is None
+    assert checks["parity"].found == "the file holds a dictionary at blocks.0, and the model does not"
