@@ -12,10 +12,10 @@ The file needs no wrapper; plain onnxruntime does the same, without the checks:
     output, relevance = session.run(["output", "relevance.x"], {"x": x})
 
 Graph inputs are the model's own, plus `target` (int64 `[batch]`), `position` (int64 `[batch]`) or `seed` (float
-`[batch, classes]`) if the explainer was compiled to take one, and `mask.<path>`, `past.<path>` and `seed.<path>` of values
-inside the network, which may be left out; graph outputs are the model's own, plus `relevance.<input>` and
-`coefficient.<path>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata`
-says what it holds.
+`[batch, classes]`) if the explainer was compiled to take one, and `mask.<path>`, `past.<path>` and `seed.<path>` of
+values inside the network, which may be left out; graph outputs are the model's own, plus `relevance.<input>` and
+`coefficient.<path>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`:
+`OnnxExplainer.metadata` says what it holds.
 """
 
 import copy
