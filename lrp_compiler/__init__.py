@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lrp_compiler.explainer import Explainer, load, load_split
     from lrp_compiler.onnx_in import from_onnx
     from lrp_compiler.passes.forward import Target
+    from lrp_compiler.passes.relevance import Mask, Put
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
     from lrp_compiler.rules.composite import Composite, Entry
@@ -30,7 +31,9 @@ _HOMES = {
     "Composite": "lrp_compiler.rules.composite",
     "Entry": "lrp_compiler.rules.composite",
     "Explainer": "lrp_compiler.explainer",
+    "Mask": "lrp_compiler.passes.relevance",
     "Op": "lrp_compiler.rules",
+    "Put": "lrp_compiler.passes.relevance",
     "Relevance": "lrp_compiler.rules",
     "Target": "lrp_compiler.passes.forward",
     "Tuned": "lrp_compiler.tuning.tuned",
@@ -50,7 +53,9 @@ __all__ = [
     "Composite",
     "Entry",
     "Explainer",
+    "Mask",
     "Op",
+    "Put",
     "Relevance",
     "Target",
     "Tuned",

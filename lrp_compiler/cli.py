@@ -288,9 +288,9 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         "--target",
         type=_target_mode,
         default="argmax",
-        metavar="argmax|index|INT[:INT],…",
-        help="class to explain; A:B is A minus B, a comma makes several; index: chosen at run time "
-        "(default: %(default)s)",
+        metavar="argmax|index|none|INT[:INT],…",
+        help="class to explain; A:B is A minus B, a comma makes several; index: chosen at run time; none: what --seeds "
+        "says (default: %(default)s)",
     )
     command.add_argument(
         "--position",
@@ -323,6 +323,26 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATTERN",
         help="modules (encoder.layer.*) or nodes (softmax*) whose values' relevance is returned as well; once for each",
+    )
+    command.add_argument(
+        "--form",
+        choices=["total", "unit", "both"],
+        default="total",
+        help="of what is observed: relevance, its coefficient (relevance = value times coefficient), or both",
+    )
+    command.add_argument(
+        "--masks",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="modules or nodes whose relevance a run may mask, channel by channel; once for each",
+    )
+    command.add_argument(
+        "--seeds",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="modules or nodes that a run may put relevance on; once for each (alone: --target none)",
     )
     command.add_argument(
         "--memory-budget",
@@ -387,6 +407,20 @@ def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> No
     )
     command.add_argument(
         "--target", type=_target, metavar="INT|FILE.npy", help="class to explain, if compiled with --target index"
+    )
+    command.add_argument(
+        "--masks",
+        action="append",
+        default=[],
+        metavar="PATH=FILE.npy",
+        help="what the relevance of this value is multiplied by, [batch, channels]; once for each",
+    )
+    command.add_argument(
+        "--seeds",
+        action="append",
+        default=[],
+        metavar="PATH=FILE.npy",
+        help="relevance that is put on this value, in its shape; once for each",
     )
 
 
@@ -457,6 +491,8 @@ def _explainer_path(text: str) -> Path:
 def _target_mode(text: str) -> Any:
     if text in ("argmax", "index"):
         return text
+    if text == "none":
+        return None
     try:
         picks = [tuple(map(int, pick.split(":"))) for pick in text.split(",")]
     except ValueError:

@@ -39,6 +39,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None:
             kwargs[name] = value if isinstance(value, int) else _load_array(value)
+    kwargs |= _load_latents(arguments)
     explain = _explain_in_torch if runtime_of(arguments.explainer) == "torch" else _explain_in_onnxruntime
     with atomic_path(arguments.output) as temporary:
         arrays = explain(arguments, args, kwargs)
@@ -126,6 +127,7 @@ def audit_command(arguments: argparse.Namespace) -> None:
     args, kwargs = _load_inputs(arguments.input)
     if arguments.target is not None:
         kwargs["target"] = arguments.target if isinstance(arguments.target, int) else _load_array(arguments.target)
+    kwargs |= _load_latents(arguments)
     with stages("audit"):
         import lrp_compiler as lrp
 
@@ -219,6 +221,9 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         wrt=arguments.wrt,
         fixed=arguments.fixed,
         observe=arguments.observe,
+        form=arguments.form,
+        masks=arguments.masks,
+        seeds=arguments.seeds,
         memory_budget=arguments.memory_budget,
         cache=arguments.cache,
         progress=progress,
@@ -234,7 +239,7 @@ def _explain_in_onnxruntime(
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": bar}
     with OnnxExplainer(arguments.explainer, check=arguments.check) as explainer:
         explanation = explainer(*args, **kwargs, check_nan=arguments.check_nan, **options)
-    return _named("output", explanation.output) | _named("relevance", explanation.relevance)
+    return _results(explanation)
 
 
 def _explain_in_torch(
@@ -249,7 +254,12 @@ def _explain_in_torch(
         explainer = lrp.load(arguments.explainer, check=arguments.check)
         tensors, named = _tensors(explainer, args, kwargs)
         explanation = explainer(*tensors, check_nan=arguments.check_nan, **named)
-    return _named("output", explanation.output) | _named("relevance", explanation.relevance)
+    return _results(explanation)
+
+
+def _results(explanation: Any) -> dict[str, np.ndarray]:
+    found = _named("output", explanation.output) | _named("relevance", explanation.relevance)
+    return found | _named("coefficient", explanation.coefficients)
 
 
 def _named(prefix: str, value: Any) -> dict[str, np.ndarray]:
@@ -297,6 +307,18 @@ def _load_inputs(entries: Sequence[str]) -> tuple[list[np.ndarray], dict[str, An
 
 NUMBERS = "biufc"
 """Kinds of numpy's dtypes."""
+
+
+def _load_latents(arguments: argparse.Namespace) -> dict[str, dict[str, np.ndarray]]:
+    """Masks and seeds by path, from `path=x.npy`."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for option in ("masks", "seeds"):
+        for entry in getattr(arguments, option):
+            path, equals, file = entry.rpartition("=")
+            if not equals:
+                raise InputError(f"--{option} takes PATH=FILE.npy, and {entry} is not that.")
+            found.setdefault(option, {})[path] = _load_array(file)
+    return found
 
 
 def _load_array(path: str) -> np.ndarray:

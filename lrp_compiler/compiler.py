@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
 
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.base.boundary import boundary
@@ -19,9 +19,9 @@ from lrp_compiler.base.validate import check_names, check_option, is_number, sho
 from lrp_compiler.cache import Entry, cache_of
 from lrp_compiler.capture import Model, capture, check_same_output, load_model
 from lrp_compiler.explainer import Explainer
-from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
-from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
-from lrp_compiler.passes.relevance import Seed
+from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
+from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick, Target
+from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite, composite_named
 from lrp_compiler.torch_private import sources_forgotten
 
@@ -34,11 +34,15 @@ def compile(
     kwargs: Mapping[str, Any] | None = None,
     *,
     composite: str | Composite = "epsilon",
-    target: Explained | Pick | Sequence[Pick] = "argmax",
+    target: Explained | Pick | Sequence[Pick] | None = "argmax",
     seed: str | None = None,
     wrt: str | Sequence[str] | None = None,
     fixed: str | Sequence[str] = (),
     observe: str | Sequence[str] = (),
+    form: ObservedForm = "total",
+    masks: str | Mask | Sequence[str | Mask] = (),
+    seeds: str | Put | Sequence[str | Put] = (),
+    splice: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     optimise: bool = True,
@@ -62,6 +66,7 @@ def compile(
             `target` of shape `[batch]` at run time), a pair `(a, b)` (logit a minus logit b), or a list of class
             numbers and pairs (all in one run; relevance has a leading dim `[targets]`). A `Target` also says which
             output and which position. A function of the model's outputs that returns `[batch]` is traced with them.
+            None: nothing is put on the output; relevance starts where `seeds` says.
         seed: relevance put on it: "value" (the logit itself), "one", or "tensor" (a run-time input `seed` of the
             shape of the explained logits, `[batch, classes]`). Default: the composite's, mostly "value".
         wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
@@ -76,6 +81,19 @@ def compile(
             (`encoder.layer.*`: `*` stays between two dots, `**` does not) or by the name of a node of the forward graph
             (`softmax*`; `Explainer.show` lists them). Whole tensors, in their own shape; the inputs' relevance stays
             what it is.
+        form: of what is observed: "total": relevance; "unit": its coefficient g, with relevance = value ⊙ g, which is
+            RelP's (arXiv 2508.21258), as `explanation.coefficients`; "both".
+        masks: values, named as in `observe`, whose relevance is multiplied by a mask of the call before it goes on
+            towards the inputs: a mask is an input `mask.<path>` of shape `[batch, channels]`, of ones where it is not
+            given; see `lrp.Mask` for other shapes. Masks of two layers are an AND, the ones in one mask an OR: the
+            conditions of Concept Relevance Propagation (arXiv 2206.03208).
+        seeds: values, named as in `observe`, on which a call may put relevance: an input `seed.<path>` in the shape of
+            the value, of zeros where it is not given; see `lrp.Put`. It is added to what comes from the target.
+        splice: path of a module → a dictionary (a sparse autoencoder: any object with `encode(x)`, which returns
+            features, and `decode(features)`, which returns something like x), spliced in behind the value that leaves
+            this module: what the model returns stays the same. Its values are named `<path>.features`,
+            `<path>.approximation` and `<path>.remainder` (what it misses, its decoder's bias included) in masks, seeds
+            and observe; the relevance of the value is that of the last two.
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
@@ -85,7 +103,8 @@ def compile(
             environment `LRP_COMPILER_CACHE`, or `~/.cache/lrp_compiler`). They are those of the same model, but for the
             values of its weights, with the same options and versions; the weights are put in as they are now, and what
             the graphs return is compared with the model on the example inputs. What cannot be kept is compiled as
-            without, and a warning says why. Nothing is ever removed from the folder: remove it when you like.
+            without, and a warning says why; what is spliced in never is. Nothing is ever removed from the folder:
+            remove it when you like.
         dump: folder into which the graph is written after every pass (also: environment `LRP_COMPILER_DUMP`).
         progress: called with the name of each stage when it starts.
 
@@ -103,8 +122,12 @@ def compile(
     check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
     names = None if wrt is None else check_names("wrt", wrt)
     observed, held = check_names("observe", observe), check_names("fixed", fixed)
+    check_option("form", form, form in get_args(ObservedForm), "'total', 'unit' or 'both'")
+    masked, put = _asked("masks", masks, Mask), _asked("seeds", seeds, Put)
     report = progress or (lambda stage: None)
     rules = resolve_composite(composite)
+    if target is None or (isinstance(target, Target) and target.classes is None):
+        _check_seeded(put, seed)
     options = Options(
         rules,
         _seed(0 if callable(target) else target, rules.seed if seed is None else seed),
@@ -112,11 +135,16 @@ def compile(
         wrt=names,
         fixed=held,
         observe=observed,
+        form=form,
+        masks=masked,
+        seeds=put,
+        splice=_dictionaries(splice),
         memory_budget=float(memory_budget),
         optimise=optimise,
     )
     folder = dump or os.environ.get("LRP_COMPILER_DUMP")
-    store = None if folder else cache_of(cache)
+    # What a dictionary holds is not among the model's weights, by which graphs of a cache are told apart.
+    store = None if folder or splice else cache_of(cache)
     entry: Entry | None = None
     if store is not None:
         report("cache")
@@ -250,6 +278,34 @@ def choose_output(captured: Captured, wanted: str | int | None = None) -> int:
         hint = did_you_mean(wanted, captured.outputs) if isinstance(wanted, str) else ""
         raise InputError(f"There is no float output {wanted!r}{hint}: the model returns {names}.")
     return chosen[0]
+
+
+def _asked(name: str, given: Any, kind: type[Any]) -> tuple[Any, ...]:
+    """Patterns, or objects of this kind, one or several, as a tuple of the latter."""
+    several = [given] if isinstance(given, str | kind) else given
+    fits = isinstance(several, list | tuple) and all(isinstance(one, str | kind) for one in several)
+    check_option(name, given, fits, f"a pattern or an lrp.{kind.__name__}, or a list of them")
+    return tuple(kind(one) if isinstance(one, str) else one for one in several)
+
+
+def _dictionaries(given: Any) -> dict[str, Any]:
+    """What is spliced in, by path."""
+    fits = given is None or (isinstance(given, Mapping) and all(isinstance(path, str) for path in given))
+    check_option("splice", given, fits, "a dict from paths of modules to dictionaries")
+    for path, dictionary in (given or {}).items():
+        able = all(callable(getattr(dictionary, name, None)) for name in ("encode", "decode"))
+        check_option(f"splice[{path!r}]", dictionary, able, "an object with methods encode and decode")
+        if getattr(dictionary, "training", False):
+            raise InputError(f"The dictionary of splice={path!r} is in training mode: call its eval() first.")
+    return dict(given or {})
+
+
+def _check_seeded(seeds: Sequence[Put], seed: str | None) -> None:
+    """Refuse target=None where nothing else says what is explained."""
+    if seed is not None:
+        raise InputError(f"seed={seed!r} says what is put on the target, and target=None that nothing is: drop one.")
+    if not seeds:
+        raise InputError("With target=None relevance starts at values of the network: name them by seeds=.")
 
 
 SEEDS = ("value", "one", "tensor")

@@ -16,13 +16,15 @@ from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, sayin
 from lrp_compiler.artefact.observing import observed
 from lrp_compiler.artefact.storage import read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
+from lrp_compiler.base.latents import condition, conditions_of, latent_inputs
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.tables import as_html
 from lrp_compiler.base.validate import (
     TensorSpec,
     check_names,
     check_option,
+    own_inputs,
     several_targets,
     shortened,
 )
@@ -32,6 +34,7 @@ from lrp_compiler.export import aoti, onnx, parts
 from lrp_compiler.export.onnx import Profile, Weights
 from lrp_compiler.export.parts import read_split
 from lrp_compiler.formats import runtime_of
+from lrp_compiler.passes import ObservedForm
 from lrp_compiler.passes.joint import split
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.views.audit import Precision, audit
@@ -95,6 +98,8 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        seeds: Mapping[str, Any] | None = None,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> Explanation[Tensor]:
@@ -107,32 +112,55 @@ class Explainer:
                 with `target="index"` only.
             seed: relevance put on the explained logits, `[batch, classes]`: with `seed="tensor"` only.
             position: int64 `[batch]` or a single int: with `lrp.Target(position="index")` only.
+            masks: path → what the relevance that leaves this value is multiplied by, for values that `compile(masks=…)`
+                named: `[batch, channels]` (or as `lrp.Mask` says), numbers or flags; dims may be missing in front or
+                have size 1. One dim more in front is several conditions, `[conditions, batch, channels]`: relevance
+                then has it, too, and the forward is run once for all of them. What is not given is ones.
+            seeds: path → relevance put on this value, for those that `compile(seeds=…)` named, in the value's shape;
+                dims as for masks. What is not given is zeros.
             check_nan: refuse inputs that hold a NaN.
 
         Raises:
-            InputError: inputs, target, position or seed that do not fit; one sentence says what.
+            InputError: inputs, target, position, seed, masks or seeds that do not fit; one sentence says what.
         """
-        if several_targets(target, self.about.seed_inputs):
-            target = as_tensor("target", target)
-            if not len(target):
-                raise InputError("No target is given: target has shape [0, …].")
-            rows = [
-                self(*args, target=row, seed=seed, position=position, check_nan=check_nan, **kwargs) for row in target
-            ]
-            relevance = {name: torch.stack([row.relevance[name] for row in rows]) for name in rows[0].relevance}
-            run = replace(rows[0].run, choices={**rows[0].run.choices, "target": target})
-            return Explanation(rows[0].output, relevance, run)
-        tensors, sizes = bound_inputs(
-            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan
-        )
-        with torch.no_grad(), saying_where(self.artefact, tensors):
-            results = self.artefact.running(*tensors)
+        inside, kwargs = self._inside(masks, seeds, kwargs)
+        targets = as_tensor("target", target) if several_targets(target, self.about.seed_inputs) else None
+        count = conditions_of(self.about, inside, targets)
+
+        def bound(number: int | None) -> tuple[list[Tensor], dict[str, int]]:
+            chosen = target if targets is None or number is None else targets[number]
+            extras = {"position": position, "target": chosen, "seed": seed}
+            given = inside if number is None else condition(self.about, inside, number)
+            return bound_inputs(self.about, args, kwargs, extras, check_nan and not number, given)
+
+        tensors, sizes = bound(None if count is None else 0)
         own = len(self.about.outputs)
-        names = [entry.input for entry in self.about.relevance]
-        relevance = dict(zip(names, results[own:], strict=True))
-        return Explanation(
-            structured(self.artefact, results[:own], sizes), relevance, run_of(self.about, tensors, results[:own])
-        )
+        with torch.no_grad(), saying_where(self.artefact, tensors):
+            if count is None:
+                results = self.artefact.running(*tensors)
+            else:
+                results = self._each(tensors, [bound(number)[0] for number in range(1, count)])
+        run = run_of(self.about, tensors, results[:own])
+        if count is not None:
+            choices = run.choices if targets is None else {**run.choices, "target": targets}
+            run = replace(run, choices=choices, conditions=count)
+        relevance, coefficients = self.about.by_form(results[own:])
+        return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients)
+
+    def _inside(self, masks: Any, seeds: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The masks and seeds of a call by name of the input, unless the model has inputs of such a name itself."""
+        names = {*self.about.arguments, *(spec.name for spec in self.about.inputs)}
+        choices, kwargs = own_inputs(names, (), {"masks": masks, "seeds": seeds}, kwargs)
+        given = latent_inputs(self.about, choices["masks"], choices["seeds"])
+        return {name: as_tensor(name, value) for name, value in given.items()}, kwargs
+
+    def _each(self, tensors: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Outputs, and the relevance of each condition, stacked: one run of the forward."""
+        inputs, own = len(self.forward.graph.find_nodes(op="placeholder")), len(self.about.outputs)
+        forward, relevance = self.artefact.parts
+        first = forward(*tensors[:inputs])
+        each = [relevance(*first[own:], *given[inputs:]) for given in (tensors, *others)]
+        return [*first[:own], *map(torch.stack, zip(*each, strict=True))]
 
     @boundary("audit these inputs")
     def audit(
@@ -141,26 +169,34 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        seeds: Mapping[str, Any] | None = None,
         precision: Precision = "float64",
         **kwargs: Any,
     ) -> Audit:
         """The books of one run: what flowed in, out and away at every node (see `Audit`).
 
-        Takes the inputs of `__call__`. The rules are run eagerly on the forward graph, with the same weights; all
-        inputs take part, whatever `wrt` names. `precision="float64"` shows the rules without rounding,
-        `precision="model"` what the model's own dtype makes of them.
+        Takes the inputs of `__call__`, of several conditions one. What masks keep back is booked as "masked". The
+        rules are run eagerly on the forward graph, with the same weights; all inputs take part, whatever `wrt` names.
+        `precision="float64"` shows the rules without rounding, `precision="model"` what the model's own dtype makes of
+        them.
         """
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
+        inside, kwargs = self._inside(masks, seeds, kwargs)
         tensors, _ = bound_inputs(
-            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, check_nan=False
+            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, False, inside
         )
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}
         given = dict(zip((spec.name for spec in self.about.seed_inputs), tensors[len(names) :], strict=True))
+        latents = self.artefact.latents
+        given |= {latent.name: given[known.name] for latent, known in zip(latents, self.about.latents, strict=True)}
         with saying_where(self.artefact, tensors):
-            return audit(self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, precision)
+            return audit(
+                self.forward, tensors[: len(placeholders)], self.artefact.seed, given, names, latents, precision
+            )
 
     @boundary("show the explainer")
     def show(self, only: str | Sequence[str] = (), rule: str | None = None, op: str | None = None) -> Listing:
@@ -191,8 +227,40 @@ class Explainer:
         only = check_names("only", only)
         return diff(self.artefact, other.artefact, only, _name("rule", rule), _name("op", op))
 
+    @boundary("calculate the activation")
+    def activation(self, path: str, *args: Any, **kwargs: Any) -> Tensor:
+        """What a value of the network holds for these inputs: one that is observed, masked or seeded.
+
+        Args:
+            path: the name that it goes by there.
+            args: the model's inputs.
+            kwargs: the model's inputs by name.
+
+        Raises:
+            InputError: the inputs do not fit, or nothing is said of such a value.
+        """
+        nodes = {entry.input: entry.node for entry in self.about.relevance}
+        nodes |= {latent.path: latent.node for latent in self.about.latents}
+        if path not in nodes:
+            hint = did_you_mean(path, nodes) if isinstance(path, str) else ""
+            raise InputError(f"{path!r} is no value that this explainer observes, masks or seeds{hint}.")
+        placeholders = self.forward.graph.find_nodes(op="placeholder")
+        bare = replace(self.about, seed_inputs=(), latents=())
+        tensors, _ = bound_inputs(bare, args, kwargs, {}, False)
+        if len(placeholders) != len(tensors):
+            raise InputError("This explainer takes a position at run time: activations are those of a fixed one.")
+        run = fx.Interpreter(self.forward)
+        wanted = next(node for node in self.forward.graph.nodes if node.name == nodes[path])
+        with torch.no_grad(), saying_where(self.artefact, tensors):
+            for node in self.forward.graph.nodes:
+                run.env[node] = tensors[placeholders.index(node)] if node.op == "placeholder" else run.run_node(node)
+                if node is wanted:
+                    break
+        found: Tensor = run.env[wanted]
+        return found
+
     @boundary("observe these values")
-    def observe(self, *patterns: str) -> Explainer:
+    def observe(self, *patterns: str, form: ObservedForm = "total") -> Explainer:
         """An explainer that also returns the relevance of intermediate values; this one stays as it is.
 
             explainer.observe("encoder.layer.*")(x).relevance["encoder.layer.3"]
@@ -203,11 +271,14 @@ class Explainer:
             patterns: modules, whose leaving values are meant (`encoder.layer.*`: `*` stays between two dots, `**` does
                 not), or else nodes of the forward graph (`softmax*`; `show` lists them). Whole tensors are returned:
                 of attention, heads keep their dim.
+            form: "total": relevance; "unit": its coefficient g, of which relevance = value ⊙ g (RelP's, arXiv
+                2508.21258), as `explanation.coefficients`; "both".
 
         Raises:
-            InputError: a pattern that names nothing, or only what takes no relevance.
+            InputError: a pattern that names nothing, or only what takes no relevance; a coefficient of whole numbers.
         """
-        return Explainer(observed(self.artefact, check_names("A pattern", patterns)))
+        check_option("form", form, form in get_args(ObservedForm), "'total', 'unit' or 'both'")
+        return Explainer(observed(self.artefact, check_names("A pattern", patterns), form))
 
     @boundary("split the explainer")
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -227,7 +298,7 @@ class Explainer:
         inputs = len(self.forward.graph.find_nodes(op="placeholder"))
         forward, relevance, kept = split(self.module, inputs, len(self.about.outputs))
         forward.meta |= {"outputs": [spec.name for spec in self.about.outputs], "kept": kept}
-        relevance.meta |= {"relevance": [entry.input for entry in self.about.relevance]}
+        relevance.meta |= {"relevance": [entry.key for entry in self.about.relevance]}
         return forward, relevance
 
     @boundary("write the two parts")

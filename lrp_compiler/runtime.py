@@ -12,16 +12,16 @@ The file needs no wrapper; plain onnxruntime does the same, without the checks:
     output, relevance = session.run(["output", "relevance.x"], {"x": x})
 
 Graph inputs are the model's own, plus `target` (int64 `[batch]`), `position` (int64 `[batch]`) or `seed` (float
-`[batch, classes]`) if the explainer was compiled to take one; graph outputs are the model's own, plus
-`relevance.<input>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`: `OnnxExplainer.metadata`
-says what it holds.
+`[batch, classes]`) if the explainer was compiled to take one, and `mask.<path>`, `past.<path>` and `seed.<path>` of
+values inside the network, which may be left out; graph outputs are the model's own, plus `relevance.<input>` and
+`coefficient.<path>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`:
+`OnnxExplainer.metadata` says what it holds.
 """
 
 import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +30,7 @@ import onnxruntime
 
 from lrp_compiler.base.boundary import boundary, reason_of
 from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
+from lrp_compiler.base.latents import check_spread, condition, conditions_of, latent_inputs, whole_shape
 from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.onnx_session import (
     ONNXRUNTIME_ERRORS,
@@ -129,7 +130,9 @@ class OnnxExplainer:
             session = session or open_session(path_or_bytes, label, providers, session_options)
             self._session: onnxruntime.InferenceSession | None = session
             self._about = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
-            self._extras = runtime_inputs(self._session, self._about.inputs, label)
+            taken = [spec for spec in self._about.seed_inputs if spec.name in self._about.defaults]
+            self._inside = {spec.name: spec for spec in taken}
+            self._extras = runtime_inputs(self._session, self._about.inputs, taken, label)
             check_names(self._session, self._about.returns, label)
         if not vouched:  # of a file of somebody else's, all the above said more
             raise without_seal(label)
@@ -165,6 +168,8 @@ class OnnxExplainer:
         target: Any = None,
         seed: Any = None,
         position: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        seeds: Mapping[str, Any] | None = None,
         check_nan: bool = False,
         batch_size: int | None = None,
         progress: bool = False,
@@ -181,6 +186,11 @@ class OnnxExplainer:
             seed: the relevance of the output, if it was compiled with `seed="tensor"`: float `[batch, classes]`.
             position: where in the sequence, if it was compiled with `Target(position="index")`: integers `[batch]`, or
                 one for all rows.
+            masks: path → what the relevance that leaves this value is multiplied by, for values that it was compiled
+                to take masks for: `[batch, channels]` (or as `lrp.Mask` says), numbers or flags; dims may be missing in
+                front or have size 1. One dim more in front is several conditions: relevance then has it, too. What is
+                not given is ones.
+            seeds: path → relevance put on this value, in its shape; dims as for masks. What is not given is zeros.
             check_nan: refuse NaN in the inputs.
             batch_size: run at most so many rows at a time, cutting every tensor along its dimension `batch`.
             progress: show a progress bar over the rows, on stderr; needs rich.
@@ -196,21 +206,41 @@ class OnnxExplainer:
         session = self._session
         if session is None:
             raise LrpError("This explainer is closed.")
-        if several_targets(target, list(self._extras.values())):
-            target = _to_array(self._extras["target"], target)
-            if not len(target):
-                raise InputError("No target is given: target has shape [0, …].")
-            options: dict[str, Any] = {"seed": seed, "position": position, "check_nan": check_nan}
-            options |= {"batch_size": batch_size, "progress": progress}
-            each = [self(*arrays, target=row, **options, **named_arrays) for row in target]
-            stacked = {name: np.stack([one.relevance[name] for one in each]) for name in each[0].relevance}
-            run = replace(each[0].run, choices={**each[0].run.choices, "target": target})
-            return Explanation(each[0].output, stacked, run)
         names = [spec.name for spec in self._about.inputs]
-        choices = {"target": target, "seed": seed, "position": position}
+        choices = {"target": target, "seed": seed, "position": position, "masks": masks, "seeds": seeds}
         extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
+        given = latent_inputs(self._about, extras.pop("masks"), extras.pop("seeds"))
+        inside = {name: _to_array(self._inside[name], value) for name, value in given.items()}
+        several = several_targets(target, list(self._extras.values()))
+        targets = _to_array(self._extras["target"], target) if several else None
+        count = conditions_of(self._about, inside, targets)
         bound = bind(self._about.inputs, arrays, named_arrays)
-        feeds, sizes = self._feeds(bound, extras, _has_nan if check_nan else None)
+        has_nan = _has_nan if check_nan else None
+        options = (batch_size, progress)
+        if count is None:
+            feeds, sizes = self._feeds(bound, extras, inside, has_nan)
+            return self._explanation(feeds, self._results(session, feeds, sizes, *options))
+        every = []
+        for number in range(count):
+            chosen = extras if targets is None else {**extras, "target": targets[number]}
+            feeds, sizes = self._feeds(bound, chosen, condition(self._about, inside, number), has_nan)
+            every.append(self._results(session, feeds, sizes, *options))
+        own = {spec.name for spec in self._about.outputs}
+        stacked = {
+            name: array if name in own else np.stack([one[name] for one in every]) for name, array in every[0].items()
+        }
+        feeds = feeds if targets is None else {**feeds, "target": targets}
+        return self._explanation(feeds, stacked, count)
+
+    def _results(
+        self,
+        session: onnxruntime.InferenceSession,
+        feeds: Mapping[str, np.ndarray],
+        sizes: Mapping[str, int],
+        batch_size: int | None,
+        progress: bool,
+    ) -> Mapping[str, np.ndarray]:
+        """All that the file returns, by name, so many rows at a time."""
         specs = self._about.returns
         rows = sizes.get("batch", 1)
         axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
@@ -220,7 +250,7 @@ class OnnxExplainer:
             for start in range(0, rows, step):
                 pieces.append(_run(session, specs, _cut(feeds, axes, slice(start, start + step))))
                 advance(min(step, rows - start))
-        return self._explanation(feeds, _join(pieces, axes))
+        return _join(pieces, axes)
 
     def close(self) -> None:
         """Release the session and its memory; calls after it raise `LrpError`."""
@@ -261,7 +291,11 @@ class OnnxExplainer:
         return f"OnnxExplainer({takes} -> {gives}; {modes}{', closed' if self._session is None else ''})"
 
     def _feeds(
-        self, bound: Mapping[str, Any], extras: Mapping[str, Any], has_nan: Callable[[Any], bool] | None
+        self,
+        bound: Mapping[str, Any],
+        extras: Mapping[str, Any],
+        inside: Mapping[str, np.ndarray],
+        has_nan: Callable[[Any], bool] | None,
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
         for name, value in extras.items():
@@ -275,7 +309,12 @@ class OnnxExplainer:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
             sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
             arrays[name] = array if name == "seed" else count_from_end(name, array, self._about.most(name, sizes))
-        specs = [*self._about.inputs, *self._extras.values()]
+        for name, array in inside.items():
+            spec = self._inside[name]
+            whole = whole_shape(spec, sizes)
+            check_spread(spec, array, whole)
+            arrays[name] = np.broadcast_to(array, whole)
+        specs = [*self._about.inputs, *self._extras.values(), *(self._inside[name] for name in inside)]
         return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
 
     def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -288,19 +327,20 @@ class OnnxExplainer:
         whole = [spec for spec in results if spec.shape.count("batch") != 1]
         if whole:
             raise InputError(f"A batch_size cannot be used: the result {whole[0]} is not made row by row.")
-        specs = [*self._about.inputs, *self._extras.values(), *results]
+        specs = [*self._about.inputs, *self._extras.values(), *self._inside.values(), *results]
         return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
 
     def _explanation(
-        self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+        self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], conditions: int | None = None
     ) -> Explanation[np.ndarray]:
         output = {spec.name: arrays[spec.name] for spec in self._about.outputs}
-        relevance = {entry.input: arrays[entry.tensor.name] for entry in self._about.relevance}
+        relevance, coefficients = self._about.by_form(arrays[entry.tensor.name] for entry in self._about.relevance)
         inputs, choices = (
             {spec.name: feeds[spec.name] for spec in specs} for specs in (self._about.inputs, self._extras.values())
         )
-        run = Run(self._about, inputs, output, choices)
-        return Explanation(next(iter(output.values())) if len(output) == 1 else output, relevance, run)
+        run = Run(self._about, inputs, output, choices, conditions)
+        first = next(iter(output.values())) if len(output) == 1 else output
+        return Explanation(first, relevance, run, coefficients)
 
 
 def _reopened(

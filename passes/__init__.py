@@ -1,12 +1,22 @@
 """Graph → graph, one pass a file, by phase; `pipeline.py` writes out their order."""
 
-from .options import Options
-from .pipeline import Compiled, compile_graphs, explainable_inputs, forward_graph, joint_graph
+from .options import ObservedForm, Options
+from .pipeline import (
+    COEFFICIENT,
+    Compiled,
+    compile_graphs,
+    explainable_inputs,
+    forward_graph,
+    joint_graph,
+    with_forms,
+)
 from .stages import StageError
 from .watch import Watch
 
 __all__ = [
+    "COEFFICIENT",
     "Compiled",
+    "ObservedForm",
     "Options",
     "StageError",
     "Watch",
@@ -14,4 +24,5 @@ __all__ = [
     "explainable_inputs",
     "forward_graph",
     "joint_graph",
+    "with_forms",
 ]

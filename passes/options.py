@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from lrp_compiler.passes.relevance import Seed
+from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite
+
+ObservedForm = Literal["total", "unit", "both"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Options:
         wrt: names of inputs, parameters and modules to explain; `None`: all inputs that carry relevance.
         fixed: names of inputs that are held constant.
         observe: patterns of modules or nodes whose values' relevance is returned as well.
+        form: of what `observe` returns: relevance in total form, the coefficient of its unit form, or both.
+        masks: values of the network whose relevance is masked at run time.
+        seeds: values of the network that relevance is put on at run time.
+        splice: path of a module → the dictionary that is spliced in behind the value that leaves it.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
         optimise: whether to do the same with fewer operations.
     """
@@ -33,5 +39,9 @@ class Options:
     wrt: tuple[str, ...] | None = None
     fixed: tuple[str, ...] = ()
     observe: tuple[str, ...] = ()
+    form: ObservedForm = "total"
+    masks: tuple[Mask, ...] = ()
+    seeds: tuple[Put, ...] = ()
+    splice: Mapping[str, Any] = field(default_factory=dict)
     memory_budget: float = 1.0
     optimise: bool = True

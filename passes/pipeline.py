@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
+from types import MappingProxyType
 
 import torch
 from torch import fx
@@ -35,6 +36,7 @@ from lrp_compiler.passes.forward import (
     refuse_randomness,
     select_by_function,
     select_explained,
+    splice_dictionaries,
     split_bias,
     unlift,
 )
@@ -43,11 +45,14 @@ from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lowe
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
-from lrp_compiler.passes.relevance import Seed, emit_relevance
+from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_of
 
-from .options import Options
+from .options import ObservedForm, Options
 from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED
 from .watch import Watch
+
+COEFFICIENT = "coefficient."
+"""What the relevance of a value in unit form is called, in front of the value's name."""
 
 
 @dataclass
@@ -57,8 +62,10 @@ class Compiled:
     Args:
         forward: the assigned forward graph; returns the model's flat outputs.
         explained: its `[batch, classes]` node that is explained.
-        joint: both in one: model inputs, seed inputs → flat outputs, relevance of each value asked for.
+        joint: both in one: model inputs, seed inputs, latents → flat outputs, relevance of each value asked for.
         wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
+        latents: the run-time inputs at values of the network.
+        coefficients: like `wanted`, of those whose relevance in unit form follows.
         plan: the promises and how each is resolved.
         seed: what is explained, its classes counted from the front, and how much is put on it.
         decided: inputs that the explained value depends on through hard decisions alone, or of which some elements
@@ -71,6 +78,8 @@ class Compiled:
     wanted: dict[str, fx.Node]
     plan: Plan
     seed: Seed
+    latents: tuple[Latent, ...] = ()
+    coefficients: Mapping[str, fx.Node] = field(default_factory=dict)
     decided: Mapping[str, Decision] = field(default_factory=dict)
 
 
@@ -82,6 +91,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
     forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or ())
+    splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
     if options.function is None:
         explained = select_explained(forward, options.output, name, options.seed.target)
@@ -114,13 +124,42 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         )
     if not wanted:
         raise InputError(f"Output {name!r} depends on none of the inputs: there is nothing to explain.")
-    wanted = with_observed(wanted, forward, options.observe, reached)
+    wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     assign_rules(forward, options.composite, reached)
+    latents = latents_of(forward, options.masks, options.seeds, reached)
     if options.optimise:
-        mark_only_positive(forward, explained)
+        put = {latent.node for latent in latents if latent.kind == "seed"}
+        mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
     watch.sees("assign_rules", forward, ASSIGNED)
-    joint, plan = joint_graph(forward, explained, wanted, options, watch)
-    return Compiled(forward, explained, joint, wanted, plan, options.seed, decided)
+    joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
+    return Compiled(forward, explained, joint, wanted, plan, options.seed, latents, coefficients, decided)
+
+
+def with_forms(
+    wanted: dict[str, fx.Node],
+    forward: fx.GraphModule,
+    observe: Sequence[str],
+    reached: set[fx.Node],
+    form: ObservedForm,
+) -> tuple[dict[str, fx.Node], dict[str, fx.Node]]:
+    """What is wanted with the observed values, and those of which the unit form is returned.
+
+    Args:
+        wanted: name → node, so far.
+        forward: the forward graph, with its active nodes annotated.
+        observe: patterns of the values.
+        reached: the nodes that relevance reaches.
+        form: in which they are returned.
+
+    Raises:
+        InputError: as `with_observed`; a coefficient of whole numbers.
+    """
+    both = with_observed(wanted, forward, observe, reached)
+    seen = {} if form == "total" else with_observed({}, forward, observe, reached)
+    for name, node in seen.items():
+        if not node.meta["val"].is_floating_point():
+            raise InputError(f"observe names {name!r}, which holds whole numbers: they have no coefficients.")
+    return (wanted if form == "unit" else both), seen
 
 
 def forward_graph(
@@ -173,7 +212,13 @@ def explainable_inputs(forward: fx.GraphModule) -> list[str]:
 
 
 def joint_graph(
-    forward: fx.GraphModule, explained: fx.Node, wanted: Mapping[str, fx.Node], options: Options, watch: Watch
+    forward: fx.GraphModule,
+    explained: fx.Node,
+    wanted: Mapping[str, fx.Node],
+    options: Options,
+    watch: Watch,
+    latents: Sequence[Latent] = (),
+    coefficients: Mapping[str, fx.Node] = MappingProxyType({}),
 ) -> tuple[fx.GraphModule, Plan]:
     """The second half of the passes: the relevance of what is wanted, behind the assigned forward graph.
 
@@ -183,9 +228,12 @@ def joint_graph(
         wanted: name → the node whose relevance is returned under it.
         options: of these the seed, the budget, and whether to optimise.
         watch: told what is done.
+        latents: the run-time inputs at values of the network.
+        coefficients: name → the node whose relevance in unit form is returned as `coefficient.<name>`.
     """
     watch.starts("emit relevance")
-    relevance, promises = emit_relevance(forward, explained, options.seed, wanted)
+    named = {f"{COEFFICIENT}{name}": node for name, node in coefficients.items()}
+    relevance, promises = emit_relevance(forward, explained, options.seed, wanted, latents, named)
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
     relevance = simplify(relevance).graph_module

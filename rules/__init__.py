@@ -25,6 +25,7 @@ from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
 from .operators.pooling import POOL
+from .operators.remainder import REMAINDER
 from .operators.whole_module import EXPLAINED_BY, MODULE
 from .product import GATE
 from .registry import (
@@ -40,7 +41,7 @@ from .registry import (
     rule,
     rules_of,
 )
-from .relevance import Form, Relevance, times, total, unit
+from .relevance import TOTAL_STABILISER, Form, Relevance, divide, times, total, unit
 from .signed import ONLY_POSITIVE
 from .traits import TRAITS, Call, Traits, declare, traits
 
@@ -58,9 +59,11 @@ __all__ = [
     "POOL",
     "READOUT",
     "RECURRENT_GATE",
+    "REMAINDER",
     "RESIZE",
     "RULES",
     "SLOPE",
+    "TOTAL_STABILISER",
     "TRAITS",
     "Call",
     "Condition",
@@ -75,6 +78,7 @@ __all__ = [
     "Traits",
     "bind",
     "declare",
+    "divide",
     "elementwise",
     "embedding",
     "find",

@@ -14,9 +14,9 @@ from torch.export import ExportedProgram
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.passes.forward import Target, explained_value
-from lrp_compiler.passes.joint import lift, move
+from lrp_compiler.passes.joint import lift, move, split
 from lrp_compiler.passes.promises import Plan
-from lrp_compiler.passes.relevance import Seed
+from lrp_compiler.passes.relevance import Latent, Seed
 
 Graphs = tuple[fx.GraphModule, fx.GraphModule]
 
@@ -77,10 +77,24 @@ class Artefact:
         """The joint graph as a program, without tracing it again."""
         return lift(self.module)
 
+    @cached_property
+    def parts(self) -> Graphs:
+        """The joint graph in two: model inputs → outputs and kept values; those, seeds and masks → relevance."""
+        inputs = len(self.forward.graph.find_nodes(op="placeholder"))
+        return split(self.module, inputs, len(self.about.outputs))[:2]
+
     @property
     def seed(self) -> Seed:
         """What is explained, and how much is put on it."""
         return Seed(Target.from_dict(dict(self.about.explains)), self.about.seed)  # type: ignore[arg-type]
+
+    @property
+    def latents(self) -> tuple[Latent, ...]:
+        """Its run-time inputs at values of the network."""
+        return tuple(
+            Latent(each.kind, each.path, each.node, each.dim, each.form)  # type: ignore[arg-type]
+            for each in self.about.latents
+        )
 
     @property
     def explained(self) -> fx.Node:

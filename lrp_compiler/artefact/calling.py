@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,19 @@ from torch import Tensor, fx
 
 from lrp_compiler.base.boundary import describe_node, reason_of
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.latents import check_spread, whole_shape
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.sizes import size_of
-from lrp_compiler.base.validate import bind, check, check_choice, count_from_end, not_numbers, own_inputs
+from lrp_compiler.base.validate import (
+    TensorSpec,
+    bind,
+    check,
+    check_choice,
+    count_from_end,
+    not_numbers,
+    own_inputs,
+)
 from lrp_compiler.torch_private import pytree
 
 from .artefact import Artefact
@@ -25,10 +35,24 @@ PLAIN = (list, tuple, dict, type(None), bool, int, float, str)
 
 
 def bound_inputs(
-    about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any], extras: Mapping[str, Any], check_nan: bool
+    about: Metadata,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    extras: Mapping[str, Any],
+    check_nan: bool,
+    inside: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[list[Tensor], dict[str, int]]:
-    """One tensor for each input, and the open sizes."""
-    expected = about.seed_inputs
+    """One tensor for each input, and the open sizes.
+
+    Args:
+        about: what the explainer says about itself.
+        args: the model's inputs by position.
+        kwargs: and by name.
+        extras: `target`, `position` and `seed`.
+        check_nan: refuse NaN in the model's inputs.
+        inside: masks and seeds of values inside the network, those that are given, by name of the input.
+    """
+    expected = about.choices
     extras, kwargs = own_inputs({*about.arguments, *(spec.name for spec in about.inputs)}, expected, extras, kwargs)
     given = bind(about.inputs, *_flattened(about, args, kwargs))
     bound = {name: as_tensor(name, value) for name, value in given.items()}
@@ -44,6 +68,9 @@ def bound_inputs(
         sizes = check([spec], {spec.name: value}, sizes=sizes)
         value = value.to(getattr(torch, spec.dtype))
         tensors.append(value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes)))
+    defaults = about.defaults
+    for spec in about.seed_inputs[len(expected) :]:
+        tensors.append(_inside(spec, inside.get(spec.name), defaults[spec.name], sizes).to(tensors[0].device))
     return tensors, sizes
 
 
@@ -55,6 +82,15 @@ def own_tensors(about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any
     """
     given = bind(about.inputs, *_flattened(about, args, kwargs))
     return [as_tensor(spec.name, given[spec.name]).to(getattr(torch, spec.dtype)) for spec in about.inputs]
+
+
+def _inside(spec: TensorSpec, given: Tensor | None, default: float, sizes: Mapping[str, int]) -> Tensor:
+    """A mask or a seed in its whole shape."""
+    dtype, whole = getattr(torch, spec.dtype), whole_shape(spec, sizes)
+    if given is None:
+        return torch.full((1,) * len(whole), default, dtype=dtype).expand(whole)
+    check_spread(spec, given, whole)
+    return given.to(dtype).expand(whole)
 
 
 @contextlib.contextmanager

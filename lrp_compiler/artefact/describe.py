@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.base.metadata import FUNCTION, Metadata
+from lrp_compiler.base.metadata import FUNCTION, LatentSpec, Metadata
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
@@ -36,7 +36,11 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
     specs = tensor_specs(placeholders, takes, _said_of_sizes(captured, placeholders))
     symbols, target = specs.symbols, compiled.seed.target
     classes = compiled.explained.meta["val"].shape[-1]
-    relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes)
+    relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes, compiled.coefficients)
+    inside = [
+        LatentSpec(name, latent.kind, latent.path, latent.node, latent.dim, latent.form)
+        for name, latent in zip(takes[len(takes) - len(compiled.latents) :], compiled.latents, strict=True)
+    ]
     given = distinct(captured.outputs, [*takes, *(entry.tensor.name for entry in relevance)])
     about = Metadata(
         composite=options.composite.to_dict(),
@@ -46,6 +50,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         classes=classes if isinstance(classes, int) else None,
         inputs=tuple(specs.tensors[: len(names)]),
         seed_inputs=tuple(specs.tensors[len(names) :]),
+        latents=tuple(inside),
         outputs=tuple(tensor_specs(flat[:own], given, symbols).tensors),
         others=tuple(_other(position, other, symbols) for position, other in sorted(captured.others.items())),
         relevance=relevance,
@@ -53,6 +58,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         constants=captured.constants,
         explained=options.output,
         fixed=options.fixed,
+        spliced=tuple(options.splice),
         scale=compiled.explained.meta.get(OUTPUT) or "logit",
         kind=compiled.explained.meta.get(KIND) or "logit",
         plan=compiled.plan.to_dict(),

@@ -12,8 +12,8 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import RelevanceSpec
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.passes import Options, Watch, joint_graph
-from lrp_compiler.passes.assign import reachable, with_observed
+from lrp_compiler.passes import COEFFICIENT, ObservedForm, Options, Watch, joint_graph, with_forms
+from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
@@ -23,26 +23,33 @@ from .shapes import tensor_specs
 
 
 @sources_forgotten()
-def observed(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
+def observed(artefact: Artefact, patterns: Sequence[str], form: ObservedForm = "total") -> Artefact:
     """See `Explainer.observe`."""
     forward, about = artefact.forward, artefact.about
     if not all(entry.node for entry in about.relevance):
         raise InputError("This explainer's file is of an earlier release: compile the model again, with observe=.")
     by_name = {node.name: node for node in forward.graph.nodes}
-    known = {entry.input: by_name[entry.node] for entry in about.relevance}
-    wanted = with_observed(known, forward, patterns, reachable(forward, artefact.explained))
+    known = {entry.input: by_name[entry.node] for entry in about.relevance if entry.form == "total"}
+    wanted, coefficients = with_forms(known, forward, patterns, reachable(forward, artefact.explained), form)
+    coefficients = {
+        entry.input: by_name[entry.node] for entry in about.relevance if entry.form == "unit"
+    } | coefficients
     options = Options(Composite(about.name), artefact.seed, memory_budget=artefact.plan.budget, optimise=about.optimise)
     with quiet():
-        joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch())
+        joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch(), artefact.latents, coefficients)
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]
-    relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken)
+    relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken, coefficients)
     about = replace(about, relevance=relevance, plan=plan.to_dict())
     return Artefact.of(joint, forward, about, artefact.structure)
 
 
 def relevance_specs(
-    wanted: Mapping[str, fx.Node], values: Sequence[fx.Node], symbols: dict[Any, str], taken: Sequence[str]
+    wanted: Mapping[str, fx.Node],
+    values: Sequence[fx.Node],
+    symbols: dict[Any, str],
+    taken: Sequence[str],
+    coefficients: Mapping[str, fx.Node],
 ) -> tuple[RelevanceSpec, ...]:
     """What the metadata says of each relevance: name, shape and dtype, and the forward node whose relevance it is.
 
@@ -51,7 +58,12 @@ def relevance_specs(
         values: the relevances.
         symbols: names of symbolic sizes.
         taken: names of a file that are taken: those of its inputs.
+        coefficients: what relevance in unit form is asked of, by name.
     """
-    names = distinct([f"relevance.{name}" for name in wanted], taken)
-    specs = tensor_specs(values, names, symbols).tensors
-    return tuple(RelevanceSpec(spec, name, node.name) for (name, node), spec in zip(wanted.items(), specs, strict=True))
+    every = [(name, node, "total") for name, node in wanted.items()]
+    every += [(name, node, "unit") for name, node in coefficients.items()]
+    called = [f"{'relevance.' if form == 'total' else COEFFICIENT}{name}" for name, _, form in every]
+    specs = tensor_specs(values, distinct(called, taken), symbols).tensors
+    return tuple(
+        RelevanceSpec(spec, name, node.name, form) for (name, node, form), spec in zip(every, specs, strict=True)
+    )

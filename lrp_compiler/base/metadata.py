@@ -6,8 +6,8 @@ The writer and the runtime both take the key, the schema's number and the fields
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .errors import FormatError, InputError
@@ -37,22 +37,73 @@ class RelevanceSpec:
         tensor: its name in the file (`relevance.x`), shape and dtype.
         input: of what it is: an input, a parameter, a module's value or a node.
         node: the node of the forward graph whose relevance it is; "" in files of an earlier release.
+        form: "total", or "unit": its coefficient g, of which R = value ⊙ g.
     """
 
     tensor: TensorSpec
     input: str
     node: str = ""
+    form: str = "total"
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others: a coefficient from the relevance of the same value."""
+        return self.input if self.form == "total" else f"coefficient.{self.input}"
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in a file's metadata."""
-        return {**self.tensor.to_dict(), "input": self.input, "node": self.node}
+        form = {} if self.form == "total" else {"form": self.form}
+        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> RelevanceSpec:
         """Read `to_dict`'s result; raises `FormatError` if it is none."""
         if not isinstance(entry, Mapping) or not isinstance(entry.get("input"), str):
             raise FormatError("The explainer's metadata is damaged: a relevance does not name its input.")
-        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""))
+        return cls(
+            TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), str(entry.get("form", "total"))
+        )
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """A run-time input at a value inside the network, which may be left out of a call.
+
+    Args:
+        name: of the input in the file: `mask.features.28`, `past.features.28`, `seed.features.28`.
+        kind: "mask" (relevance that leaves the value is multiplied by it), "past" (what by-passes it is) or "seed" (it
+            is added to what arrives there).
+        path: the name that the value goes by.
+        node: of the forward graph.
+        dim: of a mask: the dim besides the batch that it tells apart; None: all.
+        form: of a seed: "total" or "unit".
+    """
+
+    name: str
+    kind: str
+    path: str
+    node: str
+    dim: int | None = None
+    form: str = "total"
+
+    @property
+    def default(self) -> float:
+        """What holds where it is not given."""
+        return 0.0 if self.kind == "seed" else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a file's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> LatentSpec:
+        """Read `to_dict`'s result; raises `FormatError` if it is none."""
+        texts = [entry.get(key) for key in ("name", "kind", "path", "node", "form")] if isinstance(entry, dict) else []
+        dim = entry.get("dim") if texts else ""
+        sound = bool(texts) and all(isinstance(text, str) for text in texts) and (dim is None or type(dim) is int)
+        if not sound or entry["kind"] not in ("mask", "past", "seed") or entry["form"] not in ("total", "unit"):
+            raise FormatError("The explainer's metadata is damaged: it describes a mask or a seed wrongly.")
+        return cls(**{key: entry[key] for key in ("name", "kind", "path", "node", "dim", "form")})
 
 
 @dataclass(frozen=True)
@@ -70,7 +121,8 @@ class Metadata:
             its `value` or `size`, an expression of the open sizes.
         relevance: what else it returns.
         versions: of lrp_compiler, torch and Python.
-        seed_inputs: what it takes besides at run time: `target`, `position`, `seed`.
+        seed_inputs: what it takes besides at run time: `target`, `position`, `seed`, and the latents.
+        latents: of those that may be left out, masks and seeds at values of the network, what they are.
         explains: the target as plain data (`Target.to_dict`).
         arguments: names of the model's arguments, in order.
         constants: inputs that are plain values, and were baked in.
@@ -80,6 +132,7 @@ class Metadata:
         kind: what the explained value is itself: a "logit", or the
             "probability" or "log-probability" that is asked for.
         fixed: names of the inputs that are held constant.
+        spliced: paths of the modules behind which dictionaries are spliced in.
         plan: the promises as plain data (`Plan.to_dict`); None in files of an earlier release.
         optimise: whether the same is calculated with fewer operations.
         output_structure: the model's own structure of its outputs, as torch's pytree writes it.
@@ -103,6 +156,7 @@ class Metadata:
     relevance: tuple[RelevanceSpec, ...]
     versions: Mapping[str, Any]
     seed_inputs: tuple[TensorSpec, ...] = ()
+    latents: tuple[LatentSpec, ...] = ()
     others: tuple[Mapping[str, Any], ...] = ()
     explains: Mapping[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
@@ -111,6 +165,7 @@ class Metadata:
     scale: str = "logit"
     kind: str = "logit"
     fixed: tuple[str, ...] = ()
+    spliced: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None
     optimise: bool = True
     output_structure: str | None = None
@@ -140,6 +195,24 @@ class Metadata:
         return self.explains.get("classes", self.target)
 
     @property
+    def choices(self) -> tuple[TensorSpec, ...]:
+        """Of what it takes at run time, what every call gives: `target`, `position`, `seed`."""
+        optional = {latent.name for latent in self.latents}
+        return tuple(spec for spec in self.seed_inputs if spec.name not in optional)
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """What the inputs hold that may be left out, by name."""
+        return {latent.name: latent.default for latent in self.latents}
+
+    @property
+    def several(self) -> int | None:
+        """How many targets come in front of the batch of relevance, masks and seeds; None: there is no such dim."""
+        classes = self.explains.get("classes")
+        count: int | None = len(classes) if isinstance(classes, list) else self.explains.get("count")
+        return count
+
+    @property
     def takes(self) -> tuple[TensorSpec, ...]:
         """All that it takes, in order."""
         return (*self.inputs, *self.seed_inputs)
@@ -158,6 +231,12 @@ class Metadata:
         places = [dim for number, dim in enumerate(shape) if number and number != (class_dim or -1) % len(shape)]
         dim = places[0] if len(places) == 1 else None
         return sizes.get(dim) if isinstance(dim, str) else dim
+
+    def by_form(self, values: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of the relevances that it returns, in order: those in total form by name, and the coefficients."""
+        pairs = list(zip(self.relevance, values, strict=True))
+        total = {entry.input: value for entry, value in pairs if entry.form == "total"}
+        return total, {entry.input: value for entry, value in pairs if entry.form != "total"}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, in a file's JSON."""
@@ -188,7 +267,7 @@ class Metadata:
         for key, read in _SPECS.items():
             if key in values:
                 values[key] = tuple(map(read, values[key]))
-        for key in ("arguments", "rules", "others"):
+        for key in ("arguments", "rules", "others", "spliced"):
             if key in values:
                 values[key] = tuple(values[key])
         if "ranges" in values:
@@ -208,17 +287,22 @@ _LEFT_OUT: dict[str, Any] = {
     "others": [],
     "ranges": {},
     "rows": {},
+    "latents": [],
+    "spliced": [],
 }
 """Fields that are not written where they have this value."""
 _SPECS: dict[str, Any] = {
     "inputs": TensorSpec.from_dict,
     "outputs": TensorSpec.from_dict,
     "seed_inputs": TensorSpec.from_dict,
+    "latents": LatentSpec.from_dict,
     "relevance": RelevanceSpec.from_dict,
 }
 _SECTIONS: dict[str, type] = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "seed_inputs": list,
+    "latents": list,
+    "spliced": list,
     "others": list,
     "explains": dict,
     "arguments": list,
@@ -302,6 +386,8 @@ def read_metadata(text: str | None, label: str) -> Metadata:
     if wrong:
         raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
     found = Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})
+    if not {latent.name for latent in found.latents} <= {spec.name for spec in found.seed_inputs}:
+        raise FormatError(f"{damaged}: 'latents' is missing or of a wrong kind.")
     classes = found.explains.get("classes")
     # Several targets come first in each relevance.
     if isinstance(classes, list) and any(entry.tensor.shape[:1] != (len(classes),) for entry in found.relevance):

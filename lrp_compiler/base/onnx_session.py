@@ -80,9 +80,16 @@ def format_errors(label: str) -> Iterator[None]:
 
 
 def runtime_inputs(
-    session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], label: str
+    session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], latents: Sequence[TensorSpec], label: str
 ) -> dict[str, TensorSpec]:
-    """The graph's inputs beyond the model's own: `target`, `position` and `seed`, as the graph declares them.
+    """The graph's inputs beyond the model's own that every call gives: `target`, `position` and `seed`, as the graph
+    declares them.
+
+    Args:
+        session: on the file.
+        inputs: of the model.
+        latents: of the masks and seeds, which have defaults.
+        label: how to call the file in a message.
 
     Raises:
         FormatError: an input of the model is not there, or one is there that nobody knows.
@@ -92,6 +99,8 @@ def runtime_inputs(
     extra = [name for name in graph if name not in [spec.name for spec in inputs]]
     # onnxruntime gives None for a dimension that is neither fixed nor named.
     known = all(graph[name].type in _DTYPES and None not in graph[name].shape for name in extra)
+    optional = {value.name: value for value in session.get_overridable_initializers()}
+    missing += [spec.name for spec in latents if not _is_like(optional.get(spec.name), spec)]
     if missing or not known or not set(extra) <= {"target", "seed", "position"}:
         raise FormatError(f"The graph of {label} does not take the inputs that its metadata lists.")
     return {name: TensorSpec(name, tuple(graph[name].shape), _DTYPES[graph[name].type]) for name in extra}

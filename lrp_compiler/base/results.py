@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -23,11 +23,14 @@ class Results(Generic[Array]):
         relevance: input name → relevance, shaped like that input (token ids: `[batch, sequence]`); with several targets
             `[targets, …]`.
         run: what was run, by reference.
+        coefficients: name → relevance in unit form, of the values that are observed with `form="unit"` or `"both"`:
+            relevance = value ⊙ coefficient.
     """
 
     output: Any
     relevance: dict[str, Array]
     run: Run
+    coefficients: dict[str, Array] = field(default_factory=dict)
 
     @boundary("say what was explained")
     def explained(self, labels: Labels | None = None) -> list[Explained]:

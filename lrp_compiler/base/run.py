@@ -26,12 +26,14 @@ class Run:
         inputs: the model's own inputs by name.
         outputs: the model's own outputs by name, flat.
         choices: `target`, `position` and `seed`, those that the explainer takes at run time.
+        conditions: how many came in front of what was given of them, or of masks and seeds; None: there is no such dim.
     """
 
     about: Metadata
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     choices: Mapping[str, Any]
+    conditions: int | None = None
 
     @property
     def composite(self) -> str:
@@ -47,10 +49,10 @@ class Run:
     @property
     def several(self) -> int | None:
         """How many targets relevance has in front of the batch; None: there is no such dim."""
-        if isinstance(self.about.picks, list):
-            return len(self.about.picks)
+        if self.about.several is not None:
+            return self.about.several
         chosen = self.choices.get("target")
-        return len(chosen) if chosen is not None and len(chosen.shape) == 2 else self.about.explains.get("count")
+        return len(chosen) if chosen is not None and len(chosen.shape) == 2 else self.conditions
 
     def logits(self) -> np.ndarray | None:
         """The explained output, float64 `[batch, classes]`; None where a function of the outputs is explained."""
@@ -77,13 +79,14 @@ class Run:
         """
         z = self.logits()
         picks = self.about.picks if isinstance(self.about.picks, list) else [self.about.picks]
-        if z is None or self.about.seed == "tensor":
+        if z is None or self.about.seed == "tensor" or self.about.picks is None:
             rows = len(next(iter(self.outputs.values()))) if z is None else len(z)
             return [[None] * rows for _ in range(self.several or 1)]
         if picks == ["index"]:
             chosen = to_numpy(self.choices["target"])
-            return [[int(number) for number in row] for row in chosen.reshape(-1, len(z))]
-        return [[_picked(pick, row) for row in z] for pick in picks]
+            found: list[list[Class | None]] = [[int(number) for number in row] for row in chosen.reshape(-1, len(z))]
+            return found * ((self.several or 1) // len(found))
+        return [[_picked(pick, row) for row in z] for pick in picks] * (self.conditions or 1)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
 def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     """A class in words, with its number."""
     if target is None:
-        return "as seeded" if run.about.seed == "tensor" else "a function of the outputs"
+        return "as seeded" if run.about.seed == "tensor" or run.about.picks is None else "a function of the outputs"
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"

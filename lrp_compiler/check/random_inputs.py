@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from lrp_compiler.base.errors import FormatError
+from lrp_compiler.base.latents import whole_shape
 from lrp_compiler.base.metadata import Metadata
 
 EXTRAS = ("target", "position", "seed")
@@ -16,7 +17,8 @@ PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 
 
 def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known.
+    """Inputs of the example's sizes, two rows at least where the batch is open; ones where a range is not known. Masks
+    are numbers between 0 and 1.
 
     Raises:
         FormatError: an input is of a dtype that there is not.
@@ -25,13 +27,18 @@ def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.
     if "batch" in sizes:
         sizes["batch"] = max(sizes["batch"], 2)
     feeds = {}
+    kinds = {latent.name: latent.kind for latent in about.latents}
     for spec in about.takes:
-        shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in spec.shape]
+        shape = whole_shape(spec, sizes)
         try:
             name, dtype = spec.name, np.dtype(spec.dtype.replace("bfloat16", "float32"))
         except TypeError as error:
             raise FormatError(f"The explainer's metadata describes a tensor wrongly: {spec}.") from error
-        if dtype.kind == "f":
+        if kinds.get(name) == "past":
+            feeds[name] = np.zeros(shape, dtype)  # what a call feeds where the mask is given
+        elif kinds.get(name) == "mask":
+            feeds[name] = random.random(shape).astype(dtype)
+        elif dtype.kind == "f":
             feeds[name] = random.standard_normal(shape).astype(dtype)
         elif name == "target" and about.classes:
             feeds[name] = random.integers(0, about.classes, shape)

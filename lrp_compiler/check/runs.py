@@ -10,6 +10,7 @@ import torch
 
 from lrp_compiler.artefact import of_array
 from lrp_compiler.artefact.calling import bound_inputs
+from lrp_compiler.base.latents import KINDS
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.explainer import Explainer
@@ -24,16 +25,26 @@ Result = tuple[list[np.ndarray], dict[str, np.ndarray]]
 def run_flat(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray]) -> Result:
     """Flat outputs and relevances, as numpy arrays."""
     if isinstance(explainer, OnnxExplainer):
-        named: dict[str, Any] = dict(feeds)
-        explanation = explainer(**named)
-        output = explanation.output
-        return list(output.values()) if isinstance(output, dict) else [output], dict(explanation.relevance)
+        explanation = explainer(**call_of(explainer.about, feeds))
+        output, coefficients = explanation.output, explanation.coefficients
+        found = {**explanation.relevance, **{f"coefficient.{name}": one for name, one in coefficients.items()}}
+        return list(output.values()) if isinstance(output, dict) else [output], found
     with torch.no_grad():
         results = explainer.artefact.running(*tensors_of(explainer, feeds).values())
     own = len(explainer.about.outputs)
-    keys = [entry.input for entry in explainer.about.relevance]
+    keys = [entry.key for entry in explainer.about.relevance]
     arrays = [to_numpy(result) for result in results]
     return arrays[:own], dict(zip(keys, arrays[own:], strict=True))
+
+
+def call_of(about: Metadata, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays or tensors as a call takes them by name: masks and seeds by path."""
+    inside = {latent.name for latent in about.latents}
+    given = {name: value for name, value in feeds.items() if name not in inside}
+    for argument, kind in KINDS.items():
+        paths = {each.path: feeds[each.name] for each in about.latents if each.kind == kind and each.name in feeds}
+        given |= {argument: paths} if paths else {}
+    return given
 
 
 def exact_results(reference: Explainer, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -55,5 +66,6 @@ def fitting(about: Metadata, given: Mapping[str, np.ndarray]) -> dict[str, np.nd
     tensors = {name: of_array(np.asarray(array), dtypes.get(name, "")) for name, array in given.items()}
     choices = {spec.name: tensors.pop(spec.name) for spec in about.seed_inputs}
     extras = {name: choices.get(name) for name in EXTRAS}
-    bound, _ = bound_inputs(about, (), tensors, extras, check_nan=False)
+    inside = {latent.name: choices[latent.name] for latent in about.latents}
+    bound, _ = bound_inputs(about, (), tensors, extras, check_nan=False, inside=inside)
     return {name: to_numpy(tensor) for name, tensor in zip(dtypes, bound, strict=True)}

@@ -32,11 +32,12 @@ from lrp_compiler.export.onnx_notes import PREFIX
 from lrp_compiler.export.onnx_weights import halves
 from lrp_compiler.formats import reader_of, runtime_of
 from lrp_compiler.passes.forward import Target
+from lrp_compiler.passes.relevance import Mask, Put
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.runtime import OnnxExplainer
 
 from .random_inputs import random_inputs, table_sizes
-from .runs import Result, exact_results, fitting, run_flat, tensors_of
+from .runs import Result, call_of, exact_results, fitting, run_flat, tensors_of
 from .runtimes import RUNTIMES, Runtime
 
 SLACK = 3.0
@@ -289,7 +290,7 @@ def _sane(explainer: OnnxExplainer | Explainer, feeds: Mapping[str, np.ndarray],
         return [*checks, Check("rows", None, "the batch is fixed, or relevance has no batch")]
     rows = next(feeds[name].shape[axis] for name, axis in axes.items() if name in feeds)
     off = 0.0
-    names = {entry.input: entry.tensor.name for entry in explainer.about.relevance}
+    names = {entry.key: entry.tensor.name for entry in explainer.about.relevance}
     for row in range(rows):
         one = {name: np.take(array, [row], axes[name]) if name in axes else array for name, array in feeds.items()}
         for name, array in run_flat(explainer, one)[1].items():
@@ -323,14 +324,21 @@ def _against(
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
         return [source, *(Check(name, None, "the model is another") for name in asked[1:])], None
+    if about.spliced:
+        lacking = f"the file holds a dictionary at {about.spliced[0]}, and the model does not"
+        return [source, *(Check(name, None, lacking) for name in asked[1:])], None
     try:
         reference = compile_explainer(
             model,
             composite=Composite.from_dict(about.composite),
             target=Target.from_dict(dict(about.explains)),
-            seed=about.seed,
-            wrt=[entry.input for entry in about.relevance],
+            seed=None if about.picks is None else about.seed,
+            wrt=[entry.input for entry in about.relevance if entry.form == "total"],
             fixed=about.fixed,
+            observe=[entry.input for entry in about.relevance if entry.form == "unit"],
+            form="unit",
+            masks=_masks(about),
+            seeds=[Put(each.path, each.form) for each in about.latents if each.kind == "seed"],  # type: ignore[arg-type]
         )
     except (LrpError, LookupError) as error:
         return [source, *(Check(name, None, str(error)) for name in asked[1:])], None
@@ -338,6 +346,13 @@ def _against(
         _halve(reference)
     found = [source, _conservation(reference, feeds, first, about), _parity(reference, feeds, first, about)]
     return found, reference
+
+
+def _masks(about: Metadata) -> list[Mask]:
+    """The masks that a file takes, as `compile` is asked for them."""
+    alone = {each.path for each in about.latents if each.kind == "past"}
+    masks = [each for each in about.latents if each.kind == "mask"]
+    return [Mask(each.path, "all" if each.dim is None else each.dim, each.path in alone) for each in masks]
 
 
 def _halve(reference: Explainer) -> None:
@@ -349,9 +364,8 @@ def _halve(reference: Explainer) -> None:
 
 def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
     """The books of the same run; what the file gave each input is what they say it got."""
-    tensors: dict[str, Any] = {**tensors_of(reference, feeds)}
     try:
-        books = reference.audit(**tensors)
+        books = reference.audit(**call_of(reference.about, tensors_of(reference, feeds)))
     except InputError as refusal:
         return Check("conservation", None, str(refusal))
     names = [spec.name for spec in about.inputs if spec.name in first[1]]

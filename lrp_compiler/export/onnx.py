@@ -6,9 +6,10 @@ import copy
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import onnx_ir
@@ -35,7 +36,13 @@ from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
-from .onnx_weights import halve_weights, keep_orientations_apart, multiply_transposed, weights_digest
+from .onnx_weights import (
+    give_defaults,
+    halve_weights,
+    keep_orientations_apart,
+    multiply_transposed,
+    weights_digest,
+)
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
@@ -66,7 +73,16 @@ def write_explainer(
             raise LrpError(f"Unknown {name} {value!r}: choose {' or '.join(map(repr, known))}.")
     about = artefact.about.stored(dtype, profile)
     with atomic_path(path, outdated(path)) as temporary:
-        seal(temporary, write_onnx(artefact.program, about.takes, about.returns, temporary, opset=opset, about=about))
+        written = write_onnx(
+            artefact.program,
+            about.takes,
+            about.returns,
+            temporary,
+            opset=opset,
+            about=about,
+            defaults=about.defaults,
+        )
+        seal(temporary, written)
 
 
 @rare_collection()
@@ -79,6 +95,7 @@ def write_onnx(
     *,
     opset: int,
     about: Metadata | None = None,
+    defaults: Mapping[str, float] = MappingProxyType({}),
 ) -> Seal:
     """Write `program` to `path`.
 
@@ -89,6 +106,7 @@ def write_onnx(
         path: where to; a large program's weights lie beside it.
         opset: one of `OPSETS`.
         about: what the file says about itself.
+        defaults: of the inputs that may be left out, what every element holds then.
 
     Returns:
         What its seal is to say.
@@ -126,6 +144,7 @@ def write_onnx(
     if small:
         multiply_transposed(model)
     keep_orientations_apart(model)
+    give_defaults(model, defaults)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"
     model.producer_version = __version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,20 @@ def _is_plain_gemm(node: Any) -> bool:
 
 def _is_read_both_ways(weight: Any) -> bool:
     return _is_square(weight) and not all(_transposes(node, index) for node, index in weight.uses())
+
+
+def give_defaults(model: onnx_ir.Model, defaults: Mapping[str, float]) -> None:
+    """Let inputs be left out: an initialiser under the input's name holds what they are then.
+
+    It has size 1 where the input's size is open, which is broadcast; masks and seeds are only multiplied and added.
+    """
+    graph: Any = model.graph
+    for value in graph.inputs:
+        if value.name in defaults:
+            sizes = [dim if isinstance(dim, int) else 1 for dim in value.shape]
+            array = np.full(sizes, defaults[value.name], value.dtype.numpy())
+            value.const_value = onnx_ir.tensor(array, name=value.name)
+            graph.initializers[value.name] = value
 
 
 def keep_orientations_apart(model: onnx_ir.Model) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import fx
@@ -46,7 +47,7 @@ def write_split(
     entered = kept + [name for name in extra if name != POSITION]
     given = [entry.tensor.name for entry in about.relevance]
     with atomic_pair(forward, relevance, (outdated(forward), outdated(relevance))) as (one, two):
-        data = _write(first, taken, results, one, opset), _write(second, entered, given, two, opset)
+        data = _write(first, taken, results, one, opset), _write(second, entered, given, two, opset, about.defaults)
         seal_pair(one, two, data)
 
 
@@ -57,14 +58,21 @@ def read_split(forward: Path_, relevance: Path_) -> tuple[fx.GraphModule, fx.Gra
     return first, second
 
 
-def _write(module: fx.GraphModule, inputs: Sequence[str], results: Sequence[str], path: Path, opset: int) -> Seal:
+def _write(
+    module: fx.GraphModule,
+    inputs: Sequence[str],
+    results: Sequence[str],
+    path: Path,
+    opset: int,
+    defaults: Mapping[str, float] = MappingProxyType({}),
+) -> Seal:
     program = lift(module)
     if runtime_of(path) == "torch":
         write_program(program, path, {PART_KEY: json.dumps(module.meta)})
         return Seal()
     specs = tensor_specs(module.graph.find_nodes(op="placeholder"), inputs)
     given = tensor_specs(outputs(module), results, specs.symbols).tensors
-    return write_onnx(program, specs.tensors, given, path, opset=opset)
+    return write_onnx(program, specs.tensors, given, path, opset=opset, defaults=defaults)
 
 
 def _read(path: Path_) -> fx.GraphModule:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,16 @@ from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
 from lrp_compiler.passes.graph import Float64, assignment, module_path
-from lrp_compiler.passes.relevance import Seed, propagate_relevance, seed_relevance, wide
+from lrp_compiler.passes.relevance import (
+    MASKED,
+    Latent,
+    Seed,
+    gates_of,
+    propagate_relevance,
+    put_on,
+    seed_relevance,
+    wide,
+)
 from lrp_compiler.rules import Relevance, times
 from lrp_compiler.torch_private import pytree
 
@@ -31,6 +41,7 @@ def audit(
     seed: Seed,
     given: Mapping[str, Tensor],
     names: dict[str, str],
+    latents: Sequence[Latent] = (),
     precision: Precision = "float64",
 ) -> Audit:
     """Run the forward graph and the rules eagerly and keep the books.
@@ -41,8 +52,11 @@ def audit(
         forward: the assigned forward graph, in the model's own dtype; it stays as it is.
         inputs: one tensor for each placeholder.
         seed: which class is explained, and how much is put on it.
-        given: the run-time inputs that the seed needs, by name; of several targets the books hold the sums.
+        given: the run-time inputs that the seed and the latents need, by name; of several targets the books hold the
+            sums.
         names: placeholder name → public input name.
+        latents: masks and seeds at values of the network: what a mask keeps back is booked as "masked" where it does,
+            and what by-passes one, where it was on its way to.
         precision: what forward and relevance are computed in (relevance of half-precision models in float32, as the
             explainer does); sums are float64 either way.
     """
@@ -51,27 +65,44 @@ def audit(
         assert explained is not None
         values = pytree.tree_map_only(Tensor, wide, _values(fx.Interpreter, forward, inputs))
         start = seed_relevance(values[explained], seed, given)
+        inside = {latent.name: given[latent.name] for latent in latents}
         if precision == "float64":
-            start, values = start.map(Tensor.double), _values(Float64, forward, inputs)
+            start = None if start is None else start.map(Tensor.double)
+            inside = {name: tensor.double() for name, tensor in inside.items()}
+            values = _values(Float64, forward, inputs)
         books = _Books(values)
-        rows = [start] if seed.target.targets is None else [Relevance(row, start.form) for row in start.tensor]
-        result = Audit([], seed=sum(books.sum(explained, row) for row in rows))
-        for row in rows:
+        nodes = {node.name: node for node in forward.graph.nodes}
+        result = Audit([])
+        for number in range(seed.target.targets or 1):
+            one = partial(_one_of, seed.target.targets, number)
+            own = {name: one(tensor) for name, tensor in inside.items()}
+            seeds = put_on(latents, own, nodes, lambda node: values[node].shape)
+            seeds += [] if start is None else [(explained, start.map(one))]
+            result.seed += sum(books.sum(node, relevance) for node, relevance in seeds)
             arrived = propagate_relevance(
                 forward,
-                {explained: row},
+                seeds,
                 values.__getitem__,
+                gates=gates_of(latents, own, nodes),
                 absorb=books.absorb,
                 observe=books.observe,
                 pass_on=books.pass_on,
+                drop=books.drop,
             )
             for node, relevance in arrived.items():
                 name = names.get(node.name, node.name)
-                result.inputs[name] = result.inputs.get(name, 0.0) + books.sum(node, relevance)
+                share = books.sum(node, relevance)
+                books.passed[node] += share
+                result.inputs[name] = result.inputs.get(name, 0.0) + share
                 result.magnitude += float(_total(relevance, values[node]).abs().sum(dtype=torch.float64))
         result.entries = books.close()
         result.flows = {(node.name, operand.name): share for (node, operand), share in books.flows.items()}
     return result
+
+
+def _one_of(targets: int | None, number: int, tensor: Tensor) -> Tensor:
+    """Of several targets one."""
+    return tensor if targets is None else tensor[number]
 
 
 class _Books:
@@ -88,6 +119,11 @@ class _Books:
     def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
         self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum(dtype=torch.float64))
 
+    def drop(self, node: fx.Node, share: Tensor) -> None:
+        """What a mask elsewhere takes of what is on its way to the node: it is booked as if it had come."""
+        self.seen[node] += float(share.sum(dtype=torch.float64))
+        self.absorb(node, MASKED, share)
+
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
         self.seen[node] += self.sum(node, relevance)
 
@@ -100,13 +136,13 @@ class _Books:
         entries = []
         for node, relevance_in in self.seen.items():
             given = assignment(node)
-            if given is not None:
+            if given is not None or self.absorbed[node]:
                 entries.append(
                     Entry(
                         node.name,
                         str(node.target),
                         module_path(node),
-                        given.rule,
+                        MASKED if given is None else given.rule,
                         relevance_in,
                         self.passed[node],
                         self.absorbed[node],

@@ -5,7 +5,7 @@ from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
 from .decisions import Decision, decisions
 from .only_positive import mark_only_positive
-from .wanted_values import wanted_values, with_observed
+from .wanted_values import named_values, wanted_values, with_observed
 
 __all__ = [
     "Decision",
@@ -13,6 +13,7 @@ __all__ = [
     "assign_rules",
     "decisions",
     "mark_only_positive",
+    "named_values",
     "reachable",
     "uncovered",
     "wanted_values",

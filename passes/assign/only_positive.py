@@ -9,26 +9,28 @@ A flat, w² or box rule, a pass, or a seed breaks that.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import fx
 
 from lrp_compiler.passes.graph import assignment
 from lrp_compiler.rules import MULTIPLYING, ONLY_POSITIVE, bind, find, traits
 
 
-def mark_only_positive(module: fx.GraphModule, explained: fx.Node) -> None:
+def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> None:
     """Write down `ONLY_POSITIVE`.
 
     Args:
         module: the forward graph, rules assigned.
-        explained: the node that the seed is put on.
+        seeded: the nodes that relevance is put on.
     """
     proportional: set[fx.Node] = set()
     for node in reversed(module.graph.nodes):
-        if node is not explained and all(_keeps(user, proportional) for user in node.users if assignment(user)):
+        if node not in seeded and all(_keeps(user, proportional) for user in node.users if assignment(user)):
             proportional.add(node)
     for node in module.graph.nodes:
         given = assignment(node)
-        if given is None or not given.rule or node is explained:
+        if given is None or not given.rule or node in seeded:
             continue
         users = [user for user in node.users if assignment(user) is not None]
         given.know(ONLY_POSITIVE, bool(users) and all(_rectifies(user) and user in proportional for user in users))

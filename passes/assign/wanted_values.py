@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import fx
 
@@ -91,23 +91,36 @@ def with_observed(
             name of an input.
     """
     found = dict(wanted)
-    every = _calls(module)
-    nodes = {node.name: node for node in module.graph.nodes if node.op == "call_function"}
     for pattern in observe:
-        calls = {
-            call: inside for (call, path), inside in every.items() if called(path, pattern) or called(call, pattern)
-        }
-        named = _leaving(calls) if calls else {name: node for name, node in nodes.items() if called(name, pattern)}
-        if not calls and not named:
-            near = nearest(pattern, [*(call for call, _ in every), *nodes])
-            raise InputError(f"observe={pattern!r} names no module and no node of this model; near it: {near}.")
-        live = {name: node for name, node in named.items() if node in reached and assignment(node) is not None}
-        if not live:
-            raise InputError(f"observe={pattern!r} names values from which the explained output takes no relevance.")
-        for name, node in live.items():
+        for name, node in named_values(module, pattern, reached, "observe").items():
             if found.setdefault(name, node) is not node:
                 raise InputError(f"observe={pattern!r} names {name!r}, which wrt names, too, or which is an input.")
     return found
+
+
+def named_values(module: fx.GraphModule, pattern: str, reached: Collection[fx.Node], what: str) -> dict[str, fx.Node]:
+    """The values that leave the modules that a pattern names, or else the nodes that it names: name → node.
+
+    Args:
+        module: the forward graph, with its active nodes annotated.
+        pattern: of module paths, or of names of nodes (`softmax*`); what relevance does not reach is left out.
+        reached: the nodes that relevance reaches.
+        what: the option that holds the pattern, for messages.
+
+    Raises:
+        InputError: the pattern names nothing, or only values that relevance does not reach.
+    """
+    every = _calls(module)
+    nodes = {node.name: node for node in module.graph.nodes if node.op == "call_function"}
+    calls = {call: inside for (call, path), inside in every.items() if called(path, pattern) or called(call, pattern)}
+    named = _leaving(calls) if calls else {name: node for name, node in nodes.items() if called(name, pattern)}
+    if not calls and not named:
+        near = nearest(pattern, [*(call for call, _ in every), *nodes])
+        raise InputError(f"{what}={pattern!r} names no module and no node of this model; near it: {near}.")
+    live = {name: node for name, node in named.items() if node in reached and assignment(node) is not None}
+    if not live:
+        raise InputError(f"{what}={pattern!r} names values from which the explained output takes no relevance.")
+    return live
 
 
 def _calls(module: fx.GraphModule) -> dict[tuple[str, str], list[fx.Node]]:

@@ -7,10 +7,11 @@ from .program import written_out
 from .quantised import write_out_quantised
 from .scatters import write_out_scatters
 from .sparse import make_dense
-from .table import DECOMPOSITIONS
+from .table import DECOMPOSITIONS, decomposition_table
 
 __all__ = [
     "DECOMPOSITIONS",
+    "decomposition_table",
     "make_dense",
     "pair_complex",
     "work_out_algebra",

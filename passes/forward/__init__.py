@@ -1,6 +1,7 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
 from .captured import Captured, Example, Other
+from .dictionaries import splice_dictionaries
 from .fold_batch_norm import fold_batch_norm
 from .randomness import refuse_randomness
 from .select_explained import (
@@ -35,6 +36,7 @@ __all__ = [
     "refuse_randomness",
     "select_by_function",
     "select_explained",
+    "splice_dictionaries",
     "split_bias",
     "unlift",
 ]

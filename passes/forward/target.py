@@ -21,7 +21,8 @@ class Target:
     Args:
         classes: "argmax" (each row's largest), a class number (negative ones count from the end), a pair
             `(a, b)` (contrastive: a minus b), "index" (int64 input `target` at run time), or a list of class numbers
-            and pairs: relevance then has a leading dim `[targets]`.
+            and pairs: relevance then has a leading dim `[targets]`. None: nothing is put on the output, relevance
+            starts where `compile(seeds=…)` says.
         output: name or number of the explained output; default: `logits`, else the only or first float tensor.
         position: where in an output with more dims than batch and classes.
 
@@ -29,7 +30,8 @@ class Target:
               `attention_mask` leaves), an int, a slice or range (summed over), or "index" (int64 input `position` of
               shape `[batch]` at run time);
             - `[batch, classes, height, width, …]`: an int or a slice for each further dim, or "sum" (all of them).
-        count: with `classes="index"`: how many targets at once; the input `target` is then `[count, batch]`.
+        count: with `classes="index"` or None: how many targets at once, for which the forward is run once; the input
+            `target` is then `[count, batch]`, masks and seeds have as many in front as well.
         class_dim: the dim of the classes; default: the last one of up to three dims, else the second.
         probability: of a model that ends in a softmax or a sigmoid, whether the probability itself is explained; by
             default it is the logit in front.
@@ -38,7 +40,7 @@ class Target:
         InputError: values that are none of these, or do not go together.
     """
 
-    classes: Pick | Sequence[Pick] = "argmax"
+    classes: Pick | Sequence[Pick] | None = "argmax"
     output: str | int | None = None
     position: str | Step | tuple[Step, ...] | None = None
     count: int | None = None
@@ -54,8 +56,8 @@ class Target:
             ("class_dim", _class_dim),
         ):
             object.__setattr__(self, name, read(getattr(self, name)))
-        if self.count is not None and self.classes != "index":
-            raise InputError("Target(count=…) goes with classes='index'.")
+        if self.count is not None and self.classes not in ("index", None):
+            raise InputError("Target(count=…) goes with classes='index', or None where seeds= says what is explained.")
         number = whole_number(self.output)
         if number is not None:
             object.__setattr__(self, "output", number)
@@ -64,7 +66,9 @@ class Target:
 
     @property
     def picks(self) -> tuple[Pick, ...]:
-        """The explained classes, one by one."""
+        """The explained classes, one by one; none where nothing is put on the output."""
+        if self.classes is None:
+            return ()
         return tuple(self.classes) if isinstance(self.classes, list) else (self.classes,)  # type: ignore[return-value]
 
     @property
@@ -107,6 +111,8 @@ class Target:
                 raise InputError(f"Target {pick} is out of range: the model has {_all_of(classes)}.")
             return pick % classes
 
+        if self.classes is None:
+            return self
         found = [count(pick) for pick in self.picks]
         return replace(self, classes=found if isinstance(self.classes, list) else found[0])
 
@@ -151,6 +157,8 @@ UNKNOWN = "choose 'argmax', 'index', a class number, a pair (for, against), or a
 
 
 def _classes(given: Any) -> Any:
+    if given is None:
+        return None
     if isinstance(given, list | range):
         if not given:
             raise InputError("The list of targets is empty.")

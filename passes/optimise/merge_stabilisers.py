@@ -4,7 +4,7 @@
 
 Where z > 0 both are g · z / (z + ε), and elsewhere 0. What was z's relevance in unit form, g · sgn a, is g · a now, its
 relevance in total form. Nobody needs z any more: it is no promise, and a runtime may fuse the ReLU with what comes
-before it.
+before it. Masks of z's relevance, which stand between the two products, stay there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Result, arguments, call_like, origin, set_origin
+from lrp_compiler.passes.relevance import MASKED
 from lrp_compiler.rules import traits
 
 aten = torch.ops.aten
@@ -28,15 +29,17 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
         found = _matched(node)
         if found is None:
             continue
-        g, activation, z, epsilon = found
+        g, activation, z, epsilon, masks = found
         if not _is_relu_of(activation, z, values):
             declined.append((node.name, "the sign is not that of the ReLU of the value that is stabilised"))
             continue
-        signed = arguments(node)[0]
+        signed = arguments(masks[0])[1] if masks else arguments(node)[0]
         with relevance.graph.inserting_before(node):
-            total = call_like(relevance.graph, signed, aten.mul.Tensor, g, activation)
+            total = masked = call_like(relevance.graph, signed, aten.mul.Tensor, g, activation)
+            for mask in masks:
+                masked = call_like(relevance.graph, mask, aten.mul.Tensor, arguments(mask)[0], masked)
             size = call_like(relevance.graph, node, aten.add.Tensor, activation, epsilon)
-            quotient = call_like(relevance.graph, node, aten.div.Tensor, total, size)
+            quotient = call_like(relevance.graph, node, aten.div.Tensor, masked, size)
         named, made = origin(signed), origin(total)
         if named is not None and named.form and made is not None:
             set_origin(total, made.named("total", named.of))
@@ -48,15 +51,26 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
     return Result(relevance, changed, declined)
 
 
-def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float] | None:
-    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`."""
+def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float, list[fx.Node]] | None:
+    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`; its products with masks, if any."""
     signed, quotient = _operands(node, aten.mul.Tensor)
+    masks: list[fx.Node] = []
+    while _is_masked(signed):
+        masks.insert(0, signed)
+        signed = arguments(signed)[1]
     g, sign = _operands(signed, aten.mul.Tensor)
     size, stabilised = _operands(quotient, aten.div.Tensor)
     same, epsilon = _operands(stabilised, aten.add.Tensor)
     (activation,), (z,) = _operands(sign, aten.sign.default, 1), _operands(size, aten.abs.default, 1)
     found = size is not None and size is same and isinstance(epsilon, (int, float)) and activation is not None
-    return (g, activation, z, epsilon) if found else None
+    return (g, activation, z, epsilon, masks) if found else None
+
+
+def _is_masked(node: Any) -> bool:
+    """Whether it is the product of a mask and relevance that nobody else reads."""
+    known = origin(node)
+    masked = known is not None and known.rule == MASKED
+    return masked and _operands(node, aten.mul.Tensor)[1] is not None and len(node.users) == 1
 
 
 def _operands(node: Any, target: Any, count: int = 2) -> tuple[Any, ...]:

@@ -1,14 +1,22 @@
 """The walk that emits relevance, what it starts from, and several targets at once."""
 
 from .emit import emit_relevance
+from .latents import Latent, Mask, Put, gates_of, latents_of, put_on
 from .seed import Seed, SeedMode, seed_relevance
-from .walk import propagate_relevance, wide
+from .walk import MASKED, propagate_relevance, wide
 
 __all__ = [
+    "MASKED",
+    "Latent",
+    "Mask",
+    "Put",
     "Seed",
     "SeedMode",
     "emit_relevance",
+    "gates_of",
+    "latents_of",
     "propagate_relevance",
+    "put_on",
     "seed_relevance",
     "wide",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Mapping, Sequence
-from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,7 @@ from lrp_compiler.torch_private import (
     unguarded,
 )
 
+from .latents import Latent, gates_of, put_on
 from .remembered import Remembered
 from .seed import Seed, seed_relevance
 from .several_targets import over_targets
@@ -38,10 +39,17 @@ from .walk import HALF, MADE_BY, Accumulator, made_by, propagate_relevance, wide
 
 FORM = "lrp_form"
 """`node.meta` key while relevance is traced: of which values the node is the relevance, and in which form."""
+START = ""
+"""What the relevance of the explained value goes by among all that the walk starts from."""
 
 
 def emit_relevance(
-    forward: fx.GraphModule, explained: fx.Node, seed: Seed, wanted: Mapping[str, fx.Node]
+    forward: fx.GraphModule,
+    explained: fx.Node,
+    seed: Seed,
+    wanted: Mapping[str, fx.Node],
+    latents: Sequence[Latent] = (),
+    coefficients: Mapping[str, fx.Node] = MappingProxyType({}),
 ) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
     """Trace the walk into the relevance graph.
 
@@ -50,13 +58,15 @@ def emit_relevance(
         explained: its `[batch, classes]` value that is explained.
         seed: what is put on it.
         wanted: name → the value whose relevance is returned under it.
+        latents: run-time inputs at values of the network: masks of relevance, and what is put on them.
+        coefficients: name → the value whose relevance in unit form is returned under it.
 
     Returns:
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
         are the promised values (`meta["promise"]` names the forward node), then the seed's own run-time inputs
-        (`meta["seed"]`); its output is a dict from name to relevance in total form, shaped like that value (like the
-        looked-up indices for an index input), with `[targets]` in front where there are several targets. It is float32
-        for values of half precision.
+        (`meta["seed"]`), then the latents (likewise); its output is a dict from name to relevance in total form, shaped
+        like that value (like the looked-up indices for an index input), with `[targets]` in front where there are
+        several targets; then that of the coefficients. It is float32 for values of half precision.
     """
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
     values = [node.meta["val"] for node in nodes]
@@ -64,12 +74,16 @@ def emit_relevance(
     # … but not of those that are made with fractions (`int(0.5 * size)`).
     sizes = {size for size in open_sizes if all(atom.is_integer for atom in size.atoms())}
     fake_mode = fake_mode_of(explained.meta["val"])
+    by_name = {node.name: node for node in forward.graph.nodes}
+    several = seed.target.targets
     with fake_mode:
         extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
+        extra += [latent.placeholder(wide(by_name[latent.node].meta["val"]), several) for latent in latents]
+    entering = [*seed.inputs, *(latent.name for latent in latents)]
     # Under vmap, and where values are widened when they are first read, what is done depends on what was done before.
-    alike = seed.target.targets is None and not any(value.dtype in HALF for value in values)
+    alike = several is None and not any(value.dtype in HALF for value in values)
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
-    returned = set(wanted.values())
+    returned = {*wanted.values(), *coefficients.values()}
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
         handed = dict(zip(nodes, tensors, strict=False))
@@ -96,11 +110,17 @@ def emit_relevance(
         def asked(origin: fx.Node, value: fx.Node) -> None:
             promises[origin, value] = None
 
+        given = dict(zip(entering, tensors[len(nodes) :], strict=True))
         with made_by(explained, "seed"):
-            given = dict(zip(seed.inputs, tensors[len(nodes) :], strict=True))
             start = seed_relevance(fetch(explained), seed, given)
-        _mark(start.tensor, SEEDED, True)
-        if seed.reads_value:
+        form: Form = "total" if start is None else start.form
+        starts = {latent.name: given[latent.name] for latent in latents}
+        if start is not None:
+            starts[START] = start.tensor
+        for name in starts:
+            if name == START or name.startswith("seed."):
+                _mark(starts[name], SEEDED, True)
+        if start is not None and seed.reads_value:
             asked(explained, explained)
         seen: dict[fx.Node, Relevance] = {}
 
@@ -109,40 +129,47 @@ def emit_relevance(
             if node in returned:
                 seen[node] = relevance
 
-        def walk(start: Tensor, form: Form) -> dict[str, Tensor]:
+        def walk(starts: dict[str, Tensor]) -> dict[str, Tensor]:
+            seeds = [(explained, Relevance(starts[START], form))] if START in starts else []
             propagate_relevance(
                 forward,
-                {explained: Relevance(start, form)},
+                [*seeds, *put_on(latents, starts, by_name, lambda node: handed[node].shape)],
                 fetch,
+                gates=gates_of(latents, starts, by_name),
                 asked=asked,
                 observe=observe,
                 parameters=True,
                 repeat=Remembered(traced) if alike else None,
             )
             result = {}
+            reached = Accumulator(fetch, asked)
             for name, node in wanted.items():
                 with made_by(node, "input"):
                     if node in seen:
-                        result[name] = Accumulator(fetch, asked).total(node, seen[node])
+                        result[name] = reached.total(node, seen[node])
                     else:  # a rule keeps everything away from it
-                        result[name] = torch.zeros_like(fetch(node), dtype=start.dtype)
+                        result[name] = torch.zeros_like(fetch(node), dtype=wide(explained.meta["val"]).dtype)
                     _name(result[name], node, "total")
+            for name, node in coefficients.items():
+                with made_by(node, "input"):
+                    if node in seen:
+                        result[name] = reached.unit(node, seen[node])
+                    else:
+                        result[name] = torch.zeros_like(fetch(node))
+                    _name(result[name], node, "unit")
             return result
 
-        if seed.target.targets is None:
-            return walk(start.tensor, start.form)
-        return over_targets(partial(walk, form=start.form), start.tensor)
+        return walk(starts) if several is None else over_targets(walk, starts)
 
-    with torch.no_grad(), notes_are_kept(), unguarded(explained), fake_mode:
-        # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
-        # Python decompositions keep symbolic sizes.
-        several = seed.target.targets is not None
-        with python_dispatcher() if several else contextlib.nullcontext():
-            traced = make_fx(relevance, pre_dispatch=not several)(*values, *extra)
+    # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
+    # Python decompositions keep symbolic sizes.
+    dispatcher = contextlib.nullcontext() if several is None else python_dispatcher()
+    with torch.no_grad(), notes_are_kept(), unguarded(explained), fake_mode, dispatcher:
+        traced = make_fx(relevance, pre_dispatch=several is None)(*values, *extra)
     _refuse_writing(traced)
     _settle_sizes(traced)
     _settle_origins(traced)
-    return _with_named_placeholders(traced, nodes, seed), list(promises)
+    return _with_named_placeholders(traced, nodes, entering), list(promises)
 
 
 def _mark(tensor: Tensor, key: str, value: Any) -> None:
@@ -191,11 +218,13 @@ def _settle_origins(traced: fx.GraphModule) -> None:
             set_origin(node, known.named(form, values) if form else known)
 
 
-def _with_named_placeholders(traced: fx.GraphModule, nodes: Sequence[fx.Node], seed: Seed) -> fx.GraphModule:
+def _with_named_placeholders(
+    traced: fx.GraphModule, nodes: Sequence[fx.Node], entering: Sequence[str]
+) -> fx.GraphModule:
     """The traced graph with placeholders named after the forward values they stand for; unasked ones are left out."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    labels = [*(("promise", node.name) for node in nodes), *(("seed", name) for name in seed.inputs)]
+    labels = [*(("promise", node.name) for node in nodes), *(("seed", name) for name in entering)]
     for placeholder, (key, name) in zip(traced.graph.find_nodes(op="placeholder"), labels, strict=True):
         if placeholder.users or key == "seed":
             copies[placeholder] = add_placeholder(graph, name)

@@ -42,6 +42,8 @@ class Seed:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Run-time inputs that the seed needs."""
+        if self.target.classes is None:
+            return ()
         if self.mode == "tensor":
             return ("seed",)
         return ("target",) if self.target.classes == "index" else ()
@@ -60,8 +62,8 @@ class Seed:
             return torch.empty((*lead, explained.shape[0]), dtype=torch.int64, device=explained.device)
 
 
-def seed_relevance(z: Tensor, seed: Seed, given: Mapping[str, Tensor]) -> Relevance:
-    """Relevance of the explained value.
+def seed_relevance(z: Tensor, seed: Seed, given: Mapping[str, Tensor]) -> Relevance | None:
+    """Relevance of the explained value; None: nothing is put on it.
 
     Args:
         z: `[batch, classes]`, float.
@@ -73,6 +75,8 @@ def seed_relevance(z: Tensor, seed: Seed, given: Mapping[str, Tensor]) -> Releva
         Shaped like z, or `[targets, batch, classes]`: ±1 in unit form for mode "value" (the logit itself), in total
         form for mode "one", or `given["seed"]`.
     """
+    if seed.target.classes is None:
+        return None
     if seed.mode == "tensor":
         return total(given["seed"])
     numbers = torch.arange(z.shape[-1], device=z.device)

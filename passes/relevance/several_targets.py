@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,15 +27,18 @@ CONVOLUTIONS = {
 }
 
 
-def over_targets(walk: Callable[[Tensor], dict[str, Tensor]], seeds: Tensor) -> dict[str, Tensor]:
+Seeds = TypeVar("Seeds", Tensor, dict[str, Tensor])
+
+
+def over_targets(walk: Callable[[Seeds], dict[str, Tensor]], seeds: Seeds) -> dict[str, Tensor]:
     """`walk` of every seed at once.
 
     Args:
-        walk: relevance by name, of one seed `[batch, classes]`.
-        seeds: `[targets, batch, classes]`.
+        walk: relevance by name, of one seed `[batch, classes]`, or of several by name, and masks.
+        seeds: `[targets, batch, classes]`, or several by name, with the targets in front of each.
     """
 
-    def one(seed: Tensor) -> dict[str, Tensor]:
+    def one(seed: Seeds) -> dict[str, Tensor]:
         with _SymbolicSizes():
             return walk(seed)
 

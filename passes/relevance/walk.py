@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import Assignment, assignment, module_path
-from lrp_compiler.rules import Flow, Relevance, RuleError, propagate, total
+from lrp_compiler.rules import TOTAL_STABILISER, Flow, Relevance, RuleError, divide, propagate, times, total
 from lrp_compiler.torch_private import annotate
 
 Fetch = Callable[[fx.Node], Tensor]
 Absorb = Callable[[fx.Node, str, Tensor], None]
 Observe = Callable[[fx.Node, Relevance], None]
 PassOn = Callable[[fx.Node, fx.Node, Relevance], None]
+Drop = Callable[[fx.Node, Tensor], None]
 Asked = Callable[[fx.Node, fx.Node], None]
 Repeat = Callable[[fx.Node, Assignment, Relevance, Callable[..., Flow], Callable[[fx.Node], None]], Flow]
 
@@ -33,6 +36,25 @@ MADE_BY = "lrp"
 def made_by(value: fx.Node, rule: str, module: str = "") -> contextlib.AbstractContextManager[None]:
     """What is traced in this block explains `value`, which was traced in `module`, by `rule`."""
     return annotate({MADE_BY: {"value": value.name, "module": module, "rule": rule}})
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What relevance is multiplied by at a node.
+
+    Args:
+        mask: of what leaves it towards its operands: broadcasts to its value.
+        past: of what is on its way past it, to nodes before it: one number for each row, `[batch]`.
+    """
+
+    mask: Tensor
+    past: Tensor | None = None
+
+
+Seeds = Mapping[fx.Node, Relevance] | Iterable[tuple[fx.Node, Relevance]]
+Gates = Mapping[fx.Node, Sequence[Gate]]
+MASKED = "masked"
+"""What the books call that a mask keeps back; the trace, what a mask does."""
 
 
 class Accumulator:
@@ -56,6 +78,15 @@ class Accumulator:
     def __contains__(self, node: fx.Node) -> bool:
         return node in self._parts
 
+    def thin(self, factor: Tensor, drop: Drop | None) -> None:
+        """Multiply whatever is waiting, row by row; tell `drop` of what is lost."""
+        for node, parts in self._parts.items():
+            for form, relevance in parts.items():
+                rows = factor.reshape(-1, *(1,) * (relevance.tensor.dim() - 1)) if relevance.tensor.dim() else factor
+                if drop is not None:
+                    drop(node, self.total(node, relevance, times) * (1 - rows))
+                parts[form] = relevance.map(rows.mul)
+
     def take(self, node: fx.Node) -> Relevance:
         """All relevance of the node's value."""
         parts = self._parts.pop(node)
@@ -63,25 +94,36 @@ class Accumulator:
             return next(iter(parts.values()))
         return total(parts["total"].tensor + self.total(node, parts["unit"]))
 
-    def total(self, node: fx.Node, relevance: Relevance) -> Tensor:
+    def total(
+        self, node: fx.Node, relevance: Relevance, multiply: Callable[[Tensor, Tensor], Tensor] = torch.mul
+    ) -> Tensor:
         """`R` of the node's value."""
 
         def value() -> Tensor:
             self._asked(node, node)
             return self._fetch(node)
 
-        return relevance.total_of(value)
+        return relevance.total_of(value, multiply)
+
+    def unit(self, node: fx.Node, relevance: Relevance) -> Tensor:
+        """`g` of the node's value, with `R = a ⊙ g`; of relevance in total form that is R / s(a)."""
+        if relevance.form == "unit":
+            return relevance.tensor
+        self._asked(node, node)
+        return divide(relevance.tensor, self._fetch(node), TOTAL_STABILISER)
 
 
 def propagate_relevance(
     forward: fx.GraphModule,
-    seeds: Mapping[fx.Node, Relevance],
+    seeds: Seeds,
     fetch: Fetch,
     *,
+    gates: Gates = MappingProxyType({}),
     asked: Asked = lambda origin, value: None,
     absorb: Absorb | None = None,
     observe: Observe | None = None,
     pass_on: PassOn | None = None,
+    drop: Drop | None = None,
     parameters: bool = False,
     repeat: Repeat | None = None,
 ) -> dict[fx.Node, Relevance]:
@@ -89,12 +131,14 @@ def propagate_relevance(
 
     Args:
         forward: the assigned forward graph.
-        seeds: relevance put on nodes from outside.
+        seeds: relevance put on nodes from outside, as often as one likes on each.
         fetch: node → its forward value.
+        gates: what relevance is multiplied by at nodes, once it has been observed there.
         asked: told (origin, value) whenever a rule asks for a forward value: a promise.
         absorb: told (node, cause, share) what leaves the flow, when the books are kept.
         observe: told the relevance of every node that the walk reaches.
         pass_on: told (node, operand, share) what a rule hands to each operand.
+        drop: told (node, share) what a gate elsewhere takes of the relevance that is on its way to the node.
         parameters: whether rules also tell the shares of the parameters that are asked for. What they get is no flow
             of its own: a weight's is the same messages as its input's, a bias's is what it absorbs.
         repeat: applies the rules instead, (node, its assignment, relevance, rule, asked) → what is handed on.
@@ -106,7 +150,7 @@ def propagate_relevance(
         CompositeError: a rule does not fit an operation.
     """
     reached = Accumulator(fetch, asked)
-    for node, relevance in seeds.items():
+    for node, relevance in seeds.items() if isinstance(seeds, Mapping) else seeds:
         reached.add(node, relevance)
     arrived: dict[fx.Node, Relevance] = {}
     for node in reversed(forward.graph.nodes):
@@ -117,6 +161,8 @@ def propagate_relevance(
             relevance = reached.take(node)
             if observe is not None:
                 observe(node, relevance)
+            for gate in gates.get(node, ()):
+                relevance = _gated(node, relevance, gate, reached, absorb, drop)
             if given is None:
                 if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
@@ -137,6 +183,18 @@ def propagate_relevance(
                 if pass_on is not None:
                     pass_on(node, operand, share)
     return arrived
+
+
+def _gated(
+    node: fx.Node, relevance: Relevance, gate: Gate, reached: Accumulator, absorb: Absorb | None, drop: Drop | None
+) -> Relevance:
+    """What a gate lets through of what has arrived at a node; what is on its way past the node is thinned, too."""
+    with made_by(node, MASKED, module_path(node)):
+        if gate.past is not None:
+            reached.thin(gate.past, drop)
+        if absorb is not None:
+            absorb(node, MASKED, reached.total(node, relevance, times) * (1 - gate.mask))
+        return relevance.map(gate.mask.mul)
 
 
 def _apply(

@@ -1,7 +1,8 @@
 """Relevance as Zennit 0.5.1 computes it, in float64: the oracle for every rule over linear maps and every composite."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def relevance(
     *,
     seed: Tensor | None = None,
     canonizers: list[Canonizer] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the relevance of `x`, in float64 and shaped like `x`.
@@ -37,6 +39,9 @@ def relevance(
     The default canonizers fold a batch norm into the map registered right before it and turn the residual additions
     of torchvision's ResNets into modules. Zennit gives rules to modules only: operations written as functions get their
     gradient. The model is copied and stays as it was.
+
+    `masks`, `[batch, channels]` by the path of a module, multiply the relevance that arrives at its output, as the
+    conditions of Concept Relevance Propagation do: by hooks on the gradient that Zennit passes on there.
     """
     # Zennit swaps parameters while it works, and folding batch norm replaces them.
     model = _with_exact_batch_norms(copy.deepcopy(model).double().eval())
@@ -45,6 +50,8 @@ def relevance(
     canonizers = [ResNetCanonizer()] if canonizers is None else canonizers
     composite = COMPOSITES[composite_name](epsilon=epsilon, canonizers=canonizers, **options)
     with composite.context(model) as explained_model:
+        for path, mask in (masks or {}).items():
+            explained_model.get_submodule(path).register_forward_hook(partial(_mask_gradient, mask.double()))
         output = explained_model(x)
         seed = _logit_at(output.detach(), target) if seed is None else seed.double()
         (result,) = torch.autograd.grad(output, x, grad_outputs=seed)
@@ -95,6 +102,13 @@ def _with_exact_batch_norms(model: nn.Module) -> nn.Module:
             module.running_var += module.eps
             module.eps = 0.0
     return model
+
+
+def _mask_gradient(mask: Tensor, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """A forward hook: what the output's gradient is multiplied by."""
+    output = output.clone()
+    output.register_hook(lambda gradient: gradient * mask.reshape(*mask.shape, *[1] * (gradient.dim() - 2)))
+    return output
 
 
 def _logit_at(output: Tensor, target: int | Tensor) -> Tensor:

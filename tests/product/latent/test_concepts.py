@@ -1,0 +1,158 @@
+"""Conditions, channels and references, on nets whose numbers are known by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.branches import PAST, Branches, X, through
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from lrp_compiler import concepts
+from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.runtime import OnnxExplainer
+
+BATCH = {0: torch.export.Dim("batch")}
+PATHS = ["hidden", "second"]
+
+
+@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
+def branches(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    options = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "target": "index"}
+    explainer = lrp.compile(Branches().eval(), (X,), masks=PATHS, observe=PATHS, **options)
+    if request.param == "torch":
+        return explainer
+    path = tmp_path_factory.mktemp("files") / "m.lrp.onnx"
+    explainer.to_onnx(path)
+    return OnnxExplainer(path)
+
+
+def of(explainer: Any, x: Tensor = X) -> Any:
+    return x.numpy() if isinstance(explainer, OnnxExplainer) else x
+
+
+def test_conditions_are_ands_of_layers_and_ors_of_channels(branches: Any) -> None:
+    conditions: list[dict[str, Any]] = [
+        {"hidden": [0], "y": 0},
+        {"hidden": 0, "second": [1], "y": 0},
+        {"hidden": [0, 1], "second": -1, "y": 0},
+        {"second": np.array([0.5, 0.0]), "y": 0},
+        {"y": 0},
+    ]
+    units = [([1, 0, 0], [1, 1]), ([1, 0, 0], [0, 1]), ([1, 1, 0], [0, 1]), ([1, 1, 1], [0.5, 0]), ([1, 1, 1], [1, 1])]
+
+    found = concepts.conditional(branches, of(branches), conditions)
+    named = concepts.conditional(branches, {"x": of(branches)}, conditions[:1])
+
+    expected = [[a + b for a, b in zip(through(*one), PAST, strict=True)] for one in units]  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.asarray(found.relevance["x"]), [[row] * 2 for row in expected], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(named.relevance["x"]), [[expected[0]] * 2], rtol=1e-6)
+    assert len(found.explained()) == 2 * len(conditions)
+
+
+def test_channels_share_the_relevance_of_their_layer(branches: Any) -> None:
+    shares = concepts.channels(branches, of(branches), "hidden", target=0)
+    plain = concepts.channels(branches, of(branches), "hidden", target=0, normalise=False)
+    masked = concepts.channels(
+        branches, of(branches), "hidden", target=0, normalise=False, masks={"second": np.eye(2)[:, None]}
+    )
+
+    np.testing.assert_allclose(shares, [[9 / 11, 2 / 11, 0.0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(plain, [[9.0, 2.0, 0.0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(masked, [[[6.0, 0.0, 0.0]] * 2, [[3.0, 2.0, 0.0]] * 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        ([], "conditions is a list of dicts, one at least"),
+        ([{"hiden": [0], "y": 0}], "names 'hiden', of which this explainer takes no mask.*takes hidden, second"),
+        ([{"hidden": [3], "y": 0}], "Channel 3 is out of range: 'hidden' has 3, 0 to 2"),
+        ([{"hidden": np.ones(4), "y": 0}], r"weights of 'hidden' have shape \[4\], but it has 3 channels"),
+        ([{"hidden": "first", "y": 0}], "is numbers of channels, or weights"),
+        ([{"hidden": [0]}], "Condition 0 names no class"),
+        ([{"hidden": [0], "y": 0.5}], "class 'y' is a whole number, not 0.5"),
+    ],
+)
+def test_a_condition_that_does_not_fit(branches: Any, conditions: list[Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        concepts.conditional(branches, of(branches), conditions)
+    with pytest.raises(InputError, match="compile with observe="):
+        concepts.channels(branches, of(branches), "skip", target=0)
+
+
+class Bright(nn.Module):
+    """Two channels, each its input's, and their largest pixels added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1, bias=False)
+        self.conv.weight.data = torch.eye(2).reshape(2, 2, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).relu().flatten(1).sum(1, keepdim=True)
+
+
+def data() -> list[Tensor]:
+    """Seven samples in batches of two, of which the brightness is the number of the sample, at one pixel."""
+    batches = []
+    for start in range(0, 8, 2):
+        x = torch.full((min(2, 7 - start), 2, 4, 4), 0.01)
+        for row in range(len(x)):
+            number = start + row
+            x[row, 0, number % 4, 1] = 1.0 + number
+            x[row, 1, 3, 3] = 8.0 - number
+        batches.append(x)
+    return batches
+
+
+@pytest.fixture(scope="module")
+def bright() -> lrp.Explainer:
+    options = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "observe": "conv"}
+    return lrp.compile(Bright().eval(), (data()[0],), **options)
+
+
+@pytest.mark.parametrize("by", ["relevance", "activation"])
+def test_references_are_the_samples_that_most_use_a_channel(bright: lrp.Explainer, by: Any, tmp_path: Path) -> None:
+    found = concepts.references(bright, data(), "conv", by=by, k=3)
+
+    assert found.samples.tolist() == [[6, 5, 4], [0, 1, 2]]
+    assert found.seen == 7
+    np.testing.assert_allclose(found.places[0, 0], [(6 % 4 + 0.5) / 4, 1.5 / 4])
+    np.testing.assert_allclose(found.places[1], [[3.5 / 4, 3.5 / 4]] * 3)
+    if by == "activation":
+        np.testing.assert_allclose(found.scores, [[7.0, 6.0, 5.0], [8.0, 7.0, 6.0]])
+    else:  # relevance is the value itself here: each pixel's share of all of them
+        np.testing.assert_allclose(found.scores[0, 0], (7.0 + 0.15) / (7.0 + 2.0 + 0.3), rtol=1e-6)
+
+    part = concepts.references(bright, data()[:2], "conv", by=by, k=3)
+    part.save(tmp_path / "part.npz")
+    again = concepts.references(
+        bright, data(), "conv", by=by, k=3, resume=concepts.References.load(tmp_path / "part.npz")
+    )
+    for name, value in vars(found).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+
+
+def test_references_that_cannot_be_found(bright: lrp.Explainer, branches: Any, tmp_path: Path) -> None:
+    part = concepts.References("conv", "relevance", np.zeros((2, 8)), np.zeros((2, 8)), np.zeros((2, 8, 2)), seen=3)
+    for given, sentence in (
+        ({"by": "size"}, "by is 'relevance' or 'activation'"),
+        ({"k": 0}, "k is how many samples"),
+        ({"resume": part, "k": 3}, "resume holds 8 references"),
+        ({"resume": part}, "resume ends at sample 3, inside a batch"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            concepts.references(bright, data(), "conv", **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="data holds no samples"):
+        concepts.references(bright, [], "conv")
+    with pytest.raises(InputError, match="no value that this explainer observes"):
+        bright.activation("relu", data()[0])
+    if isinstance(branches, OnnxExplainer):
+        with pytest.raises(InputError, match="An ONNX file returns no activations"):
+            concepts.references(branches, [of(branches)], "hidden", by="activation")
+    (tmp_path / "x.npz").write_bytes(b"nothing")
+    with pytest.raises(FormatError):
+        concepts.References.load(tmp_path / "x.npz")
