@@ -168,8 +168,8 @@ def test_a_users_function_is_asked_for_every_module() -> None:
         asked.append(op)
         return {name: relevance.map(lambda tensor: tensor * 10.0 ** len(asked)) for name in op.active}
 
-    mine = lrp.Composite("mine", (lrp.Entry("*", whole, path="*"), *lrp.composites.epsilon().entries))
-    model = nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Tanh()).eval()
+    mine = lrp.Composite("mine", (lrp.Entry("*", whole, path="0.*"), *lrp.composites.epsilon().entries))
+    model = nn.Sequential(nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Tanh())).eval()
 
     found = lrp.compile(model, (torch.ones(1, 2),), composite=mine)
 
