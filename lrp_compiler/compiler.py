@@ -9,12 +9,13 @@ from inspect import signature
 from typing import Any
 
 from lrp_compiler.artefact.describe import artefact_of
+from lrp_compiler.artefact.provenance import SPECIALISED
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
-from lrp_compiler.capture import Model, capture, check_same_output
+from lrp_compiler.capture import Model, capture, check_same_output, other_at_one
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick
@@ -143,7 +144,17 @@ def compile(
             LrpWarning,
             stacklevel=4,
         )
-    return Explainer(artefact_of(captured, compiled, options))
+    other = other_at_one(captured, compiled.forward)
+    explainer = Explainer(artefact_of(captured, compiled, options, other))
+    if other:
+        names = [name for name, (low, _) in explainer.about.ranges.items() if low == SPECIALISED]
+        warnings.warn(
+            f"Where {' or '.join(map(repr, names))} is 1 the model does something else than at larger sizes, and only "
+            "the latter was captured: the explainer takes sizes of 2 and more there.",
+            LrpWarning,
+            stacklevel=4,
+        )
+    return explainer
 
 
 def _warn_of_flags(captured: Captured, compiled: Compiled) -> None:

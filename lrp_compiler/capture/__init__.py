@@ -4,6 +4,7 @@ from .capture import Model, capture, load_program
 from .kinds import refuse_other_files
 from .safe_load import check_structure, load_exported, load_weights, refusing
 from .same_output import check_same_output
+from .size_one import other_at_one
 
 __all__ = [
     "Model",
@@ -13,6 +14,7 @@ __all__ = [
     "load_exported",
     "load_program",
     "load_weights",
+    "other_at_one",
     "refuse_other_files",
     "refusing",
 ]

@@ -88,6 +88,43 @@ def huge_constant() -> onnx.ModelProto:
     )
 
 
+def reading_itself() -> onnx.ModelProto:
+    return model([node("Neg", "y", "y", "alone")], {"x": [2, 3]})
+
+
+def with_an_input_twice() -> onnx.ModelProto:
+    proto = model([node("MatMul", "x w")], {"x": ["batch", 4]}, constants=W)
+    proto.graph.input.append(proto.graph.input[0])
+    return proto
+
+
+def without_inputs() -> onnx.ModelProto:
+    return model([node("Neg", "w")], {}, constants=W)
+
+
+def in_training() -> onnx.ModelProto:
+    constants = {"ratio": np.array(0.5, np.float32), "training": np.array(True)}
+    return model([node("Dropout", "x ratio training")], {"x": [2, 3]}, constants=constants)
+
+
+def of_two_opsets() -> onnx.ModelProto:
+    body = [node("Softmax", "a", "y")]
+    function = helper.make_function("own", "f", ["a"], ["y"], body, [helper.make_opsetid("", 11)])
+    call = helper.make_node("f", ["x"], ["y"], domain="own")
+    return model([call], {"x": [2, 3, 4]}, functions=[function], domains=["own"])
+
+
+def reading_what_no_round_made() -> onnx.ModelProto:
+    """A loop of no rounds collects nothing, not even a shape."""
+    values = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("on", 9), ("z", 1))]
+    body = helper.make_graph(
+        [node("Identity", "on", "going"), node("Neg", "x", "z")], "body", values[:2], [values[1], values[2]]
+    )
+    body.output[0].name = "going"
+    loop = helper.make_node("Loop", ["rounds", ""], ["collected"], body=body)
+    return model([loop, node("Neg", "collected")], {"x": [2, 3]}, constants={"rounds": np.array(0, np.int64)})
+
+
 SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (cyclic, FormatError, "'first' .Add. and Node 'second' .Relu. need one another"),
     (without_its_weight, FormatError, "'dense' .MatMul. of The model reads 'w', which no node makes"),
@@ -101,6 +138,12 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (with_a_short_weight, FormatError, "'w' does not hold as many values"),
     (of_text, FormatError, "dtype STRING"),
     (huge_constant, LrpError, "memory|huge"),
+    (reading_itself, FormatError, "'alone' .Neg. reads what it makes"),
+    (with_an_input_twice, FormatError, "Input 'x' of The model is there twice"),
+    (without_inputs, FormatError, "takes no inputs"),
+    (in_training, CaptureError, "training mode draws random numbers"),
+    (of_two_opsets, FormatError, "Function 'f' of The model is written for another opset"),
+    (reading_what_no_round_made, CaptureError, "'collected' is read, and the node whose result it is makes none"),
 ]
 
 
