@@ -147,3 +147,29 @@ def test_a_single_element_may_have_any_stride() -> None:
             return self.held(x) * self.held.one
 
     assert lrp.compile(Held().eval(), (torch.ones(2, 4),))(torch.ones(2, 4)).output.shape == (2, 3)
+
+
+@pytest.mark.parametrize("way", ["align_corners", "half_pixel", "tf_crop_and_resize"])
+@pytest.mark.parametrize("by", ["factors", "sizes"])
+def test_a_batch_is_not_resized_with_its_maps(by: str, way: str) -> None:
+    """Of one row it was not a number, and relevance went from row to row, of which each took a share of all."""
+    region = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Slice", "shape zero two zero", "first"),
+        node("Concat", "first hw", "sizes", axis=0),
+    ]
+    wanted = ["", "sizes"] if by == "sizes" else ["factors"]
+    resize = helper.make_node(
+        "Resize", ["x", "region", *wanted], ["u"], mode="linear", coordinate_transformation_mode=way
+    )
+    numbers = {name: np.array([value], np.int64) for name, value in (("zero", 0), ("two", 2))}
+    constants = {"region": region, "hw": np.array([6, 2], np.int64), "factors": np.array([1, 1, 1.5, 0.5], np.float32)}
+    proto = model([*nodes, resize, node("Flatten", "u")], {"x": ["batch", 2, 4, 4]}, constants={**constants, **numbers})
+
+    explainer = lrp.compile(proto)
+
+    for rows in (1, 3):
+        x = torch.randn(rows, 2, 4, 4)
+        torch.testing.assert_close(explainer(x).output, in_onnxruntime(proto, {"x": x})[0])
+    assert "batch, batch" not in str(explainer.show())
