@@ -62,6 +62,8 @@ def read(model: str | os.PathLike[str] | onnx.ModelProto) -> Source:
         raise FileNotFoundError(f"There is no file {name!r}.")
     if os.path.isdir(name):
         raise FormatError(f"{name!r} is a folder: give the .onnx file.")
+    if not os.path.isfile(name):  # a pipe would be waited for
+        raise FormatError(f"{name!r} is no regular file.")
     try:
         read = onnx.load(name, load_external_data=False)
     except (OSError, MemoryError):

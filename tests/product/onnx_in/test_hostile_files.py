@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support.onnx_graphs import model, node
 
 import lrp_compiler as lrp
@@ -185,6 +186,56 @@ def test_an_operator_that_no_output_needs_is_not_looked_at() -> None:
     assert lrp.from_onnx(proto)(torch.ones(2, 3)).shape == (2, 3)
 
 
+def sparse(places: np.ndarray, shape: list[int]) -> onnx.ModelProto:
+    """A model whose weight has two values at these places."""
+    weight = onnx.SparseTensorProto(dims=shape)
+    weight.values.CopyFrom(numpy_helper.from_array(np.array([2, 3], np.float32), "w"))
+    weight.indices.CopyFrom(numpy_helper.from_array(places, "places"))
+    proto = model([node("MatMul", "x w")], {"x": ["batch", 4]})
+    proto.graph.sparse_initializer.append(weight)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("places", "shape", "words"),
+    [
+        ([0, 70], [4, 3], "outside the shape"),
+        ([-1, 3], [4, 3], "outside the shape"),
+        ([[0, 0], [4, 0]], [4, 3], "outside the shape"),
+        ([0], [4, 3], "not those of its values"),
+        ([0.0, 1.0], [4, 3], "not those of its values"),
+        ([[0], [1]], [4, 3], "not those of its values"),
+        ([0, 1], [-4, 3], "has the shape"),
+        ([0, 1], [10**9, 10**9], "too many to be written out"),
+    ],
+)
+def test_sparse_weights_that_are_not_sound_get_a_sentence(places: list[Any], shape: list[int], words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        lrp.from_onnx(sparse(np.array(places), shape))
+
+
+def test_sparse_weights_are_written_out() -> None:
+    for places in ([0, 7], [[0, 0], [2, 1]]):
+        found = lrp.from_onnx(sparse(np.array(places), [4, 3]))(torch.eye(4))
+        torch.testing.assert_close(found, torch.tensor([[2.0, 0, 0], [0, 0, 0], [0, 3, 0], [0, 0, 0]]))
+
+
+def test_a_weight_of_negative_size_gets_a_sentence() -> None:
+    proto = without_its_weight()
+    proto.graph.initializer.append(TensorProto(name="w", dims=[-4, 3], data_type=1, raw_data=b"\0" * 48))
+
+    with pytest.raises(FormatError, match=r"'w' has the shape \[-4, 3\]"):
+        lrp.from_onnx(proto)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes of a name")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name, read in (("m.onnx", lrp.compile), ("m.lrp.pt2", lrp.load), ("m.pt2", lrp.compile)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(FormatError, match="is no regular file"):
+            read(tmp_path / name)
+
+
 def written(folder: Path, location: str, **said: str) -> Path:
     """A file whose weight lies at this place."""
     proto = without_its_weight()
@@ -223,6 +274,7 @@ def test_nothing_is_read_outside_the_folder(tmp_path: Path, location: str) -> No
     ("said", "words"),
     [
         ({"offset": "-4"}, "no number of bytes"),
+        ({"offset": "²"}, "no number of bytes"),
         ({"offset": "1000000"}, "too short"),
         ({"length": "8"}, "too short"),
     ],
