@@ -10,14 +10,16 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any, get_args
 
+from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.describe import artefact_of
+from lrp_compiler.artefact.provenance import SPECIALISED
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
 from lrp_compiler.cache import Entry, cache_of
-from lrp_compiler.capture import Model, capture, check_same_output, load_model
+from lrp_compiler.capture import Model, capture, check_same_output, load_model, other_at_one
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick, Target
@@ -160,9 +162,11 @@ def compile(
     with quiet(), sources_forgotten(), nullcontext() if entry is None else entry.recorder:
         compiled = compile_graphs(captured, options, Watch(folder, report))
     check_same_output(captured, compiled.forward)
+    other = other_at_one(captured, compiled.forward)
+    artefact = artefact_of(captured, compiled, options, other)
     said = [*_flags(captured, compiled), *_scale(captured, compiled, options), *_decided(compiled)]
+    said += _larger(artefact) if other else ()
     _say(said)
-    artefact = artefact_of(captured, compiled, options)
     if entry is not None:
         entry.put(artefact, captured.program, said)
     return Explainer(artefact)
@@ -210,6 +214,16 @@ def _decided(compiled: Compiled) -> Iterator[str]:
             else (f"Input {name!r} gets", "it")
         )
         yield f"{who} no relevance: the explained output depends on {them} only through {decision}."
+
+
+def _larger(artefact: Artefact) -> Iterator[str]:
+    """That sizes of 1 are not taken, at which the model does something else."""
+    names = [name for name, (low, _) in artefact.about.ranges.items() if low == SPECIALISED]
+    if names:
+        yield (
+            f"Where {' or '.join(map(repr, names))} is 1 the model does something else than at larger sizes, and only "
+            "the latter was captured: the explainer takes sizes of 2 and more there."
+        )
 
 
 def _flags(captured: Captured, compiled: Compiled) -> Iterator[str]:

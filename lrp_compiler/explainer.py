@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from torch import Tensor, fx
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, saying_where, structured
 from lrp_compiler.artefact.observing import observed
-from lrp_compiler.artefact.storage import read_explainer, write_explainer
+from lrp_compiler.artefact.storage import artefact_in, content_of, read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.latents import condition, conditions_of, latent_inputs
@@ -420,8 +421,10 @@ class Explainer:
         """Move the explainer's weights; returns itself.
 
         Raises:
-            InputError: torch has no such device here; nothing has moved then.
+            InputError: torch has no such device here, or it is none (a dtype is the model's: compile `model.double()`);
+                nothing has moved then.
         """
+        check_option("device", device, isinstance(device, str | torch.device), "a device, such as 'cuda'")
         try:
             if torch.device(device).type == "meta":
                 raise InputError("An explainer on device 'meta' would have no weights to explain with.")
@@ -430,6 +433,19 @@ class Explainer:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"The explainer cannot be moved to {str(device)!r}: {reason}.") from error
         return self
+
+    @boundary("pickle the explainer")
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the file that `save` writes, so that no code is pickled."""
+        return _unpickled, (content_of(self.artefact),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Explainer:
+        """One with weights of its own."""
+        return Explainer(copy.deepcopy(self.artefact, memo))
+
+    def __copy__(self) -> Explainer:
+        """One that can be moved by itself; it shares the weights."""
+        return Explainer(self.artefact)
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(spec) for spec in self.inputs)
@@ -478,6 +494,11 @@ def load_split(
         FormatError: a file is no such part, could run code, or is not what was written; the two are not of one pair.
     """
     return read_split(forward, relevance)
+
+
+@boundary("unpickle the explainer")
+def _unpickled(content: bytes) -> Explainer:
+    return Explainer(artefact_in(content))
 
 
 def _name(option: str, value: Any) -> str | None:

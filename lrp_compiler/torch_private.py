@@ -9,11 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import linecache
-import os
 import types
 import typing
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import RLock
 from typing import Any, cast
@@ -259,22 +257,20 @@ def remembered_annotations() -> Iterator[None]:
             serialize.typing, reader._parse_sym_expr = typing, parse
 
 
-def mapped_weights(path: str, reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
+def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
     """The weights of a program in a `.pt2` file, by name, as they lie in the file: read when they are first used.
 
-    Whoever writes into one of them changes a copy of his own. Waits for `torch.export.load(mmap=True)`.
+    Waits for `torch.export.load(mmap=True)`.
 
     Args:
-        path: of the file.
+        memory: the bytes of the file, a writable buffer.
+        packed: names of what is compressed in it, and does not lie there as it is.
         reader: of the same file.
         model: name of the program in it.
     """
     from torch.export.pt2_archive import _package
 
-    whole = torch.UntypedStorage.from_file(path, False, os.path.getsize(path))
     archive: Any = reader.archive_file
-    with zipfile.ZipFile(path) as file:
-        plain = {member.filename.partition("/")[2] for member in file.infolist() if member.compress_type == 0}
 
     class Mapped:
         get_record_size = staticmethod(archive.get_record_size)
@@ -282,9 +278,9 @@ def mapped_weights(path: str, reader: PT2ArchiveReader, model: str) -> dict[str,
         @staticmethod
         def get_storage_from_record(name: str, count: int, dtype: torch.dtype) -> Tensor:
             start = archive.get_record_offset(name)
-            if name not in plain or start % dtype.itemsize:  # packed anew by something else than torch
+            if not count or name in packed or start % dtype.itemsize:  # packed anew by something else than torch
                 return cast(Tensor, archive.get_storage_from_record(name, count, dtype))
-            return torch.empty(0, dtype=dtype).set_(whole[start : start + count * dtype.itemsize])
+            return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
 
     mapping: Any = types.SimpleNamespace(
         archive_file=Mapped, read_string=reader.read_string, get_file_names=reader.get_file_names

@@ -40,6 +40,9 @@ Overload = OpOverload
 FUNCTION = "lrp::function"
 """Stands where an overload does for a whole region of elementwise ops that is one function of one activation."""
 
+USERS = "user"
+"""Family and rule of what a user's own function explains. It may read whatever it likes, and say more at every call."""
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -122,13 +125,13 @@ def rule(*targets: Overload) -> Callable[[UserRuleT], UserRuleT]:
 
     def register(function: UserRuleT) -> UserRuleT:
         for target in targets:
-            _add(target, Operator("user", "user", lambda op: function, "user"))
+            _add(target, Operator("user", USERS, lambda op: function, USERS))
         return function
 
     return register
 
 
-@family_rule("user", "user")
+@family_rule(USERS, USERS)
 def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
     """Whatever the function registered with `rule` says."""
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import torch
@@ -21,6 +23,10 @@ from lrp_compiler.passes.relevance import Latent, Seed
 Graphs = tuple[fx.GraphModule, fx.GraphModule]
 
 
+def _nothing() -> None:
+    """There is no file."""
+
+
 @dataclass(frozen=True, eq=False)
 class Artefact:
     """A compiled model: its joint graph, its forward graph, and what is said about it.
@@ -30,27 +36,41 @@ class Artefact:
         read: gives the two graphs; called once, when one of them is first asked for.
         structure: the model's own structure of its outputs (a pytree's); `None` where the file alone knows.
         quick: the joint graph as it runs, of which nothing else is known; `None`: the joint graph itself.
+        check: raises `FormatError` if the file that the weights lie in has changed; asked before they are used.
     """
 
     about: Metadata
     read: Callable[[], Graphs]
     structure: Any = None
     quick: fx.GraphModule | None = None
+    check: Callable[[], None] = _nothing
+    _reading: Any = field(default_factory=RLock, init=False, repr=False)
 
     @classmethod
     def of(cls, module: fx.GraphModule, forward: fx.GraphModule, about: Metadata, structure: Any = None) -> Artefact:
         """Of the graphs `module` and `forward` (see there)."""
         return cls(about, lambda: (module, forward), structure)
 
-    @cached_property
+    @property
     def graphs(self) -> Graphs:
         """The joint graph and the forward graph; their weights are those of what runs."""
+        with self._reading:
+            return self._graphs
+
+    @cached_property
+    def _graphs(self) -> Graphs:
+        self.check()
         graphs = self.read()
         held = {} if self.quick is None else dict(self.quick.named_buffers())
         for graph in graphs:
             for name in [name for name, _ in graph.named_buffers() if name in held]:
                 graph.register_buffer(name, held[name])
         return graphs
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that is known of the graphs is there."""
+        return "_graphs" in vars(self)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -65,6 +85,7 @@ class Artefact:
     @property
     def running(self) -> fx.GraphModule:
         """The joint graph, to be run: there at once, whether or not all that is known of it has been read."""
+        self.check()
         return self.module if self.quick is None else self.quick
 
     @cached_property
@@ -115,6 +136,16 @@ class Artefact:
             return move(self.module, device), move(self.forward, device)
 
         if self.quick is not None:
-            return replace(self, read=both, quick=move(self.quick, device))
+            # What lies on another device was copied there.
+            check = self.check if torch.device(device).type == "cpu" else _nothing
+            return replace(self, read=both, quick=move(self.quick, device), check=check)
         graphs = both()
         return replace(self, read=lambda: graphs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Artefact:
+        """One with weights and graphs of its own; what has not been read is read when it is asked for, as here."""
+        quick = copy.deepcopy(self.quick, memo)
+        if quick is not None and not self.is_read:
+            return replace(self, quick=quick)
+        graphs = copy.deepcopy(self.graphs, memo)
+        return replace(self, read=lambda: graphs, quick=quick)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,8 +24,17 @@ from .provenance import example_sizes, rules_used, size_ranges, source_hash, tab
 from .shapes import in_names, tensor_specs
 
 
-def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Artefact:
-    """What was compiled, with what is to be said about it."""
+def artefact_of(
+    captured: Captured, compiled: Compiled, options: Options, other_at_one: Collection[Any] = ()
+) -> Artefact:
+    """What was compiled, with what is to be said about it.
+
+    Args:
+        captured: the model.
+        compiled: its graphs.
+        options: what was asked for.
+        other_at_one: symbols of the open sizes of which the graph is wrong at 1.
+    """
     placeholders = compiled.joint.graph.find_nodes(op="placeholder")
     flat = outputs(compiled.joint)
     names = list(captured.inputs.values())
@@ -67,7 +76,7 @@ def artefact_of(captured: Captured, compiled: Compiled, options: Options) -> Art
         source=source_hash(captured.program),
         rules=tuple(rules_used(compiled.forward)),
         sizes=example_sizes(symbols, placeholders),
-        ranges=size_ranges(symbols, captured.program.range_constraints),
+        ranges=size_ranges(symbols, captured.program.range_constraints, other_at_one),
         rows=table_rows(compiled.forward, takes[: len(names)]),
         versions={
             "lrp_compiler": __version__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ def hash_of(operations: str, weights: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         plain = tensor if tensor.layout is torch.strided else tensor.to_dense()
         flat = plain.detach().cpu().contiguous().reshape(-1)
+        flat = flat.as_strided(flat.shape, (1,))  # a single element, or none, may have any stride
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -125,17 +126,26 @@ WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 """Dtypes of indices."""
 
 SPECIALISED = 2
-"""The least size that torch.export vouches for; smaller ones are right as well, wherever the model takes them."""
+"""The least size that torch.export vouches for; 1 is right as well, unless the model branches there."""
 
 
-def size_ranges(symbols: Mapping[Any, str], ranges: Mapping[Any, Any]) -> dict[str, tuple[int | None, int | None]]:
-    """Name of each open size with bounds of its own → the least and the greatest that it was declared to have."""
+def size_ranges(
+    symbols: Mapping[Any, str], ranges: Mapping[Any, Any], other_at_one: Collection[Any] = ()
+) -> dict[str, tuple[int | None, int | None]]:
+    """Name of each open size with bounds of its own → the least and the greatest that it was declared to have.
+
+    Args:
+        symbols: open sizes and their names.
+        ranges: what the capture knows of them.
+        other_at_one: those at which the model does something else where they are 1.
+    """
     found = {}
     for symbol, name in symbols.items():
         if symbol in ranges:
             bounds = (ranges[symbol].lower, ranges[symbol].upper)
             low, high = (int(bound) if bound.is_Integer else None for bound in bounds)
             low = None if low is None or low <= SPECIALISED else low
+            low = SPECIALISED if symbol in other_at_one and low is None else low
             if (low, high) != (None, None):
                 found[name] = (low, high)
     return found

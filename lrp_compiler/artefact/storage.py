@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import weakref
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import torch
@@ -20,6 +21,7 @@ from torch.export import ExportedProgram
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.held import HeldFile
 from lrp_compiler.base.metadata import FORWARD_KEY, JOINT_KEY, METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
@@ -153,24 +155,25 @@ def _is_like(value: torch.Tensor, spec: TensorSpec) -> bool:
     return all(isinstance(wanted, str) if size is None else size == wanted for size, wanted in sizes)
 
 
-@rare_collection()
-@sources_forgotten()
 def read_explainer(path: str | os.PathLike[str], *, check: bool = True) -> Artefact:
     """See `lrp_compiler.load`."""
     name = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {name!r}.")
-    sealed = check_seal(path, repr(name)) if check else None
-    with ExitStack() as closing:
-        file = closing.enter_context(open(path, "rb"))
-        quick = None if check and sealed is None else _read_quickly(name, file)
-        if quick is not None:
-            closing.pop_all()  # what is read later is what was written then, whatever lies there by then
-            return quick
-        about, graphs = _read_all(name, file)
-    if check and sealed is None:  # of a file of somebody else's, all the above said more
-        raise without_seal(repr(name))
-    return Artefact.of(*graphs, about)
+    return _read(HeldFile(path, name), check)
+
+
+def content_of(artefact: Artefact) -> bytes:
+    """What `write_explainer` would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "explainer.lrp.pt2"
+        write_explainer(artefact, place)
+        return place.read_bytes()
+
+
+def artefact_in(content: bytes) -> Artefact:
+    """The inverse of `content_of`."""
+    return _read(HeldFile(content, "the pickled explainer"), check=True)
 
 
 def read_hollow(
@@ -187,50 +190,61 @@ def read_hollow(
         FormatError: the file is none of ours, or is damaged.
         OSError: there is none.
     """
-    name = os.fspath(path)
-    check_seal(path, repr(name))
-    with ExitStack() as closing:
-        file = closing.enter_context(open(path, "rb"))
-        with _damaged(name):
-            _, (found,) = load_weights(name, file, [text])
-        weights = filled(found)
-        artefact = _read_quickly(name, file, weights)
-        if artefact is None:
-            raise FormatError(f"{name!r} is damaged.")
-        closing.pop_all()
-        return artefact
-
-
-def _read_quickly(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None = None) -> Artefact | None:
-    """What a file holds to be run; the rest is read when it is asked for. None: it is of an earlier release.
-
-    Args:
-        name: of the file.
-        file: the same, open.
-        put: weights that were left out of it.
-    """
-    with _damaged(name):
-        weights, (about_text, joint_text) = load_weights(name, file, [METADATA_KEY, JOINT_KEY])
-    if not joint_text:
-        return None
-    about = read_metadata(about_text or None, name)
-    check_structure(about.output_structure)
-    with _damaged(name, "The graph"), refusing(name):
-        quick = joint_from_dict(json.loads(joint_text), {**weights, **(put or {})})
-    rest = partial(_read_graphs, name, file, put)
-    weakref.finalize(rest, file.close)
-    return Artefact(about, rest, quick=quick)
-
-
-def _read_graphs(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None) -> Graphs:
-    return _read_all(name, file, put)[1]
+    held = HeldFile(path, os.fspath(path))
+    check_seal(held.reader(), repr(held.name))
+    with _damaged(held.name):
+        _, (found,) = load_weights(held, [text])
+    artefact = _read_quickly(held, filled(found))
+    if artefact is None:
+        raise FormatError(f"{held.name!r} is damaged.")
+    return artefact
 
 
 @rare_collection()
 @sources_forgotten()
-def _read_all(name: str, file: BinaryIO, put: Mapping[str, torch.Tensor] | None = None) -> tuple[Metadata, Graphs]:
+def _read(held: HeldFile, check: bool) -> Artefact:
+    with ExitStack() as closing:
+        closing.callback(held.close)
+        sealed = check_seal(held.reader(), repr(held.name)) if check else None
+        quick = None if check and sealed is None else _read_quickly(held)
+        if quick is not None:
+            closing.pop_all()  # what is read later is what was written then, whatever lies there by then
+            return quick
+        about, graphs = _read_all(held)
+    if check and sealed is None:  # of a file of somebody else's, all the above said more
+        raise without_seal(repr(held.name))
+    return Artefact.of(*graphs, about)
+
+
+def _read_quickly(held: HeldFile, put: Mapping[str, torch.Tensor] | None = None) -> Artefact | None:
+    """What a file holds to be run; the rest is read when it is asked for. None: it is of an earlier release.
+
+    Args:
+        held: the file.
+        put: weights that were left out of it.
+    """
+    with _damaged(held.name):
+        weights, (about_text, joint_text) = load_weights(held, [METADATA_KEY, JOINT_KEY])
+    if not joint_text:
+        return None
+    about = read_metadata(about_text or None, held.name)
+    check_structure(about.output_structure)
+    with _damaged(held.name, "The graph"), refusing(held.name):
+        quick = joint_from_dict(json.loads(joint_text), {**weights, **(put or {})})
+    held.remember()
+    return Artefact(about, partial(_read_graphs, held, put), quick=quick, check=held.check_unchanged)
+
+
+def _read_graphs(held: HeldFile, put: Mapping[str, torch.Tensor] | None) -> Graphs:
+    return _read_all(held, put)[1]
+
+
+@rare_collection()
+@sources_forgotten()
+def _read_all(held: HeldFile, put: Mapping[str, torch.Tensor] | None = None) -> tuple[Metadata, Graphs]:
     """The metadata in a file, and its joint and forward graph with all that is known of them."""
-    program, (about_text, forward_text) = read_program(name, [METADATA_KEY, FORWARD_KEY], file)
+    name = held.name
+    program, (about_text, forward_text) = read_program(name, [METADATA_KEY, FORWARD_KEY], held.reader())
     program.state_dict.update(put or {})
     about = read_metadata(about_text or None, name)
     check_structure(about.output_structure)

@@ -15,10 +15,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import FormatError
 
@@ -31,7 +33,8 @@ _WINDOW = 1 << 16
 """A seal is not longer than this: no more fits into the comment of a zip."""
 _ZIP = b"PK"
 _CHUNK = 1 << 20
-Source = str | os.PathLike[str] | bytes
+Source = str | os.PathLike[str] | bytes | BinaryIO
+"""A file by its path, its content, or open."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def check_seal(source: Source, label: str) -> Seal | None:
     """Compare a file, and what lies beside it, with its seal.
 
     Args:
-        source: the file, or its content.
+        source: the file, or its content; an open file has nothing beside it.
         label: how to call it in a message.
 
     Returns:
@@ -101,10 +104,10 @@ def check_seal(source: Source, label: str) -> Seal | None:
     known = read_seal(source)
     if known is None:
         return None
-    if _content(source) != _end(source)[-_HEX:].decode():
+    if content_digest(source) != sealed_digest(source):
         raise FormatError(f"{label} is damaged: its content is not what was written (the hash in its seal differs).")
     for name, digest in known.data.items():
-        if isinstance(source, bytes):
+        if not isinstance(source, str | os.PathLike):
             raise FormatError(f"{label} needs the file {name!r} beside it: give the path of the file.")
         beside = Path(os.path.realpath(source)).parent / name
         if Path(name).name != name or not beside.is_file():
@@ -170,20 +173,32 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return _digest(file, None)
 
 
-def _content(source: Source) -> str:
-    """SHA-256 of all that stands before the hash."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(memoryview(source)[:-_HEX]).hexdigest()
-    with open(source, "rb") as file:
-        return _digest(file, os.fstat(file.fileno()).st_size - _HEX)
+def content_digest(source: Source) -> str:
+    """SHA-256 of all that stands before the hash in a seal, hex."""
+    with _opened(source) as file:
+        size = file.seek(0, os.SEEK_END) - _HEX
+        file.seek(0)
+        return _digest(file, size)
+
+
+def sealed_digest(source: Source) -> str:
+    """The hash at a file's end; of a file without a seal, something that equals no hash."""
+    return _end(source)[-_HEX:].decode(errors="replace")
 
 
 def _end(source: Source) -> bytes:
-    if isinstance(source, bytes):
-        return source[-_WINDOW:]
-    with open(source, "rb") as file:
-        file.seek(-min(os.fstat(file.fileno()).st_size, _WINDOW), os.SEEK_END)
+    with _opened(source) as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), _WINDOW), os.SEEK_END)
         return file.read()
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        yield BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _digest(file: Any, size: int | None) -> str:

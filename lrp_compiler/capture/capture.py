@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.base.boundary import reason_of
-from lrp_compiler.base.errors import CaptureError, FormatError, InputError
+from lrp_compiler.base.errors import CaptureError, FormatError, InputError, LrpError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.onnx_in import OnnxModule
@@ -169,6 +169,8 @@ def _export(
             raise CaptureError(itself_fails(error)) from error
         try:
             return export(torch.export.export), returned
+        except LrpError:  # an ONNX operator says what it cannot do
+            raise
         except Exception as error:
             for other_way in other_ways(error):
                 with contextlib.suppress(Exception):

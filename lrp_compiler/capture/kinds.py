@@ -148,6 +148,8 @@ def refuse_other_files(path: str | os.PathLike[str]) -> None:
     name = os.fspath(path)
     if os.path.isdir(path):
         raise FormatError(f"{name!r} is a folder: give the .pt2 file that torch.export.save wrote.")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise FormatError(f"{name!r} is no regular file.")
     known = next((what for ending, what in OTHER_FILES.items() if name.lower().endswith(ending)), None)
     if known is not None:
         raise FormatError(f"{name!r} is {known}, not an exported program: load the module and write it by {EXPORT}.")

@@ -24,6 +24,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import FormatError
+from lrp_compiler.base.held import HeldFile
 from lrp_compiler.passes.joint import UnknownOperator
 from lrp_compiler.torch_private import (
     PT2ArchiveReader,
@@ -103,14 +104,11 @@ def load_exported(
     return program
 
 
-def load_weights(
-    path: str | os.PathLike[str], file: BinaryIO, texts: Sequence[str]
-) -> tuple[dict[str, Any], list[str]]:
+def load_weights(held: HeldFile, texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The weights of what torch.export.save wrote, mapped into memory, and nothing else of it.
 
     Args:
-        path: the file.
-        file: the same file, open.
+        held: the file.
         texts: names of extra files.
 
     Returns:
@@ -120,14 +118,16 @@ def load_weights(
         FormatError: something in the weights would run code, or claims to be larger than it is.
         Exception: whatever torch raises on a file that is none of its own.
     """
-    with refusing(path):
+    with refusing(held.name), held.reader() as file:
         reader = _opened(file)
         _check_weights(reader)
         _check_samples(reader)
-        held = set(reader.get_file_names())
+        present = set(reader.get_file_names())
         places = [layout.EXTRA_DIR + name for name in texts]
-        found = [reader.read_string(place) if place in held else "" for place in places]
-        return mapped_weights(os.fspath(path), reader, MODEL), found
+        found = [reader.read_string(place) if place in present else "" for place in places]
+        with zipfile.ZipFile(held.reader()) as archive:
+            packed = {one.filename.partition("/")[2] for one in archive.infolist() if one.compress_type}
+        return mapped_weights(held.memory(), packed, reader, MODEL), found
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def same(got: Any, want: Any) -> bool:
     """Whether an output is the model's own but for rounding; what is no tensor is not looked at."""
     if not isinstance(got, Tensor) or not isinstance(want, Tensor):
         return True
-    return got.shape == want.shape and got.dtype == want.dtype and _difference(got, want) <= _room(want)
+    return got.shape == want.shape and got.dtype == want.dtype and difference(got, want) <= room(want)
 
 
 def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
@@ -70,7 +70,7 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
         return
     expected = [example.outputs[position] for position in captured.positions]
     try:
-        found = _outputs(forward, example.tensors)
+        found = outputs_of_graph(forward, example.tensors)
     except (RuntimeError, IndexError, ValueError) as error:
         raise CaptureError(
             f"What was captured does not run on the example inputs, on which the model does ({reason_of(error)}): it "
@@ -80,8 +80,8 @@ def check_same_output(captured: Captured, forward: fx.GraphModule) -> None:
     for got, want in zip(found, expected, strict=True):
         if not isinstance(got, Tensor) or not isinstance(want, Tensor):
             continue
-        off = _difference(got, want)
-        if off <= _room(want):
+        off = difference(got, want)
+        if off <= room(want):
             continue
         rounding = _rounding(captured, example) if rounding is None else rounding
         if off <= SHARE_OF_ROUNDING * rounding:
@@ -127,10 +127,14 @@ def _rounding(captured: Captured, example: Example) -> float:
 def _apart(found: Sequence[Any], expected: Sequence[Any], captured: Captured) -> float:
     """The largest difference of the outputs that are tensors."""
     pairs = [(found[position], expected[position]) for position in captured.positions]
-    return max(_difference(got, want) for got, want in pairs if isinstance(got, Tensor) and isinstance(want, Tensor))
+    return max(difference(got, want) for got, want in pairs if isinstance(got, Tensor) and isinstance(want, Tensor))
 
 
-def _outputs(forward: fx.GraphModule, inputs: Sequence[Tensor], seen: dict[fx.Node, Any] | None = None) -> list[Any]:
+def outputs_of_graph(
+    forward: fx.GraphModule, inputs: Sequence[Tensor], seen: dict[fx.Node, Any] | None = None
+) -> list[Any]:
+    """What the graph returns on these inputs; `seen` takes the value of every node."""
+
     class Recorder(fx.Interpreter):
         def run_node(self, node: fx.Node) -> Any:
             value = super().run_node(node)
@@ -155,13 +159,13 @@ def _first_place(forward: fx.GraphModule, example: Example) -> str:
         return ""
     seen: dict[fx.Node, Any] = {}
     with contextlib.suppress(Exception):  # an aid: without it the sentence is as true
-        _outputs(forward, example.tensors, seen)
+        outputs_of_graph(forward, example.tensors, seen)
         ours = {path: seen[node] for node in seen for call, path in module_calls(node).items() if "@" not in call}
         with _watched(example.model) as theirs:
             run_model(example.model, example.args, example.kwargs)
         for path, value in theirs.items():
             got = ours.get(path)
-            if path and isinstance(got, Tensor) and got.shape == value.shape and _difference(got, value) > _room(value):
+            if path and isinstance(got, Tensor) and got.shape == value.shape and difference(got, value) > room(value):
                 return f", first in {path}"
     return ""
 
@@ -185,7 +189,7 @@ def _watched(model: torch.nn.Module) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-def _difference(got: Tensor, want: Tensor) -> float:
+def difference(got: Tensor, want: Tensor) -> float:
     """The largest difference as a share of the largest value; infinite where only one of the two is a number."""
     if got.shape != want.shape:
         return float("inf")
@@ -199,5 +203,6 @@ def _difference(got: Tensor, want: Tensor) -> float:
     return float((a - b).abs().max() / (float(b.abs().max()) or 1.0)) if b.numel() else 0.0
 
 
-def _room(value: Tensor) -> float:
+def room(value: Tensor) -> float:
+    """What rounding may make of a value, as a share of the largest."""
     return ROOM * float(torch.finfo(value.dtype).eps) ** 0.5 if value.is_floating_point() or value.is_complex() else 0.0

@@ -12,24 +12,28 @@ from lrp_compiler.base.errors import FormatError
 GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
-def in_order(graph: onnx.GraphProto, outside: Iterable[str], label: str) -> list[onnx.NodeProto]:
+def in_order(
+    graph: onnx.GraphProto, given: Iterable[str], label: str, around: Iterable[str] = ()
+) -> list[onnx.NodeProto]:
     """The nodes that the outputs need, each behind those that it reads.
 
     Args:
         graph: the graph.
-        outside: names of the values that are there already: its inputs, initialisers, those of a graph around it.
+        given: names of the values that are there already: its inputs and initialisers.
         label: what the model is called in messages.
+        around: those of the graph around it, which its own nodes may make anew.
 
     Raises:
         FormatError: a value that nothing makes or two nodes make, or nodes that need one another.
     """
-    given = set(outside)
+    given = set(given)
     maker: dict[str, int] = {}
     for number, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in maker or name in given:
                 raise FormatError(f"Value {name!r} of {label} is made twice, the second time by {called(node)}.")
             maker[name] = number
+    given |= set(around) - set(maker)
     reads = [reads_of(node) for node in graph.node]
     for value in graph.output:
         if value.name not in maker and value.name not in given:
@@ -57,8 +61,9 @@ def _sorted(needed: Mapping[int, Sequence[int]], nodes: Sequence[onnx.NodeProto]
     try:
         return list(TopologicalSorter(needed).static_order())
     except CycleError as error:
-        names = " and ".join(called(nodes[number]) for number in sorted(set(error.args[1]))[:2])
-        raise FormatError(f"{label} has no order in which it could run: {names} need one another.") from error
+        names = [called(nodes[number]) for number in sorted(set(error.args[1]))[:2]]
+        need = f"{' and '.join(names)} need one another" if len(names) > 1 else f"{names[0]} reads what it makes"
+        raise FormatError(f"{label} has no order in which it could run: {need}.") from error
 
 
 def reads_of(node: onnx.NodeProto) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from keyword import iskeyword
 from typing import Any
 
 import onnx
@@ -58,7 +59,7 @@ def inputs_of(source: Source) -> list[Input]:
     """The inputs of a model that have no initialiser.
 
     Raises:
-        FormatError: an input that is no tensor, or of a dtype that torch does not have.
+        FormatError: no input at all, two of one name, one that is no tensor, or of a dtype that torch does not have.
     """
     graph = source.model.graph
     held = {tensor.name for tensor in graph.initializer} | {one.values.name for one in graph.sparse_initializer}
@@ -68,6 +69,8 @@ def inputs_of(source: Source) -> list[Input]:
         if value.name in held:
             continue
         what = f"Input {value.name!r} of {source.label}"
+        if value.name in {one.name for one in found}:
+            raise FormatError(f"{what} is there twice.")
         if not value.type.HasField("tensor_type"):
             raise FormatError(f"{what} is no tensor, and relevance is of tensors alone.")
         dtype = dtype_of(value.type.tensor_type.elem_type, what)
@@ -76,12 +79,14 @@ def inputs_of(source: Source) -> list[Input]:
         dims = enumerate(value.type.tensor_type.shape.dim)
         unnamed = frozenset(place for place, dim in dims if not dim.dim_param)
         found.append(Input(value.name, argument, dtype, _shape(value), unnamed))
+    if not found:
+        raise FormatError(f"{source.label} takes no inputs, and relevance is of inputs: there is nothing to explain.")
     return found
 
 
 def _argument(name: str, taken: Iterable[str]) -> str:
     word = re.sub(r"\W+", "_", name).strip("_") or "input"
-    word = word if word.isidentifier() else f"input_{word}"
+    word = word if word.isidentifier() and not iskeyword(word) else f"input_{word}"
     choices = (f"{word}_{number}" if number else word for number in count())
     return next(choice for choice in choices if choice not in taken)
 

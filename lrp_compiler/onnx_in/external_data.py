@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lrp_compiler.base.errors import FormatError
 
-from .tensors import BITS, SMALL, as_tensor, dtype_of, tensor_of
+from .tensors import BITS, SMALL, as_tensor, check_shape, dtype_of, tensor_of
 
 
 def is_external(proto: TensorProto) -> bool:
@@ -68,7 +68,7 @@ def _number(said: dict[str, str], key: str, what: str) -> int | None:
     text = said.get(key, "")
     if not text:
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise FormatError(f"{what} lies at {key} {text!r} of another file, which is no number of bytes.")
     return int(text)
 
@@ -76,8 +76,7 @@ def _number(said: dict[str, str], key: str, what: str) -> int | None:
 def _mapped(proto: TensorProto, file: Path, offset: int, length: int | None, what: str) -> Tensor:
     dtype = dtype_of(proto.data_type, what)
     shape = tuple(proto.dims)
-    if any(size < 0 for size in shape):
-        raise FormatError(f"{what} has the shape {list(shape)}.")
+    check_shape(shape, what)
     if proto.data_type in SMALL:  # several in a byte
         packed = TensorProto(data_type=proto.data_type, dims=shape, name=proto.name)
         with open(file, "rb") as stream:

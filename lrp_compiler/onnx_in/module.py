@@ -18,7 +18,7 @@ from .examples import Input, dynamic_shapes, example_inputs, inputs_of
 from .read_file import Source, read, with_constants
 from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
-from .steps import Constant, look_up
+from .steps import Constant, Step, look_up
 from .translate import Translator
 from .whole_numbers import Whole
 
@@ -38,6 +38,10 @@ class OnnxModule(Scope):
         self.source, self.inputs = source, inputs
         self.input_names = [one.name for one in inputs]
         self.output_names = [value.name for value in source.model.graph.output]
+        # There before any weight or module of the file, which gives way to what is called like it.
+        self.results: list[Any] = []
+        self.steps: list[Step] = []
+        self.part = Part()
         tree = Tree(self)
         translator = Translator(source, tree)
         results = translator.graph(source.model.graph, self.input_names)
@@ -45,10 +49,9 @@ class OnnxModule(Scope):
         for result in results:
             if isinstance(result, Constant):
                 translator.keep(result)
-        self.results = results
+        self.results, self.steps = results, translator.steps
         names = [result for result in results if isinstance(result, str)]
-        self.steps = translator.steps
-        self.part: Part = nested(translator.steps, translator.places, names, tree)
+        self.part = nested(translator.steps, translator.places, names, tree)
         self.eval()
 
     def run_graph(self, *inputs: Any) -> Any:

@@ -20,6 +20,7 @@ from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS, first_line
 
 from .check_graph import called
 from .module import OnnxModule
+from .read_file import OWN_DOMAIN
 from .tensors import BITS
 
 ROOM = 10.0
@@ -44,7 +45,7 @@ def check_parity(module: OnnxModule, inputs: Sequence[Tensor]) -> str:
         returned = module(*(tensor.clone() for tensor in inputs))
     found = returned if isinstance(returned, tuple) else (returned,)
     try:
-        expected = _run(module, module.source.model, feeds, module.output_names)
+        expected = _run(module, module.source.original, feeds, module.output_names)
     except _FAILURES as error:
         return f"onnxruntime does not run it ({first_line(error).strip().rstrip('.')})"
     for name, got, want in zip(module.output_names, found, expected, strict=True):
@@ -74,9 +75,33 @@ def _run(
         # External data are looked for there, and nowhere else.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder))
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, ["CPUExecutionProvider"], enable_fallback=0
+        with_every_output(model).SerializeToString(), options, ["CPUExecutionProvider"], enable_fallback=0
     )
     return list(session.run(list(names), dict(feeds)))
+
+
+def with_every_output(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a name for each output that a node leaves out of any number of them.
+
+    onnxruntime takes a file in which a Split leaves one out, and ends the process when it runs it.
+    """
+    if not any(lacking(node) for node in model.graph.node):
+        return model
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for number, node in enumerate(named.graph.node):
+        for place in lacking(node):
+            node.output[place] = f"lrp_compiler.unread.{number}.{place}"
+    return named
+
+
+def lacking(node: onnx.NodeProto) -> list[int]:
+    """Places of the outputs without a name, of an operator that has any number of outputs."""
+    if node.domain not in OWN_DOMAIN or not onnx.defs.has(node.op_type):
+        return []
+    last = onnx.defs.get_schema(node.op_type).outputs[-1:]
+    variadic = any(one.option == onnx.defs.OpSchema.FormalParameterOption.Variadic for one in last)
+    return [place for place, name in enumerate(node.output) if not name] if variadic else []
 
 
 def difference(got: Any, want: Any) -> float:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import inliner
 
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.metadata import METADATA_KEY
+
+from .functions import inlined
 
 OLDEST = 6
 """Opset before which operators took other attributes."""
@@ -31,6 +32,8 @@ class Source(NamedTuple):
     """Where its external data lie; None of a model that is in memory."""
     label: str
     """What it is called in messages."""
+    original: onnx.ModelProto
+    """The same with its functions, for onnxruntime."""
 
     def opset(self, domain: str) -> int:
         """The file's opset of a domain; 1 where it says nothing."""
@@ -59,6 +62,8 @@ def read(model: str | os.PathLike[str] | onnx.ModelProto) -> Source:
         raise FileNotFoundError(f"There is no file {name!r}.")
     if os.path.isdir(name):
         raise FormatError(f"{name!r} is a folder: give the .onnx file.")
+    if not os.path.isfile(name):  # a pipe would be waited for
+        raise FormatError(f"{name!r} is no regular file.")
     try:
         read = onnx.load(name, load_external_data=False)
     except (OSError, MemoryError):
@@ -78,7 +83,7 @@ def _checked(model: onnx.ModelProto, folder: Path | None, label: str) -> Source:
         raise FormatError(f"{label} is not an ONNX model: it has no graph that returns something.")
     if model.training_info:
         model.ClearField("training_info")
-    source = Source(model, folder, label)
+    source = Source(model, folder, label, model)
     opset, newest = source.opset(""), onnx.defs.onnx_opset_version()
     if not any(entry.domain in OWN_DOMAIN for entry in model.opset_import):
         opset = newest  # nothing of it is used, or the checks of its operators will say so
@@ -90,13 +95,7 @@ def _checked(model: onnx.ModelProto, folder: Path | None, label: str) -> Source:
     if opset > newest:
         raise FormatError(f"{label} is of opset {opset}, and the installed onnx knows those up to {newest}: update it.")
     _refuse_size(model, label)
-    if not model.functions:
-        return source
-    try:
-        inlined = inliner.inline_local_functions(model)
-    except Exception as error:
-        raise FormatError(f"The functions of {label} cannot be inlined ({reason_of(error)}).") from error
-    return source._replace(model=inlined)
+    return source._replace(model=inlined(model, label))
 
 
 def with_constants(source: Source, constants: Mapping[str, Any]) -> Source:
@@ -107,22 +106,30 @@ def with_constants(source: Source, constants: Mapping[str, Any]) -> Source:
     """
     if not constants:
         return source
-    model = onnx.ModelProto()
-    model.CopyFrom(source.model)
-    known = [value.name for value in model.graph.input]
+    known = [value.name for value in source.model.graph.input]
+    held = []
     for name, value in constants.items():
         if name not in known:
             raise InputError(
                 f"constants names {name!r}, which is no input of {source.label}{did_you_mean(name, known)}."
             )
-        declared = model.graph.input[known.index(name)].type.tensor_type.elem_type
+        declared = source.model.graph.input[known.index(name)].type.tensor_type.elem_type
         array = np.asarray(value)
         if declared in onnx.TensorProto.DataType.values() and declared:
             array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(declared), copy=False)
-        kept = [tensor for tensor in model.graph.initializer if tensor.name != name]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend([*kept, onnx.numpy_helper.from_array(array, name)])
-    return source._replace(model=model)
+        held.append(onnx.numpy_helper.from_array(array, name))
+    return source._replace(model=_holding(source.model, held), original=_holding(source.original, held))
+
+
+def _holding(model: onnx.ModelProto, held: Sequence[onnx.TensorProto]) -> onnx.ModelProto:
+    """A copy with these initialisers, in place of others of their names."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    names = {tensor.name for tensor in held}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in names]
+    del copied.graph.initializer[:]
+    copied.graph.initializer.extend([*kept, *held])
+    return copied
 
 
 def _refuse_size(model: onnx.ModelProto, label: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .module_paths import Level
-from .steps import Constant, Step, Value
+from .steps import Constant, Step, Value, look_up
 
 
 class Scope(torch.nn.Module):
@@ -45,7 +45,7 @@ class Part:
     def run(self, environment: dict[str, Value]) -> list[Value]:
         """The outputs."""
         self.run_in(environment)
-        return [environment[name] for name in self.outputs]
+        return [look_up(name, environment) for name in self.outputs]
 
     def run_in(self, environment: dict[str, Value]) -> None:
         """Work everything out, and write it into the environment."""
@@ -54,7 +54,7 @@ class Part:
                 entry.run(environment)
                 continue
             scope, part = entry
-            result = scope(part, *(environment[name] for name in part.inputs))
+            result = scope(part, *(look_up(name, environment) for name in part.inputs))
             results = result if len(part.outputs) != 1 else (result,)
             environment.update(zip(part.outputs, results, strict=True))
 

@@ -174,6 +174,8 @@ def look_up(source: Source, environment: Mapping[str, Value]) -> Value:
     """The value that comes from there."""
     if isinstance(source, Constant):
         return source.sizes if source.owner is None and source.sizes is not None else source.value()
+    if source is not None and source not in environment:
+        raise CaptureError(f"The value {source!r} is read, and the node whose result it is makes none of that number.")
     return None if source is None else environment[source]
 
 

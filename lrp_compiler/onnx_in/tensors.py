@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,8 @@ DTYPES: dict[int, torch.dtype] = {
 BITS = {torch.bfloat16: np.uint16, **dict.fromkeys((torch.float8_e4m3fn, torch.float8_e5m2), np.uint8)}
 BITS |= dict.fromkeys((torch.float8_e4m3fnuz, torch.float8_e5m2fnuz), np.uint8)
 """dtypes that numpy does not have → those whose bits torch reads as them."""
+MOST_DENSE = 1 << 30
+"""Elements of a sparse tensor that is written out."""
 SMALL: dict[int, Any] = {
     TensorProto.INT4: np.int8,
     TensorProto.UINT4: np.uint8,
@@ -65,11 +69,18 @@ def tensor_of(proto: TensorProto, what: str = "A tensor") -> Tensor:
         FormatError: a dtype that torch does not have, or fewer bytes than the shape says.
     """
     dtype = dtype_of(proto.data_type, what)
+    check_shape(proto.dims, what)
     try:
         array = numpy_helper.to_array(proto)
     except Exception as error:
         raise FormatError(f"{what} does not hold as many values as its shape says.") from error
     return as_tensor(array, dtype, proto.data_type)
+
+
+def check_shape(dims: Iterable[int], what: str) -> None:
+    """Raise `FormatError` for a shape with a negative size."""
+    if any(size < 0 for size in dims):
+        raise FormatError(f"{what} has the shape {list(dims)}.")
 
 
 def as_tensor(array: np.ndarray, dtype: torch.dtype, number: int = 0) -> Tensor:
@@ -85,11 +96,23 @@ def as_tensor(array: np.ndarray, dtype: torch.dtype, number: int = 0) -> Tensor:
 
 
 def dense(sparse: onnx.SparseTensorProto, what: str) -> Tensor:
-    """A sparse tensor, written out."""
+    """A sparse tensor, written out.
+
+    Raises:
+        FormatError: places that are not of its shape, or not as many as values; or it is too large to be written out.
+    """
     values = tensor_of(sparse.values, what)
     places = tensor_of(sparse.indices, what)
     shape = list(sparse.dims)
+    check_shape(shape, what)
+    if prod(shape) > MOST_DENSE:
+        raise FormatError(f"{what} is sparse and has {prod(shape):,} elements, too many to be written out.")
+    whole = places.dtype == torch.int64 and places.dim() in (1, 2) and values.dim() == 1
+    if not whole or len(places) != len(values) or (places.dim() == 2 and places.shape[1] != len(shape)):
+        raise FormatError(f"{what} is sparse, and its places are not those of its values.")
+    limits = torch.tensor([prod(shape)] if places.dim() == 1 else shape)
+    if bool(((places < 0) | (places >= limits)).any()):
+        raise FormatError(f"{what} is sparse, and has values at places outside the shape {shape}.")
     if places.dim() == 1:
-        flat = torch.zeros(int(np.prod(shape)), dtype=values.dtype)
-        return flat.index_put((places,), values).reshape(shape)
+        return torch.zeros(prod(shape), dtype=values.dtype).index_put((places,), values).reshape(shape)
     return torch.zeros(shape, dtype=values.dtype).index_put(tuple(places.T), values)

@@ -49,6 +49,8 @@ class Translator:
         self.places: list[tuple[Level, ...]] = []
         self.missing: Counter[tuple[str, str]] = around.missing if around else Counter()
         self.weights: set[str] = set(around.weights) if around else set()
+        self._made: set[str] = set()
+        self._inside = 0
 
     def graph(self, graph: onnx.GraphProto, inputs: Sequence[str]) -> list[Source]:
         """Translate a graph; its inputs are known by their names from then on.
@@ -62,8 +64,11 @@ class Translator:
         tensors = [*graph.initializer, *graph.sparse_initializer]
         names = [getattr(tensor, "values", tensor).name for tensor in tensors]
         self.weights |= set(names)
+        around = set(self.sources)
         self.sources |= {name: name for name in inputs}
-        order = in_order(graph, {*self.sources, *names}, self.file.label)
+        order = in_order(graph, {*inputs, *names}, self.file.label, around)
+        if not self._inside:
+            self._made |= {*inputs, *(name for node in graph.node for name in node.output)}
         asked = {name for node in order for name in reads_of(node)} | {value.name for value in graph.output}
         for name, tensor in zip(names, tensors, strict=True):
             if name in asked:
@@ -97,7 +102,8 @@ class Translator:
         by_sizes = size_form_of(domain, node.op_type)
         op = f"{domain}.{node.op_type}" if domain else node.op_type
         name = node.name or next(filter(None, node.output), "")
-        step = Step(name, op, operator, by_sizes, inputs, attributes, tuple(node.output))
+        made = tuple(self._called(name) for name in node.output)
+        step = Step(name, op, operator, by_sizes, inputs, attributes, made)
         if operator.fold and all(isinstance(source, Constant) or source is None for source in inputs):
             folded = _folded(step)
             if folded is not None:
@@ -106,6 +112,17 @@ class Translator:
                 }
                 return
         self._append(step, levels(node, number, self.weights))
+        self.sources |= {name: own for name, own in zip(node.output, made, strict=True) if name}
+
+    def _called(self, name: str) -> str:
+        """What a result is called as the model runs: another name where a branch that is taken makes one of its own."""
+        if not self._inside or not name:
+            return name
+        own = next(
+            own for own in (f"{name}{'~' * count}" for count in range(len(self._made) + 1)) if own not in self._made
+        )
+        self._made.add(own)
+        return own
 
     def _append(self, step: Step, place: tuple[Level, ...]) -> None:
         for position, source in enumerate(step.inputs):
@@ -114,7 +131,6 @@ class Translator:
                 self.keep(source)
         self.steps.append(step)
         self.places.append(place)
-        self.sources |= {name: name for name in filter(None, step.outputs)}
 
     def keep(self, constant: Constant) -> None:
         """Make it a weight of a module, unless it is a few whole numbers, or one number."""
@@ -129,7 +145,9 @@ class Translator:
         if branch is None or len(branch.output) < len(node.output):
             raise FormatError(f"{called(node)} of {self.file.label} lacks a branch.")
         before = dict(self.sources)
+        self._inside += 1
         results = self.graph(branch, ())
+        self._inside -= 1
         self.sources = {**before, **dict(zip(node.output, results, strict=False))}
 
     def _attributes(self, node: onnx.NodeProto, operator: Operator, domain: str) -> dict[str, Any]:

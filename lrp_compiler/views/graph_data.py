@@ -28,7 +28,7 @@ from lrp_compiler.passes.graph import (
     outputs,
     type_text,
 )
-from lrp_compiler.rules import RULES, RuleError, find
+from lrp_compiler.rules import RULES, USERS, RuleError, find
 from lrp_compiler.torch_private import pytree
 
 from .books import Audit
@@ -265,7 +265,7 @@ def _formula(node: fx.Node, given: Assignment) -> str:
     if operator is None:
         return ""
     function: Any = RULES.get((operator.family, given.rule))
-    if operator.family == "user":
+    if operator.family == USERS:
         try:
             function = operator.describe(op)
         except RuleError:  # the function did not travel in the file

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.rules import OPERATORS
+from lrp_compiler.rules import OPERATORS, USERS
 from lrp_compiler.torch_private import core_decompositions
 
 from . import attention, experts, indexing, recurrent, resizing, sampling, slices, statistics, windows
@@ -220,4 +220,4 @@ def _checks(op: Any) -> bool:
 
 
 def _has_rule_of_user(op: Any) -> bool:
-    return any(entry.family == "user" for entry in OPERATORS.get(op, ()))
+    return any(entry.family == USERS for entry in OPERATORS.get(op, ()))

@@ -3,7 +3,8 @@
     linear_11 → R / z, sign, mm (traced)        linear_10, …, linear_0 → the same three nodes (copied)
 
 Two operations are alike if a rule can see no difference: the same op, options, rule and facts, operands of the same
-shapes, strides and dtypes, relevance in the same form. What the rule did to the first is then kept as a tape: the nodes
+shapes, strides and dtypes, relevance in the same form. A user's own function may see whatever it likes, and is asked
+every time. What the rule did to the first is then kept as a tape: the nodes
 that it traced, in order, and when it asked for a forward value. For another the tape is played: the nodes are copied,
 their operands replaced by its own, and the same values are asked for. Nothing is worked out again.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Assignment
-from lrp_compiler.rules import Flow, Relevance
+from lrp_compiler.rules import USERS, Flow, Relevance
 from lrp_compiler.torch_private import OpOverload, expression, node_that_makes, notes_here, traced_again
 
 Ask = Callable[[Any], None]
@@ -290,6 +291,8 @@ class Handle:
 
 def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values: list[Any], same: list[int]) -> Any:
     """All that a rule can see of an operation; None: it is not to be compared."""
+    if given.rule == USERS:
+        return None
     numbers: dict[fx.Node, Any] = {handle: Handle(number) for number, handle in enumerate(handles)}
     key = (
         given.target,
@@ -330,4 +333,4 @@ def _comparable(value: Any) -> Any:
         return (Tensor, id(value))
     if isinstance(value, SIZES):
         return (type(value), expression(value))
-    return (type(value), repr(value) if isinstance(value, float) else value)
+    return (type(value), repr(value) if isinstance(value, float | complex) else value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import RuleError, UserRule, operator
+from lrp_compiler.rules.registry import USERS, RuleError, UserRule, operator
 
 MODULE = "lrp::module"
 """Stands where an overload does for a module that a composite explains as a whole."""
@@ -12,7 +12,7 @@ EXPLAINED_BY: Fact[UserRule | None] = Fact("function", None, stored=False)
 """Of such a module: the function given in the composite."""
 
 
-@operator(MODULE, kind="module", family="user", rule="user")
+@operator(MODULE, kind="module", family=USERS, rule=USERS)
 def module(op: Op) -> UserRule:
     """The function given in the composite.
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import gc
 import os
+import pickle
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +20,8 @@ from support.sealed import reseal_zip
 from torch import nn
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import FormatError
+from lrp_compiler.artefact import storage
+from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import JOINT_KEY
 
 TARGET = torch.tensor([0, 2, 1])
@@ -32,7 +38,7 @@ def test_a_run_reads_no_more_than_what_runs(tmp_path: Path) -> None:
 
     explainer(torch.randn(3, 4), target=TARGET)
 
-    assert "graphs" not in vars(explainer.artefact)
+    assert not explainer.artefact.is_read
     assert all("val" not in node.meta for node in explainer.artefact.running.graph.nodes)
 
 
@@ -132,7 +138,7 @@ def test_a_loaded_explainer_is_moved_without_being_read(tmp_path: Path) -> None:
 
     explainer.to("cpu")
 
-    assert "graphs" not in vars(explainer.artefact)
+    assert not explainer.artefact.is_read
     assert torch.equal(explainer(x, target=TARGET).relevance["input"], tiny()(x, target=TARGET).relevance["input"])
     assert len(list(explainer.show())) > 0
 
@@ -154,3 +160,97 @@ def test_tied_and_expanded_weights_come_back(tmp_path: Path) -> None:
     explainer.save(tmp_path / "m.lrp.pt2")
 
     assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x).relevance["x"], explainer(x).relevance["x"])
+
+
+def explained(explainer: lrp.Explainer) -> torch.Tensor:
+    return explainer(torch.arange(12.0).reshape(3, 4), target=TARGET).relevance["input"]
+
+
+@pytest.mark.parametrize("asked", ["running", "graphs"])
+def test_a_file_that_is_written_to_in_place_is_refused(asked: str, tmp_path: Path) -> None:
+    """As `cp` does it: the weights that are mapped, and the text that is read later, are another explainer's then."""
+    path = saved(tmp_path)
+    explainer = lrp.load(path)
+    (tmp_path / "other").mkdir()
+
+    path.write_bytes(saved(tmp_path / "other", seed=1).read_bytes())
+
+    with pytest.raises(FormatError, match=r"m\.lrp\.pt2' was written to after it was loaded: load it again"):
+        explained(explainer) if asked == "running" else explainer.show()
+
+
+def test_a_file_that_was_touched_is_the_same(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    explainer = lrp.load(path)
+
+    os.utime(path, (1, 1))
+
+    assert torch.equal(explained(explainer), explained(tiny()))
+
+
+def test_the_weights_that_run_are_of_the_file_that_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is replaced after it was checked, while it is loaded."""
+    path, check = saved(tmp_path), storage.check_seal
+    expected = explained(tiny())
+
+    def replaced(source: Any, label: str) -> Any:
+        found = check(source, label)
+        saved(tmp_path, seed=1)
+        return found
+
+    monkeypatch.setattr(storage, "check_seal", replaced)
+
+    assert torch.equal(explained(lrp.load(path)), expected)
+
+
+@pytest.mark.parametrize("made", ["compiled", "loaded", "read"])
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_and_pickles_explain_alike(how: Callable[[Any], Any], made: str, tmp_path: Path) -> None:
+    explainer = tiny() if made == "compiled" else lrp.load(saved(tmp_path))
+    if made == "read":
+        explainer.show()
+
+    other = how(explainer)
+
+    assert torch.equal(explained(other), explained(tiny()))
+    assert str(other.show()) == str(tiny().show())
+
+
+def test_a_deep_copy_has_weights_of_its_own(tmp_path: Path) -> None:
+    for explainer in (tiny(), lrp.load(saved(tmp_path))):
+        other = copy.deepcopy(explainer)
+        for tensor in other.artefact.running.buffers():
+            tensor.zero_()
+
+        assert not explained(other).any()
+        assert torch.equal(explained(explainer), explained(tiny()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_processes_that_were_forked_read_the_file_each_for_itself(tmp_path: Path) -> None:
+    explainer = lrp.load(saved(tmp_path))
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                explainer.show()
+                os._exit(0)
+            os._exit(1)
+        children.append(child)
+
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+
+
+def test_an_explainer_is_read_once_by_many_threads(tmp_path: Path) -> None:
+    explainer = lrp.load(saved(tmp_path))
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: explainer.artefact.graphs, range(16)))
+
+    assert len({id(graphs) for graphs in found}) == 1
+
+
+def test_a_dtype_is_no_device() -> None:
+    with pytest.raises(InputError, match=r"device is a device, such as 'cuda', not torch\.float64"):
+        tiny().to(torch.float64)  # type: ignore[arg-type]

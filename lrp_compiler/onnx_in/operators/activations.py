@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import onnx_op
+from lrp_compiler.base.errors import CaptureError
+
+from ..registry import Known, onnx_op
+from ..sizes import Sizes
 
 SIXTH = 1e-6
 """How far from 1 six sixths may be in float32."""
@@ -126,13 +129,23 @@ def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
 def dropout(
     x: Tensor,
     ratio_input: Tensor | None = None,
-    training_mode: Tensor | None = None,
+    training_mode: Known | None = None,
     *,
     ratio: float = 0.5,
     seed: int = 0,
     outputs: int = 1,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Nothing at inference; the mask is full of ones."""
+    """Nothing at inference; the mask is full of ones.
+
+    Raises:
+        CaptureError: in training it draws random numbers; or an input of the file says whether it does.
+    """
+    if training_mode is not None and not (isinstance(training_mode, Sizes) and not training_mode.one()):
+        raise CaptureError(
+            "A Dropout in training mode draws random numbers, so that no two explanations would be of one output: "
+            "write the file for inference, or hold the input that decides it constant, as in "
+            "from_onnx(model, constants={'training': False})."
+        )
     return x if outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))
 
 

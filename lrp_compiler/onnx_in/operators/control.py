@@ -15,6 +15,7 @@ from ..sizes import Sizes
 
 MOST = 10_000
 """Rounds of a loop that are unrolled."""
+REMEDY = ": hold it constant (from_onnx with constants, or dynamic_shapes that fix the size)"
 
 
 @onnx_op("If")
@@ -22,12 +23,13 @@ def if_else(condition: Known, *, then_branch: Callable[..., Any], else_branch: C
     """The branch that is taken.
 
     Raises:
-        CaptureError: that depends on the values of the inputs.
+        CaptureError: that depends on the values of the inputs, or on an open size.
     """
     if isinstance(condition, Tensor):
         raise CaptureError(
-            "An If depends on the values of the inputs, so that there is no one graph to explain: give the input that "
-            "decides it a constant value in the file, by an initialiser of its name."
+            "An If depends on the values of the inputs, or on an open size, so that there is no one graph to explain: "
+            "hold the input that decides it constant, as in from_onnx(model, constants={'flag': True}), or fix the "
+            "size by dynamic_shapes."
         )
     return tuple((then_branch if condition.one() else else_branch)())
 
@@ -41,7 +43,9 @@ def loop(trips: Known | None = None, condition: Known | None = None, *state: Any
     """
     count = MOST + 1 if trips is None else trips.one() if isinstance(trips, Sizes) else None
     if not isinstance(count, int):
-        raise CaptureError(f"A Loop runs as often as {_what(trips)} say, and only a known number of times is unrolled.")
+        raise CaptureError(
+            f"A Loop runs as often as {_what(trips)} say, and only a known number of times is unrolled{REMEDY}."
+        )
     going = True if condition is None else _truth(condition)
     values, scanned = list(state), []
     number = 0
@@ -90,7 +94,9 @@ def scan(
     scanned = [x.flip(axis) if back else x for x, axis, back in zip(given, axes, turned, strict=True)]
     length = scanned[0].shape[axes[0]]
     if not isinstance(length, int):
-        raise CaptureError("A Scan runs as often as an open size says, and only a known number of times is unrolled.")
+        raise CaptureError(
+            f"A Scan runs as often as an open size says, and only a known number of times is unrolled{REMEDY}."
+        )
     found: list[list[Tensor]] = []
     for number in range(length):
         slices = [x.select(axis, number) for x, axis in zip(scanned, axes, strict=True)]

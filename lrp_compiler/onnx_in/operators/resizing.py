@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrp_compiler.torch_private import statically_known_true
+
 from ..registry import onnx_op
 from ..sizes import Sizes
 
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 """Rank → torch's name."""
+CROPPING = "tf_crop_and_resize"
+"""The one way of coordinates that takes a region of the input."""
 
 
 class Mode(NamedTuple):
@@ -79,7 +83,8 @@ def resize(
         extrapolation_value,
         bool(antialias),
     )
-    region = roi.list() if roi is not None else []
+    # Of other modes a region says nothing, though files give one.
+    region = roi.list() if roi is not None and coordinate_transformation_mode == CROPPING else []
     if sizes is None or not sizes.list():
         factors = scales.list() if scales is not None else []
         return _resized(x, factors, None, dims, how, region)
@@ -99,15 +104,20 @@ def _resized(
         assert factors is not None
         sizes = [_scaled(x.shape[dim], factor) for dim, factor in zip(dims, factors, strict=True)]
     if factors is None:
-        factors = [size / x.shape[dim] for size, dim in zip(sizes, dims, strict=True)]
+        # An open size that stays what it is must be seen to do so: `b / b` is a number that is known in the run alone.
+        factors = [
+            1.0 if statically_known_true(size == x.shape[dim]) else size / x.shape[dim]
+            for size, dim in zip(sizes, dims, strict=True)
+        ]
     changed = [
         k
         for k, dim in enumerate(dims)
-        if how.coordinates == "tf_crop_and_resize"
+        if how.coordinates == CROPPING
         or not (isinstance(sizes[k], int) and isinstance(x.shape[dim], int) and sizes[k] == x.shape[dim])
         or factors[k] != 1
     ]
-    changed = [k for k in changed if not (isinstance(factors[k], float | int) and factors[k] == 1 and not region)]
+    whole = [not region or (region[k], region[k + len(dims)]) == (0, 1) for k in range(len(dims))]
+    changed = [k for k in changed if not (isinstance(factors[k], float | int) and factors[k] == 1 and whole[k])]
     if not changed:
         return x
     same = _by_torch(x, [dims[k] for k in changed], [sizes[k] for k in changed], [factors[k] for k in changed], how)
@@ -162,7 +172,7 @@ def _along(x: Tensor, dim: int, size: Any, factor: Any, how: Mode, ends: tuple[A
         matrix = _weights(at, length, factor, how).to(kind)
         moved = torch.matmul(x.to(kind).movedim(dim, -1), matrix.transpose(0, 1)).movedim(-1, dim)
         result = moved.to(x.dtype) if x.is_floating_point() else moved.round().to(x.dtype)
-    if how.coordinates != "tf_crop_and_resize":
+    if how.coordinates != CROPPING:
         return result
     outside = ((at < 0) | (at > length - 1)).reshape([-1 if k == dim else 1 for k in range(x.dim())])
     return torch.where(outside, torch.full((), how.extrapolation, dtype=x.dtype), result)
@@ -192,7 +202,7 @@ COORDINATES: dict[str, Callable[[Tensor, Any, Any, Any, tuple[Any, Any]], Tensor
     ),
     "asymmetric": lambda at, length, size, factor, ends: at / factor,
     "tf_half_pixel_for_nn": lambda at, length, size, factor, ends: (at + 0.5) / factor,
-    "tf_crop_and_resize": _crop,
+    CROPPING: _crop,
 }
 """Where in the input an element of the result lies."""
 NEAREST: dict[str, Callable[[Tensor], Tensor]] = {

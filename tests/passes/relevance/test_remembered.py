@@ -124,3 +124,54 @@ def test_operands_that_are_one_tensor_are_told_from_two(monkeypatch: pytest.Monk
     same_graph(
         monkeypatch, lambda: lrp.compile(Twice().eval(), (torch.randn(2, 3, 3),), target=lambda out: out[:, 0, 0])
     )
+
+
+@torch.library.custom_op("lrp_remembered::same", mutates_args=())
+def same(x: Tensor) -> Tensor:
+    """An op that torch writes nowhere out."""
+    return x.clone()
+
+
+@same.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+ASKED: list[lrp.Op] = []
+
+
+@lrp.rule(torch.ops.lrp_remembered.same.default)
+def counting(op: lrp.Op, relevance: lrp.Relevance) -> lrp.Relevance:
+    """A rule that says something else at every call."""
+    ASKED.append(op)
+    return relevance.map(lambda tensor: tensor * 10.0 ** len(ASKED))
+
+
+class Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.lrp_remembered.same(x)
+
+
+def test_the_rule_of_a_users_op_is_asked_at_every_operation() -> None:
+    ASKED.clear()
+
+    found = lrp.compile(nn.Sequential(Same(), Same(), Same()).eval(), (torch.ones(1, 2),), composite="epsilon")
+
+    assert len(ASKED) == 3
+    torch.testing.assert_close(found(torch.ones(1, 2)).relevance["input"], torch.tensor([[1e6, 0.0]]))
+
+
+def test_a_users_function_is_asked_for_every_module() -> None:
+    asked = []
+
+    def whole(op: lrp.Op, relevance: lrp.Relevance) -> dict[str, lrp.Relevance]:
+        asked.append(op)
+        return {name: relevance.map(lambda tensor: tensor * 10.0 ** len(asked)) for name in op.active}
+
+    mine = lrp.Composite("mine", (lrp.Entry("*", whole, path="0.*"), *lrp.composites.epsilon().entries))
+    model = nn.Sequential(nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Tanh())).eval()
+
+    found = lrp.compile(model, (torch.ones(1, 2),), composite=mine)
+
+    assert len(asked) == 3
+    torch.testing.assert_close(found(torch.ones(1, 2)).relevance["input"], torch.tensor([[1e6, 0.0]]))

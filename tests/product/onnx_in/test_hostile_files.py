@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support.onnx_graphs import model, node
 
 import lrp_compiler as lrp
@@ -88,6 +89,43 @@ def huge_constant() -> onnx.ModelProto:
     )
 
 
+def reading_itself() -> onnx.ModelProto:
+    return model([node("Neg", "y", "y", "alone")], {"x": [2, 3]})
+
+
+def with_an_input_twice() -> onnx.ModelProto:
+    proto = model([node("MatMul", "x w")], {"x": ["batch", 4]}, constants=W)
+    proto.graph.input.append(proto.graph.input[0])
+    return proto
+
+
+def without_inputs() -> onnx.ModelProto:
+    return model([node("Neg", "w")], {}, constants=W)
+
+
+def in_training() -> onnx.ModelProto:
+    constants = {"ratio": np.array(0.5, np.float32), "training": np.array(True)}
+    return model([node("Dropout", "x ratio training")], {"x": [2, 3]}, constants=constants)
+
+
+def of_two_opsets() -> onnx.ModelProto:
+    body = [node("Softmax", "a", "y")]
+    function = helper.make_function("own", "f", ["a"], ["y"], body, [helper.make_opsetid("", 11)])
+    call = helper.make_node("f", ["x"], ["y"], domain="own")
+    return model([call], {"x": [2, 3, 4]}, functions=[function], domains=["own"])
+
+
+def reading_what_no_round_made() -> onnx.ModelProto:
+    """A loop of no rounds collects nothing, not even a shape."""
+    values = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("on", 9), ("z", 1))]
+    body = helper.make_graph(
+        [node("Identity", "on", "going"), node("Neg", "x", "z")], "body", values[:2], [values[1], values[2]]
+    )
+    body.output[0].name = "going"
+    loop = helper.make_node("Loop", ["rounds", ""], ["collected"], body=body)
+    return model([loop, node("Neg", "collected")], {"x": [2, 3]}, constants={"rounds": np.array(0, np.int64)})
+
+
 SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (cyclic, FormatError, "'first' .Add. and Node 'second' .Relu. need one another"),
     (without_its_weight, FormatError, "'dense' .MatMul. of The model reads 'w', which no node makes"),
@@ -101,6 +139,12 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (with_a_short_weight, FormatError, "'w' does not hold as many values"),
     (of_text, FormatError, "dtype STRING"),
     (huge_constant, LrpError, "memory|huge"),
+    (reading_itself, FormatError, "'alone' .Neg. reads what it makes"),
+    (with_an_input_twice, FormatError, "Input 'x' of The model is there twice"),
+    (without_inputs, FormatError, "takes no inputs"),
+    (in_training, CaptureError, "training mode draws random numbers"),
+    (of_two_opsets, FormatError, "Function 'f' of The model is written for another opset"),
+    (reading_what_no_round_made, CaptureError, "'collected' is read, and the node whose result it is makes none"),
 ]
 
 
@@ -142,6 +186,56 @@ def test_an_operator_that_no_output_needs_is_not_looked_at() -> None:
     assert lrp.from_onnx(proto)(torch.ones(2, 3)).shape == (2, 3)
 
 
+def sparse(places: np.ndarray, shape: list[int]) -> onnx.ModelProto:
+    """A model whose weight has two values at these places."""
+    weight = onnx.SparseTensorProto(dims=shape)
+    weight.values.CopyFrom(numpy_helper.from_array(np.array([2, 3], np.float32), "w"))
+    weight.indices.CopyFrom(numpy_helper.from_array(places, "places"))
+    proto = model([node("MatMul", "x w")], {"x": ["batch", 4]})
+    proto.graph.sparse_initializer.append(weight)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("places", "shape", "words"),
+    [
+        ([0, 70], [4, 3], "outside the shape"),
+        ([-1, 3], [4, 3], "outside the shape"),
+        ([[0, 0], [4, 0]], [4, 3], "outside the shape"),
+        ([0], [4, 3], "not those of its values"),
+        ([0.0, 1.0], [4, 3], "not those of its values"),
+        ([[0], [1]], [4, 3], "not those of its values"),
+        ([0, 1], [-4, 3], "has the shape"),
+        ([0, 1], [10**9, 10**9], "too many to be written out"),
+    ],
+)
+def test_sparse_weights_that_are_not_sound_get_a_sentence(places: list[Any], shape: list[int], words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        lrp.from_onnx(sparse(np.array(places), shape))
+
+
+def test_sparse_weights_are_written_out() -> None:
+    for places in ([0, 7], [[0, 0], [2, 1]]):
+        found = lrp.from_onnx(sparse(np.array(places), [4, 3]))(torch.eye(4))
+        torch.testing.assert_close(found, torch.tensor([[2.0, 0, 0], [0, 0, 0], [0, 3, 0], [0, 0, 0]]))
+
+
+def test_a_weight_of_negative_size_gets_a_sentence() -> None:
+    proto = without_its_weight()
+    proto.graph.initializer.append(TensorProto(name="w", dims=[-4, 3], data_type=1, raw_data=b"\0" * 48))
+
+    with pytest.raises(FormatError, match=r"'w' has the shape \[-4, 3\]"):
+        lrp.from_onnx(proto)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes of a name")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name, read in (("m.onnx", lrp.compile), ("m.lrp.pt2", lrp.load), ("m.pt2", lrp.compile)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(FormatError, match="is no regular file"):
+            read(tmp_path / name)
+
+
 def written(folder: Path, location: str, **said: str) -> Path:
     """A file whose weight lies at this place."""
     proto = without_its_weight()
@@ -180,6 +274,7 @@ def test_nothing_is_read_outside_the_folder(tmp_path: Path, location: str) -> No
     ("said", "words"),
     [
         ({"offset": "-4"}, "no number of bytes"),
+        ({"offset": "²"}, "no number of bytes"),
         ({"offset": "1000000"}, "too short"),
         ({"length": "8"}, "too short"),
     ],
