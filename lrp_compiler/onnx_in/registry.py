@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -66,6 +66,7 @@ class Operator:
         needs: how many inputs there must be.
         numbers: attributes that are tensors, and of which the numbers are wanted.
         prepared: what is done to its weights before.
+        neutral: position of an input → the number that changes nothing there.
     """
 
     function: Callable[..., Any]
@@ -78,6 +79,7 @@ class Operator:
     needs: int
     numbers: frozenset[str]
     prepared: Prepared | None = None
+    neutral: Mapping[int, float] = field(default_factory=dict)
 
     def kind(self, position: int) -> Any:
         """What is taken at this position; None: nothing."""
@@ -99,7 +101,12 @@ REASONS: dict[tuple[str, str], str] = {}
 
 
 def onnx_op(
-    *names: str, since: int = 1, domain: str = "", fold: bool = True, prepared: Prepared | None = None
+    *names: str,
+    since: int = 1,
+    domain: str = "",
+    fold: bool = True,
+    prepared: Prepared | None = None,
+    neutral: Mapping[int, float] | None = None,
 ) -> Callable[[F], F]:
     """Register a function for operators of these names.
 
@@ -109,12 +116,15 @@ def onnx_op(
         domain: "" is ONNX's own.
         fold: False keeps it out of constant folding: what it makes is larger than what goes in, or random.
         prepared: what is done to its weights before.
+        neutral: position of an input → a number: a constant that holds nothing else is left out.
     """
 
     def register(function: F) -> F:
         for name in names:
             entry = TABLE.setdefault((domain, name), Entry())
-            entry.revisions.append(replace(operator_like(function, since, fold), prepared=prepared))
+            entry.revisions.append(
+                replace(operator_like(function, since, fold), prepared=prepared, neutral=neutral or {})
+            )
             entry.revisions.sort(key=lambda revision: revision.since)
         return function
 

@@ -93,6 +93,9 @@ class Translator:
             self.sources |= {name: name for name in filter(None, node.output)}
             return
         _check_inputs(node, operator)
+        inputs = tuple(
+            None if _is_neutral(source, operator.neutral.get(k)) else source for k, source in enumerate(inputs)
+        )
         attributes = self._attributes(node, operator, domain)
         by_sizes = size_form_of(domain, node.op_type)
         op = f"{domain}.{node.op_type}" if domain else node.op_type
@@ -235,6 +238,11 @@ def _why(domain: str, name: str, count: int) -> str:
     where = f" of {domain}" if domain else ""
     times = "" if count == 1 else f" ({count} nodes)"
     return f"{name}{where}{times} {reason}"
+
+
+def _is_neutral(source: Source, number: float | None) -> bool:
+    """Whether it is a constant that holds this number alone."""
+    return number is not None and isinstance(source, Constant) and bool((source.value() == number).all())
 
 
 def _check_inputs(node: onnx.NodeProto, operator: Operator) -> None:

@@ -16,12 +16,10 @@ from .subject import ATTENTION, Subject
 
 def _subject(model: nn.Module, side: int) -> Subject:
     draw_parameters(model.eval(), 0, 1.0)
-    since = (
-        ATTENTION
-        if any(isinstance(part, nn.MultiheadAttention) or hasattr(part, "fused_attn") for part in model.modules())
-        else 11
+    attends = any(isinstance(part, nn.MultiheadAttention) for part in model.modules())
+    return Subject(
+        model, lambda batch, length: (torch.randn(batch, 3, side, side),), since=ATTENTION if attends else 11
     )
-    return Subject(model, lambda batch, length: (torch.randn(batch, 3, side, side),), since=since)
 
 
 def _torchvision(side: int, make: Callable[[Any], nn.Module]) -> Subject:
@@ -89,6 +87,7 @@ def _timm(name: str, side: int, **options: Any) -> Callable[[], Subject]:
     def build() -> Subject:
         import timm
 
+        timm.layers.set_fused_attn(False)  # tracing cannot export timm's calls of the fused one
         return _subject(timm.create_model(name, pretrained=False, num_classes=10, **options), side)
 
     return build

@@ -183,3 +183,14 @@ def test_relevance_passes_a_pool_between_quantise_and_dequantise() -> None:
 
     torch.testing.assert_close(found.output, in_onnxruntime(proto, {"x": x})[0])
     torch.testing.assert_close(found.relevance["x"].sum((1, 2, 3)), found.output[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_traced_group_norm_has_no_scale_of_ones(tmp_path: Path) -> None:
+    module, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)).eval(), torch.zeros(2, 3, 6, 6)
+    path = exported(module, x, ("batch",), tmp_path / "m.onnx", dynamo=False)
+
+    program = torch.export.export(lrp.from_onnx(path), (x,))
+
+    called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert called.count(torch.ops.aten.mul.Tensor) == 1
+    torch.testing.assert_close(program.module()(x + 1), module(x + 1), rtol=1e-5, atol=1e-6)
