@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def job(key: str) -> Row:
         for exporter, opsets in OPSETS.items()
     }
     torch.manual_seed(1)
-    with at_most(SECONDS):
-        return {"found": compared(subject, files, composite)}
+    start = time.process_time()
+    try:
+        with at_most(SECONDS):
+            found = compared(subject, files, composite)
+    except Exception as error:
+        return {"detail": f"{type(error).__name__}: {error}"[:400]}
+    return {"found": found, "seconds": round(time.process_time() - start, 1)}
 
 
 def _opset(opsets: range, place: int, since: int) -> int:

@@ -80,14 +80,16 @@ def _efficientnet(models: Any) -> nn.Module:
 
 
 def _maxvit(models: Any) -> nn.Module:
-    return models.MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, num_classes=10)
+    return models.MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, 0.0, num_classes=10)
 
 
-def _timm(name: str, side: int, **options: Any) -> Callable[[], Subject]:
+def _timm(name: str | Callable[[Any], nn.Module], side: int, **options: Any) -> Callable[[], Subject]:
     def build() -> Subject:
         import timm
 
         timm.layers.set_fused_attn(False)  # tracing cannot export timm's calls of the fused one
+        if callable(name):
+            return _subject(name(timm), side)
         return _subject(timm.create_model(name, pretrained=False, num_classes=10, **options), side)
 
     return build
@@ -120,10 +122,10 @@ IMAGES: Mapping[str, Callable[[], Subject]] = {
     "timm/test_convnext2": _timm("test_convnext2", 64),
     "timm/test_nfnet": _timm("test_nfnet", 64),
     "timm/test_vit3": _timm("test_vit3", 160),
-    "timm/mixer": _timm("mixer_s16_224", 32, img_size=32, embed_dim=32, num_blocks=2),
+    "timm/mixer": _timm(lambda timm: timm.models.MlpMixer(10, 32, patch_size=8, num_blocks=2, embed_dim=32), 32),
     "timm/xcit": _timm("xcit_nano_12_p8_224", 64, img_size=64, embed_dim=32, depth=2, num_heads=4),
     "timm/levit": _timm("levit_128s", 64, img_size=64, embed_dim=(32, 48, 64), num_heads=(2, 3, 4), depth=(1, 1, 1)),
-    "timm/poolformer": _timm("poolformer_s12", 64, embed_dims=(16, 24, 32, 48), layers=(1, 1, 1, 1)),
+    "timm/convmixer": _timm(lambda timm: timm.models.ConvMixer(16, 2, 5, 4, num_classes=10), 32),
     "timm/ghostnet": _timm("ghostnet_050", 64),
     "timm/mobilevit": _timm("mobilevit_xxs", 64),
     "timm/eva02": _timm("eva02_tiny_patch14_224", 56, img_size=56, embed_dim=48, depth=2, num_heads=4),
