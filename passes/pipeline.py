@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
+from typing import Any
 
 import torch
 from torch import fx
@@ -149,7 +150,7 @@ def forward_graph(
         write_out_quantised,
         write_out_products,
     )
-    stages = dict.fromkeys(written, UNLIFTED)
+    stages: dict[Any, Any] = dict.fromkeys(written, UNLIFTED)
     for rewrite in (*written, simplify, pair_complex, *layers):
         result = rewrite(forward)
         forward = result.graph_module
@@ -157,7 +158,7 @@ def forward_graph(
     return forward
 
 
-WITH_WEIGHTS = (recognise_dense_layers, fold_batch_norm)
+WITH_WEIGHTS: tuple[Callable[..., Result], ...] = (recognise_dense_layers, fold_batch_norm)
 """Passes that make other weights of the model's; they let those be whose relevance is asked for."""
 
 

@@ -55,7 +55,7 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
         before, after = given.get(node.name), node.meta.get("val")
         if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
             for dim, (size, fixed) in enumerate(zip(before.shape, after.shape, strict=True)):
-                if isinstance(size, torch.SymInt) and known_size(fixed) is not None:
+                if known_size(size) is None and known_size(fixed) is not None:
                     raise CaptureError(
                         f"Dimension {dim} of the input {node.name!r} is open in dynamic_shapes, but the model holds an "
                         f"operation that can be explained for a known size alone ({known_size(fixed)} in the example; "

@@ -36,7 +36,7 @@ def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = ()) -
             continue
         x, weight = arguments(node)
         matrix = constant_of(module, weight)
-        if matrix is None or matrix.dim() != 2 or x.op == "get_attr" or x.meta["val"].dim() < 2:
+        if matrix is None or x.op == "get_attr" or x.meta["val"].dim() < 2 or not _is_matrix(matrix):
             continue
         if _is_asked_for(weight, kept) or module_path(node) in kept:
             declined.append((node.name, "its own relevance is asked for"))
@@ -50,6 +50,10 @@ def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = ()) -
     module.graph.eliminate_dead_code()
     module.recompile()
     return Result(module, changed, declined)
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    return weight.dim() == 2 and weight.is_floating_point()
 
 
 def _is_asked_for(weight: Any, kept: Collection[str]) -> bool:

@@ -56,7 +56,7 @@ def _norm(module: fx.GraphModule, node: fx.Node) -> Norm | None:
         moment, epsilon = _sum_with_number(module, variance)
         if moment is None or moment.target is not aten.mean.dim or not _is_square(moment.args[0], centred):
             continue
-        x = mean.args[0]
+        x = arguments(mean)[0]
         shape = _trailing(x, mean)
         if shape is not None and _trailing(x, moment) == shape and x.meta["val"].dtype == node.meta["val"].dtype:
             return Norm(x, shape, epsilon)
@@ -82,13 +82,14 @@ def _under_root(node: Any, power: float) -> fx.Node | None:
     if not is_tensor(node) or node.op != "call_function":
         return None
     first: Any = node.args[0]
+    value: fx.Node | None = first if is_tensor(first) else None
     if node.target is aten.pow.Tensor_Scalar:
-        return first if node.args[1] == power else None
+        return value if arguments(node)[1] == power else None
     if node.target is (aten.sqrt.default if power > 0 else aten.rsqrt.default):
-        return first
+        return value
     if node.target is aten.reciprocal.default:
-        return _under_root(first, -power)
-    if node.target is aten.div.Tensor and first in (1, 1.0):
+        return _under_root(value, -power)
+    if node.target is aten.div.Tensor and value is None and first == 1:
         return _under_root(node.args[1], -power)
     return None
 
@@ -112,11 +113,13 @@ def _sum_with_number(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node | N
 
 
 def _is_square(node: Any, of: fx.Node) -> bool:
-    target, args = getattr(node, "target", None), getattr(node, "args", ())
-    if target is aten.pow.Tensor_Scalar:
-        return bool(args[0] is of and args[1] == 2)
-    return (target is aten.mul.Tensor and args[0] is of and args[1] is of) or (
-        target is aten.square.default and args[0] is of
+    if not is_tensor(node):
+        return False
+    operands = list(node.args)
+    return (node.target, operands) in (
+        (aten.pow.Tensor_Scalar, [of, 2]),
+        (aten.mul.Tensor, [of, of]),
+        (aten.square.default, [of]),
     )
 
 

@@ -101,14 +101,11 @@ def _two_texts(class_name: str, **options: Any) -> Callable[[], Subject]:
     return build
 
 
-def _layer(make: Callable[[], nn.Module], features: int, length: int | None) -> Callable[[], Subject]:
+def _layer(make: Callable[[], nn.Module], features: int, length: int) -> Callable[[], Subject]:
     def build() -> Subject:
         model = Sequence(make(), features).eval()
         draw_parameters(model, 0, 1.0)
-        sequences = ("x",) if length is None else ()
-        return Subject(
-            model, lambda batch, given: (torch.randn(batch, length or given, 8),), sequences=sequences, since=ATTENTION
-        )
+        return Subject(model, lambda batch, given: (torch.randn(batch, length, 8),), since=ATTENTION)
 
     return build
 
@@ -180,5 +177,5 @@ TEXTS: Mapping[str, Callable[[], Subject]] = {
     ),
     "torch/lstm": _layer(partial(nn.LSTM, 8, 12, 2, batch_first=True, bidirectional=True), 24, 6),
     "torch/gru": _layer(partial(nn.GRU, 8, 12, batch_first=True), 12, 6),
-    "torch/transformer_encoder": _layer(_encoder, 8, None),
+    "torch/transformer_encoder": _layer(_encoder, 8, 9),
 }
