@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx
@@ -33,6 +34,9 @@ from lrp_compiler.passes.decompose import (
 from lrp_compiler.passes.forward import (
     Captured,
     fold_batch_norm,
+    recognise_dense_layers,
+    recognise_functions,
+    recognise_layer_norms,
     refuse_randomness,
     select_by_function,
     select_explained,
@@ -40,7 +44,7 @@ from lrp_compiler.passes.forward import (
     split_bias,
     unlift,
 )
-from lrp_compiler.passes.graph import assignment, outputs, simplify, write_notes
+from lrp_compiler.passes.graph import Result, assignment, outputs, simplify, write_notes
 from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lower_own_ops
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
@@ -167,14 +171,16 @@ def forward_graph(
 ) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
-    With `primitives` every op stays by itself: batch norms are not folded, biases become additions. Those that `wrt`
-    names, or whose weights it names, are not folded either.
+    With `primitives` every op stays by itself: nothing is recognised, batch norms are not folded, biases become
+    additions. Those that `wrt` names, or whose weights it names, are not folded either.
     """
     watch.starts("decompose")
     forward = unlift(written_out(captured.program))
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
-    biases = split_bias if primitives else update_wrapper(partial(fold_batch_norm, kept=wrt), fold_batch_norm)
+    layers: tuple[Callable[[fx.GraphModule], Result], ...] = (split_bias,)
+    if not primitives:
+        layers = (recognise_functions, recognise_layer_norms, *(_keeping(wrt, pass_) for pass_ in WITH_WEIGHTS))
     written = (
         refuse_randomness,
         make_dense,
@@ -183,12 +189,20 @@ def forward_graph(
         write_out_quantised,
         write_out_products,
     )
-    stages = dict.fromkeys(written, UNLIFTED)
-    for rewrite in (*written, simplify, pair_complex, biases):
+    stages: dict[Any, Any] = dict.fromkeys(written, UNLIFTED)
+    for rewrite in (*written, simplify, pair_complex, *layers):
         result = rewrite(forward)
         forward = result.graph_module
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
     return forward
+
+
+WITH_WEIGHTS: tuple[Callable[..., Result], ...] = (recognise_dense_layers, fold_batch_norm)
+"""Passes that make other weights of the model's; they let those be whose relevance is asked for."""
+
+
+def _keeping(wrt: Sequence[str], rewrite: Callable[..., Result]) -> Callable[[fx.GraphModule], Result]:
+    return update_wrapper(partial(rewrite, kept=wrt), rewrite)
 
 
 def input_kinds(forward: fx.GraphModule, captured: Captured, fixed: Sequence[str]) -> tuple[list[str], list[str]]:

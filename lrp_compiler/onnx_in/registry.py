@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -35,6 +35,23 @@ GIVEN = ("outputs", "opset")
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """Weights that an operator's function takes in another form: made once, where they are constants.
+
+    Args:
+        positions: of the inputs that go; the function gets None for them, and what was made as `*rest`.
+        function: of these inputs, and of the keywords.
+        keywords: attributes that it takes besides.
+        names: (which of the inputs are there, the keywords) → a word for each of its results.
+    """
+
+    positions: tuple[int, ...]
+    function: Callable[..., tuple[Tensor, ...]]
+    keywords: tuple[str, ...]
+    names: Callable[..., list[str]]
+
+
+@dataclass(frozen=True)
 class Operator:
     """A function that runs an ONNX operator.
 
@@ -48,6 +65,8 @@ class Operator:
         required: those without a default.
         needs: how many inputs there must be.
         numbers: attributes that are tensors, and of which the numbers are wanted.
+        prepared: what is done to its weights before.
+        neutral: position of an input → the number that changes nothing there.
     """
 
     function: Callable[..., Any]
@@ -59,6 +78,8 @@ class Operator:
     required: tuple[str, ...]
     needs: int
     numbers: frozenset[str]
+    prepared: Prepared | None = None
+    neutral: Mapping[int, float] = field(default_factory=dict)
 
     def kind(self, position: int) -> Any:
         """What is taken at this position; None: nothing."""
@@ -79,7 +100,14 @@ REASONS: dict[tuple[str, str], str] = {}
 """(domain, operator) → why it has none: the rest of a sentence that starts with the operator's name."""
 
 
-def onnx_op(*names: str, since: int = 1, domain: str = "", fold: bool = True) -> Callable[[F], F]:
+def onnx_op(
+    *names: str,
+    since: int = 1,
+    domain: str = "",
+    fold: bool = True,
+    prepared: Prepared | None = None,
+    neutral: Mapping[int, float] | None = None,
+) -> Callable[[F], F]:
     """Register a function for operators of these names.
 
     Args:
@@ -87,12 +115,16 @@ def onnx_op(*names: str, since: int = 1, domain: str = "", fold: bool = True) ->
         since: the first opset of the domain of which the function is true.
         domain: "" is ONNX's own.
         fold: False keeps it out of constant folding: what it makes is larger than what goes in, or random.
+        prepared: what is done to its weights before.
+        neutral: position of an input → a number: a constant that holds nothing else is left out.
     """
 
     def register(function: F) -> F:
         for name in names:
             entry = TABLE.setdefault((domain, name), Entry())
-            entry.revisions.append(_operator(function, since, fold))
+            entry.revisions.append(
+                replace(operator_like(function, since, fold), prepared=prepared, neutral=neutral or {})
+            )
             entry.revisions.sort(key=lambda revision: revision.since)
         return function
 
@@ -126,7 +158,8 @@ def size_form_of(domain: str, name: str) -> Callable[..., Any] | None:
     return TABLE.get((domain, name), Entry()).sizes
 
 
-def _operator(function: Callable[..., Any], since: int, fold: bool) -> Operator:
+def operator_like(function: Callable[..., Any], since: int = 1, fold: bool = True) -> Operator:
+    """What a function's signature says of it."""
     hints = typing.get_type_hints(function)
     kinds: list[Any] = []
     rest: Any = None

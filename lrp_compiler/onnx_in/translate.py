@@ -19,7 +19,7 @@ from .external_data import weights_of
 from .module_paths import Level, levels
 from .read_file import OWN_DOMAIN
 from .read_file import Source as File
-from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_of, size_form_of
+from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_like, operator_of, size_form_of
 from .scopes import Tree
 from .sizes import MOST, Sizes
 from .steps import Body, Constant, Source, Step, taken
@@ -98,21 +98,60 @@ class Translator:
             self.sources |= {name: name for name in filter(None, node.output)}
             return
         _check_inputs(node, operator)
+        inputs = tuple(
+            None if _is_neutral(source, operator.neutral.get(k)) else source for k, source in enumerate(inputs)
+        )
         attributes = self._attributes(node, operator, domain)
         by_sizes = size_form_of(domain, node.op_type)
         op = f"{domain}.{node.op_type}" if domain else node.op_type
         name = node.name or next(filter(None, node.output), "")
-        made = tuple(self._called(name) for name in node.output)
-        step = Step(name, op, operator, by_sizes, inputs, attributes, made)
+        place = levels(node, number, self.weights)
+        if operator.prepared is not None:
+            inputs = self._prepared(operator, name, op, inputs, attributes, place)
+        made = tuple(map(self._called, node.output))
+        self._step(Step(name, op, operator, by_sizes, inputs, attributes, made), node.output, place)
+
+    def _prepared(
+        self,
+        behind: Operator,
+        name: str,
+        op: str,
+        inputs: tuple[Source, ...],
+        attributes: Mapping[str, Any],
+        place: tuple[Level, ...],
+    ) -> tuple[Source, ...]:
+        """A step of its own for the weights, and the inputs of the operator behind it."""
+        prepared = behind.prepared
+        assert prepared is not None
+        operator = operator_like(prepared.function)
+        all_inputs = [*inputs, *[None] * (len(behind.kinds) - len(inputs))]
+        given = tuple(all_inputs[position] for position in prepared.positions)
+        keywords = {key: attributes[key] for key in prepared.keywords if key in attributes}
+        words = prepared.names([source is not None for source in given], **keywords)
+        made = tuple(self._called(f"{name}_{word}") for word in words)
+        self._step(Step(name, op, operator, None, given, keywords, made), made, place)
+        for position in prepared.positions:
+            all_inputs[position] = None
+        return (*all_inputs, *(self.sources[one] for one in made))
+
+    def _step(self, step: Step, names: Sequence[str], place: tuple[Level, ...]) -> None:
+        """Work a step out, if it depends on constants alone; else it runs with the others.
+
+        Args:
+            step: the step.
+            names: what the file calls its results.
+            place: of its node.
+        """
+        operator, inputs = step.operator, step.inputs
         if operator.fold and all(isinstance(source, Constant) or source is None for source in inputs):
             folded = _folded(step)
             if folded is not None:
                 self.sources |= {
-                    name: Constant.of(name, value) for name, value in zip(node.output, folded, strict=False) if name
+                    name: Constant.of(name, value) for name, value in zip(names, folded, strict=False) if name
                 }
                 return
-        self._append(step, levels(node, number, self.weights))
-        self.sources |= {name: own for name, own in zip(node.output, made, strict=True) if name}
+        self._append(step, place)
+        self.sources |= {name: own for name, own in zip(names, step.outputs, strict=True) if name}
 
     def _called(self, name: str) -> str:
         """What a result is called as the model runs: another name where a branch that is taken makes one of its own."""
@@ -225,11 +264,17 @@ def _why(domain: str, name: str, count: int) -> str:
     return f"{name}{where}{times} {reason}"
 
 
+def _is_neutral(source: Source, number: float | None) -> bool:
+    """Whether it is a constant that holds this number alone."""
+    return number is not None and isinstance(source, Constant) and bool((source.value() == number).all())
+
+
 def _check_inputs(node: onnx.NodeProto, operator: Operator) -> None:
     given = [bool(name) for name in node.input]
     if sum(given[: operator.needs]) < operator.needs:
         raise FormatError(f"{called(node)} lacks an input: it takes {operator.needs} at least.")
-    if operator.rest is None and len(given) > len(operator.kinds):
+    open_end = operator.rest is not None and operator.prepared is None
+    if not open_end and len(given) > len(operator.kinds):
         raise FormatError(f"{called(node)} has {len(given)} inputs, and takes {len(operator.kinds)} at most.")
 
 

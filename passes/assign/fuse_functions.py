@@ -15,26 +15,20 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, attribute
+from lrp_compiler.passes.graph import Assignment, Dominators, assign, assignment, attribute
 from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, Facts, traits
 
 
 def fuse_functions(module: fx.GraphModule) -> None:
     """Re-assign the end of every region: its rule sees the root as its only operand."""
-    parents: dict[fx.Node, fx.Node | None] = {}
-    depth: dict[fx.Node, int] = {}
+    tree = Dominators()
     alone = {node: assignment(node) for node in module.graph.nodes}
     for node, given in alone.items():
         if given is None or not _is_elementwise(node, given):
-            parents[node], depth[node] = None, 0
+            tree.starts(node)
             continue
-        operands = [given.arguments[name] for name in given.active]
-        root = operands[0]
-        for other in operands[1:]:
-            root = _meet(root, other, parents, depth)
-            if root is None:
-                break
-        parents[node], depth[node] = root, 0 if root is None else depth[root] + 1
+        operands = [given.operand(name) for name in given.active]
+        root = tree.follows(node, operands)
         if root is not None and len(operands) > 1:
             region = _region(node, root, alone)
             if not all(_is_linear(member, alone[member]) for member in region):
@@ -47,18 +41,6 @@ def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
         shape = node.meta["val"].shape
         return all(given.arguments[name].meta["val"].shape == shape for name in given.active)
     return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
-
-
-def _meet(a: fx.Node, b: fx.Node, parents: dict[fx.Node, Any], depth: dict[fx.Node, int]) -> fx.Node | None:
-    """Nearest common ancestor in the tree of dominators, `None` where there is none."""
-    while a is not b:
-        if depth[a] >= depth[b]:
-            a = parents[a]
-        else:
-            b = parents[b]
-        if a is None or b is None:
-            return None
-    return a
 
 
 def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | None]) -> set[fx.Node]:

@@ -38,6 +38,14 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
         CaptureError: an op can be written out for one size alone, and that size was to stay open; the program writes
             into elements that share a place in memory.
     """
+    # Writing out may fix a size for the program that was given, too.
+    still_open = {
+        (node.name, dim)
+        for node in program.graph.find_nodes(op="placeholder")
+        if isinstance(node.meta.get("val"), torch.Tensor)
+        for dim, size in enumerate(node.meta["val"].shape)
+        if known_size(size) is None
+    }
     names = _written_names(program)
     plain = _renamed(_with_free_views(dense_buffers(program)), names)
     try:
@@ -50,17 +58,15 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
             "one, or windows that overlap): give it a clone, x.clone().relu_()."
         ) from error
     result = _renamed(decomposed, {new: old for old, new in names.items()})
-    given = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     for node in result.graph.find_nodes(op="placeholder"):
-        before, after = given.get(node.name), node.meta.get("val")
-        if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
-            for dim, (size, fixed) in enumerate(zip(before.shape, after.shape, strict=True)):
-                if isinstance(size, torch.SymInt) and known_size(fixed) is not None:
-                    raise CaptureError(
-                        f"Dimension {dim} of the input {node.name!r} is open in dynamic_shapes, but the model holds an "
-                        f"operation that can be explained for a known size alone ({known_size(fixed)} in the example; "
-                        "steps of a recurrent layer are such): leave this dimension out."
-                    )
+        value = node.meta.get("val")
+        for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
+            if (node.name, dim) in still_open and known_size(size) is not None:
+                raise CaptureError(
+                    f"Dimension {dim} of the input {node.name!r} is open in dynamic_shapes, but the model holds an "
+                    f"operation that can be explained for a known size alone ({known_size(size)} in the example; "
+                    "steps of a recurrent layer are such): leave this dimension out."
+                )
     return result
 
 

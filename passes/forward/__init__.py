@@ -1,8 +1,11 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
 from .captured import Captured, Example, Other
+from .dense_layers import recognise_dense_layers
 from .dictionaries import splice_dictionaries
 from .fold_batch_norm import fold_batch_norm
+from .known_functions import recognise_functions
+from .layer_norms import recognise_layer_norms
 from .randomness import refuse_randomness
 from .select_explained import (
     EXPLAINED,
@@ -33,6 +36,9 @@ __all__ = [
     "Target",
     "explained_value",
     "fold_batch_norm",
+    "recognise_dense_layers",
+    "recognise_functions",
+    "recognise_layer_norms",
     "refuse_randomness",
     "select_by_function",
     "select_explained",

@@ -2,6 +2,7 @@
 
 from .assignment import Assignment, assign, assignment
 from .canonicalise import CHECKS, RESHAPES, canonicalise
+from .dominators import Dominators
 from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
@@ -38,6 +39,7 @@ __all__ = [
     "SEEDED",
     "WAIT",
     "Assignment",
+    "Dominators",
     "Float64",
     "Origin",
     "Result",

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..registry import onnx_op
 from ..tensors import dtype_of
 
+AFFINE = {1: 1.0, 2: 0.0}
+"""A scale of nothing but ones is none, and so is a bias of zeros."""
+
 
 @onnx_op("BatchNormalization", since=7)
 def batch_norm(
@@ -45,16 +48,16 @@ def batch_norm(
     return (y, *running) if outputs > 1 else y
 
 
-@onnx_op("InstanceNormalization")
-def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    """By the statistics of each channel of each row."""
+@onnx_op("InstanceNormalization", neutral=AFFINE)
+def instance_norm(x: Tensor, scale: Tensor | None, bias: Tensor | None, *, epsilon: float = 1e-5) -> Tensor:
+    """By the statistics of each channel of each row; exporters write a group norm as one without scale and bias."""
     return F.instance_norm(x, weight=scale, bias=bias, use_input_stats=True, eps=epsilon)
 
 
-@onnx_op("LayerNormalization")
+@onnx_op("LayerNormalization", neutral=AFFINE)
 def layer_norm(
     x: Tensor,
-    scale: Tensor,
+    scale: Tensor | None,
     bias: Tensor | None = None,
     *,
     axis: int = -1,
@@ -65,10 +68,11 @@ def layer_norm(
     """By the statistics over the dims from `axis` on; their mean and 1/σ besides, if they are asked for."""
     axis = axis % x.dim()
     shape = list(x.shape[axis:])
-    if list(scale.shape) == shape and (bias is None or list(bias.shape) == shape):
+    if all(one is None or list(one.shape) == shape for one in (scale, bias)):
         y = F.layer_norm(x, shape, scale, bias, epsilon)
     else:
-        y = F.layer_norm(x, shape, None, None, epsilon) * scale
+        y = F.layer_norm(x, shape, None, None, epsilon)
+        y = y if scale is None else y * scale
         y = y if bias is None else y + bias
     if outputs == 1:
         return y

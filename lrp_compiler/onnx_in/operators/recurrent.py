@@ -1,18 +1,19 @@
 """Recurrent layers: torch's own where they are the same, and else step by step.
 
 ONNX lists the gates of an LSTM as input, output, forget, cell and those of a GRU as update, reset, hidden; torch as
-input, forget, cell, output and as reset, update, hidden.
+input, forget, cell, output and as reset, update, hidden. The weights are brought into torch's order, and taken apart by
+direction, when the file is read: the functions take `*parameters`, for each direction W, R and the biases of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..registry import onnx_op
+from ..registry import Prepared, onnx_op
 
 FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
     "Sigmoid": lambda x, a, b: torch.sigmoid(x),
@@ -33,17 +34,43 @@ DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RN
 DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
-@onnx_op("LSTM")
+def _words(given: Sequence[bool], direction: str = "forward") -> list[str]:
+    kinds = ["weight", "recurrence", "bias", "recurrent_bias"][: 4 if given[2] else 2]
+    return [f"{kind}_{part}" for part, _ in enumerate(DIRECTIONS[direction]) for kind in kinds]
+
+
+def _in_torchs_order(kind: str) -> Prepared:
+    """Weights `[directions, gates · hidden, features]` and biases `[directions, 2 · gates · hidden]`, made torch's."""
+
+    def function(
+        weight: Tensor, recurrence: Tensor, bias: Tensor | None = None, *, direction: str = "forward"
+    ) -> tuple[Tensor, ...]:
+        size = recurrence.shape[2]
+
+        def ordered(part: Tensor) -> Tensor:
+            pieces = part.split(size)
+            return torch.cat([pieces[place] for place in ORDERS[kind]])
+
+        parameters: list[Tensor] = []
+        for part, _ in enumerate(DIRECTIONS[direction]):
+            halves = () if bias is None else bias[part].split(weight.shape[1])
+            parameters += [ordered(one) for one in (weight[part], recurrence[part], *halves)]
+        return tuple(parameters)
+
+    return Prepared((1, 2, 3), function, ("direction",), _words)
+
+
+@onnx_op("LSTM", prepared=_in_torchs_order("LSTM"))
 def lstm(
     x: Tensor,
-    weight: Tensor,
-    recurrence: Tensor,
-    bias: Tensor | None = None,
+    weight: None,
+    recurrence: None,
+    bias: None = None,
     lengths: Tensor | None = None,
     hidden: Tensor | None = None,
     cell: Tensor | None = None,
     peepholes: Tensor | None = None,
-    *,
+    *parameters: Tensor,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
     activations: list[str] | None = None,
@@ -57,13 +84,14 @@ def lstm(
     plain = (
         not (clip or input_forget) and peepholes is None and lengths is None and activations in (None, *_twice("LSTM"))
     )
-    size = recurrence.shape[-1]
+    layers = _layers(parameters, direction)
+    size = layers[0].size
 
     def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         before, kept = state
         f, g, h = _functions("LSTM", activations, activation_alpha, activation_beta, part)
-        gates = given + torch.matmul(before, recurrence[part].T)
-        i, o, forget, c = gates.split(size, -1)
+        gates = given + torch.nn.functional.linear(before, layers[part].recurrence, layers[part].recurrent_bias)
+        i, forget, c, o = gates.split(size, -1)
         pi, po, pf = (None,) * 3 if peepholes is None else peepholes[part].split(size)
         i = f(_clipped(i if pi is None else i + pi * kept, clip))
         forget = 1 - i if input_forget else f(_clipped(forget if pf is None else forget + pf * kept, clip))
@@ -71,18 +99,18 @@ def lstm(
         out = f(_clipped(o if po is None else o + po * now, clip))
         return out * h(now), now
 
-    return _run("LSTM", x, weight, recurrence, bias, lengths, [hidden, cell], direction, layout, plain, step)
+    return _run("LSTM", x, layers, lengths, [hidden, cell], direction, layout, plain, step)
 
 
-@onnx_op("GRU")
+@onnx_op("GRU", prepared=_in_torchs_order("GRU"))
 def gru(
     x: Tensor,
-    weight: Tensor,
-    recurrence: Tensor,
-    bias: Tensor | None = None,
+    weight: None,
+    recurrence: None,
+    bias: None = None,
     lengths: Tensor | None = None,
     hidden: Tensor | None = None,
-    *,
+    *parameters: Tensor,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
     activations: list[str] | None = None,
@@ -94,15 +122,16 @@ def gru(
 ) -> Any:
     """`Y [steps, directions, batch, hidden]`, and the last hidden state."""
     plain = not clip and bool(linear_before_reset) and lengths is None and activations in (None, *_twice("GRU"))
-    size = recurrence.shape[-1]
-    recurrent = None if bias is None else bias[:, 3 * size :]
+    layers = _layers(parameters, direction)
+    size = layers[0].size
 
     def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (before,) = state
         f, g = _functions("GRU", activations, activation_alpha, activation_beta, part)
-        rz, rr, rh = recurrence[part].split(size)
-        bz, br, bh = (None,) * 3 if recurrent is None else recurrent[part].split(size)
-        z, r, h = given.split(size, -1)
+        bias = layers[part].recurrent_bias
+        rr, rz, rh = layers[part].recurrence.split(size)
+        br, bz, bh = (None,) * 3 if bias is None else bias.split(size)
+        r, z, h = given.split(size, -1)
         z = f(_clipped(z + torch.nn.functional.linear(before, rz, bz), clip))
         r = f(_clipped(r + torch.nn.functional.linear(before, rr, br), clip))
         if linear_before_reset:
@@ -112,18 +141,18 @@ def gru(
         h = g(_clipped(h, clip))
         return ((1 - z) * h + z * before,)
 
-    return _run("GRU", x, weight, recurrence, bias, lengths, [hidden], direction, layout, plain, step)
+    return _run("GRU", x, layers, lengths, [hidden], direction, layout, plain, step)
 
 
-@onnx_op("RNN")
+@onnx_op("RNN", prepared=_in_torchs_order("RNN"))
 def rnn(
     x: Tensor,
-    weight: Tensor,
-    recurrence: Tensor,
-    bias: Tensor | None = None,
+    weight: None,
+    recurrence: None,
+    bias: None = None,
     lengths: Tensor | None = None,
     hidden: Tensor | None = None,
-    *,
+    *parameters: Tensor,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
     activations: list[str] | None = None,
@@ -134,12 +163,14 @@ def rnn(
 ) -> Any:
     """`Y [steps, directions, batch, hidden]`, and the last hidden state."""
     plain = not clip and lengths is None and activations in (None, *_twice("RNN"))
+    layers = _layers(parameters, direction)
 
     def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (f,) = _functions("RNN", activations, activation_alpha, activation_beta, part)
-        return (f(_clipped(given + torch.matmul(state[0], recurrence[part].T), clip)),)
+        carried = torch.nn.functional.linear(state[0], layers[part].recurrence, layers[part].recurrent_bias)
+        return (f(_clipped(given + carried, clip)),)
 
-    return _run("RNN", x, weight, recurrence, bias, lengths, [hidden], direction, layout, plain, step)
+    return _run("RNN", x, layers, lengths, [hidden], direction, layout, plain, step)
 
 
 def _twice(kind: str) -> tuple[list[str], list[str]]:
@@ -167,12 +198,29 @@ def _clipped(x: Tensor, clip: float) -> Tensor:
     return x.clamp(-clip, clip) if clip else x
 
 
+class Layer(NamedTuple):
+    """The parameters of one direction, in torch's order."""
+
+    weight: Tensor
+    recurrence: Tensor
+    bias: Tensor | None = None
+    recurrent_bias: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Of the hidden state."""
+        return self.recurrence.shape[1]
+
+
+def _layers(parameters: Sequence[Tensor], direction: str) -> list[Layer]:
+    count = len(parameters) // len(DIRECTIONS[direction])
+    return [Layer(*parameters[start : start + count]) for start in range(0, len(parameters), count)]
+
+
 def _run(
     kind: str,
     x: Tensor,
-    weight: Tensor,
-    recurrence: Tensor,
-    bias: Tensor | None,
+    layers: list[Layer],
     lengths: Tensor | None,
     states: list[Tensor | None],
     direction: str,
@@ -182,69 +230,45 @@ def _run(
 ) -> Any:
     x = x.transpose(0, 1) if layout else x
     given = [one.transpose(0, 1) if layout and one is not None else one for one in states]
-    shape = (recurrence.shape[0], x.shape[1], recurrence.shape[2])
+    shape = (len(layers), x.shape[1], layers[0].size)
     filled = [torch.zeros(shape, dtype=x.dtype) if one is None else one for one in given]
     if plain and direction != "reverse":
-        y, last = _by_torch(kind, x, weight, recurrence, bias, filled, direction == "bidirectional")
+        y, last = _by_torch(kind, x, layers, filled)
     else:
-        y, last = _by_steps(kind, x, weight, bias, lengths, filled, DIRECTIONS[direction], step)
+        y, last = _by_steps(x, layers, lengths, filled, DIRECTIONS[direction], step)
     if layout:
         return (y.permute(2, 0, 1, 3), *(one.transpose(0, 1) for one in last))
     return (y, *last)
 
 
-def _by_torch(
-    kind: str,
-    x: Tensor,
-    weight: Tensor,
-    recurrence: Tensor,
-    bias: Tensor | None,
-    states: list[Tensor],
-    both: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """torch's own layer, its weights in torch's order."""
-    size = recurrence.shape[2]
-    gates = len(ORDERS[kind])
-
-    def ordered(part: Tensor) -> Tensor:
-        pieces = part.split(size)
-        return torch.cat([pieces[place] for place in ORDERS[kind]]) if gates > 1 else part
-
-    parameters: list[Tensor] = []
-    for part in range(2 if both else 1):
-        parameters += [ordered(weight[part]), ordered(recurrence[part])]
-        if bias is not None:
-            parameters += [ordered(half) for half in bias[part].split(gates * size)]
-    options = (bias is not None, 1, 0.0, False, both, False)
+def _by_torch(kind: str, x: Tensor, layers: list[Layer], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """torch's own layer."""
+    parameters = [one for layer in layers for one in layer if one is not None]
+    options = (layers[0].bias is not None, 1, 0.0, False, len(layers) > 1, False)
     if kind == "LSTM":
         y, hidden, cell = torch.lstm(x, states, parameters, *options)
         last = [hidden, cell]
     else:
         y, hidden = (torch.gru if kind == "GRU" else torch.rnn_tanh)(x, states[0], parameters, *options)
         last = [hidden]
-    parts = y.reshape(y.shape[0], y.shape[1], 2 if both else 1, size)
+    if len(layers) == 1:
+        return y.unsqueeze(1), last
+    parts = y.reshape(y.shape[0], y.shape[1], len(layers), layers[0].size)
     return parts.permute(0, 2, 1, 3), last
 
 
 def _by_steps(
-    kind: str,
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    layers: list[Layer],
     lengths: Tensor | None,
     states: list[Tensor],
     directions: list[bool],
     step: Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
 ) -> tuple[Tensor, list[Tensor]]:
     outputs, ends = [], []
-    half = weight.shape[1]
     for part, backwards in enumerate(directions):
         along = _turned(x, lengths) if backwards else x
-        added = None
-        if bias is not None:
-            own, recurrent = bias[part].split(half)
-            added = own if kind == "GRU" else own + recurrent
-        given = torch.nn.functional.linear(along, weight[part], added)
+        given = torch.nn.functional.linear(along, layers[part].weight, layers[part].bias)
         state = tuple(one[part] for one in states)
         found = []
         for number in range(x.shape[0]):

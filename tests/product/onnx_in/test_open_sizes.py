@@ -177,3 +177,16 @@ def test_a_constant_given_for_an_input_decides_a_branch() -> None:
 
     assert module.input_names == ["x"]
     torch.testing.assert_close(module(torch.ones(2, 3)), torch.full((2, 3), 3.0))
+
+
+def test_a_length_that_a_file_calls_open_and_fixes_is_fixed() -> None:
+    """Tracing writes the example's length into reshapes, and leaves the input's open."""
+    file = model(
+        [node("Transpose", "x", "t", perm=[1, 0, 2]), node("Reshape", "t to", "r"), node("MatMul", "r w")],
+        {"x": ["batch", "length", 4]},
+        constants={"to": np.array([9, -1, 2], INT), "w": np.ones((2, 3), np.float32)},
+    )
+
+    explainer = lrp.compile(file, target=lambda outputs: outputs.sum((0, 2)))
+
+    assert explainer.inputs[0].shape == ("batch", 9, 4)

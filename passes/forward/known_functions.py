@@ -1,0 +1,129 @@
+"""Activation functions that are written out in primitives, as exporters and hand-written modules do, made one op again.
+
+    x · ½ · (1 + erf(x/√2))    →    gelu(x)
+    x · sigmoid(x)             →    silu(x)
+
+Not the spelling decides but the function: a node at which elementwise paths from one value meet again is worked out at
+some points, and compared with the functions that have an op, constants rounded to float32 taken into account. So every
+spelling has the op's own rule, and nothing divides by x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, is_tensor
+from lrp_compiler.rules import OPERATORS, traits
+
+aten = torch.ops.aten
+
+KNOWN: tuple[tuple[Any, Mapping[str, Any]], ...] = (
+    (aten.gelu.default, {}),
+    (aten.gelu.default, {"approximate": "tanh"}),
+    (aten.silu.default, {}),
+    (aten.hardswish.default, {}),
+    (aten.mish.default, {}),
+)
+"""Ops of one operand, and their options."""
+REACH = 16
+"""Nodes of a region at most."""
+TOLERANCE = 1e-6
+"""Of float32's constants."""
+
+
+def recognise_functions(module: fx.GraphModule) -> Result:
+    """Rewrite the forward graph in place."""
+    tree = Dominators()
+    changed = False
+    for node in list(module.graph.nodes):
+        operands = _operands(module, node)
+        if not operands:
+            tree.starts(node)
+            continue
+        root = tree.follows(node, operands)
+        if root is None or len(set(operands)) < 2:
+            continue
+        found = _whole(module, node, root)
+        if found is not None:
+            end, target, options = found
+            with module.graph.inserting_before(end):
+                whole = call(module.graph, target, root, like=end, **options)
+            end.replace_all_uses_with(whole)
+            tree.follows(whole, [root])
+            changed = True
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return Result(module, changed)
+
+
+def _operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What an elementwise node of floats reads besides single numbers; nothing of any other node."""
+    if node.op != "call_function" or not is_tensor(node) or not node.meta["val"].is_floating_point():
+        return []
+    families = {entry.family for entry in OPERATORS.get(node.target, ())}
+    if not (traits(node.target).pairs or "elementwise" in families):
+        return []
+    read = [operand for operand in node.all_input_nodes if not _is_number(module, operand)]
+    value = node.meta["val"]
+    alike = all(is_tensor(one) and one.meta["val"].shape == value.shape for one in read)
+    return read if alike and all(one.meta["val"].dtype == value.dtype for one in read) else []
+
+
+def _is_number(module: fx.GraphModule, node: fx.Node) -> bool:
+    constant = constant_of(module, node)
+    return constant is not None and constant.numel() == 1
+
+
+def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Node, Any, Mapping[str, Any]] | None:
+    """The end of the region and the op that does the same; a factor may still stand behind the node."""
+    points = _points()
+    values: dict[fx.Node, Any] = {root: points}
+    result = _value(module, node, values)
+    while result is not None:
+        for (target, options), known in zip(KNOWN, _known(), strict=True):
+            if torch.allclose(result, known, rtol=TOLERANCE, atol=TOLERANCE):
+                return node, target, options
+        user = next(iter(node.users), None)
+        if user is None or len(node.users) > 1 or not traits(user.target).multiplies:
+            return None
+        if _operands(module, user) != [node] or sum(one is node for one in arguments(user)) != 1:
+            return None
+        node, result = user, _value(module, user, values)
+    return None
+
+
+def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Tensor | None:
+    """The node as a function of its root; None where more goes in, or too much."""
+    waiting = [node]
+    while waiting:
+        current = waiting[-1]
+        missing = [operand for operand in current.all_input_nodes if operand not in values]
+        for operand in missing:
+            if _is_number(module, operand):
+                values[operand] = constant_of(module, operand).double().reshape(())  # type: ignore[union-attr]
+            elif not _operands(module, operand) or len(values) > REACH:
+                return None
+            else:
+                waiting.append(operand)
+        if waiting[-1] is current:
+            function: Callable[..., Any] = current.target  # type: ignore[assignment]
+            given: Any = fx.map_arg((current.args, current.kwargs), values.__getitem__)
+            values[current] = function(*given[0], **given[1])
+            waiting.pop()
+    found: Tensor = values[node]
+    return found if found.dtype == torch.float64 else None
+
+
+@cache
+def _points() -> Tensor:
+    return torch.linspace(-7, 7, 57, dtype=torch.float64)
+
+
+@cache
+def _known() -> list[Tensor]:
+    return [target(_points(), **options) for target, options in KNOWN]
