@@ -127,7 +127,7 @@ def main(folder: Path) -> None:
         raw,
         "MinMaxScaler → LogisticRegression, its scores",
         raw[-1].coef_[0] * raw[0].scale_,
-        options={id(raw): {"raw_scores": True, "zipmap": False}},
+        options={id(raw[-1]): {"raw_scores": True, "zipmap": False}},
         output=raw.decision_function(GIVEN),
     )
 
@@ -141,7 +141,9 @@ def main(folder: Path) -> None:
         np.where(np.isnan(holes), 0, impute[-1].coef_[0] * standard(impute[1])),
         given=holes,
     )
-    columns = ColumnTransformer([("a", StandardScaler(), [4, 1]), ("b", MinMaxScaler(), [0]), ("c", "passthrough", [5])])
+    columns = ColumnTransformer(
+        [("a", StandardScaler(), [4, 1]), ("b", MinMaxScaler(), [0]), ("c", "passthrough", [5])]
+    )
     mixed = make_pipeline(columns, LinearRegression()).fit(DATA, NUMBERS[:, 0])
     weights, parts = np.zeros(FEATURES), mixed[0].named_transformers_
     weights[[4, 1]] = mixed[-1].coef_[:2] * standard(parts["a"])
@@ -154,9 +156,9 @@ def main(folder: Path) -> None:
         machine,
         "StandardScaler → SVC, linear, two classes",
         machine[-1].coef_[0] * standard(machine[0]),
-        target=1,
         options={id(machine): {"zipmap": False, "raw_scores": True}},
-        output=np.stack([-machine.decision_function(GIVEN), machine.decision_function(GIVEN)], 1),
+        # What the file calls the score of the first class is the decision function, which speaks for the second.
+        output=np.stack([machine.decision_function(GIVEN), -machine.decision_function(GIVEN)], 1),
     )
     straight = LinearSVC().fit(DATA, LABELS)  # a pipeline that ends in one is what skl2onnx cannot convert
     save(
@@ -180,9 +182,10 @@ def main(folder: Path) -> None:
     for target, sign in ((0, -1), (1, 1)):
         what = f"StandardScaler → MLPClassifier, two classes, class {target}"
         save(f"mlp_two_{target}", pair, what, sign * gradient, BY_GRADIENT, target=target)
-    numbers = make_pipeline(StandardScaler(), MLPRegressor(**trained)).fit(DATA, NUMBERS)
-    gradient = network(numbers[-1], numbers[0].transform(x))[1][:, 1] * standard(numbers[0])
-    save("mlp_regressor", numbers, "StandardScaler → MLPRegressor, two targets", gradient, BY_GRADIENT, target=1)
+    # Of one target: the file of several returns all rows' as one column, which is not what scikit-learn says.
+    numbers = make_pipeline(StandardScaler(), MLPRegressor(**trained)).fit(DATA, NUMBERS[:, 0])
+    gradient = network(numbers[-1], numbers[0].transform(x))[1][:, 0] * standard(numbers[0])
+    save("mlp_regressor", numbers, "StandardScaler → MLPRegressor", gradient, BY_GRADIENT)
     reduced = make_pipeline(PCA(4), MLPClassifier(**trained)).fit(DATA, LABELS)
     gradient = network(reduced[-1], reduced[0].transform(x))[1][:, 2] @ reduced[0].components_
     save("pca_mlp", reduced, "PCA → MLPClassifier", gradient, BY_GRADIENT, target=2)

@@ -33,11 +33,17 @@ def scaler(x: Tensor, *, offset: list[float] | None = None, scale: list[float] |
     return moved.to(torch.float32)
 
 
+def _largest(x: Tensor) -> Tensor:
+    size = torch.amax(x, -1, keepdim=True)
+    return torch.where(size == 0, torch.ones_like(size), size)
+
+
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "MAX": lambda x: torch.amax(x, -1, keepdim=True),
-    "L1": lambda x: torch.sum(torch.abs(x), -1, keepdim=True),
-    "L2": lambda x: torch.sqrt(torch.sum(x * x, -1, keepdim=True)),
+    "MAX": _largest,
+    "L1": lambda x: x.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny),
+    "L2": lambda x: x.square().sum(-1, keepdim=True).sqrt().clamp_min(torch.finfo(x.dtype).tiny),
 }
+"""Of rows; not 0."""
 
 
 @onnx_op("Normalizer", domain=ML)
@@ -46,8 +52,7 @@ def normalizer(x: Tensor, *, norm: str = "MAX") -> Tensor:
     if norm not in NORMS:
         raise FormatError(f"A Normalizer has the norm {norm!r}: there are {', '.join(NORMS)}.")
     floats = as_floats(x).to(torch.float32)
-    size = NORMS[norm](floats)
-    return floats / torch.where(size == 0, torch.ones_like(size), size)
+    return floats / NORMS[norm](floats)
 
 
 @onnx_op("Imputer", domain=ML)
