@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import Assignment, assignment, module_path
-from lrp_compiler.rules import Flow, Relevance, RuleError, propagate, total
+from lrp_compiler.rules import Flow, Relevance, RuleError, propagate, times, total, traits
 from lrp_compiler.torch_private import annotate
 
 Fetch = Callable[[fx.Node], Tensor]
@@ -70,7 +70,21 @@ class Accumulator:
             self._asked(node, node)
             return self._fetch(node)
 
-        return relevance.total_of(value)
+        return relevance.total_of(value, times if is_searched_for_nan(node) else torch.mul)
+
+
+def is_searched_for_nan(node: fx.Node) -> bool:
+    """Whether a value, or the same elsewhere, is asked for what is missing in it: its own NaN get no relevance then."""
+    waiting, seen = [node], {node}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.target is torch.ops.aten.isnan.default:
+                return True
+            known = traits(user.target)
+            if user.op == "call_function" and (known.free or known.copies) and user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def propagate_relevance(

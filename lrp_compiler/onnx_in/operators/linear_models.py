@@ -62,7 +62,10 @@ def _transformed(scores: Tensor, how: str) -> Tensor:
 def _linear(x: Tensor, coefficients: list[float], intercepts: list[float] | None) -> Tensor:
     floats = as_floats(x).to(torch.float32)
     floats = floats.unsqueeze(0) if floats.dim() == 1 else floats
-    weight = torch.tensor(coefficients).reshape(-1, floats.shape[-1])
+    width = int(floats.shape[-1])
+    if not width or len(coefficients) % width:
+        raise FormatError(f"A linear model of {len(coefficients)} coefficients does not fit {width} columns.")
+    weight = torch.tensor([coefficients[place : place + width] for place in range(0, len(coefficients), width)])
     bias = torch.tensor(intercepts) if intercepts and any(intercepts) else None
     return F.linear(floats, weight, bias)
 
