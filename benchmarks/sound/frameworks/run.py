@@ -67,7 +67,7 @@ class Row:
     runtime: float = float("nan")
     books: float = float("nan")
     seconds: float = 0.0
-    open_sizes: str = ""
+    sizes: str = ""
     said: list[str] = field(default_factory=list)
     failed: str = ""
 
@@ -110,9 +110,7 @@ def ask(framework: str, path: Path) -> Row:
     row.said = [str(one.message) for one in heard if isinstance(one.message, LrpWarning)]
     row.seconds = time.perf_counter() - start
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-    row.open_sizes = ", ".join(
-        f"{one.name} {list(one.shape)}" for one in explainer.about.inputs if any(isinstance(s, str) for s in one.shape)
-    )
+    row.sizes = ", ".join(f"{one.name} {list(one.shape)}" for one in explainer.about.inputs)
     try:
         found = explainer(*tensors.values())
         returned = found.output if isinstance(found.output, tuple | list) else (found.output,)
@@ -152,22 +150,22 @@ def document(rows: list[Row]) -> str:
     lines = [
         "# Files of other frameworks",
         "",
-        "`python -m benchmarks.sound.frameworks.run`: each framework in its own environment writes an ONNX file, what it "
-        "makes of seven rows, and the relevance of one class by its own arithmetic; the explainer is compiled from the "
-        "file's path alone. *forward*, *relevance*: the largest difference from the framework's, as a share of the "
-        "largest value, in float32. *onnxruntime*: the same of the `.lrp.onnx` file's relevance beside torch's. *books*: "
-        "what is not accounted for, as a share of Σ|R|, in float64. The ε rules take ε = 1e-9.",
+        "`python -m benchmarks.sound.frameworks.run`: each framework in its own environment writes an ONNX file, what "
+        "it makes of seven rows, and the relevance of one class by its own arithmetic; the explainer is compiled from "
+        "the file's path alone. *forward*, *relevance*: the largest difference from the framework's, as a share of the "
+        "largest value, in float32. *onnxruntime*: the same of the `.lrp.onnx` file's relevance beside torch's. "
+        "*books*: what is not accounted for, as a share of Σ|R|, in float64. The ε rules take ε = 1e-9.",
         "",
         f"{'; '.join(tools)}. Here: torch {torch.__version__}, onnx {onnx.__version__}, onnxruntime "
         f"{onnxruntime.__version__}.",
         "",
-        "| framework | network | composite | compared with | forward | relevance | onnxruntime | books | open sizes | s |",
+        "| framework | network | composite | compared with | forward | relevance | onnxruntime | books | inputs | s |",
         "|---|---|---|---|---:|---:|---:|---:|---|---:|",
     ]
     for row in rows:
         numbers = " | ".join(map(number, (row.forward, row.relevance, row.runtime, row.books)))
         lines.append(
-            f"| {row.framework} | {row.what} | {row.composite} | {row.oracle} | {numbers} | {row.open_sizes} | "
+            f"| {row.framework} | {row.what} | {row.composite} | {row.oracle} | {numbers} | {row.sizes} | "
             f"{row.seconds:.1f} |"
         )
     failed = [row for row in rows if row.failed]

@@ -26,8 +26,8 @@ def if_else(condition: Known, *, then_branch: Callable[..., Any], else_branch: C
     """
     if isinstance(condition, Tensor):
         raise CaptureError(
-            "An If depends on the values of the inputs, so that there is no one graph to explain: give the input that "
-            "decides it a constant value in the file, by an initialiser of its name."
+            "An If depends on the values of the inputs, so that there is no one graph to explain: hold the input that "
+            "decides it constant, lrp.from_onnx(path, constants={'sampling_rate': 16000})."
         )
     return tuple((then_branch if condition.one() else else_branch)())
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.errors import CaptureError
+
 from ..registry import onnx_op
 
 FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
@@ -184,6 +186,9 @@ def _run(
     given = [one.transpose(0, 1) if layout and one is not None else one for one in states]
     shape = (recurrence.shape[0], x.shape[1], recurrence.shape[2])
     filled = [torch.zeros(shape, dtype=x.dtype) if one is None else one for one in given]
+    for state in filled:
+        if state.shape[1] != x.shape[1]:  # torch would broadcast it
+            raise CaptureError(f"A {kind} has {x.shape[1]} sequences, and a first state of {state.shape[1]}.")
     if plain and direction != "reverse":
         y, last = _by_torch(kind, x, weight, recurrence, bias, filled, direction == "bidirectional")
     else:
