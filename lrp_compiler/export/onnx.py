@@ -122,6 +122,7 @@ def write_onnx(
     note_copies(model)
     cast_before_transposing(model)
     _name_dims(model.graph, inputs)
+    _forget_ones(model.graph)
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
@@ -228,6 +229,21 @@ def tidy(model: Any) -> None:
         passes.NameFixPass(),
     ):
         step(model)
+
+
+def _forget_ones(graph: Any) -> None:
+    """Leave out shapes of values inside that hold a 1, where sizes are open.
+
+    torch's symbolic arithmetic takes an open size for 1 where it is that in the example (`(length − 192) // 128 + 1`),
+    and onnxruntime holds buffers to what is written down. It works such shapes out by itself.
+    """
+    if not any(isinstance(dim, onnx_ir.SymbolicDim) for value in graph.inputs for dim in value.shape):
+        return
+    returned = set(graph.outputs)
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is not None and value not in returned and any(dim == 1 for dim in value.shape):
+                value.shape = None
 
 
 def _name_dims(graph: Any, inputs: Sequence[TensorSpec]) -> None:
