@@ -17,14 +17,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
 
 import lrp_compiler as lrp
 from benchmarks.base import reporting
@@ -407,8 +405,8 @@ def document(rows: list[Row]) -> str:
         "`python -m benchmarks.sound.real_files`: ONNX files as their packages ship them, compiled from their paths. "
         "*forward*: the largest difference of an output from onnxruntime's own run of the file, as a share of the "
         "largest value. *onnxruntime*: the same of the `.lrp.onnx` file's relevance beside torch's, both in float32. "
-        "*books*: what is not accounted for, as a share of Σ|R|, in float64. *s*: of compiling. Milliseconds of the explanation and of "
-        f"the file itself are medians of {REPEATS} runs in onnxruntime, batch 1, {THREADS} threads.",
+        "*books*: what is not accounted for, as a share of Σ|R|, in float64. *s*: of compiling. Milliseconds of the "
+        f"explanation and of the file itself are medians of {REPEATS} runs in onnxruntime, batch 1, {THREADS} threads.",
         "",
         f"torch {torch.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.",
         "",
