@@ -83,17 +83,17 @@ def _logits(module: fx.GraphModule, node: Any) -> _Logits | None:
     given = bind(node.target, node.args, node.kwargs)
     known = traits(node.target)
     if known.squashes and not _mixes_rows(node, given):
-        found = _logits(module, given["self"]) or _Logits(lambda: given["self"], alone="dim" not in given)
-        return _counted(found, int(node.target is aten.log_sigmoid.default))
+        inner = _logits(module, given["self"]) or _Logits(lambda: given["self"], alone="dim" not in given)
+        return _counted(inner, int(node.target is aten.log_sigmoid.default))
     operand = _log_softmax_of(node, given)
     if operand is not None:
         return _counted(_logits(module, operand) or _Logits(lambda: operand), 1)
     if node.target in OF_PROBABILITIES:
         return _counted(_logits(module, given["self"]), OF_PROBABILITIES[node.target])
     if known.free or known.copies:
-        found = _logits(module, given.get("self"))
+        moved = _logits(module, given.get("self"))
         same = known.casts or known.copies
-        return found if found is None or same else replace(found, make=lambda: _again(node, found.make()))
+        return moved if moved is None or same else replace(moved, make=lambda: _again(node, moved.make()))
     if node.target is aten.cat.default:
         return _side_by_side(module, node, given)
     share = _share_of(node, given)
