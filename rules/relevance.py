@@ -91,9 +91,9 @@ def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
 
 
 def times(share: Tensor, value: Tensor) -> Tensor:
-    """`share ⊙ value` with 0 · ∞ = 0: a masked score of −∞ that got no share gives nothing, not NaN.
+    """`share ⊙ value` with 0 · ∞ = 0 · NaN = 0: what is masked and got no share gives nothing, not NaN.
 
-    For the books only; in unit form no rule multiplies by a masked score.
+    For the books, and for values in which something is missing; in unit form no rule multiplies by a masked score.
     """
     return torch.where(share == 0, torch.zeros_like(share), share * value)
 

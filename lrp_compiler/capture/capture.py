@@ -25,7 +25,7 @@ from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
-from .onnx_files import example_of, shapes_of, with_its_names
+from .onnx_files import example_of, open_in, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
@@ -85,9 +85,12 @@ def _export_onnx(
     first: CaptureError | None = None
     for shapes in shapes_of(model, args, dynamic_shapes):
         try:
-            return _export(model, args, {}, shapes)
+            found = _export(model, args, {}, shapes)
         except CaptureError as error:
             first = first or error
+            continue
+        left = shapes if dynamic_shapes is not None else open_in(found[0], shapes, model)
+        return found if left == shapes else _export(model, args, {}, left)
     assert first is not None
     raise first
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import onnx
 import torch
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from lrp_compiler.base.errors import InputError, LrpWarning, did_you_mean
 from lrp_compiler.onnx_in import OnnxModule, check_parity, from_onnx, is_onnx
 from lrp_compiler.passes.forward import Captured
+from lrp_compiler.torch_private import known_size
 
 
 def load_onnx(path: str | os.PathLike[str]) -> OnnxModule:
@@ -79,6 +80,28 @@ def shapes_of(module: OnnxModule, inputs: Sequence[Any], given: Any) -> Iterator
     yield kept
     if any(kept.values()):
         yield {argument: dict.fromkeys(dims, Dim.AUTO) for argument, dims in kept.items()}
+
+
+def open_in(program: ExportedProgram, shapes: Any, module: OnnxModule) -> Any:
+    """Those of the open sizes that are left open by the program: recurrent layers take a known number of steps.
+
+    Warns:
+        LrpWarning: of each that is not.
+    """
+    values = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
+    kept: dict[str, Any] = {}
+    for name, one in zip(program.graph_signature.user_inputs, module.inputs, strict=True):
+        sizes = [known_size(size) for size in values[str(name)].shape]
+        kept[one.argument] = {dim: said for dim, said in shapes[one.argument].items() if sizes[dim] is None}
+        for dim in sorted(set(shapes[one.argument]) - set(kept[one.argument])):
+            warnings.warn(
+                f"Dimension {dim} of input {one.name!r} is open in the file, and is fixed at {sizes[dim]}, as in the "
+                "example inputs: an operation is explained for a known size alone (a recurrent layer's steps, say). "
+                "Give example inputs of the size that is wanted.",
+                LrpWarning,
+                stacklevel=9,
+            )
+    return kept
 
 
 def with_its_names(captured: Captured, module: OnnxModule) -> Captured:

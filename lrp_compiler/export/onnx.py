@@ -30,7 +30,7 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
-from lrp_compiler.torch_private import promotion_where_dtypes_mix, sources_forgotten
+from lrp_compiler.torch_private import hint, promotion_where_dtypes_mix, sources_forgotten
 
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
@@ -140,6 +140,8 @@ def write_onnx(
     note_copies(model)
     cast_before_transposing(model)
     _name_dims(model.graph, inputs)
+    if _holds_open_ones(program):
+        _forget_shapes(model.graph)
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
@@ -247,6 +249,25 @@ def tidy(model: Any) -> None:
         passes.NameFixPass(),
     ):
         step(model)
+
+
+def _holds_open_ones(program: ExportedProgram) -> bool:
+    """Whether a size is open that is 1 in the example, as `(length − 192) // 128 + 1` may be.
+
+    torch's symbolic arithmetic broadcasts it as if it were 1, and works out what follows from that.
+    """
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    sizes = (size for value in values if isinstance(value, torch.Tensor) for size in value.shape)
+    return any(isinstance(size, torch.SymInt) and hint(size) == 1 for size in sizes)
+
+
+def _forget_shapes(graph: Any) -> None:
+    """Leave out what is said of the shapes inside: onnxruntime holds buffers to it, and works them out by itself."""
+    returned = set(graph.outputs)
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value not in returned:
+                value.shape = None
 
 
 def _name_dims(graph: Any, inputs: Sequence[TensorSpec]) -> None:

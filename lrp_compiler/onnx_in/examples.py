@@ -133,9 +133,13 @@ def _sizes(inputs: Sequence[Input]) -> Iterator[Mapping[str, int]]:
     """Sizes of the open dimensions, by name: what is tried one after the other."""
     names: dict[str, bool] = {}  # whether it is a batch
     for one in inputs:
-        for place, size in enumerate(one.shape or ()):
+        sizes = one.shape or ()
+        # A state has layers first: the one size that is open, and that nothing is said of, is the batch.
+        state = sum(isinstance(size, str) for size in sizes) == 1 and len(inputs) > 1
+        for place, size in enumerate(sizes):
             if isinstance(size, str):
-                names[size] = names.get(size, place == 0 and len(one.shape or ()) > 1) or "batch" in size.lower()
+                first = len(sizes) > 1 and (place == 0 or (state and place in one.unnamed))
+                names[size] = names.get(size, first) or "batch" in size.lower()
     maps = any(len(one.shape or ()) >= MAP_RANK for one in inputs)
     lengths = sorted(LENGTHS, key=lambda length: maps and length < 64)
     others = [name for name, batch in names.items() if not batch]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, LrpWarning
 
 from .examples import Input, dynamic_shapes, example_inputs, inputs_of
+from .kept_outputs import with_kept_outputs
 from .read_file import Source, read, with_constants
 from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
 from .steps import Constant, Step, look_up
-from .translate import Translator
+from .translate import Translator, is_refused
 from .whole_numbers import Whole
 
 
@@ -114,15 +116,28 @@ def from_onnx(
             rate, the sizes to which something is reshaped. What they decide is decided then.
 
     Returns:
-        The module, in eval mode: from the file's inputs, in order or by name, to its outputs (one, or a tuple).
+        The module, in eval mode: from the file's inputs, in order or by name, to its outputs (one, or a tuple). A map
+        from labels to scores that a pipeline returns is the tensor of the scores.
+
+    Warns:
+        LrpWarning: outputs that are left out: text, and labels made by operators that cannot be run.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: a constant of a name that no input has.
         FormatError: it is no sound ONNX model, an explainer's own file, too old, or too large.
-        CaptureError: operators that have no meaning for relevance, or are not known: all of them at once.
+        CaptureError: operators that have no meaning for relevance, or are not known: all of them at once; or nothing
+            is returned that is a tensor of numbers.
     """
     source = with_constants(read(model), constants or {})
+    source, left_out = with_kept_outputs(source, lambda node: is_refused(source, node))
+    if left_out:
+        warnings.warn(
+            f"Of what {source.label} returns {', '.join(map(repr, left_out))} is left out: text, maps and labels made "
+            "by operators that cannot be run here carry no relevance.",
+            LrpWarning,
+            stacklevel=3,
+        )
     inputs = inputs_of(source)
     kind = type("OnnxModule", (OnnxModule,), {"forward": _forward([one.argument for one in inputs])})
     module: OnnxModule = kind(source, inputs)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import onnx
 from torch import Tensor
 
 from .sizes import Sizes
@@ -96,8 +97,10 @@ class Entry:
 
 TABLE: dict[tuple[str, str], Entry] = {}
 """(domain, operator) → its functions."""
-REASONS: dict[tuple[str, str], str] = {}
-"""(domain, operator) → why it has none: the rest of a sentence that starts with the operator's name."""
+Condition = Callable[[dict[str, Any]], bool]
+"""Of a node's attributes, as the file has them."""
+REASONS: dict[tuple[str, str], list[tuple[str, Condition | None]]] = {}
+"""(domain, operator) → why it has no function, and when: the rest of a sentence that starts with its name."""
 
 
 def onnx_op(
@@ -142,9 +145,26 @@ def size_form(*names: str, domain: str = "") -> Callable[[F], F]:
     return register
 
 
-def no_operator(reason: str, *names: str, domain: str = "") -> None:
-    """Say why operators have no function: the rest of a sentence that starts with the operator's name."""
-    REASONS.update({(domain, name): reason for name in names})
+def no_operator(reason: str, *names: str, domain: str = "", when: Condition | None = None) -> None:
+    """Say why operators have no function.
+
+    Args:
+        reason: the rest of a sentence that starts with the operator's name.
+        names: of the operators.
+        domain: "" is ONNX's own.
+        when: of which attributes that is true; None: always.
+    """
+    for name in names:
+        REASONS.setdefault((domain, name), []).append((reason, when))
+
+
+def reason_against(domain: str, node: onnx.NodeProto) -> str:
+    """Why a node cannot be explained, as `no_operator` says; "" where nothing is said."""
+    known = REASONS.get((domain, node.op_type))
+    if known is None:
+        return ""
+    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    return next((reason for reason, when in known if when is None or when(attributes)), "")
 
 
 def operator_of(domain: str, name: str, opset: int) -> Operator | None:

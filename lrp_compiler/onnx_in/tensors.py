@@ -55,6 +55,10 @@ SMALL: dict[int, Any] = {
 
 def dtype_of(number: int, what: str) -> torch.dtype:
     """torch's dtype; raises `FormatError` where torch has none, `what` being named by it."""
+    if number == TensorProto.STRING:
+        raise FormatError(
+            f"{what} is text, which carries no relevance: give the model the numbers that are made of it."
+        )
     if number not in DTYPES:
         known = number in TensorProto.DataType.values()
         name = TensorProto.DataType.Name(number) if known else str(number)

@@ -19,7 +19,7 @@ from .external_data import weights_of
 from .module_paths import Level, levels
 from .read_file import OWN_DOMAIN
 from .read_file import Source as File
-from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_like, operator_of, size_form_of
+from .registry import GIVEN, TABLE, Known, Operator, operator_like, operator_of, reason_against, size_form_of
 from .scopes import Tree
 from .sizes import MOST, Sizes
 from .steps import Body, Constant, Source, Step, taken
@@ -47,7 +47,7 @@ class Translator:
         self.sources: dict[str, Source] = dict(around.sources) if around else {}
         self.steps: list[Step] = []
         self.places: list[tuple[Level, ...]] = []
-        self.missing: Counter[tuple[str, str]] = around.missing if around else Counter()
+        self.missing: Counter[tuple[str, str, str]] = around.missing if around else Counter()
         self.weights: set[str] = set(around.weights) if around else set()
         self._made: set[str] = set()
         self._inside = 0
@@ -84,7 +84,7 @@ class Translator:
 
     def node(self, node: onnx.NodeProto, number: int) -> None:
         """Translate one node."""
-        domain = "" if node.domain in OWN_DOMAIN else node.domain
+        domain = domain_of(node)
         inputs = tuple(self.sources.get(name) if name else None for name in node.input)
         if not domain and node.op_type == "Identity" and len(inputs) == 1:
             self.sources[node.output[0]] = inputs[0]
@@ -93,8 +93,9 @@ class Translator:
             self._inline(node, bool(inputs[0].value().reshape(-1)[0]))
             return
         operator = operator_of(domain, node.op_type, self.file.opset(domain))
-        if operator is None:
-            self.missing[domain, node.op_type] += 1
+        reason = reason_against(domain, node)
+        if operator is None or reason:
+            self.missing[domain, node.op_type, reason] += 1
             self.sources |= {name: name for name in filter(None, node.output)}
             return
         _check_inputs(node, operator)
@@ -234,7 +235,7 @@ class Translator:
         """Raise `CaptureError` if there were operators without a function: all of them at once."""
         if not self.missing:
             return
-        parts = [_why(domain, name, count) for (domain, name), count in self.missing.items()]
+        parts = [_why(*what, count) for what, count in self.missing.items()]
         count = "An operator" if len(parts) == 1 else f"{len(parts)} operators"
         raise CaptureError(f"{count} of {self.file.label} cannot be explained: {'; '.join(parts)}.")
 
@@ -253,9 +254,19 @@ ATTRIBUTES: Mapping[int, Any] = {
 """Kind of an attribute → its value."""
 
 
-def _why(domain: str, name: str, count: int) -> str:
-    reason = REASONS.get((domain, name))
-    if reason is None:
+def domain_of(node: onnx.NodeProto) -> str:
+    """The domain of its operator; "" is ONNX's own."""
+    return "" if node.domain in OWN_DOMAIN else str(node.domain)
+
+
+def is_refused(file: File, node: onnx.NodeProto) -> bool:
+    """Whether there is no function for a node."""
+    domain = domain_of(node)
+    return operator_of(domain, node.op_type, file.opset(domain)) is None or bool(reason_against(domain, node))
+
+
+def _why(domain: str, name: str, reason: str, count: int) -> str:
+    if not reason:
         known = [other for space, other in TABLE if space == domain]
         near = did_you_mean(name, known)
         reason = f"is no operator that is known here{near}"

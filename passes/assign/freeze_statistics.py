@@ -68,7 +68,7 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
     while queue and len(seen) <= REACH:
         node = queue.pop()
         if node.op == "call_function" and traits(node.target).reduces:
-            rooted |= traits(node.target).roots
+            rooted |= traits(node.target).roots or _of_amounts(node)
             sources |= _ancestry(arguments(node)[0])
             continue
         if node.op != "call_function" or not traits(node.target).arithmetic:
@@ -79,6 +79,12 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
         seen.update(fresh)
         queue.extend(fresh)
     return sources, rooted, inverted
+
+
+def _of_amounts(node: fx.Node) -> bool:
+    """Whether a reduction is of |x|, as the norm is that needs no root."""
+    reduced = arguments(node)[0]
+    return isinstance(reduced, fx.Node) and reduced.target is aten.abs.default
 
 
 def _inverts(node: fx.Node) -> bool:

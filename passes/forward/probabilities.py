@@ -9,12 +9,14 @@ how far the function is saturated. What is meant is mostly the logit in front.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import call, is_tensor
+from lrp_compiler.passes.graph import call, constant_of, is_tensor
 from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
@@ -30,58 +32,129 @@ OF_PROBABILITIES = {
 """What may stand behind the function, and by how many logarithms it changes what is returned."""
 
 
-def logits_behind(output: fx.Node) -> tuple[fx.Node, str]:
+def logits_behind(module: fx.GraphModule, output: fx.Node) -> tuple[fx.Node, str]:
     """The value in front of the functions that make probabilities of logits, and what the output is of it.
 
     Args:
-        output: a node of the forward graph, `[batch, ...]`.
+        module: the forward graph.
+        output: a node of it, `[batch, ...]`.
 
     Returns:
         The logits in the shape of the output (new nodes where the shape is changed behind the function), and
         "probability" or "log-probability"; the output itself and "" where it is none of them.
     """
-    found, made_of_it, moved = _found(output)
+    found = _logits(module, output)
     if found is None:
         return output, ""
-    logits = found
-    for step in reversed(moved):
-        with output.graph.inserting_before(output.graph.output_node()):
-            logits = call(output.graph, step.target, logits, *step.args[1:], like=step, **step.kwargs)
-    return logits, made_of_it
+    with output.graph.inserting_before(output.graph.output_node()):
+        return found.make(), found.kind
 
 
-def kind_of(output: fx.Node) -> str:
+def kind_of(module: fx.GraphModule, output: fx.Node) -> str:
     """What the output is: "probability" or "log-probability", or "" where it is none of them."""
-    return _found(output)[1]
+    found = _logits(module, output)
+    return "" if found is None else found.kind
 
 
-def _found(output: fx.Node) -> tuple[fx.Node | None, str, list[fx.Node]]:
-    """The logits as they are made, what the output is of them, and the steps that change their shape from there on."""
-    moved: list[fx.Node] = []
-    logarithms, found, kept = 0, None, 0
-    node = output
-    while node.op == "call_function" and is_tensor(node):
-        given = bind(node.target, node.args, node.kwargs)
-        operand: Any = given.get("self")
-        if traits(node.target).squashes and not _mixes_rows(node, given):
-            logarithms += node.target is aten.log_sigmoid.default
-            found, kept = operand, len(moved)
-        elif (operand := _log_softmax_of(node, given)) is not None:
-            logarithms += 1
-            found, kept = operand, len(moved)
-        elif node.target in OF_PROBABILITIES:
-            operand = given["self"]
-            logarithms += OF_PROBABILITIES[node.target]
-        elif traits(node.target).free or traits(node.target).copies:
-            operand = given.get("self")
-            if not (traits(node.target).casts or traits(node.target).copies):
-                moved.append(node)
-        else:
-            break
-        if not is_tensor(operand):
-            break
-        node = operand
-    return found, "" if found is None else LOGARITHM if logarithms > 0 else PROBABILITY, moved[:kept]
+@dataclass(frozen=True)
+class _Logits:
+    """What stands in front of a function that makes probabilities.
+
+    Args:
+        make: inserts the logits, in the shape of the probabilities, and returns them.
+        logarithms: how many logarithms were taken of the probabilities.
+        alone: whether each is made of one logit, as a sigmoid makes it.
+    """
+
+    make: Callable[[], fx.Node]
+    logarithms: int = 0
+    alone: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What is returned of them."""
+        return LOGARITHM if self.logarithms > 0 else PROBABILITY
+
+
+def _logits(module: fx.GraphModule, node: Any) -> _Logits | None:
+    """The logits of what a node returns; None where they are no probabilities."""
+    if not is_tensor(node) or node.op != "call_function":
+        return None
+    given = bind(node.target, node.args, node.kwargs)
+    known = traits(node.target)
+    if known.squashes and not _mixes_rows(node, given):
+        inner = _logits(module, given["self"]) or _Logits(lambda: given["self"], alone="dim" not in given)
+        return _counted(inner, int(node.target is aten.log_sigmoid.default))
+    operand = _log_softmax_of(node, given)
+    if operand is not None:
+        return _counted(_logits(module, operand) or _Logits(lambda: operand), 1)
+    if node.target in OF_PROBABILITIES:
+        return _counted(_logits(module, given["self"]), OF_PROBABILITIES[node.target])
+    if known.free or known.copies:
+        moved = _logits(module, given.get("self"))
+        same = known.casts or known.copies
+        return moved if moved is None or same else replace(moved, make=lambda: _again(node, moved.make()))
+    if node.target is aten.cat.default:
+        return _side_by_side(module, node, given)
+    share = _share_of(node, given)
+    if share is not None:
+        return _logits(module, share)
+    other = _complement_of(module, node, given)
+    found = None if other is None else _logits(module, other)
+    if found is None or not found.alone or found.logarithms:
+        return None
+    return replace(found, make=lambda: call(node.graph, aten.neg.default, found.make(), like=node))
+
+
+def _counted(found: _Logits | None, logarithms: int) -> _Logits | None:
+    return None if found is None else replace(found, logarithms=found.logarithms + logarithms)
+
+
+def _again(node: fx.Node, operand: fx.Node) -> fx.Node:
+    """The same change of shape."""
+    return call(node.graph, node.target, operand, *node.args[1:], like=node, **node.kwargs)
+
+
+def _side_by_side(module: fx.GraphModule, node: fx.Node, given: Any) -> _Logits | None:
+    """Of `[1 − σ(x), σ(x)]`, and of one sigmoid a class: their logits side by side."""
+    dim = given["dim"] % max(node.meta["val"].dim(), 1)
+    parts = [_logits(module, part) for part in given["tensors"]]
+    known = [part for part in parts if part is not None and part.alone]
+    if not dim or len(known) < len(parts) or len({part.logarithms for part in known}) > 1:
+        return None
+
+    def make() -> fx.Node:
+        return call(node.graph, aten.cat.default, [part.make() for part in known], dim, like=node)
+
+    return _Logits(make, known[0].logarithms, alone=True)
+
+
+def _share_of(node: fx.Node, given: Any) -> Any:
+    """`p` of `p / Σ|p|` in each row, which keeps their order."""
+    if node.target is not aten.div.Tensor:
+        return None
+    value, below = given["self"], given["other"]
+    while is_tensor(below) and below.target in (aten.clamp_min.default, aten.clamp.default, aten.expand.default):
+        below = below.args[0]
+    if not is_tensor(below) or below.op != "call_function" or not traits(below.target).reduces:
+        return None
+    total = bind(below.target, below.args, below.kwargs)
+    dims = total.get("dim") or []
+    amounts = total["self"]
+    amounts = amounts.args[0] if amounts.target is aten.abs.default else amounts
+    summed = below.target in (aten.sum.dim_IntList, aten.linalg_vector_norm.default)
+    by_row = [dim % max(value.meta["val"].dim(), 1) for dim in ([dims] if isinstance(dims, int) else dims)]
+    return value if summed and total.get("ord", 1) == 1 and amounts is value and by_row and 0 not in by_row else None
+
+
+def _complement_of(module: fx.GraphModule, node: fx.Node, given: Any) -> Any:
+    """`p` of `1 − p`."""
+    if node.target is aten.rsub.Scalar:
+        return given["self"] if given["other"] == 1 and given.get("alpha", 1) == 1 else None
+    if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
+        return None
+    one = constant_of(module, given["self"])
+    return given["other"] if one is not None and one.numel() == 1 and float(one) == 1 else None
 
 
 def _mixes_rows(node: fx.Node, given: Any) -> bool:

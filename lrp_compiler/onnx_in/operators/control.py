@@ -28,8 +28,8 @@ def if_else(condition: Known, *, then_branch: Callable[..., Any], else_branch: C
     if isinstance(condition, Tensor):
         raise CaptureError(
             "An If depends on the values of the inputs, or on an open size, so that there is no one graph to explain: "
-            "hold the input that decides it constant, as in from_onnx(model, constants={'flag': True}), or fix the "
-            "size by dynamic_shapes."
+            "hold the input that decides it constant, lrp.from_onnx(path, constants={'sampling_rate': 16000}), or fix "
+            "the size by dynamic_shapes."
         )
     return tuple((then_branch if condition.one() else else_branch)())
 

@@ -121,7 +121,7 @@ def local_response_norm(x: Tensor, *, size: int, alpha: float = 1e-4, beta: floa
 def lp_norm(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     """By the norm along an axis; zeros stay."""
     length = x.abs().sum(axis, keepdim=True) if p == 1 else x.square().sum(axis, keepdim=True).sqrt()
-    return torch.where(length == 0, torch.zeros_like(x), x / torch.where(length == 0, torch.ones_like(length), length))
+    return x / length.clamp_min(torch.finfo(x.dtype).tiny)
 
 
 @onnx_op("MeanVarianceNormalization")

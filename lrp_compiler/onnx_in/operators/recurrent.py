@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.errors import CaptureError
+
 from ..registry import Prepared, onnx_op
 
 FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
@@ -232,6 +234,9 @@ def _run(
     given = [one.transpose(0, 1) if layout and one is not None else one for one in states]
     shape = (len(layers), x.shape[1], layers[0].size)
     filled = [torch.zeros(shape, dtype=x.dtype) if one is None else one for one in given]
+    for state in filled:
+        if state.shape[1] != x.shape[1]:  # torch would broadcast it
+            raise CaptureError(f"A {kind} has {x.shape[1]} sequences, and a first state of {state.shape[1]}.")
     if plain and direction != "reverse":
         y, last = _by_torch(kind, x, layers, filled)
     else:

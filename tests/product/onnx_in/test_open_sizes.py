@@ -1,6 +1,7 @@
 """What is computed of shapes stays open: exported at one size, a file runs at any other."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -190,3 +191,33 @@ def test_a_length_that_a_file_calls_open_and_fixes_is_fixed() -> None:
     explainer = lrp.compile(file, target=lambda outputs: outputs.sum((0, 2)))
 
     assert explainer.inputs[0].shape == ("batch", 9, 4)
+
+
+def test_a_size_inside_that_is_1_in_the_example_is_still_open(tmp_path: Path) -> None:
+    """`length // 4` is 1 of a length of 5, and 4 of one of 16: no shape in the file may be what 1 makes of it."""
+    weights = {
+        "w": np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32),
+        "u": np.random.default_rng(2).normal(size=(3, 3, 1)).astype(np.float32),
+        "v": np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32),
+    }
+    nodes = [
+        node("Conv", "x w", "c", strides=[4]),
+        node("Relu", "c", "d"),
+        node("Conv", "d u", "f"),
+        node("Relu", "f", "g"),
+        node("ReduceMax", "g", "e", axes=[2], keepdims=0),
+        node("MatMul", "e v"),
+    ]
+    proto = model(nodes, {"x": ["n", 2, "length"]}, constants=weights, opset=17)
+    explainer = lrp.compile(proto, (torch.randn(2, 2, 5),), target=1)
+    x = torch.randn(3, 2, 16)
+
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    written = onnx.load(tmp_path / "m.lrp.onnx")
+    declared = {value.name: value.type.tensor_type.shape.dim for value in written.graph.value_info}
+    written.graph.output.extend(onnx.ValueInfoProto(name=name) for name in declared)
+    found = in_onnxruntime(written, {"x": x})
+
+    for value, tensor in zip(written.graph.output, found, strict=True):
+        for dim, size in zip(declared.get(value.name, []), tensor.shape, strict=False):
+            assert dim.dim_value in (0, size), f"{value.name} is declared {dim.dim_value}, and is {size}"
