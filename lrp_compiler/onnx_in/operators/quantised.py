@@ -122,7 +122,9 @@ def _shape(rank: int, axis: int) -> list[int]:
 
 def aligned(value: Tensor, shape: Any, axis: int, block: int = 0) -> Tensor:
     """A scale or zero point in a shape that broadcasts with a tensor: for all of it, for each channel or block."""
-    if value.numel() == 1 and value.dim() < 2:
+    if value.dim() == 0:
+        return value
+    if value.numel() == 1 and value.dim() == 1:
         return value.reshape(())
     if not block:
         return value if value.dim() > 1 else value.reshape(_shape(len(shape), axis))
@@ -134,10 +136,9 @@ def aligned(value: Tensor, shape: Any, axis: int, block: int = 0) -> Tensor:
 def dynamic_quantize(x: Tensor) -> tuple[Any, Tensor, Tensor]:
     """To uint8, by the least and the greatest value that there is; with scale and zero point."""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
-    scale = (high - low) / 255
-    safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-    zero = torch.round((-low / safe).clamp(0, 255)).to(torch.uint8)
-    return rounded(x / safe, zero, torch.uint8), scale, zero
+    scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
+    zero = torch.round((-low / scale).clamp(0, 255)).to(torch.uint8)
+    return rounded(x / scale, zero, torch.uint8), scale, zero
 
 
 @onnx_op("ConvInteger", fold=False)
