@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -209,6 +210,18 @@ RESAMPLING = {"Resize", "GridSample", "AffineGrid", "RoiAlign", "Upsample"}
 """Operators of which the folding reference finds other places than the runtimes do, which fold them by themselves."""
 
 
+STORED = {onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8, onnx_ir.DataType.INT16, onnx_ir.DataType.UINT16}
+"""dtypes in which weights are stored that are worth other numbers: folded, they would take as many times the bytes."""
+FEW = 64
+"""Elements of which that does not count."""
+
+
+def _is_foldable(node: Any) -> bool:
+    stored = [value for value in node.inputs if value is not None and value.dtype in STORED and value.shape is not None]
+    large = any(value.shape.is_static() and math.prod(value.shape.numpy()) > FEW for value in stored)
+    return node.op_type not in RESAMPLING and not large
+
+
 def tidy(model: Any) -> None:
     """Small constants folded, duplicates merged, leftovers removed.
 
@@ -216,7 +229,7 @@ def tidy(model: Any) -> None:
     rest and finds nothing that onnxruntime does not do when it loads the file.
     """
     passes.InlinePass()(model)
-    fold_constants(model, should_fold=lambda node: False if node.op_type in RESAMPLING else None)
+    fold_constants(model, should_fold=lambda node: None if _is_foldable(node) else False)
     for step in (
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),

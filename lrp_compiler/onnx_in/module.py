@@ -64,14 +64,23 @@ class OnnxModule(Scope):
 
     def all_values(self, *inputs: Any) -> dict[str, Tensor]:
         """Every tensor that is calculated on the way, by its name in the file."""
-        environment: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
-        with torch.no_grad():
-            for step in self.steps:
-                step.run(environment)
+        environment = self._environment(*inputs)
         known = {
             name: value.tensor() if isinstance(value, Sizes | Whole) else value for name, value in environment.items()
         }
         return {name: value for name, value in known.items() if isinstance(value, Tensor)}
+
+    def rounds(self, *inputs: Any) -> bool:
+        """Whether whole numbers are made of floats on the way."""
+        named = any("Quantize" in step.op for step in self.steps)
+        return named or any(isinstance(value, Whole) for value in self._environment(*inputs).values())
+
+    def _environment(self, *inputs: Any) -> dict[str, Any]:
+        environment: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
+        with torch.no_grad():
+            for step in self.steps:
+                step.run(environment)
+        return environment
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs on which the model runs, of the file's own shapes; open sizes are small, and differ."""

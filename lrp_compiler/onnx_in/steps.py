@@ -150,7 +150,7 @@ class Step:
         first = given[0] if given else None
         if self.op in MOVING and isinstance(first, Whole) and first.is_even and len(self.outputs) == 1:
             rest = [taken(value, self.operator.kind(place + 1)) for place, value in enumerate(given[1:])]
-            return [Whole(self.operator.function(first.values, *rest, **attributes), first.zero, first.dtype)]
+            return [first.moved(lambda values: self.operator.function(values, *rest, **attributes))]
         result = self._of_sizes(given, attributes)
         if result is NotImplemented:
             values = [taken(value, self.operator.kind(place)) for place, value in enumerate(given)]
@@ -196,7 +196,7 @@ def taken(value: Any, kind: Any, *, whole: bool = False) -> Any:
         if kind is Sizes:
             return value.sizes or Sizes.read(value.value())
         return value.value()
-    if isinstance(value, Whole) and kind is not Any:
+    if isinstance(value, Whole) and kind not in (Any, Known):
         value = value.tensor()
     if kind is Tensor and isinstance(value, Sizes):
         return value.tensor()

@@ -133,7 +133,8 @@ class Translator:
         self.sources = {**before, **dict(zip(node.output, results, strict=False))}
 
     def _attributes(self, node: onnx.NodeProto, operator: Operator, domain: str) -> dict[str, Any]:
-        known = [name for name in operator.attributes if name not in GIVEN]
+        own = {attribute.name for attribute in node.attribute}
+        known = [name for name in operator.attributes if name not in GIVEN or name in own]
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             if attribute.name not in known:
@@ -148,7 +149,7 @@ class Translator:
         if "outputs" in operator.attributes:
             found["outputs"] = len(node.output)
         if "opset" in operator.attributes:
-            found["opset"] = self.file.opset(domain)
+            found.setdefault("opset", self.file.opset(domain))
         return found
 
     def _attribute(self, attribute: AttributeProto, node: onnx.NodeProto) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,10 @@ class Whole:
     def is_even(self) -> bool:
         """Whether one zero point is that of all elements, wherever they are moved."""
         return self.zero is None or (isinstance(self.zero, Sizes) and not self.zero.shape)
+
+    def moved(self, function: Callable[[Tensor], Tensor]) -> Whole:
+        """Its elements elsewhere; there is one zero point for all of them."""
+        return Whole(function(self.values), self.zero, self.dtype)
 
     def tensor(self) -> Tensor:
         """The whole numbers."""

@@ -154,9 +154,7 @@ def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
             yield end
 
 
-def _added(
-    user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]
-) -> tuple[tuple[Any, int], ...] | None:
+def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> tuple[tuple[Any, int], ...] | None:
     """What has been added to the rounded numbers behind this node, too; None where another kind of thing is done."""
     given = assignment(user)
     if given is None or len(given.active) != 1 or not _same_shape(node, user):

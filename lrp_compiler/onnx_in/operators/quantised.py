@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from onnx import TensorProto
 from torch import Tensor
@@ -164,8 +165,28 @@ def conv_integer(
 @onnx_op("MatMulInteger", fold=False)
 def matmul_integer(a: Any, b: Any, a_zero: Known | None = None, b_zero: Known | None = None) -> Whole:
     """A product of whole numbers, less their zero points."""
+    return Whole(whole_product(a, b, a_zero, b_zero), None, torch.int32)
+
+
+def whole_product(a: Any, b: Any, a_zero: ZeroPoint = None, b_zero: ZeroPoint = None) -> Tensor:
+    """A product of matrices of whole numbers, as floats: in double precision where single might not hold the sums."""
     left, right = less(a, _aligned_zero(a_zero, a, -2)), less(b, _aligned_zero(b_zero, b, -1))
-    return Whole(torch.matmul(left, right), None, torch.int32)
+    if isinstance(length := left.shape[-1], int) and length * _largest(a, a_zero) * _largest(b, b_zero) < EXACT:
+        return torch.matmul(left, right)
+    return torch.matmul(left.double(), right.double()).float()
+
+
+def _largest(q: Any, zero: ZeroPoint) -> int:
+    """What whole numbers of that dtype, less their zero point, can be at most."""
+    low, high = BOUNDS[q.dtype]
+    if isinstance(zero, Tensor):
+        return high - low
+    places = [0] if zero is None else zero.list()
+    return max(*(high - place for place in places), *(place - low for place in places))
+
+
+EXACT = 1 << 24
+"""Up to here single precision has every whole number."""
 
 
 @onnx_op("QLinearConv", fold=False)
@@ -187,12 +208,21 @@ def quantised_conv(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Any:
-    """A convolution between quantised tensors."""
+    """A convolution between quantised tensors: of the whole numbers themselves, measured in steps of the result."""
     options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
-    offset = None if bias is None else bias.float() * (x_scale * w_scale)
-    filters = dequantize(weight, w_scale, w_zero, axis=0)
-    y = conv(dequantize(x, x_scale, x_zero), filters, offset, pads=pads, strides=strides, **options)
-    return quantize(y, y_scale, y_zero)
+    given, filters = less(x, _aligned_zero(x_zero, x, 1)), less(weight, _aligned_zero(w_zero, weight, 0))
+    offset = None if bias is None else bias.float()
+    y = conv(given, filters, offset, pads=pads, strides=strides, **options)
+    steps = ratio(x_scale, w_scale, y_scale)
+    steps = steps.reshape(-1, *[1] * (weight.dim() - 2)) if isinstance(steps, Tensor) and steps.dim() else steps
+    return rounded(y * steps, _aligned_zero(y_zero, y, 1), y_zero.dtype)
+
+
+def ratio(a: Operand, b: Operand, c: Operand = 1.0) -> Any:
+    """`a · b / c` in single precision."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor) or isinstance(c, Tensor):
+        return a * b / c
+    return float(np.float32(a) * np.float32(b) / np.float32(c))
 
 
 @onnx_op("QLinearMatMul", fold=False)
@@ -207,5 +237,6 @@ def quantised_matmul(
     y_zero: Known,
 ) -> Any:
     """A product of matrices between quantised tensors."""
-    y = torch.matmul(dequantize(a, a_scale, a_zero, axis=-2).float(), dequantize(b, b_scale, b_zero, axis=-1).float())
-    return quantize(y, y_scale, y_zero, axis=-2)
+    y = whole_product(a, b, a_zero, b_zero)
+    rows = a_scale.unsqueeze(-1) if isinstance(a_scale, Tensor) and a_scale.dim() == 1 else a_scale
+    return rounded(y * ratio(rows, b_scale, y_scale), _aligned_zero(y_zero, y, -2), y_zero.dtype)
