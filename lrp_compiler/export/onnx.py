@@ -36,7 +36,7 @@ from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
 from .onnx_notes import note_copies, note_origins
 from .onnx_translations import TRANSLATIONS
-from .onnx_weights import halve_weights, keep_orientations_apart, multiply_transposed, weights_digest
+from .onnx_weights import halve_weights, keep_orientations_apart, multiply_transposed, pack_nibbles, weights_digest
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
@@ -126,6 +126,7 @@ def write_onnx(
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
+    pack_nibbles(model)
     keep_orientations_apart(model)
     model.graph.name = "explainer"
     model.producer_name = "lrp_compiler"

@@ -49,6 +49,7 @@ class Translator:
         self.places: list[tuple[Level, ...]] = []
         self.missing: Counter[tuple[str, str]] = around.missing if around else Counter()
         self.weights: set[str] = set(around.weights) if around else set()
+        self.stored: dict[str, int] = dict(around.stored) if around else {}
 
     def graph(self, graph: onnx.GraphProto, inputs: Sequence[str]) -> list[Source]:
         """Translate a graph; its inputs are known by their names from then on.
@@ -62,6 +63,7 @@ class Translator:
         tensors = [*graph.initializer, *graph.sparse_initializer]
         names = [getattr(tensor, "values", tensor).name for tensor in tensors]
         self.weights |= set(names)
+        self.stored |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.sources |= {name: name for name in inputs}
         order = in_order(graph, {*self.sources, *names}, self.file.label)
         asked = {name for node in order for name in reads_of(node)} | {value.name for value in graph.output}
@@ -150,6 +152,8 @@ class Translator:
             found["outputs"] = len(node.output)
         if "opset" in operator.attributes:
             found.setdefault("opset", self.file.opset(domain))
+        if "stored" in operator.attributes:
+            found["stored"] = [self.stored.get(name, 0) for name in node.input]
         return found
 
     def _attribute(self, attribute: AttributeProto, node: onnx.NodeProto) -> Any:
@@ -209,11 +213,11 @@ def _why(domain: str, name: str, count: int) -> str:
 
 
 def _check_inputs(node: onnx.NodeProto, operator: Operator) -> None:
-    given = [bool(name) for name in node.input]
-    if sum(given[: operator.needs]) < operator.needs:
-        raise FormatError(f"{called(node)} lacks an input: it takes {operator.needs} at least.")
-    if operator.rest is None and len(given) > len(operator.kinds):
-        raise FormatError(f"{called(node)} has {len(given)} inputs, and takes {len(operator.kinds)} at most.")
+    count = len(node.input)
+    if any(place >= count or not node.input[place] for place in operator.needs):
+        raise FormatError(f"{called(node)} lacks an input: it takes {len(operator.needs)} at least.")
+    if operator.rest is None and count > len(operator.kinds):
+        raise FormatError(f"{called(node)} has {count} inputs, and takes {len(operator.kinds)} at most.")
 
 
 def _folded(step: Step) -> Sequence[Any] | None:
