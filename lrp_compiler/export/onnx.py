@@ -230,6 +230,7 @@ def tidy(model: Any) -> None:
     rest and finds nothing that onnxruntime does not do when it loads the file.
     """
     passes.InlinePass()(model)
+    passes.NameFixPass()(model)  # a weight may be called what the exporter calls a value
     fold_constants(model, should_fold=lambda node: None if _is_foldable(node) else False)
     for step in (
         passes.RemoveUnusedNodesPass(),

@@ -8,7 +8,7 @@ the other by the last bit, and what follows is calculated from another number.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,20 +115,26 @@ def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence
     """`, first at Node …`: the first node that makes something else of what onnxruntime gives it; empty where that
     cannot be told, None where there is none.
     """
+    try:
+        differing = (node for node, got, want in node_by_node(module, feeds, inputs) if not _is_near(got, want))
+        node = next(differing, None)
+    except _FAILURES:
+        return ""
+    return None if node is None else f", first at {called(node)}"
+
+
+def node_by_node(
+    module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]
+) -> Iterator[tuple[onnx.NodeProto, Tensor, np.ndarray]]:
+    """Of every node its result here, and onnxruntime's, from the same inputs: those that onnxruntime has there."""
     values = module.all_values(*inputs)
     nodes = [node for node in module.source.model.graph.node for name in node.output if name in values]
-    names = list(dict.fromkeys(name for node in nodes for name in node.output if name in values))
+    makers = {name: node for node in nodes for name in node.output if name in values}
     model = onnx.ModelProto()
     model.CopyFrom(module.source.model)
     outputs = {value.name for value in model.graph.output}
-    for name in names:
-        if name not in outputs:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
-    try:
-        expected = dict(zip(names, _run(module, model, feeds, names), strict=True))
-    except _FAILURES:
-        return ""
-    makers = {name: node for node in nodes for name in node.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in makers if name not in outputs)
+    expected = dict(zip(makers, _run(module, model, feeds, list(makers)), strict=True))
     environment: dict[str, Any] = dict(zip(module.input_names, inputs, strict=True))
     for step in module.steps:
         with torch.no_grad():
@@ -136,16 +142,13 @@ def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence
         for name in step.outputs:
             value = environment.get(name)
             got, want = value.tensor() if isinstance(value, Whole) else value, expected.get(name)
-            if not isinstance(got, Tensor) or want is None:
-                continue
-            if not _is_near(got, want):
-                return f", first at {called(makers[name])}"
-            environment[name] = torch.as_tensor(np.array(want)).to(got.dtype)
-    return None
+            if isinstance(got, Tensor) and isinstance(want, np.ndarray | np.generic):
+                yield makers[name], got, np.asarray(want)
+                environment[name] = torch.as_tensor(np.array(want)).to(got.dtype)
 
 
-def _is_near(got: Tensor, want: Any) -> bool:
-    if got.dtype not in STORED or not isinstance(want, np.ndarray) or tuple(got.shape) != want.shape:
+def _is_near(got: Tensor, want: np.ndarray) -> bool:
+    if got.dtype not in STORED or tuple(got.shape) != want.shape:
         return difference(got, want) <= room(got)
     steps = (got.to(torch.int64) - torch.as_tensor(np.array(want)).to(torch.int64)).abs()
     ties = int((steps == 1).sum())
