@@ -374,17 +374,17 @@ def document(rows: Sequence[Mapping[str, Any]]) -> str:
         f"`python -m benchmarks.sound.quantised`: onnxruntime {onnxruntime.__version__}, torch {torch.__version__}. "
         f"EfficientNet-Lite0 by `epsilon-plus` on {rows[0]['inputs']} labelled photographs, MiniLM (a classifier of "
         f"film reviews, trained on a tenth of them) by `attnlrp` on {rows[-1]['inputs']} held-out reviews. Static "
-        f"ranges are from the first {CALIBRATED} inputs. onnxruntime's dynamic quantiser has the weights of convolutions "
-        "by tensor."
+        f"ranges are from the first {CALIBRATED} inputs. onnxruntime's dynamic quantiser has the weights of "
+        "convolutions by tensor."
     )
     columns = (
         "*Nodes*: each node given what onnxruntime has there, on the first inputs: how many steps whole numbers are "
         "off at most, what share of them, and how far floats are off, as a share of the largest. *Outputs*: how far "
-        "those of the explainer's file are from the deployed file's, both in onnxruntime as it comes, as a share of the "
-        "largest logit; in brackets, how far the deployed file's own are from those without onnxruntime's "
+        "those of the explainer's file are from the deployed file's, both in onnxruntime as it comes, as a share of "
+        "the largest logit; in brackets, how far the deployed file's own are from those without onnxruntime's "
         "optimisations: a number between two steps that is rounded the other way is another number from there on. "
-        "*Class*: the share of inputs on which the explainer's file predicts the deployed file's class; in brackets, on "
-        "which the deployed file predicts the float file's."
+        "*Class*: the share of inputs on which the explainer's file predicts the deployed file's class; in brackets, "
+        "on which the deployed file predicts the float file's."
     )
     names = ("network", "file", "MB (of float's)", "explainer ÷ file", "nodes", "outputs", "class", "books")
     lines = ["# Quantised files, explained as they run", "", about, "", columns, ""]

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
-from lrp_compiler.rules import FUNCTION, SLOPE, Facts, traits
+from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, STEP, Facts, traits
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -63,6 +63,28 @@ def mark_quantisers(module: fx.GraphModule) -> None:
             if root is not None and _same_shape(root, end):
                 facts = Facts().known(SLOPE, 0.0)
                 assign(end, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
+                if end.target not in SCALES:
+                    _tell_step(end, _step(_uncast(rounding.args[0]), root))
+
+
+def _step(measured: fx.Node, root: fx.Node) -> float:
+    """What one of the whole numbers is worth, where that is a number."""
+    other = measured.args[1] if measured is not root and len(measured.args) > 1 else 1.0
+    if not isinstance(other, (int, float)) or not other:
+        return 1.0
+    return float(other) if measured.target in (aten.div.Tensor, aten.div.Scalar) else 1 / other
+
+
+def _tell_step(end: fx.Node, step: float) -> None:
+    """Write it down at the maps of these whole numbers."""
+    waiting = [end]
+    while waiting:
+        for user in waiting.pop().users:
+            known, given = traits(user.target), assignment(user)
+            if given is not None and any(entry.family == "linear map" for entry in OPERATORS.get(given.target, ())):
+                given.know(STEP, step)
+            if known.pads or known.casts or known.copies:
+                waiting.append(user)
 
 
 def _roundings(module: fx.GraphModule) -> list[fx.Node]:
