@@ -252,7 +252,7 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {"EfficientNet-Lite0": efficient
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def session(path: Path, level: str = "ALL") -> Callable[[Feeds], list[Array]]:
+def session(path: Path, level: str = "ENABLE_ALL") -> Callable[[Feeds], list[Array]]:
     """A file in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

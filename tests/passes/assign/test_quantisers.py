@@ -149,8 +149,13 @@ def test_a_box_is_measured_in_the_steps_of_a_quantised_input() -> None:
         "sy": np.float32(0.05),
     }
     quantised = model(
-        [node("QuantizeLinear", "x s z", "q"), node("QLinearConv", "q s z w sw zw sy z", "c", pads=[1] * 4)]
-        + [node("DequantizeLinear", "c sy z", "d"), node("GlobalAveragePool", "d", "p"), node("Flatten", "p")],
+        [
+            node("QuantizeLinear", "x s z", "q"),
+            node("QLinearConv", "q s z w sw zw sy z", "c", pads=[1] * 4),
+            node("DequantizeLinear", "c sy z", "d"),
+            node("GlobalAveragePool", "d", "p"),
+            node("Flatten", "p"),
+        ],
         {"x": [2, 3, 6, 6]},
         constants={n: np.asarray(a) for n, a in constants.items()},
     )
