@@ -26,6 +26,7 @@ from .quantised import (
     rounded,
     whole_product,
 )
+from .recurrent import lstm_by
 
 MICROSOFT = "com.microsoft"
 SINCE_AXIS = 13
@@ -339,3 +340,45 @@ def quantised_embed_layer_norm(
 def looked_up(table: Any, indices: Tensor, scale: Operand, zero: ZeroPoint) -> Tensor:
     """Rows of a stored table."""
     return F.embedding(indices.long(), dequantize(table, scale, zero))
+
+
+@onnx_op("DynamicQuantizeLSTM", domain=MICROSOFT, fold=False)
+def dynamic_quantize_lstm(
+    x: Tensor,
+    weight: Any,
+    recurrence: Any,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    peepholes: Tensor | None,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    r_scale: Tensor,
+    r_zero: Tensor,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+) -> Any:
+    """An LSTM of stored weights: the sequence is quantised as a whole, the hidden state at every step."""
+    dense = (_by_direction(weight, w_scale, w_zero), _by_direction(recurrence, r_scale, r_zero))
+    functions = (activations, activation_alpha, activation_beta)
+    options: dict[str, Any] = {"clip": clip, "direction": direction, "input_forget": input_forget}
+    states = (lengths, hidden, cell, peepholes)
+    return lstm_by(_there_and_back(x), *dense, bias, *states, functions, seen=_there_and_back, **options)
+
+
+def _there_and_back(x: Tensor) -> Tensor:
+    q, scale, zero = dynamic_quantize(x)
+    return dequantize(q, scale, zero)
+
+
+def _by_direction(weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """`[directions, inputs, gates]` as floats `[directions, gates, inputs]`."""
+    scale, zero = (one.float().reshape(weight.shape[0], 1, -1) for one in (scale, zero))
+    return ((weight.float() - zero) * scale).transpose(1, 2)

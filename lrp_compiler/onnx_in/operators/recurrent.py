@@ -54,15 +54,45 @@ def lstm(
     layout: int = 0,
 ) -> Any:
     """`Y [steps, directions, batch, hidden]`, and the last hidden state and cell."""
+    functions = (activations, activation_alpha, activation_beta)
+    options: dict[str, Any] = {"clip": clip, "direction": direction, "input_forget": input_forget, "layout": layout}
+    return lstm_by(x, weight, recurrence, bias, lengths, hidden, cell, peepholes, functions, **options)
+
+
+Functions = tuple[list[str] | None, list[float] | None, list[float] | None]
+"""Names of activations, and their parameters."""
+
+
+def lstm_by(
+    x: Tensor,
+    weight: Tensor,
+    recurrence: Tensor,
+    bias: Tensor | None,
+    lengths: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    peepholes: Tensor | None,
+    functions: Functions,
+    *,
+    clip: float,
+    direction: str,
+    input_forget: int,
+    layout: int = 0,
+    seen: Callable[[Tensor], Tensor] | None = None,
+) -> Any:
+    """The same; what is multiplied by the recurrence is what `seen` makes of the hidden state."""
     plain = (
-        not (clip or input_forget) and peepholes is None and lengths is None and activations in (None, *_twice("LSTM"))
+        not (clip or input_forget or seen)
+        and peepholes is None
+        and lengths is None
+        and functions[0] in (None, *_twice("LSTM"))
     )
     size = recurrence.shape[-1]
 
     def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         before, kept = state
-        f, g, h = _functions("LSTM", activations, activation_alpha, activation_beta, part)
-        gates = given + torch.matmul(before, recurrence[part].T)
+        f, g, h = _functions("LSTM", *functions, part)
+        gates = given + torch.matmul(seen(before) if seen else before, recurrence[part].T)
         i, o, forget, c = gates.split(size, -1)
         pi, po, pf = (None,) * 3 if peepholes is None else peepholes[part].split(size)
         i = f(_clipped(i if pi is None else i + pi * kept, clip))
