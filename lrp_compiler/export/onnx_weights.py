@@ -67,7 +67,7 @@ def pack_nibbles(model: onnx_ir.Model) -> None:
         flat = (array.astype(np.int16) - least).astype(np.uint8).reshape(-1, 2)
         name = value.name
         packed = _constant(graph, f"{name}_packed", flat[:, :1] | flat[:, 1:] << 4)
-        numbers = {
+        numbers: dict[str, np.ndarray] = {
             "sixteen": np.array(NIBBLES, np.float32),
             "least": np.array(least, np.float32),
             "shape": np.array(array.shape, np.int64),

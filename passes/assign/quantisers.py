@@ -36,7 +36,7 @@ BOUNDS = {
     aten.minimum.default,
     aten.hardtanh.default,
 }
-SIGNS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
+SIGNS: dict[Any, int] = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 SCALES = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar}
 
 

@@ -105,7 +105,8 @@ def gather_of_few_bits(
     dense = whole * spread(scales)
     if gather_axis % table.dim() == 0 and table.dim() == MATRIX:
         return F.embedding(indices, dense)
-    return dense[(*[slice(None)] * (gather_axis % table.dim()), indices)]
+    index: Any = (*[slice(None)] * (gather_axis % table.dim()), indices)
+    return dense[index]
 
 
 MATRIX = 2

@@ -32,12 +32,9 @@ MICROSOFT = "com.microsoft"
 SINCE_AXIS = 13
 """The opset from which a softmax is over one axis."""
 
-for _name, _function in {
-    "QuantizeLinear": quantize,
-    "DequantizeLinear": dequantize,
-    "ConvInteger": conv_integer,
-}.items():
-    onnx_op(_name, domain=MICROSOFT, fold=False)(_function)
+onnx_op("QuantizeLinear", domain=MICROSOFT, fold=False)(quantize)
+onnx_op("DequantizeLinear", domain=MICROSOFT, fold=False)(dequantize)
+onnx_op("ConvInteger", domain=MICROSOFT, fold=False)(conv_integer)
 
 
 @onnx_op("QLinearAdd", domain=MICROSOFT, fold=False)
