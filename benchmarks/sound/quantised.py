@@ -1,9 +1,10 @@
 """Quantised files, explained as they run: EfficientNet-Lite0 and MiniLM with real weights.
 
 Each network is written to ONNX, and that file quantised in three ways: static (quantise and dequantise around every
-layer, int8 weights by channel, ranges from some of the inputs), dynamic (ranges from each input as it comes, int8
-weights) and in 4 bits (weights alone, in blocks of 32). The first two are what `onnxruntime.quantization` makes, and so
-are the 4 bits of matrices; those of the 1 × 1 convolutions, for which it has none, are DequantizeLinear of int4 blocks.
+layer, and once layers of whole numbers, int8 weights by channel, ranges from some of the inputs), dynamic (ranges from
+each input as it comes, int8 weights) and in 4 bits (weights alone, in blocks of 32). The first two are what
+`onnxruntime.quantization` makes, and so are the 4 bits of matrices; those of the 1 × 1 convolutions, for which it has
+none, are DequantizeLinear of int4 blocks.
 MiniLM is the classifier of film reviews of `benchmarks.faithful`, in its quick form.
 
 Of each file: whether every node, given what onnxruntime has there, makes the same of it; whether the outputs of the
@@ -19,6 +20,7 @@ that is larger than it may be.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +47,7 @@ from lrp_compiler.onnx_in.parity import STORED, node_by_node
 
 EXAMPLES = """examples:
   python -m benchmarks.sound.quantised                      all, half an hour; writes the table
-  python -m benchmarks.sound.quantised --only static        files whose names hold this; writes nothing
+  python -m benchmarks.sound.quantised --only static        files whose names hold this; the other rows stay
 """
 FOLDER = BUILD / "quantised"
 LARGEST = 1.15
@@ -53,6 +55,8 @@ LARGEST = 1.15
 CALIBRATED = 20
 """Inputs from which static ranges are taken."""
 REVIEWS = 60
+STEPS = 24
+"""Flips of a photograph."""
 COMPARED = 2
 """Inputs that go through node by node."""
 BLOCK = 32
@@ -88,7 +92,7 @@ def efficientnet() -> Network:
     replacement = flipping.blurred(loaded.x, loaded.sigma)
 
     def abpc(run: Callable[[Feeds], Array], relevance: list[Array]) -> Array:
-        times = flipping.flip_times(torch.from_numpy(np.concatenate(relevance)), 1)
+        times = flipping.flip_times(torch.from_numpy(np.concatenate(relevance)), 1, STEPS)
 
         def predict(rows: Tensor) -> Tensor:
             return torch.from_numpy(run({"x": rows.numpy()}))
@@ -149,9 +153,9 @@ def float_file(network: Network, folder: Path) -> Path:
     return path
 
 
-def static(source: Path, path: Path, network: Network) -> None:
-    """Quantise and dequantise around layers, weights by channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+def static(source: Path, path: Path, network: Network, form: str = "QDQ") -> None:
+    """Quantise and dequantise around layers (or layers of whole numbers), weights by channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Inputs(CalibrationDataReader):
         def __init__(self) -> None:
@@ -166,6 +170,7 @@ def static(source: Path, path: Path, network: Network) -> None:
         source,
         path,
         Inputs(),
+        quant_format=QuantFormat[form],
         per_channel=True,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=only,
@@ -244,9 +249,12 @@ def _convolutions_in_blocks(model: onnx.ModelProto) -> None:
 
 KINDS: dict[str, Callable[[Path, Path, Network], None]] = {
     "static int8": static,
+    "static int8, QOperator": partial(static, form="QOperator"),
     "dynamic int8": dynamic,
     "4 bits": four_bits,
 }
+SHOWN_FOR = {"static int8, QOperator": "EfficientNet-Lite0"}
+"""Kinds that are made of one network alone."""
 NETWORKS: Mapping[str, Callable[[], Network]] = {"EfficientNet-Lite0": efficientnet, "MiniLM": minilm}
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -314,7 +322,7 @@ def _first_of(run: Callable[[Feeds], list[Array]], feeds: Feeds) -> Array:
 
 def measure(name: str, only: str, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """A row for each file of a network."""
-    chosen = [kind for kind in KINDS if only in kind]
+    chosen = [kind for kind in KINDS if only in kind and SHOWN_FOR.get(kind, name) == name]
     say(f"{name}: load, export")
     network = NETWORKS[name]()
     folder = FOLDER / name
@@ -328,7 +336,7 @@ def measure(name: str, only: str, say: Callable[[str], None]) -> Iterator[dict[s
     _, floats = explained(explain_float, network.inputs, classes)
     for kind in chosen:
         say(f"{name}, {kind}: quantise, compile")
-        path = folder / f"{kind.replace(' ', '_')}.onnx"
+        path = folder / f"{kind.replace(' ', '_').replace(',', '')}.onnx"
         KINDS[kind](source, path, network)
         explainer, written = compiled(network, path)
         deployed, explain, unfused = session(path), session(written), session(path, "DISABLE_ALL")
@@ -433,19 +441,28 @@ def main() -> int:
     parser.add_argument("--network", default="", metavar="TEXT", help="networks whose names hold this")
     arguments = parser.parse_args()
     on = reporting.console()
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     with quiet(output=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in NETWORKS:
             if arguments.network in name:
                 for row in measure(name, arguments.only, on.print):
-                    rows.append(row)
+                    measured.append(row)
+                    write(row)
                     on.print({key: value for key, value in row.items() if key not in ("cosine", "overlap")})
                     on.print({key: float(np.mean(row[key])) for key in ("cosine", "overlap")})
-    if not arguments.only and not arguments.network:
-        reporting.write(RESULTS / "quantised.md", document(rows))
-        reporting.write_rows(RESULTS / "quantised.json", {"rows": rows})
-    return int(not all(map(is_sound, rows)))
+    return int(not all(map(is_sound, measured)))
+
+
+def write(row: dict[str, Any]) -> None:
+    """A row among those that are known, and the table."""
+    path = RESULTS / "quantised.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = {(one["network"], one["file"]): one for one in [*known, row]}
+    order = [(name, kind) for name in NETWORKS for kind in KINDS]
+    found = sorted(rows.values(), key=lambda one: order.index((one["network"], one["file"])))
+    reporting.write_rows(path, {"rows": found})
+    reporting.write(RESULTS / "quantised.md", document(found))
 
 
 if __name__ == "__main__":

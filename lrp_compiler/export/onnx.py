@@ -215,12 +215,22 @@ STORED = {onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8, onnx_ir.DataType.INT16,
 """dtypes in which weights are stored that are worth other numbers: folded, they would take as many times the bytes."""
 FEW = 64
 """Elements of which that does not count."""
+SMALL, GROWTH = 4096, 4
+"""Elements of a result that is folded whatever it is made of, and how many times as large as that a larger one is."""
 
 
 def _is_foldable(node: Any) -> bool:
-    stored = [value for value in node.inputs if value is not None and value.dtype in STORED and value.shape is not None]
-    large = any(value.shape.is_static() and math.prod(value.shape.numpy()) > FEW for value in stored)
-    return node.op_type not in RESAMPLING and not large
+    """Whether the file does not become larger by it."""
+    given = [value for value in node.inputs if value is not None]
+    stored = any(value.dtype in STORED and _elements(value) > FEW for value in given)
+    made = sum(map(_elements, node.outputs))
+    grown = made > max(SMALL, GROWTH * sum(map(_elements, given)))
+    return not (node.op_type in RESAMPLING or stored or grown)
+
+
+def _elements(value: Any) -> int:
+    """How many elements it has; 0 where that is not known."""
+    return math.prod(value.shape.numpy()) if value.shape is not None and value.shape.is_static() else 0
 
 
 def tidy(model: Any) -> None:

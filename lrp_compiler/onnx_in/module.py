@@ -20,7 +20,7 @@ from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
 from .steps import Constant, look_up
 from .translate import Translator
-from .whole_numbers import Whole
+from .whole_numbers import Scaled, Whole
 
 
 class OnnxModule(Scope):
@@ -59,14 +59,15 @@ class OnnxModule(Scope):
             raise InputError(f"The model lacks the value {sorted(missing)[0]!r}.")
         self.part.run_in(environment)
         values = [look_up(result, environment) for result in self.results]
-        found = [value.tensor() if isinstance(value, Sizes | Whole) else value for value in values]
+        found = [value.tensor() if isinstance(value, Sizes | Whole | Scaled) else value for value in values]
         return found[0] if len(found) == 1 else tuple(found)
 
     def all_values(self, *inputs: Any) -> dict[str, Tensor]:
         """Every tensor that is calculated on the way, by its name in the file."""
         environment = self._environment(*inputs)
         known = {
-            name: value.tensor() if isinstance(value, Sizes | Whole) else value for name, value in environment.items()
+            name: value.tensor() if isinstance(value, Sizes | Whole | Scaled) else value
+            for name, value in environment.items()
         }
         return {name: value for name, value in known.items() if isinstance(value, Tensor)}
 

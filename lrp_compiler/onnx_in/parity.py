@@ -23,7 +23,7 @@ from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS, first_line
 from .check_graph import called
 from .module import OnnxModule
 from .tensors import BITS
-from .whole_numbers import Whole
+from .whole_numbers import Scaled, Whole
 
 ROOM = 10.0
 """How many times the root of the dtype's rounding a value may be off, as a share of the largest."""
@@ -141,7 +141,7 @@ def node_by_node(
             step.run(environment)
         for name in step.outputs:
             value = environment.get(name)
-            got, want = value.tensor() if isinstance(value, Whole) else value, expected.get(name)
+            got, want = value.tensor() if isinstance(value, Whole | Scaled) else value, expected.get(name)
             if isinstance(got, Tensor) and isinstance(want, np.ndarray | np.generic):
                 yield makers[name], got, np.asarray(want)
                 environment[name] = torch.as_tensor(np.array(want)).to(got.dtype)

@@ -11,7 +11,8 @@ attributes: `outputs`, how many results are asked for, `opset`, that of the file
 inputs' dtypes, where they are constants: torch has no whole numbers of 4 bits.
 
 Of several functions for an operator the one with the largest `since` up to the file's opset runs. `@size_form` adds
-what an operator does to sizes; where it returns `NotImplemented` the tensors' function runs.
+what an operator does to sizes, `@scaled_form` what to whole numbers that stand for others; where these return
+`NotImplemented` the tensors' function runs.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Entry:
 
     revisions: list[Operator] = field(default_factory=list)
     sizes: Callable[..., Any] | None = None
+    scaled: Callable[..., Any] | None = None
 
 
 TABLE: dict[tuple[str, str], Entry] = {}
@@ -111,6 +113,20 @@ def size_form(*names: str, domain: str = "") -> Callable[[F], F]:
     return register
 
 
+def scaled_form(*names: str, domain: str = "") -> Callable[[F], F]:
+    """Register what operators do to whole numbers that stand for others: the function takes these as `Scaled`.
+
+    Where it returns `NotImplemented` the tensors' function runs.
+    """
+
+    def register(function: F) -> F:
+        for name in names:
+            TABLE.setdefault((domain, name), Entry()).scaled = function
+        return function
+
+    return register
+
+
 def no_operator(reason: str, *names: str, domain: str = "") -> None:
     """Say why operators have no function: the rest of a sentence that starts with the operator's name."""
     REASONS.update({(domain, name): reason for name in names})
@@ -125,6 +141,11 @@ def operator_of(domain: str, name: str, opset: int) -> Operator | None:
 def size_form_of(domain: str, name: str) -> Callable[..., Any] | None:
     """What the operator does to sizes, if it is known."""
     return TABLE.get((domain, name), Entry()).sizes
+
+
+def scaled_form_of(domain: str, name: str) -> Callable[..., Any] | None:
+    """What the operator does to whole numbers that stand for others, if it is known."""
+    return TABLE.get((domain, name), Entry()).scaled
 
 
 def _operator(function: Callable[..., Any], since: int, fold: bool) -> Operator:

@@ -19,7 +19,7 @@ from .external_data import weights_of
 from .module_paths import Level, levels
 from .read_file import OWN_DOMAIN
 from .read_file import Source as File
-from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_of, size_form_of
+from .registry import GIVEN, REASONS, TABLE, Known, Operator, operator_of, scaled_form_of, size_form_of
 from .scopes import Tree
 from .sizes import MOST, Sizes
 from .steps import Body, Constant, Source, Step, taken
@@ -99,7 +99,8 @@ class Translator:
         by_sizes = size_form_of(domain, node.op_type)
         op = f"{domain}.{node.op_type}" if domain else node.op_type
         name = node.name or next(filter(None, node.output), "")
-        step = Step(name, op, operator, by_sizes, inputs, attributes, tuple(node.output))
+        by_scaled = scaled_form_of(domain, node.op_type)
+        step = Step(name, op, operator, by_sizes, by_scaled, inputs, attributes, tuple(node.output))
         if operator.fold and all(isinstance(source, Constant) or source is None for source in inputs):
             folded = _folded(step)
             if folded is not None:

@@ -18,6 +18,7 @@ from .quantised import (
     ZeroPoint,
     conv_integer,
     dequantize,
+    dequantized,
     dynamic_quantize,
     less,
     quantised_conv,
@@ -33,7 +34,7 @@ SINCE_AXIS = 13
 """The opset from which a softmax is over one axis."""
 
 onnx_op("QuantizeLinear", domain=MICROSOFT, fold=False)(quantize)
-onnx_op("DequantizeLinear", domain=MICROSOFT, fold=False)(dequantize)
+onnx_op("DequantizeLinear", domain=MICROSOFT, fold=False)(dequantized)
 onnx_op("ConvInteger", domain=MICROSOFT, fold=False)(conv_integer)
 
 
