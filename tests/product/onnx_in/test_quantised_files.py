@@ -54,7 +54,12 @@ def test_a_layer_between_quantise_and_dequantise_is_one_of_whole_numbers_to_the_
     assert torch.equal(found, in_onnxruntime(proto, {"x": x})[0])
 
 
-@pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "attnlrp-gamma"])
+HEAVY = pytest.mark.heavy
+
+
+@pytest.mark.parametrize(
+    "composite", [pytest.param("epsilon", marks=HEAVY), "epsilon-plus", pytest.param("attnlrp-gamma", marks=HEAVY)]
+)
 def test_a_layer_of_whole_numbers_hands_on_what_the_layer_of_floats_does(composite: str) -> None:
     """The float layer of the same weights, on the same quantised input."""
     proto = model([*AROUND[:-2], node("GlobalAveragePool", "r", "g"), node("Flatten", "g")], {"x": ["batch", 64, 6, 6]})
