@@ -19,6 +19,7 @@ from . import (
 )
 from .conditions import Condition
 from .facts import FACTS, Fact, Facts
+from .first_layer import STEP
 from .matmul import READOUT
 from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
 from .operators.functions import SLOPE
@@ -64,6 +65,7 @@ __all__ = [
     "RESIZE",
     "RULES",
     "SLOPE",
+    "STEP",
     "TOTAL_STABILISER",
     "TRAITS",
     "USERS",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lrp_compiler.torch_private import statically_known_true
 
+from .facts import Fact
 from .linear_map import Constant, LinearMap, Message, Term, Weight, add_up, hand_on, sign_parts, split_check, support
 from .op import Op
 from .registry import Flow, RuleError, family_rule
@@ -65,6 +66,10 @@ def _by_weights(
     return hand_on(op, linear, sent, constants)
 
 
+STEP: Fact[float] = Fact("step", 1.0)
+"""Of a map of whole numbers that a quantisation made: how much one of them is worth, in what was quantised."""
+
+
 @family_rule("linear map", "z-box")
 def z_box(
     op: Op, linear: LinearMap, relevance: Relevance, low: Bound = 0.0, high: Bound = 1.0, epsilon: float = 1e-6
@@ -90,6 +95,8 @@ def z_box(
     sent: dict[Term, list[tuple[Tensor, Weight]]] = {}
     for term in linear.terms:
         ends, inside = _box(op, term, low, high), op.inside(term.operand)
+        if (step := op.fact(STEP)) != 1:
+            ends = {side: end / step for side, end in ends.items()}
         if inside is not None:
             ends = {side: end * inside for side, end in ends.items()}
         sides = sign_parts(term.weight()).items()

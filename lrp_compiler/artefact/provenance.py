@@ -44,13 +44,23 @@ def weights_of(program: ExportedProgram) -> dict[str, Tensor]:
 def hash_of(operations: str, weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of operations and weights; see `source_hash`."""
     digest = hashlib.sha256(operations.encode())
-    for name, tensor in sorted(weights.items()):
-        plain = tensor if tensor.layout is torch.strided else tensor.to_dense()
-        flat = plain.detach().cpu().contiguous().reshape(-1)
-        flat = flat.as_strided(flat.shape, (1,))  # a single element, or none, may have any stride
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(flat.view(torch.uint8).numpy().data)
+    for name, held in sorted(weights.items()):
+        for tensor in _plain(held):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            flat = flat.as_strided(flat.shape, (1,))  # a single element, or none, may have any stride
+            digest.update(f"{name} {held.dtype} {list(held.shape)}\n".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> list[Tensor]:
+    """The tensors that hold its bytes: of a quantised weight several."""
+    if not isinstance(value, Tensor):
+        return []
+    if hasattr(value, "__tensor_flatten__"):
+        names, _ = value.__tensor_flatten__()
+        return [tensor for name in names for tensor in _plain(getattr(value, name))]
+    return [value if value.layout is torch.strided else value.to_dense()]
 
 
 def _kind(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from .onnx_weights import (
     halve_weights,
     keep_orientations_apart,
     multiply_transposed,
+    pack_nibbles,
     weights_digest,
 )
 
@@ -145,6 +147,7 @@ def write_onnx(
     small = about is not None and about.profile == "small"
     if small:
         multiply_transposed(model)
+    pack_nibbles(model)
     keep_orientations_apart(model)
     give_defaults(model, defaults)
     model.graph.name = "explainer"
@@ -230,6 +233,28 @@ RESAMPLING = {"Resize", "GridSample", "AffineGrid", "RoiAlign", "Upsample"}
 """Operators of which the folding reference finds other places than the runtimes do, which fold them by themselves."""
 
 
+STORED = {onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8, onnx_ir.DataType.INT16, onnx_ir.DataType.UINT16}
+"""dtypes in which weights are stored that are worth other numbers: folded, they would take as many times the bytes."""
+FEW = 64
+"""Elements of which that does not count."""
+SMALL, GROWTH = 4096, 4
+"""Elements of a result that is folded whatever it is made of, and how many times as large as that a larger one is."""
+
+
+def _is_foldable(node: Any) -> bool:
+    """Whether the file does not become larger by it."""
+    given = [value for value in node.inputs if value is not None]
+    stored = any(value.dtype in STORED and _elements(value) > FEW for value in given)
+    made = sum(map(_elements, node.outputs))
+    grown = made > max(SMALL, GROWTH * sum(map(_elements, given)))
+    return not (node.op_type in RESAMPLING or stored or grown)
+
+
+def _elements(value: Any) -> int:
+    """How many elements it has; 0 where that is not known."""
+    return math.prod(value.shape.numpy()) if value.shape is not None and value.shape.is_static() else 0
+
+
 def tidy(model: Any) -> None:
     """Small constants folded, duplicates merged, leftovers removed.
 
@@ -237,7 +262,8 @@ def tidy(model: Any) -> None:
     rest and finds nothing that onnxruntime does not do when it loads the file.
     """
     passes.InlinePass()(model)
-    fold_constants(model, should_fold=lambda node: False if node.op_type in RESAMPLING else None)
+    passes.NameFixPass()(model)  # a weight may be called what the exporter calls a value
+    fold_constants(model, should_fold=lambda node: None if _is_foldable(node) else False)
     for step in (
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),

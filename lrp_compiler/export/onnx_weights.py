@@ -44,6 +44,52 @@ def halve_weights(model: onnx_ir.Model) -> None:
         graph.insert_before(graph[0], cast)
 
 
+NIBBLES = 16
+"""Numbers that four bits have."""
+
+
+def pack_nibbles(model: onnx_ir.Model) -> None:
+    """Store whole numbers of 8 bits that fit into 4 two in a byte, and take them apart where they are read.
+
+        q: int8[n, m]    →    P: uint8[n·m/2], Cast(Reshape(Concat(P mod 16, P div 16)) + least) → int8[n, m]
+
+    torch has no numbers of 4 bits. The arithmetic is of floats, which every runtime has; it is done once, when the file
+    is loaded.
+    """
+    graph: Any = model.graph
+    kinds = (onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8)
+    for value in list(graph.initializers.values()):
+        if value.const_value is None or value.const_value.dtype not in kinds:
+            continue
+        array = value.const_value.numpy()
+        if array.size < LEAST or array.size % 2 or int(array.max()) - int(array.min()) >= NIBBLES:
+            continue
+        least = int(array.min())
+        flat = (array.astype(np.int16) - least).astype(np.uint8).reshape(-1, 2)
+        name = value.name
+        packed = _constant(graph, f"{name}_packed", flat[:, :1] | flat[:, 1:] << 4)
+        numbers: dict[str, np.ndarray] = {
+            "sixteen": np.array(NIBBLES, np.float32),
+            "least": np.array(least, np.float32),
+            "shape": np.array(array.shape, np.int64),
+        }
+        sixteen, start, shape = (_constant(graph, f"{name}_{key}", number) for key, number in numbers.items())
+        both = onnx_ir.node("Cast", [packed], {"to": onnx_ir.DataType.FLOAT})
+        over = onnx_ir.node("Div", [both.outputs[0], sixteen])
+        high = onnx_ir.node("Floor", [over.outputs[0]])
+        times = onnx_ir.node("Mul", [high.outputs[0], sixteen])
+        low = onnx_ir.node("Sub", [both.outputs[0], times.outputs[0]])
+        pairs = onnx_ir.node("Concat", [low.outputs[0], high.outputs[0]], {"axis": 1})
+        shaped = onnx_ir.node("Reshape", [pairs.outputs[0], shape])
+        moved = onnx_ir.node("Add", [shaped.outputs[0], start])
+        whole = onnx_ir.node("Cast", [moved.outputs[0]], {"to": value.const_value.dtype})
+        result = whole.outputs[0]
+        value.replace_all_uses_with(result, replace_graph_outputs=True)
+        result.name, result.type, result.shape = name, value.type, value.shape
+        del graph.initializers[name]
+        graph.insert_before(graph[0], [both, over, high, times, low, pairs, shaped, moved, whole])
+
+
 def multiply_transposed(model: onnx_ir.Model) -> None:
     """Multiply with the transpose of a weight matrix without making it.
 

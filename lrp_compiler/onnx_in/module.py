@@ -22,7 +22,7 @@ from .scopes import Part, Scope, Tree, nested
 from .sizes import Sizes
 from .steps import Constant, Step, look_up
 from .translate import Translator, is_refused
-from .whole_numbers import Whole
+from .whole_numbers import Scaled, Whole
 
 
 class OnnxModule(Scope):
@@ -64,19 +64,29 @@ class OnnxModule(Scope):
             raise InputError(f"The model lacks the value {sorted(missing)[0]!r}.")
         self.part.run_in(environment)
         values = [look_up(result, environment) for result in self.results]
-        found = [value.tensor() if isinstance(value, Sizes | Whole) else value for value in values]
+        found = [value.tensor() if isinstance(value, Sizes | Whole | Scaled) else value for value in values]
         return found[0] if len(found) == 1 else tuple(found)
 
     def all_values(self, *inputs: Any) -> dict[str, Tensor]:
         """Every tensor that is calculated on the way, by its name in the file."""
+        environment = self._environment(*inputs)
+        known = {
+            name: value.tensor() if isinstance(value, Sizes | Whole | Scaled) else value
+            for name, value in environment.items()
+        }
+        return {name: value for name, value in known.items() if isinstance(value, Tensor)}
+
+    def rounds(self, *inputs: Any) -> bool:
+        """Whether whole numbers are made of floats on the way."""
+        named = any("Quantize" in step.op for step in self.steps)
+        return named or any(isinstance(value, Whole) for value in self._environment(*inputs).values())
+
+    def _environment(self, *inputs: Any) -> dict[str, Any]:
         environment: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
         with torch.no_grad():
             for step in self.steps:
                 step.run(environment)
-        known = {
-            name: value.tensor() if isinstance(value, Sizes | Whole) else value for name, value in environment.items()
-        }
-        return {name: value for name, value in known.items() if isinstance(value, Tensor)}
+        return environment
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs on which the model runs, of the file's own shapes; open sizes are small, and differ."""

@@ -6,11 +6,13 @@
 Inputs are positional, attributes are keywords of the same name. What the function takes says its signature: `Tensor`
 (sizes are made tensors), `Operand` (a single number comes as that), `Sizes` (a tensor is read), `Known` (a tensor, or
 sizes where they are known), `Any` (as it is). An attribute that is not in the
-signature, and a keyword without a default that is not in the file, are refused with a sentence. Two keywords are no
-attributes: `outputs`, how many results are asked for, and `opset`, that of the file.
+signature, and a keyword without a default that is not in the file, are refused with a sentence. Three keywords are no
+attributes: `outputs`, how many results are asked for, `opset`, that of the file, and `stored`, ONNX's numbers of the
+inputs' dtypes, where they are constants: torch has no whole numbers of 4 bits.
 
 Of several functions for an operator the one with the largest `since` up to the file's opset runs. `@size_form` adds
-what an operator does to sizes; where it returns `NotImplemented` the tensors' function runs.
+what an operator does to sizes, `@scaled_form` what to whole numbers that stand for others; where these return
+`NotImplemented` the tensors' function runs.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Operand = Tensor | float
 """An operand of arithmetic: a single number that is a constant, or a size, comes as that."""
 Known = Tensor | Sizes
 """Numbers that are looked at where they are known: as sizes then, and else as a tensor."""
-GIVEN = ("outputs", "opset")
+GIVEN = ("outputs", "opset", "stored")
 """Keywords of an operator's function that are no attributes."""
 
 
@@ -64,7 +66,7 @@ class Operator:
         rest: the same of `*inputs`; None where there are none.
         attributes: names of the keywords, in order.
         required: those without a default.
-        needs: how many inputs there must be.
+        needs: positions of the inputs that there must be.
         numbers: attributes that are tensors, and of which the numbers are wanted.
         prepared: what is done to its weights before.
         neutral: position of an input → the number that changes nothing there.
@@ -77,7 +79,7 @@ class Operator:
     rest: Any
     attributes: tuple[str, ...]
     required: tuple[str, ...]
-    needs: int
+    needs: tuple[int, ...]
     numbers: frozenset[str]
     prepared: Prepared | None = None
     neutral: Mapping[int, float] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class Entry:
 
     revisions: list[Operator] = field(default_factory=list)
     sizes: Callable[..., Any] | None = None
+    scaled: Callable[..., Any] | None = None
 
 
 TABLE: dict[tuple[str, str], Entry] = {}
@@ -145,6 +148,20 @@ def size_form(*names: str, domain: str = "") -> Callable[[F], F]:
     return register
 
 
+def scaled_form(*names: str, domain: str = "") -> Callable[[F], F]:
+    """Register what operators do to whole numbers that stand for others: the function takes these as `Scaled`.
+
+    Where it returns `NotImplemented` the tensors' function runs.
+    """
+
+    def register(function: F) -> F:
+        for name in names:
+            TABLE.setdefault((domain, name), Entry()).scaled = function
+        return function
+
+    return register
+
+
 def no_operator(reason: str, *names: str, domain: str = "", when: Condition | None = None) -> None:
     """Say why operators have no function.
 
@@ -178,24 +195,31 @@ def size_form_of(domain: str, name: str) -> Callable[..., Any] | None:
     return TABLE.get((domain, name), Entry()).sizes
 
 
+def scaled_form_of(domain: str, name: str) -> Callable[..., Any] | None:
+    """What the operator does to whole numbers that stand for others, if it is known."""
+    return TABLE.get((domain, name), Entry()).scaled
+
+
 def operator_like(function: Callable[..., Any], since: int = 1, fold: bool = True) -> Operator:
     """What a function's signature says of it."""
     hints = typing.get_type_hints(function)
     kinds: list[Any] = []
     rest: Any = None
     keywords: dict[str, inspect.Parameter] = {}
-    needs = 0
+    needs: list[int] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             keywords[parameter.name] = parameter
         elif parameter.kind is parameter.VAR_POSITIONAL:
             rest = _kind(hints.get(parameter.name, Any))
         else:
-            kinds.append(_kind(hints.get(parameter.name, Any)))
-            needs += parameter.default is parameter.empty
+            hint = hints.get(parameter.name, Any)
+            if parameter.default is parameter.empty and type(None) not in typing.get_args(hint):
+                needs.append(len(kinds))
+            kinds.append(_kind(hint))
     required = tuple(name for name, one in keywords.items() if one.default is one.empty and name not in GIVEN)
     numbers = frozenset(name for name in keywords if _kind(hints.get(name, Any)) is Sizes)
-    return Operator(function, since, fold, tuple(kinds), rest, tuple(keywords), required, needs, numbers)
+    return Operator(function, since, fold, tuple(kinds), rest, tuple(keywords), required, tuple(needs), numbers)
 
 
 def _kind(hint: Any) -> Any:

@@ -14,11 +14,11 @@ from lrp_compiler.base.errors import CaptureError, LrpError
 
 from .registry import GIVEN, Known, Operand, Operator
 from .sizes import MOST, Sizes
-from .whole_numbers import Whole
+from .whole_numbers import Scaled, Whole
 
 MOVING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Expand", "MaxPool", "DepthToSpace")
 """Operators that do the same to whole numbers and to what these are worth: they hand elements on."""
-Value = Tensor | Sizes | Whole | list[Any] | None
+Value = Tensor | Sizes | Whole | Scaled | list[Any] | None
 """What goes from node to node; a list is a sequence of tensors, None an optional that is empty."""
 
 
@@ -102,6 +102,7 @@ class Step:
         op: its operator, with the domain where that is not ONNX's.
         operator: the function that runs it.
         by_sizes: what it does to sizes, if it is known.
+        by_scaled: what it does to whole numbers that stand for others, if it is known.
         inputs: where its inputs come from.
         attributes: as the function takes them; graphs as `Body`.
         outputs: names of its results; "" for one that nobody reads.
@@ -111,6 +112,7 @@ class Step:
     op: str
     operator: Operator
     by_sizes: Callable[..., Any] | None
+    by_scaled: Callable[..., Any] | None
     inputs: tuple[Source, ...]
     attributes: dict[str, Any]
     outputs: tuple[str, ...]
@@ -148,10 +150,16 @@ class Step:
             for name, value in self.attributes.items()
         }
         first = given[0] if given else None
-        if self.op in MOVING and isinstance(first, Whole) and first.is_even and len(self.outputs) == 1:
+        if self.op in MOVING and isinstance(first, Whole | Scaled) and first.is_even and len(self.outputs) == 1:
             rest = [taken(value, self.operator.kind(place + 1)) for place, value in enumerate(given[1:])]
-            return [Whole(self.operator.function(first.values, *rest, **attributes), first.zero, first.dtype)]
+            return [first.moved(lambda values: self.operator.function(values, *rest, **attributes))]
         result = self._of_sizes(given, attributes)
+        if self.by_scaled is not None and any(isinstance(value, Scaled) for value in given):
+            known = [
+                value if isinstance(value, Scaled) else taken(value, self.operator.kind(place))
+                for place, value in enumerate(given)
+            ]
+            result = self.by_scaled(*known, **attributes)
         if result is NotImplemented:
             values = [taken(value, self.operator.kind(place)) for place, value in enumerate(given)]
             result = self.operator.function(*values, **attributes)
@@ -162,7 +170,7 @@ class Step:
             return NotImplemented
         known = [value.sizes if isinstance(value, Constant) else value for value in given]
         if any(
-            isinstance(value, Tensor | Whole) or (value is None) != (one is None)
+            isinstance(value, Tensor | Whole | Scaled) or (value is None) != (one is None)
             for value, one in zip(known, given, strict=True)
         ):
             return NotImplemented
@@ -198,7 +206,7 @@ def taken(value: Any, kind: Any, *, whole: bool = False) -> Any:
         if kind is Sizes:
             return value.sizes or Sizes.read(value.value())
         return value.value()
-    if isinstance(value, Whole) and kind is not Any:
+    if isinstance(value, Scaled) or (isinstance(value, Whole) and kind not in (Any, Known)):
         value = value.tensor()
     if kind is Tensor and isinstance(value, Sizes):
         return value.tensor()

@@ -19,7 +19,17 @@ from .external_data import weights_of
 from .module_paths import Level, levels
 from .read_file import OWN_DOMAIN
 from .read_file import Source as File
-from .registry import GIVEN, TABLE, Known, Operator, operator_like, operator_of, reason_against, size_form_of
+from .registry import (
+    GIVEN,
+    TABLE,
+    Known,
+    Operator,
+    operator_like,
+    operator_of,
+    reason_against,
+    scaled_form_of,
+    size_form_of,
+)
 from .scopes import Tree
 from .sizes import MOST, Sizes
 from .steps import Body, Constant, Source, Step, taken
@@ -49,6 +59,7 @@ class Translator:
         self.places: list[tuple[Level, ...]] = []
         self.missing: Counter[tuple[str, str, str]] = around.missing if around else Counter()
         self.weights: set[str] = set(around.weights) if around else set()
+        self.stored: dict[str, int] = dict(around.stored) if around else {}
         self._made: set[str] = set()
         self._inside = 0
 
@@ -65,6 +76,7 @@ class Translator:
         names = [getattr(tensor, "values", tensor).name for tensor in tensors]
         self.weights |= set(names)
         around = set(self.sources)
+        self.stored |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.sources |= {name: name for name in inputs}
         order = in_order(graph, {*inputs, *names}, self.file.label, around)
         if not self._inside:
@@ -106,11 +118,12 @@ class Translator:
         by_sizes = size_form_of(domain, node.op_type)
         op = f"{domain}.{node.op_type}" if domain else node.op_type
         name = node.name or next(filter(None, node.output), "")
+        by_scaled = scaled_form_of(domain, node.op_type)
         place = levels(node, number, self.weights)
         if operator.prepared is not None:
             inputs = self._prepared(operator, name, op, inputs, attributes, place)
         made = tuple(map(self._called, node.output))
-        self._step(Step(name, op, operator, by_sizes, inputs, attributes, made), node.output, place)
+        self._step(Step(name, op, operator, by_sizes, by_scaled, inputs, attributes, made), node.output, place)
 
     def _prepared(
         self,
@@ -130,7 +143,7 @@ class Translator:
         keywords = {key: attributes[key] for key in prepared.keywords if key in attributes}
         words = prepared.names([source is not None for source in given], **keywords)
         made = tuple(self._called(f"{name}_{word}") for word in words)
-        self._step(Step(name, op, operator, None, given, keywords, made), made, place)
+        self._step(Step(name, op, operator, None, None, given, keywords, made), made, place)
         for position in prepared.positions:
             all_inputs[position] = None
         return (*all_inputs, *(self.sources[one] for one in made))
@@ -191,7 +204,8 @@ class Translator:
         self.sources = {**before, **dict(zip(node.output, results, strict=False))}
 
     def _attributes(self, node: onnx.NodeProto, operator: Operator, domain: str) -> dict[str, Any]:
-        known = [name for name in operator.attributes if name not in GIVEN]
+        own = {attribute.name for attribute in node.attribute}
+        known = [name for name in operator.attributes if name not in GIVEN or name in own]
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             if attribute.name not in known:
@@ -206,7 +220,9 @@ class Translator:
         if "outputs" in operator.attributes:
             found["outputs"] = len(node.output)
         if "opset" in operator.attributes:
-            found["opset"] = self.file.opset(domain)
+            found.setdefault("opset", self.file.opset(domain))
+        if "stored" in operator.attributes:
+            found["stored"] = [self.stored.get(name, 0) for name in node.input]
         return found
 
     def _attribute(self, attribute: AttributeProto, node: onnx.NodeProto) -> Any:
@@ -281,12 +297,12 @@ def _is_neutral(source: Source, number: float | None) -> bool:
 
 
 def _check_inputs(node: onnx.NodeProto, operator: Operator) -> None:
-    given = [bool(name) for name in node.input]
-    if sum(given[: operator.needs]) < operator.needs:
-        raise FormatError(f"{called(node)} lacks an input: it takes {operator.needs} at least.")
+    count = len(node.input)
+    if any(place >= count or not node.input[place] for place in operator.needs):
+        raise FormatError(f"{called(node)} lacks an input: it takes {len(operator.needs)} at least.")
     open_end = operator.rest is not None and operator.prepared is None
-    if not open_end and len(given) > len(operator.kinds):
-        raise FormatError(f"{called(node)} has {len(given)} inputs, and takes {len(operator.kinds)} at most.")
+    if not open_end and count > len(operator.kinds):
+        raise FormatError(f"{called(node)} has {count} inputs, and takes {len(operator.kinds)} at most.")
 
 
 def _folded(step: Step) -> Sequence[Any] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +41,10 @@ class Whole:
         """Whether one zero point is that of all elements, wherever they are moved."""
         return self.zero is None or (isinstance(self.zero, Sizes) and not self.zero.shape)
 
+    def moved(self, function: Callable[[Tensor], Tensor]) -> Whole:
+        """Its elements elsewhere; there is one zero point for all of them."""
+        return Whole(function(self.values), self.zero, self.dtype)
+
     def tensor(self) -> Tensor:
         """The whole numbers."""
         return added(self.values, self.zero).to(self.dtype)
@@ -48,6 +54,47 @@ class Whole:
         if zero is self.zero or (isinstance(zero, Sizes) and isinstance(self.zero, Sizes) and _same(zero, self.zero)):
             return self.values
         return added(added(self.values, self.zero), zero, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """What whole numbers are worth: `values · step`.
+
+    A map of whole numbers is worked out before it is scaled: its sums are exact in whatever order they are added up,
+    and so they are the ones that a runtime gets that calculates with the integers themselves.
+
+    Args:
+        values: whole numbers less their zero point, as floats.
+        step: what one of them is worth, in a shape that broadcasts with them.
+        dtype: of the product.
+    """
+
+    values: Tensor
+    step: Any
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def shape(self) -> Any:
+        """Of the tensor."""
+        return self.values.shape
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all are worth the same, wherever they are moved."""
+        return not isinstance(self.step, Tensor) or self.step.dim() == 0
+
+    def moved(self, function: Callable[[Tensor], Tensor]) -> Scaled:
+        """Its elements elsewhere; all are worth the same."""
+        return Scaled(function(self.values), self.step, self.dtype)
+
+    def tensor(self) -> Tensor:
+        """The floats."""
+        return (self.values * self.step).to(self.dtype)
+
+
+def times(a: Any, b: Any) -> Any:
+    """Of two steps, in single precision."""
+    return a * b if isinstance(a, Tensor) or isinstance(b, Tensor) else float(np.float32(a) * np.float32(b))
 
 
 def added(values: Tensor, zero: Sizes | Tensor | None, sign: int = 1) -> Tensor:

@@ -18,6 +18,7 @@ from .collapse_modules import collapse_modules
 from .find_gates import find_gates
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
+from .quantisers import mark_quantisers, steps
 from .signs import mark_nonnegative
 from .straight_through import mark_straight_through
 from .wanted_values import parameters_of
@@ -48,11 +49,12 @@ def analyse(
     """
     frozen = () if composite.primitives else statistics(forward)
     mark_active(forward, inputs, frozen, numbers=numbers)
-    fixed = fixed_values(forward, composite)
+    fixed = fixed_values(forward, composite) | (set() if composite.primitives else steps(forward))
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
     if not composite.primitives:
         mark_straight_through(forward)
+        mark_quantisers(forward)
         fuse_functions(forward)
     for find_out in ANALYSES:
         find_out(forward)

@@ -3,6 +3,9 @@
     fake_quantize(x, s, z, low, high)          →    clamp(round(x · 1/s), low − z, high − z) · s
     dequantize(quantize(x, s, z, low, high))   →    the same: the whole numbers in between stay floats
 
+    choose_qparams(x)                          →    (max x − min x) / (high − low), and where 0 then lies
+    int8 @ int8                                →    the product of floats, which is exact
+
 Whole numbers of that size are exact in floating point, so that the zero point, which is added before the clamp and
 taken away again, need not be there. Each step has a rule then, and the identity rule goes by values. Weights that are
 stored as whole numbers are written out as well. Of float64 the results are torch's to single precision, in which its
@@ -44,10 +47,45 @@ QUANTIZE = {f"quantized_decomposed.quantize_{kind}" for kind in KINDS}
 DEQUANTIZE = {f"quantized_decomposed.dequantize_{kind}" for kind in KINDS}
 
 
+CHOSEN = {
+    "quantized_decomposed.choose_qparams.tensor": False,
+    "quantized_decomposed.choose_qparams_symmetric.tensor": True,
+}
+"""x → (scale, zero point), from the extremes of x; whether 0 stands in the middle."""
+PRODUCTS = {"aten._int_mm.default"}
+EXACT = 1 << 24
+"""Up to here single precision has every whole number."""
+LARGEST = 1 << 14
+"""Of two whole numbers of 8 bits, the product."""
+
+
+def chosen(x: Tensor, low: int, high: int, eps: float, dtype: torch.dtype, *, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """The size of a step and the zero point, as torch chooses them: float64 and int64 `[1]`."""
+    least, most = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    if symmetric:
+        scale = (torch.maximum(-least, most) / (float(high - low) / 2)).clamp(min=single(eps))
+        zero = torch.full_like(scale, 128 if dtype is torch.uint8 else 0)
+    else:
+        scale = ((most - least) / float(high - low)).clamp(min=single(eps))
+        zero = (low - torch.round(least / scale)).clamp(low, high)
+    return scale.to(torch.float64).reshape(1), zero.to(torch.int64).reshape(1)
+
+
+def _chosen_one(*given: Any, symmetric: bool, number: int) -> Tensor:
+    return chosen(*given, symmetric=symmetric)[number]
+
+
+def multiplied(a: Tensor, b: Tensor) -> Tensor:
+    """A product of matrices of int8, in the precision that holds its sums."""
+    fits = isinstance(a.shape[1], int) and a.shape[1] * LARGEST < EXACT
+    dtype = torch.float32 if fits else torch.float64
+    return torch.matmul(a.to(dtype), b.to(dtype)).to(torch.int32)
+
+
 def rounded(x: Tensor, inverse: Number, low: Number, high: Number) -> Tensor:
     """`round(x / s)` within bounds, in float."""
     x = x if x.dtype == torch.float64 else x.to(torch.float32)
-    whole = torch.round(x * inverse)
+    whole = torch.round(x * (inverse.to(x.dtype) if isinstance(inverse, Tensor) else inverse))
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         low, high = (torch.as_tensor(bound).to(whole.dtype) for bound in (low, high))
         return torch.minimum(torch.maximum(whole, low), high)
@@ -76,14 +114,15 @@ def stored(x: Tensor, scale: Number, zero: Number, low: int, high: int, *, dtype
 
 def restored(whole: Tensor, scale: Number, zero: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
     """From whole numbers."""
-    result: Tensor = (whole.to(dtype) - zero) * scale
-    return result.to(dtype)
+    values = whole.to(dtype)
+    less: Tensor = values - (zero.to(dtype) if isinstance(zero, Tensor) else zero)
+    return less * (scale.to(dtype) if isinstance(scale, Tensor) else scale)
 
 
 def rescaled(whole: Tensor, scale: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
     """From whole numbers less the zero point."""
-    result: Tensor = whole * scale
-    return result.to(dtype)
+    result: Tensor = whole.to(dtype) * (scale.to(dtype) if isinstance(scale, Tensor) else scale)
+    return result
 
 
 def single(value: float) -> float:
@@ -95,6 +134,15 @@ def write_out_quantised(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     found = [node for node in module.graph.nodes if str(node.target) in FAKE | LEARNABLE | QUANTIZE | DEQUANTIZE]
     floats: set[fx.Node] = set()
+    plain = [node for node in module.graph.nodes if str(node.target) in CHOSEN or str(node.target) in PRODUCTS]
+    for node in plain:
+        if str(node.target) in PRODUCTS:
+            node.replace_all_uses_with(inline(node, multiplied))
+            continue
+        for picked in list(node.users):
+            which = partial(_chosen_one, symmetric=CHOSEN[str(node.target)], number=picked.args[1])
+            picked.replace_all_uses_with(inline(node, which))
+            module.graph.erase_node(picked)
     for node in found:
         name = str(node.target)
         given = bind(node.target, node.args, node.kwargs)
@@ -117,7 +165,7 @@ def write_out_quantised(module: fx.GraphModule) -> Result:
                 module.graph.erase_node(picked)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Result(module, bool(found))
+    return Result(module, bool(found or plain))
 
 
 def _undoes(node: fx.Node, quantised: dict[str, Any]) -> bool:

@@ -41,7 +41,7 @@ def _words(given: Sequence[bool], direction: str = "forward") -> list[str]:
     return [f"{kind}_{part}" for part, _ in enumerate(DIRECTIONS[direction]) for kind in kinds]
 
 
-def _in_torchs_order(kind: str) -> Prepared:
+def in_torchs_order(kind: str) -> Prepared:
     """Weights `[directions, gates · hidden, features]` and biases `[directions, 2 · gates · hidden]`, made torch's."""
 
     def function(
@@ -62,7 +62,7 @@ def _in_torchs_order(kind: str) -> Prepared:
     return Prepared((1, 2, 3), function, ("direction",), _words)
 
 
-@onnx_op("LSTM", prepared=_in_torchs_order("LSTM"))
+@onnx_op("LSTM", prepared=in_torchs_order("LSTM"))
 def lstm(
     x: Tensor,
     weight: None,
@@ -83,16 +83,45 @@ def lstm(
     layout: int = 0,
 ) -> Any:
     """`Y [steps, directions, batch, hidden]`, and the last hidden state and cell."""
+    functions = (activations, activation_alpha, activation_beta)
+    options: dict[str, Any] = {"clip": clip, "direction": direction, "input_forget": input_forget, "layout": layout}
+    return lstm_by(x, parameters, lengths, hidden, cell, peepholes, functions, **options)
+
+
+Functions = tuple[list[str] | None, list[float] | None, list[float] | None]
+"""Names of activations, and their parameters."""
+
+
+def lstm_by(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    lengths: Tensor | None,
+    hidden: Tensor | None,
+    cell: Tensor | None,
+    peepholes: Tensor | None,
+    functions: Functions,
+    *,
+    clip: float,
+    direction: str,
+    input_forget: int,
+    layout: int = 0,
+    seen: Callable[[Tensor], Tensor] | None = None,
+) -> Any:
+    """The same of parameters in torch's order; what the recurrence multiplies is what `seen` makes of the state."""
     plain = (
-        not (clip or input_forget) and peepholes is None and lengths is None and activations in (None, *_twice("LSTM"))
+        not (clip or input_forget or seen)
+        and peepholes is None
+        and lengths is None
+        and functions[0] in (None, *_twice("LSTM"))
     )
     layers = _layers(parameters, direction)
     size = layers[0].size
 
     def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         before, kept = state
-        f, g, h = _functions("LSTM", activations, activation_alpha, activation_beta, part)
-        gates = given + torch.nn.functional.linear(before, layers[part].recurrence, layers[part].recurrent_bias)
+        f, g, h = _functions("LSTM", *functions, part)
+        seen_before = seen(before) if seen else before
+        gates = given + torch.nn.functional.linear(seen_before, layers[part].recurrence, layers[part].recurrent_bias)
         i, forget, c, o = gates.split(size, -1)
         pi, po, pf = (None,) * 3 if peepholes is None else peepholes[part].split(size)
         i = f(_clipped(i if pi is None else i + pi * kept, clip))
@@ -104,7 +133,7 @@ def lstm(
     return _run("LSTM", x, layers, lengths, [hidden, cell], direction, layout, plain, step)
 
 
-@onnx_op("GRU", prepared=_in_torchs_order("GRU"))
+@onnx_op("GRU", prepared=in_torchs_order("GRU"))
 def gru(
     x: Tensor,
     weight: None,
@@ -146,7 +175,7 @@ def gru(
     return _run("GRU", x, layers, lengths, [hidden], direction, layout, plain, step)
 
 
-@onnx_op("RNN", prepared=_in_torchs_order("RNN"))
+@onnx_op("RNN", prepared=in_torchs_order("RNN"))
 def rnn(
     x: Tensor,
     weight: None,

@@ -1,0 +1,195 @@
+"""Quantisation written out in primitives: whole steps of a size, and back again.
+
+    x ─ div s ─ round ─ add z ─ clamp ─ cast ─ cast ─ sub z ─ mul s          the identity rule from end to x
+          └ (amax x − amin x) / 255                                          held constant
+
+What is rounded was measured in steps. Where their size, the zero point and the bounds are calculated from the extremes
+of what is quantised (dynamic quantisation), they are statistics, as those of a normalisation are: the rule of a product
+would send half of the relevance into two elements. A zero point that is added and taken away again is not there: the
+rule of a sum would hand it a share. So the way from the rounding to where that is done is one function of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
+from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, STEP, Facts, traits
+from lrp_compiler.torch_private import statically_known_true
+
+aten = torch.ops.aten
+
+REACH = 64
+"""Nodes looked at between a step's size and the extremes that it is calculated from."""
+LENGTH = 16
+"""Nodes that follow a rounding, of one quantisation."""
+BOUNDS = {
+    aten.clamp.default,
+    aten.clamp.Tensor,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.hardtanh.default,
+}
+SIGNS: dict[Any, int] = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
+SCALES = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar}
+
+
+def steps(module: fx.GraphModule) -> set[fx.Node]:
+    """The sizes of steps, the zero points and the bounds that are calculated from extremes, and what lies between."""
+    found: set[fx.Node] = set()
+    for rounding in _roundings(module):
+        for node in (_uncast(rounding.args[0]), *_following(rounding)):
+            others = [other for other in node.all_input_nodes if is_tensor(other)][1:] if _measures(node) else []
+            if node.target is aten.mul.Tensor:
+                others = node.all_input_nodes
+            for other in others:
+                found |= _calculated_from_extremes(other)
+    return found
+
+
+def mark_quantisers(module: fx.GraphModule) -> None:
+    """Re-assign the end of every quantisation: its rule sees what was measured as its only operand."""
+    for rounding in _roundings(module):
+        if assignment(rounding) is None:
+            continue
+        root = _root(rounding)
+        for end in _ends(rounding):
+            if root is not None and _same_shape(root, end):
+                facts = Facts().known(SLOPE, 0.0)
+                assign(end, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
+                if end.target not in SCALES:
+                    _tell_step(end, _step(_uncast(rounding.args[0]), root))
+
+
+def _step(measured: fx.Node, root: fx.Node) -> float:
+    """What one of the whole numbers is worth, where that is a number."""
+    other = measured.args[1] if measured is not root and len(measured.args) > 1 else 1.0
+    if not isinstance(other, (int, float)) or not other:
+        return 1.0
+    return float(other) if measured.target in (aten.div.Tensor, aten.div.Scalar) else 1 / other
+
+
+def _tell_step(end: fx.Node, step: float) -> None:
+    """Write it down at the maps of these whole numbers."""
+    waiting = [end]
+    while waiting:
+        for user in waiting.pop().users:
+            known, given = traits(user.target), assignment(user)
+            if given is not None and any(entry.family == "linear map" for entry in OPERATORS.get(given.target, ())):
+                given.know(STEP, step)
+            if known.pads or known.casts or known.copies:
+                waiting.append(user)
+
+
+def _roundings(module: fx.GraphModule) -> list[fx.Node]:
+    return list(module.graph.find_nodes(op="call_function", target=aten.round.default))
+
+
+def _measures(node: fx.Node) -> bool:
+    return node.target in SCALES | BOUNDS or node.target in SIGNS
+
+
+def _uncast(node: Any) -> Any:
+    """The node whose values these are, whatever their dtype and shape."""
+    while isinstance(node, fx.Node) and (traits(node.target).casts or traits(node.target).copies):
+        node = node.args[0]
+    return node
+
+
+def _following(rounding: fx.Node) -> Iterator[fx.Node]:
+    """What is done to the whole numbers, element by element, until they are scaled."""
+    waiting = [rounding]
+    for _ in range(LENGTH):
+        if not waiting:
+            return
+        node = waiting.pop()
+        for user in node.users:
+            if _measures(user):
+                yield user
+            if traits(user.target).casts or (_measures(user) and user.target not in SCALES):
+                waiting.append(user)
+
+
+def _calculated_from_extremes(node: fx.Node) -> set[fx.Node]:
+    """The nodes between it and the extremes, these included; none where anything else goes in."""
+    waiting, seen, extremes = [node], {node}, False
+    while waiting:
+        current = waiting.pop()
+        if current.op == "get_attr":
+            continue
+        if current.op != "call_function" or len(seen) > REACH:
+            return set()
+        if current.target in (aten.amax.default, aten.amin.default):
+            extremes = True
+            continue
+        if not (_is_elementwise(current) or _is_made(current)):
+            return set()
+        fresh = [operand for operand in current.all_input_nodes if is_tensor(operand) and operand not in seen]
+        seen.update(fresh)
+        waiting += fresh
+    return {one for one in seen if one.op == "call_function"} if extremes else set()
+
+
+def _is_elementwise(node: fx.Node) -> bool:
+    known = traits(node.target)
+    shaped = node.target in (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return pointwise or known.casts or known.copies or known.arithmetic or shaped
+
+
+def _is_made(node: fx.Node) -> bool:
+    """Whether it is a constant."""
+    return not any(is_tensor(operand) for operand in node.all_input_nodes)
+
+
+def _root(rounding: fx.Node) -> fx.Node | None:
+    """What was measured: what was divided by the size of a step, if it was."""
+    measured = _uncast(rounding.args[0])
+    given = assignment(measured) if isinstance(measured, fx.Node) else None
+    if given is None or measured.target not in SCALES or len(given.active) != 1:
+        return measured if isinstance(measured, fx.Node) else None
+    root = given.operand(given.active[0])
+    return root if _same_shape(root, measured) else measured
+
+
+def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
+    """Where nothing is added any more, as far behind the rounding as there is such a place, on every way."""
+    waiting: list[tuple[fx.Node, tuple[tuple[Any, int], ...], fx.Node]] = [(rounding, (), rounding)]
+    for _ in range(LENGTH):
+        if not waiting:
+            return
+        node, added, end = waiting.pop()
+        end = end if added else node
+        further = [(user, after) for user in node.users if (after := _added(user, node, added)) is not None]
+        for user, after in further:
+            if user.target not in SCALES:
+                waiting.append((user, after, end))
+            elif not added:
+                yield user
+        if len(further) < len(node.users) and end is not rounding:
+            yield end
+
+
+def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> tuple[tuple[Any, int], ...] | None:
+    """What has been added to the rounded numbers behind this node, too; None where another kind of thing is done."""
+    given = assignment(user)
+    if given is None or len(given.active) != 1 or not _same_shape(node, user):
+        return None
+    if traits(user.target).casts or (user.target in BOUNDS and user.args[0] is node) or user.target in SCALES:
+        return added
+    sign = SIGNS.get(user.target)
+    if sign is None or user.args[0] is not node or user.kwargs.get("alpha", 1) != 1:
+        return None
+    other = _uncast(user.args[1])
+    return tuple(one for one in added if one != (other, -sign)) if (other, -sign) in added else (*added, (other, sign))
+
+
+def _same_shape(a: fx.Node, b: fx.Node) -> bool:
+    left, right = a.meta["val"].shape, b.meta["val"].shape
+    return len(left) == len(right) and all(statically_known_true(m == n) for m, n in zip(left, right, strict=True))
