@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Dominators, assign, assignment, attribute
+from lrp_compiler.passes.graph import Assignment, Dominators, assign, assignment, attribute, same_shape
 from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, Facts, traits
 
 
@@ -38,8 +38,7 @@ def fuse_functions(module: fx.GraphModule) -> None:
 
 def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
     if traits(given.target).pairs:
-        shape = node.meta["val"].shape
-        return all(given.arguments[name].meta["val"].shape == shape for name in given.active)
+        return all(same_shape(given.operand(name), node) for name in given.active)
     return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
 
 

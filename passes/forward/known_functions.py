@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, is_tensor
+from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, is_tensor, same_shape
 from lrp_compiler.rules import OPERATORS, traits
 
 aten = torch.ops.aten
@@ -70,7 +70,7 @@ def _operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
         return []
     read = [operand for operand in node.all_input_nodes if not _is_number(module, operand)]
     value = node.meta["val"]
-    alike = all(is_tensor(one) and one.meta["val"].shape == value.shape for one in read)
+    alike = all(is_tensor(one) and same_shape(one, node) for one in read)
     return read if alike and all(one.meta["val"].dtype == value.dtype for one in read) else []
 
 

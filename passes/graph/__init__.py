@@ -29,6 +29,7 @@ from .tools import (
     module_types,
     nearest,
     outputs,
+    same_shape,
     source_line,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "operation_text",
     "origin",
     "outputs",
+    "same_shape",
     "set_origin",
     "share_origin",
     "simplify",

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.frames import innermost
-from lrp_compiler.torch_private import fake_tensor, unguarded
+from lrp_compiler.torch_private import fake_tensor, statically_known_true, unguarded
 
 from .origin import share_origin
 
@@ -21,6 +21,12 @@ from .origin import share_origin
 def is_tensor(node: Any) -> bool:
     """Whether the argument is a node whose value is a tensor."""
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def same_shape(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two tensors have one shape, for every size that is open; plain `==` would fix an open size."""
+    sizes, others = a.meta["val"].shape, b.meta["val"].shape
+    return len(sizes) == len(others) and all(statically_known_true(m == n) for m, n in zip(sizes, others, strict=True))
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:

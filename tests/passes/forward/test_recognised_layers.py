@@ -207,3 +207,14 @@ def test_a_function_written_out_is_the_op_that_it_is(function: Callable, graph_o
 )
 def test_what_is_nearly_such_a_function_is_none(function: Callable, graph_of: Callable) -> None:
     assert not recognise_functions(simplify(graph_of(function, X)).graph_module).modified
+
+
+def test_looking_for_functions_fixes_no_open_size(graph_of: Callable) -> None:
+    """A constant factor of lower rank whose first size is that of the example's batch."""
+    weight = torch.randn(3, 6, dtype=torch.float64)
+    graph = graph_of(lambda x: weight.cos() * x, torch.randn(3, 3, 6, dtype=torch.float64), dynamic=True)
+
+    recognise_functions(graph)
+
+    (x,) = graph.graph.find_nodes(op="placeholder")
+    assert x.meta["val"].shape[0].node.maybe_as_int() is None
