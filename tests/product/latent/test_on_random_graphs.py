@@ -92,7 +92,7 @@ def add_up(drawn: Drawn, composite: str, which: int, draws: st.DataObject) -> No
             assert abs(books.error) <= 1e-9 * max(books.magnitude, abs(books.seed), 1e-3)
 
 
-@drawing(4)
+@drawing(3)
 @given(random_graphs(), COMPOSITES, st.integers(0, 50), st.data())
 def test_masked_parts_add_up_to_the_whole(drawn: Drawn, composite: str, which: int, draws: st.DataObject) -> None:
     add_up(drawn, composite, which, draws)

@@ -60,7 +60,10 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     assert float((ours - theirs).abs().max()) <= 1e-6 * float(theirs.abs().max())
 
 
-@pytest.mark.parametrize(("name", "composite"), [("vgg16", "epsilon-plus"), ("resnet50", "epsilon")])
+@pytest.mark.parametrize(
+    ("name", "composite"),
+    [("vgg16", "epsilon-plus"), pytest.param("resnet50", "epsilon", marks=pytest.mark.heavy)],
+)
 def test_conditional_relevance_equals_masked_zennit(name: str, composite: str) -> None:
     hold(small(name, torch.float64), name, composite, 4)
 
