@@ -130,6 +130,8 @@ def read_program(
 
 def is_explainer(path: str | os.PathLike[str]) -> bool:
     """Whether a file is, or was before it was damaged, an explainer's own: a sealed one, or one with our metadata."""
+    if not os.path.isfile(path):
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(f"/{METADATA_KEY}") for name in archive.namelist()) or read_seal(path) is not None

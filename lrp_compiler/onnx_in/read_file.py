@@ -154,6 +154,9 @@ def _refuse_size(model: onnx.ModelProto, label: str) -> None:
                 total += sum(count(graph.node, inside) for graph in graphs)
         return total
 
-    total = count(model.graph.node)
+    try:
+        total = count(model.graph.node)
+    except RecursionError as error:
+        raise FormatError(f"The functions of {label} call one another too deeply to be inlined.") from error
     if total > MOST_NODES:
         raise FormatError(f"{label} has {total:,} nodes, and a graph of more than {MOST_NODES:,} is not traced.")

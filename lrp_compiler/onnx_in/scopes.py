@@ -149,6 +149,7 @@ def _part(
         start = stop
     made = [name for number in run for name in steps[number].outputs if name]
     read = {name: None for number in run for name in sorted(steps[number].reads())}
-    part.inputs = [name for name in read if name not in set(made)]
+    own = set(made)
+    part.inputs = [name for name in read if name not in own]
     part.outputs = [name for name in made if last.get(name, -1) >= run.stop]
     return part

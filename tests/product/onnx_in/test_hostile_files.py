@@ -58,6 +58,16 @@ def endless() -> onnx.ModelProto:
     return model([inner], {"x": [2, 3]}, functions=[function], domains=["own"])
 
 
+def too_deep() -> onnx.ModelProto:
+    """A function that calls a function that calls a function …"""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    calls = [helper.make_node(f"f{k + 1}", ["x"], ["y"], domain="own") for k in range(2000)]
+    functions = [helper.make_function("own", f"f{k}", ["x"], ["y"], [call], opsets) for k, call in enumerate(calls)]
+    last = helper.make_function("own", "f2000", ["x"], ["y"], [node("Relu", "x")], opsets)
+    call = helper.make_node("f0", ["x"], ["y"], domain="own")
+    return model([call], {"x": [2, 3]}, functions=[*functions, last], domains=["own"])
+
+
 def made_twice() -> onnx.ModelProto:
     return model([node("Relu", "x"), node("Neg", "x")], {"x": [2, 3]})
 
@@ -133,6 +143,7 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (too_new, FormatError, "is of opset 999"),
     (enormous, FormatError, "is not traced"),
     (endless, FormatError, "calls itself"),
+    (too_deep, FormatError, "call one another too deeply"),
     (made_twice, FormatError, "'y' of The model is made twice"),
     (of_wrong_types, CaptureError, "'conv' .Conv. cannot be run"),
     (with_a_strange_attribute, FormatError, "has the attribute 'axes', which it cannot have .did you mean 'axis'"),

@@ -1,6 +1,8 @@
 """Files that are sound and odd: names that Python keeps for itself, names that are used twice, results left out."""
 
+import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -173,3 +175,15 @@ def test_a_batch_is_not_resized_with_its_maps(by: str, way: str) -> None:
         x = torch.randn(rows, 2, 4, 4)
         torch.testing.assert_close(explainer(x).output, in_onnxruntime(proto, {"x": x})[0])
     assert "batch, batch" not in str(explainer.show())
+
+
+def test_reading_takes_time_in_proportion_to_the_nodes() -> None:
+    def seconds(count: int) -> float:
+        names = ["x", *(f"v{number}" for number in range(count - 1)), "y"]
+        proto = model([node("Relu", a, b) for a, b in pairwise(names)], {"x": X})
+        start = time.process_time()
+        lrp.from_onnx(proto)
+        return time.process_time() - start
+
+    seconds(100)
+    assert seconds(8000) < 10 * seconds(2000)
