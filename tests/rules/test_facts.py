@@ -5,9 +5,28 @@ import json
 import pytest
 import torch
 
-from lrp_compiler.rules import BORDERS, EXPLAINED_BY, FACTS, GATE, NONNEGATIVE, ONLY_POSITIVE, SLOPE, Fact, Facts, Op
+from lrp_compiler.rules import (
+    BORDERS,
+    EXPLAINED_BY,
+    FACTS,
+    GATE,
+    NONNEGATIVE,
+    ONLY_POSITIVE,
+    SLOPE,
+    STEP,
+    Fact,
+    Facts,
+    Op,
+)
 
-KNOWN = {NONNEGATIVE: ("self", "other"), BORDERS: {"self": (1, 2)}, GATE: "other", SLOPE: 0.5, ONLY_POSITIVE: True}
+KNOWN = {
+    NONNEGATIVE: ("self", "other"),
+    BORDERS: {"self": (1, 2)},
+    GATE: "other",
+    SLOPE: 0.5,
+    ONLY_POSITIVE: True,
+    STEP: 0.25,
+}
 
 
 def test_every_fact_that_is_stored_survives_a_file() -> None:
@@ -20,7 +39,7 @@ def test_every_fact_that_is_stored_survives_a_file() -> None:
 
 
 def test_what_no_analysis_found_has_its_default() -> None:
-    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False]
+    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False, 1.0]
     assert Facts.of({GATE: "self"}).known(GATE, None) == Facts()
 
 

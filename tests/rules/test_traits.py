@@ -83,7 +83,8 @@ def test_a_bias_is_an_operand(target: torch._ops.OpOverload) -> None:
 @pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).lowered], ids=str)
 def test_the_projects_own_ops_do_what_torchs_do(target: torch._ops.OpOverload) -> None:
     matrices = [torch.rand(4, 2).double(), torch.rand(2, 3).double()]
-    others = {"lrp.gate.default": (X,), "lrp.pool.default": (matrices,), "lrp.resize.default": (matrices,)}
+    pairs = {"lrp.gate.default": (X,), "lrp.remainder.default": (X.flip(0),)}
+    others = {**pairs, "lrp.pool.default": (matrices,), "lrp.resize.default": (matrices,)}
 
     torch.testing.assert_close(traits(target).lowered(X, *others[str(target)]), target(X, *others[str(target)]))
 
