@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .sizes import Sizes
@@ -54,6 +55,31 @@ class Whole:
         if zero is self.zero or (isinstance(zero, Sizes) and isinstance(self.zero, Sizes) and _same(zero, self.zero)):
             return self.values
         return added(added(self.values, self.zero), zero, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Whole):
+    """Rows of a table of stored numbers: what they are worth is looked up in what the table is worth.
+
+    The index gets all relevance of a row then, and none stays with a zero point that is taken away from it.
+
+    Args:
+        table: whole numbers `[rows, features]`.
+        indices: of the rows.
+    """
+
+    table: Tensor = field(kw_only=True)
+    indices: Tensor = field(kw_only=True)
+
+    @classmethod
+    def of(cls, table: Tensor, indices: Tensor) -> Rows:
+        """The rows of a table at these indices."""
+        return cls(F.embedding(indices, table.float()), None, table.dtype, table=table, indices=indices)
+
+    def less(self, zero: Sizes | Tensor | None) -> Tensor:
+        """As floats, less this zero point: taken from the table where there is one for all of it."""
+        one = zero is None or not (zero.shape if isinstance(zero, Sizes) else zero.dim())
+        return F.embedding(self.indices, added(self.table.float(), zero, -1)) if one else super().less(zero)
 
 
 @dataclass(frozen=True, eq=False)

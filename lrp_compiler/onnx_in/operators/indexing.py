@@ -10,13 +10,18 @@ from torch import Tensor
 
 from ..registry import Known, onnx_op
 from ..sizes import Sizes
+from ..whole_numbers import Rows, Whole
 
 FAR = 1 << 31
 """Beyond any size: what stands for the end."""
 
 
+STORED = (torch.uint8, torch.int8)
+"""Dtypes of tables that stand for floats."""
+
+
 @onnx_op("Gather")
-def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor:
+def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor | Whole:
     """The slices at these places of an axis."""
     axis = axis % x.dim()
     if isinstance(indices, Sizes) and not indices.shape:
@@ -28,6 +33,8 @@ def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor:
         return flat.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if axis == 0 and x.dim() == 2 and x.is_floating_point():
         return F.embedding(indices, x)
+    if axis == 0 and x.dim() == 2 and x.dtype in STORED:
+        return Rows.of(x, indices)
     index: Any = (*[slice(None)] * axis, indices)
     return x[index]
 

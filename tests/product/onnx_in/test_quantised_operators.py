@@ -180,3 +180,33 @@ def test_an_attention_of_whole_numbers_is_onnxruntimes() -> None:
     q = torch.randint(0, 256, (2, 5, 8), dtype=torch.uint8)
 
     torch.testing.assert_close(lrp.from_onnx(proto)(q), in_onnxruntime(proto, {"q": q})[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [U8, I8])
+@pytest.mark.parametrize("zero", [None, 117])
+def test_an_index_into_a_stored_table_gets_what_one_into_the_floats_gets(dtype: Any, zero: int | None) -> None:
+    """The zero point that is taken away from a row is no bias that takes a share."""
+    stored = filled(20, 6, dtype=dtype)
+    scale, shift = np.float32(0.03), dtype(0 if zero is None else zero)
+    floats = (stored.astype(np.float32) - np.float32(shift)) * scale
+    after = [node("ReduceMean", "d one", "m", keepdims=0), node("Relu", "m", "r"), node("MatMul", "r w")]
+    rest = {"w": RANDOM.normal(size=(6, 3)).astype(np.float32), "one": np.array([1])}
+    names = "e s" if zero is None else "e s z"
+    quantised = model(
+        [node("Gather", "t ids", "e"), node("DequantizeLinear", names, "d"), *after],
+        {"ids": ["batch", "length"]},
+        constants=rest | {"t": stored, "s": scale} | ({} if zero is None else {"z": shift}),
+        dtypes={"ids": TensorProto.INT64},
+    )
+    plain = model(
+        [node("Gather", "t ids", "d"), *after],
+        {"ids": ["batch", "length"]},
+        constants=rest | {"t": floats},
+        dtypes={"ids": TensorProto.INT64},
+    )
+    ids = torch.randint(0, 20, (3, 5))
+
+    got, want = (lrp.compile(file, (ids[:2],), target=1)(ids) for file in (quantised, plain))
+
+    torch.testing.assert_close(got.output, torch.from_numpy(in_onnxruntime(quantised, {"ids": ids})[0]))
+    torch.testing.assert_close(got.relevance["ids"], want.relevance["ids"], rtol=1e-5, atol=1e-6)
