@@ -148,7 +148,7 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (of_wrong_types, CaptureError, "'conv' .Conv. cannot be run"),
     (with_a_strange_attribute, FormatError, "has the attribute 'axes', which it cannot have .did you mean 'axis'"),
     (with_a_short_weight, FormatError, "'w' does not hold as many values"),
-    (of_text, FormatError, "dtype STRING"),
+    (of_text, CaptureError, "text, maps or labels alone"),
     (huge_constant, LrpError, "memory|huge"),
     (reading_itself, FormatError, "'alone' .Neg. reads what it makes"),
     (with_an_input_twice, FormatError, "Input 'x' of The model is there twice"),
