@@ -79,8 +79,10 @@ class Accumulator:
         return node in self._parts
 
     def thin(self, factor: Tensor, drop: Drop | None) -> None:
-        """Multiply whatever is waiting, row by row; tell `drop` of what is lost."""
+        """Multiply whatever is waiting, row by row; tell `drop` of what is lost. What weights have got has arrived."""
         for node, parts in self._parts.items():
+            if node.op == "get_attr":
+                continue
             for form, relevance in parts.items():
                 rows = factor.reshape(-1, *(1,) * (relevance.tensor.dim() - 1)) if relevance.tensor.dim() else factor
                 if drop is not None:

@@ -94,6 +94,18 @@ def test_what_goes_past_a_masked_layer_is_dropped_on_request(
     close(plain, [plus(through([1, 1, 1], [1, 1]), PAST)] * 2)
 
 
+def test_what_weights_have_got_before_a_masked_layer_goes_past_nothing() -> None:
+    names = ["last.weight", "second.weight", "hidden.weight"]
+    explainer = compiled(masks=lrp.Mask("hidden", exclude_parallel=True), wrt=names)
+    x = torch.cat([X, X[:1]])  # three rows: no size of a weight's first dim
+
+    found = explainer(x, masks={"hidden": torch.tensor([1, 0, 0])}).relevance
+
+    close(found["last.weight"], [[3 * 6.0, 3 * 5.0]])
+    close(found["second.weight"], [[3 * 6.0, 0, 0], [3 * 3.0, 3 * 2.0, 0]])
+    close(found["hidden.weight"], [[3 * 3.0, 3 * 6.0], [0, 0], [0, 0]])
+
+
 def test_several_conditions_at_once(running: Callable[..., Any]) -> None:
     explainer = running(masks=["hidden", "second"])
     first, second = ([[[float(unit) for unit in units[layer]]] for units in UNITS] for layer in (0, 1))
