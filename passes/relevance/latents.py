@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.passes.assign import named_values
-from lrp_compiler.passes.graph import assignment, module_path
+from lrp_compiler.passes.graph import assignment, is_tensor, module_path
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import fake_mode_of
 
@@ -250,12 +250,17 @@ def feature_dim(node: fx.Node) -> int:
             break
         if given.kind in FIRST:
             return 1
-        if given.kind in LAST:
+        if given.kind in LAST and not _of_two_values(given.arguments.values()):
             return rank - 1
         operands = [given.operand(name) for name in given.active]
         same = [operand for operand in operands if _elementwise(at, operand)]
         at = same[0] if same else None
     return 2 if rank == 3 else min(1, rank - 1)
+
+
+def _of_two_values(operands: Iterable[Any]) -> bool:
+    """Whether no operand is a matrix of weights: of a product with a pattern that is held fixed, say, heads come first."""
+    return sum(is_tensor(operand) and operand.meta["val"].dim() > 2 for operand in operands) > 1
 
 
 def _elementwise(node: fx.Node, operand: fx.Node) -> bool:
