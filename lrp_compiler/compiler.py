@@ -82,7 +82,8 @@ def compile(
         observe: intermediate values whose relevance is returned as well, by the path of the module that they leave
             (`encoder.layer.*`: `*` stays between two dots, `**` does not) or by the name of a node of the forward graph
             (`softmax*`; `Explainer.show` lists them). Whole tensors, in their own shape; the inputs' relevance stays
-            what it is.
+            what it is. Of a map into which a batch norm (or a bias that a module of its own adds) is folded, the paths
+            of both mean one value, that which leaves the second.
         form: of what is observed: "total": relevance; "unit": its coefficient g, with relevance = value ⊙ g, which is
             RelP's (arXiv 2508.21258), as `explanation.coefficients`; "both".
         masks: values, named as in `observe`, whose relevance is multiplied by a mask of the call before it goes on
@@ -95,7 +96,7 @@ def compile(
             features, and `decode(features)`, which returns something like x), spliced in behind the value that leaves
             this module: what the model returns stays the same. Its values are named `<path>.features`,
             `<path>.approximation` and `<path>.remainder` (what it misses, its decoder's bias included) in masks, seeds
-            and observe; the relevance of the value is that of the last two.
+            and observe; the relevance of the value is that of the last two. No batch norm behind it is folded.
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.

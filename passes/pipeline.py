@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
 from types import MappingProxyType
@@ -94,7 +94,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         UnsupportedOpError: ops without a rule, all of them at once.
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
-    forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or ())
+    forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
     if options.function is None:
@@ -167,12 +167,13 @@ def with_forms(
 
 
 def forward_graph(
-    captured: Captured, watch: Watch, primitives: bool = False, wrt: Sequence[str] = ()
+    captured: Captured, watch: Watch, primitives: bool = False, wrt: Sequence[str] = (), spliced: Collection[str] = ()
 ) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
     With `primitives` every op stays by itself: nothing is recognised, batch norms are not folded, biases become
-    additions. Those that `wrt` names, or whose weights it names, are not folded either.
+    additions. Those that `wrt` names, or whose weights it names, are not folded either;
+    nor what reads the value of a module that is `spliced`.
     """
     watch.starts("decompose")
     forward = unlift(written_out(captured.program))
@@ -180,7 +181,11 @@ def forward_graph(
     watch.starts("canonicalise")
     layers: tuple[Callable[[fx.GraphModule], Result], ...] = (split_bias,)
     if not primitives:
-        layers = (recognise_functions, recognise_layer_norms, *(_keeping(wrt, pass_) for pass_ in WITH_WEIGHTS))
+        layers = (
+            recognise_functions,
+            recognise_layer_norms,
+            *(_keeping(wrt, spliced, pass_) for pass_ in WITH_WEIGHTS),
+        )
     written = (
         refuse_randomness,
         make_dense,
@@ -201,8 +206,10 @@ WITH_WEIGHTS: tuple[Callable[..., Result], ...] = (recognise_dense_layers, fold_
 """Passes that make other weights of the model's; they let those be whose relevance is asked for."""
 
 
-def _keeping(wrt: Sequence[str], rewrite: Callable[..., Result]) -> Callable[[fx.GraphModule], Result]:
-    return update_wrapper(partial(rewrite, kept=wrt), rewrite)
+def _keeping(
+    wrt: Sequence[str], spliced: Collection[str], rewrite: Callable[..., Result]
+) -> Callable[[fx.GraphModule], Result]:
+    return update_wrapper(partial(rewrite, kept=wrt, apart=spliced), rewrite)
 
 
 def input_kinds(forward: fx.GraphModule, captured: Captured, fixed: Sequence[str]) -> tuple[list[str], list[str]]:

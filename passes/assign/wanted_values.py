@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.passes.graph import assignment, called, module_calls, nearest
+from lrp_compiler.passes.graph import assignment, called, nearest, value_calls
 
 
 def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:
@@ -127,7 +127,7 @@ def _calls(module: fx.GraphModule) -> dict[tuple[str, str], list[fx.Node]]:
     """The nodes in each call of a module, by (call, path)."""
     calls: dict[tuple[str, str], list[fx.Node]] = {}
     for node in module.graph.nodes:
-        for call, path in module_calls(node).items():
+        for call, path in value_calls(node).items():
             if path:
                 calls.setdefault((call, path), []).append(node)
     return calls

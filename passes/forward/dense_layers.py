@@ -15,19 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Result, add_constant, arguments, call, constant_of, module_path
+from lrp_compiler.passes.graph import (
+    Result,
+    add_constant,
+    arguments,
+    call,
+    constant_of,
+    is_between,
+    module_path,
+    takes_up,
+)
 
 aten = torch.ops.aten
 
 PRODUCTS = (aten.matmul.default, aten.mm.default)
 
 
-def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = ()) -> Result:
+def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = (), apart: Collection[str] = ()) -> Result:
     """Rewrite the forward graph in place.
 
     Args:
         module: the forward graph.
         kept: modules and parameters; a product that is in one of these, or with one of them, stays as it is.
+        apart: modules whose own value is needed as it leaves them: no bias is added to it.
     """
     turned: dict[fx.Node, fx.Node] = {}
     changed, declined = False, []
@@ -42,9 +52,12 @@ def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = ()) -
             declined.append((node.name, "its own relevance is asked for"))
             continue
         end, bias = _with_bias(module, node, matrix.shape[1])
+        if is_between(node, end, apart):
+            end, bias = node, None
         rows = _transposed(module, weight, matrix, turned)
         with module.graph.inserting_before(end):
             dense = call(module.graph, aten.linear.default, x, rows, *([] if bias is None else [bias]), like=node)
+        takes_up(dense, end)
         end.replace_all_uses_with(dense)
         changed = True
     module.graph.eliminate_dead_code()

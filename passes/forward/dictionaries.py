@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.decompose import decomposition_table
-from lrp_compiler.passes.graph import attribute, canonicalise, is_tensor, module_calls, nearest, trace_into
+from lrp_compiler.passes.graph import attribute, canonicalise, is_tensor, nearest, trace_into, value_calls
 from lrp_compiler.rules import REMAINDER
 
 STACK = "nn_module_stack"
@@ -45,7 +45,7 @@ def splice_dictionaries(module: fx.GraphModule, splices: Mapping[str, Any]) -> N
 
 def _leaving(module: fx.GraphModule, path: str) -> fx.Node:
     """The one value that leaves the module."""
-    calls = {node: list(module_calls(node).items()) for node in module.graph.nodes if node.op == "call_function"}
+    calls = {node: list(value_calls(node).items()) for node in module.graph.nodes if node.op == "call_function"}
     inside = {node: {call for call, of in known if of == path} for node, known in calls.items()}
     names = {call for known in inside.values() for call in known}
     if not names:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Result, add_constant, constant_of, module_path
+from lrp_compiler.passes.graph import Result, add_constant, constant_of, is_between, module_path, takes_up
 from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
@@ -23,12 +23,13 @@ aten = torch.ops.aten
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
-def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = ()) -> Result:
+def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = (), apart: Collection[str] = ()) -> Result:
     """Rewrite the forward graph in place.
 
     Args:
         module: the forward graph.
         kept: modules and parameters; a norm that is one of these, or has one of them, stays an op of its own.
+        apart: modules whose own value is needed as it leaves them; nothing is folded into it.
     """
     changed, declined = False, []
     for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
@@ -38,6 +39,8 @@ def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = ()) -> Resul
         own = {name for node in statistics[:2] if node is not None for name in node.meta.get("parameter", ())}
         asked_for = not own.isdisjoint(kept) or module_path(norm) in kept
         reason = "its own relevance is asked for" if asked_for else _obstacle(norm, given)
+        if not reason and is_between(source, norm, apart):
+            reason = "what it normalises is asked for"
         if reason or channel is None:
             declined.append((norm.name, reason or "no linear map comes before it"))
             continue
@@ -61,6 +64,7 @@ def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = ()) -> Resul
             if old is not None and "parameter" in old.meta:
                 new.meta["parameter"] = old.meta["parameter"]
         source.args = (source.args[0], new_weight, new_bias, *source.args[3:])
+        takes_up(source, norm)
         norm.replace_all_uses_with(source)
         module.graph.erase_node(norm)
         changed = True

@@ -12,6 +12,7 @@ from .simplify import simplify
 from .sizes import Sizes
 from .text import graph_text, operation_text, type_text
 from .tools import (
+    LEAVES,
     add_constant,
     add_placeholder,
     arguments,
@@ -22,6 +23,7 @@ from .tools import (
     constant_of,
     copy_node,
     inside,
+    is_between,
     is_tensor,
     keep_tensor,
     module_calls,
@@ -31,10 +33,13 @@ from .tools import (
     outputs,
     same_shape,
     source_line,
+    takes_up,
+    value_calls,
 )
 
 __all__ = [
     "CHECKS",
+    "LEAVES",
     "REBUILT",
     "RESHAPES",
     "SEEDED",
@@ -60,6 +65,7 @@ __all__ = [
     "graph_text",
     "inline",
     "inside",
+    "is_between",
     "is_named",
     "is_tensor",
     "keep_tensor",
@@ -76,8 +82,10 @@ __all__ = [
     "share_origin",
     "simplify",
     "source_line",
+    "takes_up",
     "trace_into",
     "type_text",
+    "value_calls",
     "write_notes",
     "write_out",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any
@@ -55,6 +55,25 @@ def module_calls(node: fx.Node) -> dict[str, str]:
     """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`."""
     stack = node.meta.get("nn_module_stack") or {}
     return {str(key).removeprefix("L__self__"): str(path) for key, (path, _) in stack.items()}
+
+
+LEAVES = "leaves"
+"""`node.meta` key: calls of modules, as in `module_calls`, whose value the node makes, wherever it was traced."""
+
+
+def value_calls(node: fx.Node) -> dict[str, str]:
+    """The module calls that the node's value is made in: those it was traced in, and those of what it has taken up."""
+    return module_calls(node) | node.meta.get(LEAVES, {})
+
+
+def takes_up(node: fx.Node, end: fx.Node) -> None:
+    """The node does what `end` did, too, and makes its value: a batch norm that is folded, a bias of its own module."""
+    node.meta[LEAVES] = {**value_calls(node), **value_calls(end)}
+
+
+def is_between(node: fx.Node, end: fx.Node, paths: Collection[str]) -> bool:
+    """Whether the node's value leaves one of these modules, and `end`, which reads it, is outside."""
+    return not (set(value_calls(node).values()) - set(value_calls(end).values())).isdisjoint(paths)
 
 
 def module_types(node: fx.Node) -> tuple[str, ...]:

@@ -66,7 +66,8 @@ class Put:
     Args:
         path: as in `Mask`.
         form: what is given: "total": the relevance itself; "unit": what is multiplied by the value, so that 1 at one
-            neuron explains its activation.
+            neuron explains its activation. Where relevance that comes from the target meets a total, given or not, it
+            is made one, too: it may then differ by what the stabiliser is worth.
 
     Raises:
         InputError: values that are none of these.
@@ -259,7 +260,7 @@ def feature_dim(node: fx.Node) -> int:
 
 
 def _of_two_values(operands: Iterable[Any]) -> bool:
-    """Whether no operand is a matrix of weights: of a product with a pattern that is held fixed, say, heads come first."""
+    """Whether no operand is a matrix of weights: in a product with a pattern that is held fixed heads come first."""
     return sum(is_tensor(operand) and operand.meta["val"].dim() > 2 for operand in operands) > 1
 
 
