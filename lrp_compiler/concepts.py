@@ -267,7 +267,12 @@ def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
     mask = np.zeros(count, np.float32)
     if chosen is None:
         return mask + 1
-    array = to_numpy(chosen) if hasattr(chosen, "dtype") else np.asarray(chosen)
+    try:
+        array = to_numpy(chosen) if hasattr(chosen, "dtype") else np.asarray(chosen)
+    except (ValueError, TypeError) as error:  # rows of different lengths
+        raise InputError(f"A condition of {path!r} is numbers of channels, or weights, not {chosen!r}.") from error
+    if isinstance(chosen, list | tuple) and not chosen:  # none of them
+        return mask
     if array.dtype.kind in "fb":
         if array.shape != (count,):
             raise InputError(f"The weights of {path!r} have shape {list(array.shape)}, but it has {count} channels.")

@@ -40,8 +40,10 @@ def test_conditions_are_ands_of_layers_and_ors_of_channels(branches: Any) -> Non
         {"hidden": [0, 1], "second": -1, "y": 0},
         {"second": np.array([0.5, 0.0]), "y": 0},
         {"y": 0},
+        {"hidden": [], "y": 0},
     ]
     units = [([1, 0, 0], [1, 1]), ([1, 0, 0], [0, 1]), ([1, 1, 0], [0, 1]), ([1, 1, 1], [0.5, 0]), ([1, 1, 1], [1, 1])]
+    units += [([0, 0, 0], [1, 1])]
 
     found = concepts.conditional(branches, of(branches), conditions)
     named = concepts.conditional(branches, {"x": of(branches)}, conditions[:1])
@@ -72,6 +74,7 @@ def test_channels_share_the_relevance_of_their_layer(branches: Any) -> None:
         ([{"hidden": [3], "y": 0}], "Channel 3 is out of range: 'hidden' has 3, 0 to 2"),
         ([{"hidden": np.ones(4), "y": 0}], r"weights of 'hidden' have shape \[4\], but it has 3 channels"),
         ([{"hidden": "first", "y": 0}], "is numbers of channels, or weights"),
+        ([{"hidden": [[0], [1, 2]], "y": 0}], "is numbers of channels, or weights"),
         ([{"hidden": [0]}], "Condition 0 names no class"),
         ([{"hidden": [0], "y": 0.5}], "class 'y' is a whole number, not 0.5"),
     ],
