@@ -220,6 +220,15 @@ def test_an_explainer_that_observes_more_keeps_its_masks_and_seeds(tmp_path: Pat
         close(found["hidden"], [[9.0, 2.0, 0.0]] * 2)
 
 
+def test_an_explainer_that_is_moved_as_it_was_compiled_keeps_its_masks() -> None:
+    moved = compiled(masks=["hidden"], observe="second").to("cpu")
+
+    found = at(moved, masks={"hidden": [1, 0, 0]}).relevance
+
+    close(found["x"], [plus(through([1, 0, 0], [1, 1]), PAST)] * 2)
+    close(at(moved.observe("hidden")).relevance["hidden"], [[9.0, 2.0, 0.0]] * 2)
+
+
 def test_parts_in_files_of_their_own_take_masks(tmp_path: Path) -> None:
     from lrp_compiler.runtime import open_split
 
