@@ -16,10 +16,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.base.errors import CompositeError
+from lrp_compiler.base.errors import CompositeError, InputError
 from lrp_compiler.passes.graph import Assignment, assignment, module_path
 from lrp_compiler.rules import TOTAL_STABILISER, Flow, Relevance, RuleError, divide, propagate, times, total, traits
-from lrp_compiler.torch_private import annotate
+from lrp_compiler.torch_private import annotate, expression
 
 Fetch = Callable[[fx.Node], Tensor]
 Absorb = Callable[[fx.Node, str, Tensor], None]
@@ -83,6 +83,7 @@ class Accumulator:
         for node, parts in self._parts.items():
             if node.op == "get_attr":
                 continue
+            _check_rows(node, next(iter(parts.values())).tensor, factor)
             for form, relevance in parts.items():
                 rows = factor.reshape(-1, *(1,) * (relevance.tensor.dim() - 1)) if relevance.tensor.dim() else factor
                 if drop is not None:
@@ -113,6 +114,16 @@ class Accumulator:
             return relevance.tensor
         self._asked(node, node)
         return divide(relevance.tensor, self._fetch(node), TOTAL_STABILISER)
+
+
+def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
+    """Refuse to thin what has other rows than the factor, a batch and its positions in one dim, say."""
+    sizes = (relevance.shape[0] if relevance.dim() else None, factor.shape[0])
+    if len({size if isinstance(size, int) or size is None else expression(size) for size in sizes}) > 1:
+        raise InputError(
+            f"Mask(…, exclude_parallel=True): {node.name} in {module_path(node) or 'the model itself'}, which is past "
+            "a masked layer, has other rows than this layer: leave exclude_parallel out, and mask what goes past as well."
+        )
 
 
 def is_searched_for_nan(node: fx.Node) -> bool:

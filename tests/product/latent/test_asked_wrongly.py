@@ -67,6 +67,22 @@ def test_whole_numbers_have_no_masks_seeds_and_coefficients(options: dict[str, A
         lrp.compile(Words().eval(), (torch.tensor([[1, 2, 3]]),), composite="attnlrp", **options)
 
 
+class Flattened(nn.Module):
+    """A layer on the rows of a batch, beside one on all positions in one dim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside, self.layer = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.beside(x.flatten(0, 1)).unflatten(0, (-1, 5)) + self.layer(x)).sum(1)
+
+
+def test_what_goes_past_a_layer_has_its_rows() -> None:
+    with pytest.raises(InputError, match="has other rows than this layer"):
+        lrp.compile(Flattened().eval(), (torch.randn(3, 5, 4),), masks=lrp.Mask("beside", exclude_parallel=True))
+
+
 def test_a_mask_is_told_how_it_is_asked_for() -> None:
     for wrong, sentence in (
         ({"dims": "rows"}, "dims=…. is 'channels', 'all' or the number of a dimension, not 'rows'"),
