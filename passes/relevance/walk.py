@@ -122,7 +122,7 @@ def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
     if len({size if isinstance(size, int) or size is None else expression(size) for size in sizes}) > 1:
         raise InputError(
             f"Mask(…, exclude_parallel=True): {node.name} in {module_path(node) or 'the model itself'}, which is past "
-            "a masked layer, has other rows than this layer: leave exclude_parallel out, and mask what goes past as well."
+            "a masked layer, has other rows than this layer: leave exclude_parallel out, and mask what goes past, too."
         )
 
 
