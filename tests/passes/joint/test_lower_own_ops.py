@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from lrp_compiler.passes.graph import Origin, origin, set_origin
 from lrp_compiler.passes.joint.lower_own_ops import lower_own_ops
-from lrp_compiler.rules import POOL, RECURRENT_GATE, RESIZE, TRAITS
+from lrp_compiler.rules import POOL, RECURRENT_GATE, REMAINDER, RESIZE, TRAITS
 
 X = torch.randn(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 ROWS, COLUMNS = torch.randn(2, 5, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64)
@@ -34,6 +34,7 @@ CASES: dict[object, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
     RECURRENT_GATE: (gated, lambda x: x.sin() * x.exp(), {"sin", "exp", "mul"}),
     POOL: (pooled, by_matrices, {"matmul", "t"}),
     RESIZE: (resized, by_matrices, {"matmul", "t"}),
+    REMAINDER: (lambda x: REMAINDER(x.sin(), x.exp()), lambda x: x.sin() - x.exp(), {"sin", "exp", "sub"}),
 }
 """Own op → a function with it, the same without, and the ops that may be left."""
 
