@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from inspect import signature
 from typing import Any, get_args
@@ -158,7 +158,7 @@ def compile(
             _say(known[1])
             return Explainer(known[0])
     report("capture")
-    captured = capture(model, args, kwargs, dynamic_shapes)
+    captured = _captured(entry, model, args, kwargs, dynamic_shapes)
     options = _fitted(options, captured)
     with quiet(), sources_forgotten(), nullcontext() if entry is None else entry.recorder:
         compiled = compile_graphs(captured, options, Watch(folder, report))
@@ -171,6 +171,15 @@ def compile(
     if entry is not None:
         entry.put(artefact, captured.program, said)
     return Explainer(artefact)
+
+
+def _captured(entry: Entry | None, *asked: Any) -> Captured:
+    """What `capture` makes of it; for a cache, with an eye on which weights the model's own code reads."""
+    if entry is not None:
+        with suppress(Exception), entry.recorder.tracing():
+            return capture(*asked)
+        entry.recorder.failure = "the model cannot be traced while it is watched which weights it reads"
+    return capture(*asked)
 
 
 def _fitted(options: Options, captured: Captured) -> Options:

@@ -29,7 +29,7 @@ import numpy as np
 import onnxruntime
 
 from lrp_compiler.base.boundary import boundary, reason_of
-from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
+from lrp_compiler.base.errors import FormatError, InputError, LrpError, LrpWarning
 from lrp_compiler.base.latents import check_spread, condition, conditions_of, latent_inputs, whole_shape
 from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
 from lrp_compiler.base.onnx_session import (
@@ -120,6 +120,11 @@ class OnnxExplainer:
             place = place_of(path_or_bytes, f"{label}.optimised" if optimised is True else optimised, label)
             session = open_kept(place, label, check)
         vouched = session is not None or not check or check_seal(path_or_bytes, label) is not None
+        if place is not None and session is None and not check:
+            try:  # what is kept is opened with check=True as well
+                check_seal(path_or_bytes, label)
+            except FormatError:
+                place = None
         with format_errors(label):
             if session is None and place is not None and not isinstance(path_or_bytes, bytes):
                 try:

@@ -31,6 +31,7 @@ from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.fx.passes.infra.pass_base import PassResult
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._sympy.value_ranges import ValueRanges
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "takes_a_path",
     "traced_again",
     "unguarded",
+    "without_modes",  # looking at a tensor itself while something else is traced; waits for a public name
     "without_stand_ins",
 ]
 

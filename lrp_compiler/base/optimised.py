@@ -87,8 +87,9 @@ def open_and_keep(path: str | os.PathLike[str], place: Path, label: str) -> onnx
         session = open_session(path, label, None, options)
         written = {file.name: _checksum(file) for file in sorted(scratch.iterdir())}
         (scratch / SEAL).write_text(json.dumps(written))
-        with suppress(OSError):  # somebody else was first
-            os.rename(scratch, place)
+        if place_of(path, place.parent, label) == place:  # the file was not replaced meanwhile
+            with suppress(OSError):  # somebody else was first
+                os.rename(scratch, place)
         return session
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -14,9 +14,7 @@ import importlib.metadata
 import pickle
 import platform
 import sys
-import sysconfig
 import types
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +22,28 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from lrp_compiler import passes, rules
+from lrp_compiler.artefact.provenance import hash_of
 from lrp_compiler.base.version import __version__
 from lrp_compiler.rules import MULTIPLYING, OPERATORS, RULES
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype)
-"""Values that code reads off the names of its file, and that are compared as they are."""
-OWN = (Path(__file__).resolve().parents[1], *(Path(str(one.__file__)).resolve().parent for one in (passes, rules)))
-"""The project's own folders."""
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")})
+from .code import (
+    INSIDE,
+    OWN,
+    PLAIN,
+    cells,
+    foreign_members,
+    held,
+    is_foreign,
+    is_installed,
+    is_plain,
+    members,
+    parts,
+    replaced,
+    writes_itself,
+)
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,28 @@ def fingerprint(model: Any, args: Any, options: Any) -> Fingerprint:
     described = _Pickler(digest)
     described.describe(_program(model) if isinstance(model, ExportedProgram) else model)
     tensors = described.tensors[:]
-    described.describe((args, options, _registered(), _surroundings()))
+    described.describe((args, _surroundings(), replaced(described.modules)))
+    described.by_value = True  # what is no weight of the model stands in the graphs as it is
+    described.describe((options, _registered()))
     for line in described.code():
         digest.update(f"{line}\n".encode())
     return Fingerprint(digest.hexdigest(), tensors)
 
 
 def _program(program: ExportedProgram) -> Any:
-    nodes = [(node.op, node.name, str(node.target), str(node.args), str(node.kwargs)) for node in program.graph.nodes]
-    values = [_shape_of(node.meta.get("val")) for node in program.graph.nodes]
+    graphs = [
+        (name, [_node(node) for node in part.graph.nodes])
+        for name, part in program.graph_module.named_modules()
+        if isinstance(part, fx.GraphModule)
+    ]
     said = [str(program.graph_signature), str(program.range_constraints), str(program.call_spec)]
-    examples = _shape_of(program.example_inputs)
-    return nodes, values, said, examples, program.state_dict, program.constants
+    return graphs, said, _shape_of(program.example_inputs), program.state_dict, program.constants
+
+
+def _node(node: fx.Node) -> Any:
+    """An operation, what it returns, and where in the model's modules and code it stands."""
+    said = (node.op, node.name, str(node.target), str(node.args), str(node.kwargs), _shape_of(node.meta.get("val")))
+    return said, str(node.meta.get("nn_module_stack")), str(node.meta.get("stack_trace"))
 
 
 def _shape_of(value: Any) -> Any:
@@ -92,19 +110,13 @@ def _shape_of(value: Any) -> Any:
 
 
 def _registered() -> Any:
-    """The operators and rules that were registered by others than the project itself."""
-
-    def foreign(function: Any) -> bool:
-        return isinstance(function, types.FunctionType) and not _is_own(function.__code__.co_filename)
-
+    """The operators and rules; those of the project itself go by their names."""
     operators = [
-        (str(target), one.kind, one.family, one.rule, one.describe, one.when)
+        (str(target), [(one.kind, one.family, one.rule, one.describe, one.when) for one in known])
         for target, known in OPERATORS.items()
-        for one in known
-        if foreign(one.describe) or foreign(one.when)
     ]
-    rules = [(*key, rule, key in MULTIPLYING) for key, rule in RULES.items() if foreign(rule)]
-    return operators, rules
+    rules = [(*key, rule, key in MULTIPLYING) for key, rule in RULES.items()]
+    return sorted(operators, key=lambda one: one[0]), sorted(rules, key=lambda one: one[:2])
 
 
 def _surroundings() -> Any:
@@ -115,6 +127,9 @@ def _surroundings() -> Any:
         platform.python_version(),
         str(torch.get_default_dtype()),
         torch.backends.mha.get_fastpath_enabled(),
+        torch.is_autocast_enabled("cpu") and str(torch.get_autocast_dtype("cpu")),
+        torch.are_deterministic_algorithms_enabled(),
+        str(torch.get_default_device()),
     )
 
 
@@ -151,6 +166,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(_Sink(digest), protocol=5)
         self.tensors: list[Tensor] = []
         self.modules: set[str] = set()
+        self.by_value = False
         self._storages: dict[int, int] = {}
 
     def describe(self, value: Any) -> None:
@@ -172,7 +188,7 @@ class _Pickler(pickle.Pickler):
             return b"text " + value.encode(errors="surrogatepass")
         if isinstance(value, Tensor):
             return self._tensor(value)
-        if type(value) in (set, frozenset) and all(isinstance(one, PLAIN) for one in value):
+        if type(value) in (set, frozenset) and all(type(one) in PLAIN for one in value):
             return "set", sorted(map(repr, value))
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
@@ -188,53 +204,49 @@ class _Pickler(pickle.Pickler):
         place = tensor.untyped_storage().data_ptr()
         shared = self._storages.setdefault(place, len(self.tensors)) if place else len(self.tensors)
         self.tensors.append(tensor)
-        return (*kind, str(tensor.device), tensor.stride(), tensor.storage_offset(), shared)
+        values = hash_of("", {"": tensor}) if self.by_value else ""
+        lazy = tensor.is_conj(), tensor.is_neg()
+        return (*kind, str(tensor.device), tensor.stride(), tensor.storage_offset(), shared, values, lazy)
 
     def reducer_override(self, value: Any) -> Any:
         """Classes and functions by their code, modules by what they hold."""
         if value is _described or (isinstance(value, type) and value.__module__ == "builtins"):
             return NotImplemented
         if isinstance(value, type):
-            return self._code_of(value, lambda: _members(value))
+            return self._code_of(value, is_installed(value.__module__ or ""))
         if isinstance(value, types.FunctionType):
-            return self._code_of(value, lambda: _parts(value))
-        if isinstance(value, nn.Module):
-            return _described, (type(value),), _held(value)
-        if isinstance(value, weakref.ReferenceType):
-            return _described, ("reference",), (value(),)
+            return self._code_of(value, not is_foreign(value))
+        inside = INSIDE.get(type(value))
+        if inside is not None:
+            return _described, (type(value).__name__,), inside(value)
+        if isinstance(value, nn.Module) or writes_itself(type(value)):
+            return _described, (type(value),), held(value)
         return NotImplemented
 
-    def _code_of(self, value: Any, parts: Any) -> Any:
-        name = value.__module__ or ""
-        self.modules.add(name)
+    def _code_of(self, value: Any, installed: bool) -> Any:
+        self.modules.add(value.__module__ or "")
         if isinstance(value, type):
             self.modules.update(base.__module__ for base in value.__mro__)
-        state = None if _is_installed(name) else parts()
-        return _described, ("code", name, value.__qualname__), state
+            made: Any = foreign_members(value) if installed else members(value)
+        else:
+            made = cells(value) if installed else parts(value)
+        return _described, ("code", value.__module__ or "", value.__qualname__), made or None
 
     def code(self) -> Iterator[str]:
         """What stands for the code of all that was described: versions, digests of files, and the values in them."""
         own = sorted(_neighbours(self.modules))
         used = {name for module in own for name in _used(sys.modules[module])}
         for top in sorted({name.partition(".")[0] for name in self.modules | used}):
-            if _is_installed(top):
+            if is_installed(top):
                 yield f"{top} {_version(top)}"
         for name in own:
             module = sys.modules[name]
             file = Path(str(module.__file__)) if getattr(module, "__file__", None) else None
             content = hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
-            values = {
-                key: value for key, value in vars(module).items() if _is_plain(value) and not key.startswith("__")
-            }
+            # A script's own names change while it runs; of these count what code reads.
+            names = {} if module is sys.modules.get("__main__") else vars(module)
+            values = {key: value for key, value in names.items() if is_plain(value) and not key.startswith("__")}
             yield f"{name} {content} {sorted(values.items(), key=str)}"
-
-
-def _held(module: nn.Module) -> dict[str, Any]:
-    """What a module holds. Hooks are numbered in order: their own numbers are counted over the whole process."""
-    held = dict(vars(module))
-    hooks = {name: value for name, value in held.items() if "hooks" in name and isinstance(value, dict)}
-    numbers = {key: at for at, key in enumerate(sorted({key for one in hooks.values() for key in one}, key=str))}
-    return held | {name: [(numbers[key], one) for key, one in value.items()] for name, value in hooks.items()}
 
 
 def _used(module: types.ModuleType) -> Iterator[str]:
@@ -243,60 +255,6 @@ def _used(module: types.ModuleType) -> Iterator[str]:
         name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
         if isinstance(name, str) and name:
             yield name
-
-
-def _members(kind: type) -> dict[str, Any]:
-    """The code and the plain values in a class."""
-    found: dict[str, Any] = {"bases": kind.__bases__}
-    for name, member in vars(kind).items():
-        if isinstance(member, staticmethod | classmethod):
-            member = member.__func__
-        if isinstance(member, property):
-            member = (member.fget, member.fset)
-        if isinstance(member, types.FunctionType | tuple) or _is_plain(member):
-            found[name] = member
-    return found
-
-
-def _parts(function: types.FunctionType) -> Any:
-    """What a function does: its code, what it closes over, and its defaults."""
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            cells.append("empty")
-    return {
-        "code": _code(function.__code__),
-        "cells": cells,
-        "defaults": (function.__defaults__, function.__kwdefaults__),
-    }
-
-
-def _code(code: types.CodeType) -> Any:
-    constants = [_code(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
-    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
-
-
-@functools.cache
-def _is_own(file: str | None) -> bool:
-    return file is not None and any(Path(file).resolve().is_relative_to(folder) for folder in OWN)
-
-
-@functools.cache
-def _is_installed(name: str) -> bool:
-    """Whether a module is of an installed package, of Python, or of the project, whose version says what it does."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__":
-        return True
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        return top != "__main__" and name in sys.modules and not hasattr(sys.modules[name], "__path__")
-    return _is_own(file) or any(Path(file).is_relative_to(folder) for folder in INSTALLED)
 
 
 def _version(top: str) -> str:
@@ -311,11 +269,11 @@ def _version(top: str) -> str:
 
 def _neighbours(names: Iterable[str]) -> set[str]:
     """The loaded modules of the folders from which a model's own modules come, these included."""
-    found = {name for name in names if name in sys.modules and not _is_installed(name)}
+    found = {name for name in names if name in sys.modules and not is_installed(name)}
     folders = {folder for name in found if (folder := _folder(name)) is not None}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and not _is_installed(name) and any(Path(file).is_relative_to(folder) for folder in folders):
+        if file and not is_installed(name) and any(Path(file).is_relative_to(folder) for folder in folders):
             found.add(name)
     return found
 

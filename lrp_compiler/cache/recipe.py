@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lrp_compiler.torch_private import OpOverload, TorchDispatchMode, pytree
+from lrp_compiler.torch_private import OpOverload, TorchDispatchMode, pytree, without_modes
 
 SMALL = 1 << 16
 """Elements of a constant that follows from no weight and may stand in a recipe."""
 READERS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__contains__}
 """Functions by which values leave torch unseen."""
+NUMBERS = {Tensor.item, Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.__complex__}
+"""Those by which one number does: seen below torch, but not while a model is traced."""
 
 
 class Unwritten(Exception):
@@ -54,7 +56,7 @@ class Recorder:
             self._call(weight, ["weight", at])
 
     def __enter__(self) -> Recorder:
-        self._modes = (_Calls(self), _Reads(self))
+        self._modes = (_Calls(self), _Reads(self, READERS))
         for mode in self._modes:
             mode.__enter__()
         return self
@@ -63,10 +65,17 @@ class Recorder:
         for mode in reversed(self._modes):
             mode.__exit__(*error)
 
+    def tracing(self) -> TorchFunctionMode:
+        """A block in which it is written down which weights the model's code reads: the graph holds the values."""
+        return _Reads(self, READERS | NUMBERS)
+
     def run(self, function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call, and write it down if it has to do with weights."""
         operands = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
         if self.failure or not any(map(self._follows, operands)) or not all(map(_is_plain, operands)):
+            return function(*args, **kwargs)
+        if not isinstance(function, OpOverload):
+            self.failure = f"{function} takes one"
             return function(*args, **kwargs)
         try:
             step = {"op": str(function), "args": self._plain(args), "kwargs": self._plain(kwargs)}
@@ -88,7 +97,9 @@ class Recorder:
 
     def reads(self, tensor: Tensor) -> None:
         """Write down that values leave torch here, where nobody sees what is done with them."""
-        if not self.failure and _is_plain(tensor) and self._follows(tensor):
+        if self.failure or not _is_plain(tensor) or not self._follows(tensor):
+            return
+        with without_modes():
             self._write({"read": self._tensor(tensor), "values": _digest(tensor)}, [tensor])
 
     def recipe(self, constants: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -169,6 +180,8 @@ class Recorder:
 
 
 class _Calls(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
@@ -178,12 +191,13 @@ class _Calls(TorchDispatchMode):
 
 
 class _Reads(TorchFunctionMode):
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, readers: Set[Any]) -> None:
         super().__init__()
         self.recorder = recorder
+        self.readers = readers
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in READERS and args and isinstance(args[0], Tensor):
+        if function in self.readers and args and isinstance(args[0], Tensor):
             self.recorder.reads(args[0])
         return function(*args, **(kwargs or {}))
 

@@ -159,3 +159,14 @@ def test_it_goes_with_a_file_and_the_default_options(path: Path) -> None:
         OnnxExplainer(path.read_bytes(), optimised=True)
     with pytest.raises(InputError, match="optimised"):
         OnnxExplainer(path, optimised=3)  # type: ignore[arg-type]
+
+
+def test_nothing_is_kept_of_a_damaged_file_that_is_opened_unchecked(path: Path) -> None:
+    """It would be found by the hash in the seal, which is the sound file's, and vouched for."""
+    sound = path.read_bytes()
+    at = sound.index(b"epsilon")
+    path.write_bytes(sound[:at] + b"epsilom" + sound[at + 7 :])
+
+    OnnxExplainer(path, optimised=True, check=False)
+
+    assert not path.with_name(f"{path.name}.optimised").exists()
