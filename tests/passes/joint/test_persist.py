@@ -19,7 +19,7 @@ class Net(nn.Module):
 
     def forward(self, tokens: Tensor, scale: Tensor) -> Tensor:
         x = self.norm(self.embedding(tokens) * scale.unsqueeze(-1))
-        x = torch.cat([x, x * torch.sigmoid(x)], 1)
+        x = torch.cat([x, x * torch.sigmoid(1.5 * x)], 1)
         return self.head(x.mean(1))
 
 
