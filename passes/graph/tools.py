@@ -63,7 +63,8 @@ LEAVES = "leaves"
 
 def value_calls(node: fx.Node) -> dict[str, str]:
     """The module calls that the node's value is made in: those it was traced in, and those of what it has taken up."""
-    return module_calls(node) | node.meta.get(LEAVES, {})
+    taken_up: dict[str, str] = node.meta.get(LEAVES, {})
+    return module_calls(node) | taken_up
 
 
 def takes_up(node: fx.Node, end: fx.Node) -> None:

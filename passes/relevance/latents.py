@@ -261,7 +261,7 @@ def feature_dim(node: fx.Node) -> int:
 
 def _of_two_values(operands: Iterable[Any]) -> bool:
     """Whether no operand is a matrix of weights: in a product with a pattern that is held fixed heads come first."""
-    return sum(is_tensor(operand) and operand.meta["val"].dim() > 2 for operand in operands) > 1
+    return len([one for one in operands if is_tensor(one) and one.meta["val"].dim() > 2]) > 1
 
 
 def _elementwise(node: fx.Node, operand: fx.Node) -> bool:
