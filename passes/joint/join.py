@@ -17,7 +17,6 @@ from lrp_compiler.passes.graph import (
     Origin,
     Sizes,
     add_placeholder,
-    assign,
     assignment,
     attribute,
     call,
@@ -47,7 +46,6 @@ def join(forward: fx.GraphModule, relevance: fx.GraphModule) -> fx.GraphModule:
         rule = given.rule if given is not None else ""
         set_origin(copies[node], Origin("forward", node.name, module_path(node), rule))
         copies[node].meta.pop("custom", None)
-        assign(copies[node], None)  # its arguments are nodes of the forward graph
         sizes.add(copies[node])
     last_placeholder = graph.find_nodes(op="placeholder")[-1]
     root = torch.nn.Module()

@@ -21,7 +21,9 @@ def move(module: fx.GraphModule, device: torch.device | str) -> fx.GraphModule:
     copies = dict(zip(module.graph.nodes, moved.graph.nodes, strict=True))
     for node in moved.graph.nodes:
         if (given := assignment(node)) is not None:
-            assign(node, replace(given, arguments=dict(fx.map_arg(dict(given.arguments), copies.__getitem__))))
+            # In a joint graph they are nodes of the forward graph that it was made of.
+            arguments = fx.map_arg(dict(given.arguments), lambda known: copies.get(known, known))
+            assign(node, replace(given, arguments=dict(arguments)))
         if "device" in node.kwargs and node.kwargs["device"] is not None:
             node.update_kwarg("device", torch.device(device))
         if is_tensor(node):
