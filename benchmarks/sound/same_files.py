@@ -49,7 +49,6 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, .
     """Name → how it is made, inputs, composites."""
     import torchvision
 
-    size = {"transformer": 64}
     images = {
         name: (lambda name=name: getattr(torchvision.models, name)(), (torch.randn(2, 3, 64, 64),), ON_IMAGES)
         for name in IMAGES
@@ -61,7 +60,7 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, .
     )
 
     def encoder() -> nn.Module:
-        layer = nn.TransformerEncoderLayer(size["transformer"], 4, 128, batch_first=True)
+        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
         return nn.Sequential(nn.Embedding(50, 64), nn.TransformerEncoder(layer, 3), nn.Flatten(), nn.Linear(64 * 8, 5))
 
     def perceptron() -> nn.Module:

@@ -113,6 +113,7 @@ def onnx_op(
     fold: bool = True,
     prepared: Prepared | None = None,
     neutral: Mapping[int, float] | None = None,
+    options_of: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Register a function for operators of these names.
 
@@ -123,14 +124,14 @@ def onnx_op(
         fold: False keeps it out of constant folding: what it makes is larger than what goes in, or random.
         prepared: what is done to its weights before.
         neutral: position of an input → a number: a constant that holds nothing else is left out.
+        options_of: the function whose attributes are taken as well, as `**options` to be handed on to it.
     """
 
     def register(function: F) -> F:
         for name in names:
             entry = TABLE.setdefault((domain, name), Entry())
-            entry.revisions.append(
-                replace(operator_like(function, since, fold), prepared=prepared, neutral=neutral or {})
-            )
+            operator = operator_like(function, since, fold, options_of)
+            entry.revisions.append(replace(operator, prepared=prepared, neutral=neutral or {}))
             entry.revisions.sort(key=lambda revision: revision.since)
         return function
 
@@ -200,9 +201,12 @@ def scaled_form_of(domain: str, name: str) -> Callable[..., Any] | None:
     return TABLE.get((domain, name), Entry()).scaled
 
 
-def operator_like(function: Callable[..., Any], since: int = 1, fold: bool = True) -> Operator:
-    """What a function's signature says of it."""
-    hints = typing.get_type_hints(function)
+def operator_like(
+    function: Callable[..., Any], since: int = 1, fold: bool = True, options_of: Callable[..., Any] | None = None
+) -> Operator:
+    """What a function's signature says of it; `**options` are the keywords of another, which has none required."""
+    hints = {} if options_of is None else typing.get_type_hints(options_of)
+    hints |= typing.get_type_hints(function)
     kinds: list[Any] = []
     rest: Any = None
     keywords: dict[str, inspect.Parameter] = {}
@@ -212,6 +216,9 @@ def operator_like(function: Callable[..., Any], since: int = 1, fold: bool = Tru
             keywords[parameter.name] = parameter
         elif parameter.kind is parameter.VAR_POSITIONAL:
             rest = _kind(hints.get(parameter.name, Any))
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            others = inspect.signature(options_of).parameters.values() if options_of is not None else ()
+            keywords |= {one.name: one for one in others if one.kind is one.KEYWORD_ONLY}
         else:
             hint = hints.get(parameter.name, Any)
             if parameter.default is parameter.empty and type(None) not in typing.get_args(hint):

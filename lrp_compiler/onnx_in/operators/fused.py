@@ -41,7 +41,7 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 """What may follow a map, as a function of it and of the parameters that are listed with it."""
 
 
-@onnx_op("FusedConv", domain=MICROSOFT)
+@onnx_op("FusedConv", domain=MICROSOFT, options_of=conv)
 def fused_conv(
     x: Tensor,
     weight: Tensor,
@@ -50,20 +50,14 @@ def fused_conv(
     *,
     activation: str = "",
     activation_params: Parameters | None = None,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **options: Any,
 ) -> Tensor:
     """A convolution, what is added to it, and the activation of that."""
-    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
-    y = conv(x, weight, bias, pads=pads, strides=strides, **options)
+    y = conv(x, weight, bias, **options)
     return ACTIVATIONS[activation](y if added is None else y + added, *(activation_params or ()))
 
 
-@onnx_op("NhwcConv", "NhwcFusedConv", domain=MICROSOFT)
+@onnx_op("NhwcConv", "NhwcFusedConv", domain=MICROSOFT, options_of=conv)
 def conv_of_channels_last(
     x: Tensor,
     weight: Tensor,
@@ -72,17 +66,11 @@ def conv_of_channels_last(
     *,
     activation: str = "",
     activation_params: Parameters | None = None,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **options: Any,
 ) -> Tensor:
     """The same of tensors whose channels are the last dim."""
-    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "activation": activation}
-    options |= {"activation_params": activation_params, "pads": pads, "strides": strides}
     skip = None if added is None else channels_first(added, 1)
+    options |= {"activation": activation, "activation_params": activation_params}
     return as_it_was(fused_conv(channels_first(x, 1), weight, bias, skip, **options), 1)
 
 

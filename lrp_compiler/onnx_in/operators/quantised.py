@@ -172,24 +172,17 @@ def dynamic_quantize(x: Tensor) -> tuple[Any, Tensor, Tensor]:
     return rounded(x / scale, zero, torch.uint8), scale, zero
 
 
-@onnx_op("ConvInteger", fold=False)
+@onnx_op("ConvInteger", fold=False, options_of=conv)
 def conv_integer(
     x: Any,
     weight: Any,
     x_zero: Known | None = None,
     w_zero: Known | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **options: Any,
 ) -> Whole:
     """A convolution of whole numbers, less their zero points."""
     given, filters = less(x, _aligned_zero(x_zero, x, 1)), less(weight, _aligned_zero(w_zero, weight, 0))
-    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
-    return Whole(conv(given, filters, pads=pads, strides=strides, **options), None, torch.int32)
+    return Whole(conv(given, filters, **options), None, torch.int32)
 
 
 @onnx_op("MatMulInteger", fold=False)
@@ -219,7 +212,7 @@ EXACT = 1 << 24
 """Up to here single precision has every whole number."""
 
 
-@onnx_op("QLinearConv", fold=False)
+@onnx_op("QLinearConv", fold=False, options_of=conv)
 def quantised_conv(
     x: Any,
     x_scale: Operand,
@@ -230,19 +223,12 @@ def quantised_conv(
     y_scale: Operand,
     y_zero: Known,
     bias: Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **options: Any,
 ) -> Any:
     """A convolution between quantised tensors: of the whole numbers themselves, measured in steps of the result."""
-    options: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group}
     given, filters = less(x, _aligned_zero(x_zero, x, 1)), less(weight, _aligned_zero(w_zero, weight, 0))
     offset = None if bias is None else bias.float()
-    y = conv(given, filters, offset, pads=pads, strides=strides, **options)
+    y = conv(given, filters, offset, **options)
     steps = ratio(x_scale, w_scale, y_scale)
     steps = steps.reshape(-1, *[1] * (weight.dim() - 2)) if isinstance(steps, Tensor) and steps.dim() else steps
     return rounded(y * steps, _aligned_zero(y_zero, y, 1), y_zero.dtype)

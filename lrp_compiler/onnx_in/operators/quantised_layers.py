@@ -13,6 +13,7 @@ from ..registry import Known, Operand, onnx_op
 from ..sizes import Sizes
 from ..whole_numbers import Whole
 from .activations import softmax, softmax_of_rest
+from .convolution import conv
 from .pooling import average_pool
 from .quantised import (
     ZeroPoint,
@@ -35,7 +36,7 @@ SINCE_AXIS = 13
 
 onnx_op("QuantizeLinear", domain=MICROSOFT, fold=False)(quantize)
 onnx_op("DequantizeLinear", domain=MICROSOFT, fold=False)(dequantized)
-onnx_op("ConvInteger", domain=MICROSOFT, fold=False)(conv_integer)
+onnx_op("ConvInteger", domain=MICROSOFT, fold=False, options_of=conv)(conv_integer)
 
 
 @onnx_op("QLinearAdd", domain=MICROSOFT, fold=False)
@@ -190,7 +191,7 @@ def quantised_where(
     )
 
 
-@onnx_op("QLinearConv", domain=MICROSOFT, fold=False)
+@onnx_op("QLinearConv", domain=MICROSOFT, fold=False, options_of=conv)
 def quantised_conv_of_channels_last(
     x: Any,
     x_scale: Operand,
@@ -202,13 +203,8 @@ def quantised_conv_of_channels_last(
     y_zero: Known,
     bias: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
     channels_last: int = 0,
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **options: Any,
 ) -> Any:
     """A convolution between quantised tensors, whose channels may be the last dim."""
     y = quantised_conv(
@@ -221,11 +217,7 @@ def quantised_conv_of_channels_last(
         y_scale,
         y_zero,
         bias,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
+        **options,
     )
     return moved(y, lambda values: as_it_was(values, channels_last))
 
