@@ -22,7 +22,7 @@ import onnxruntime
 
 from .errors import FormatError
 from .onnx_session import open_session
-from .seal import read_hash
+from .seal import read_seal, sealed_digest
 
 MODEL, WEIGHTS, SEAL = "model.onnx", "weights.data", "seal.json"
 CHUNK = 1 << 24
@@ -41,10 +41,9 @@ def place_of(path: str | os.PathLike[str], folder: str | os.PathLike[str], label
     Raises:
         FormatError: the file has no seal.
     """
-    content = read_hash(path)
-    if content is None:
+    if read_seal(path) is None:
         raise FormatError(f"{label} has no seal, by which what is kept of it is known: write it anew.")
-    parts = (content, onnxruntime.__version__, _processor())
+    parts = (sealed_digest(path), onnxruntime.__version__, _processor())
     return Path(folder) / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -83,11 +83,6 @@ def read_seal(source: Source) -> Seal | None:
         return None
 
 
-def read_hash(source: Source) -> str | None:
-    """The hash in the seal of a file, or of its content, hex; None if there is no seal. Nothing is checked."""
-    return None if read_seal(source) is None else _end(source)[-_HEX:].decode()
-
-
 def check_seal(source: Source, label: str) -> Seal | None:
     """Compare a file, and what lies beside it, with its seal.
 
