@@ -22,7 +22,7 @@ from collections.abc import Collection
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, is_tensor
+from lrp_compiler.passes.graph import Assignment, assign, is_tensor, same_shape
 from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
 from lrp_compiler.torch_private import statically_known_true
 
@@ -129,7 +129,7 @@ def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Colle
     if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
-    if len(operands) != 1 or operands[0] not in active or not _same_shape(operands[0], node):
+    if len(operands) != 1 or operands[0] not in active or not same_shape(operands[0], node):
         return None
     source = operands[0].meta["val"].dtype
     return operands[0] if _is_whole(node) and not source.is_complex and source is not torch.bool else None
@@ -142,11 +142,6 @@ def _is_whole(node: fx.Node) -> bool:
 
 def _is_empty(node: fx.Node) -> bool:
     return is_tensor(node) and any(statically_known_true(size == 0) for size in node.meta["val"].shape)
-
-
-def _same_shape(a: fx.Node, b: fx.Node) -> bool:
-    sizes = zip(a.meta["val"].shape, b.meta["val"].shape, strict=False)
-    return a.meta["val"].dim() == b.meta["val"].dim() and all(statically_known_true(m == n) for m, n in sizes)
 
 
 def _carries(

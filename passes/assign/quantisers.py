@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
+from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
 from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, STEP, Facts, traits
-from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -60,7 +59,7 @@ def mark_quantisers(module: fx.GraphModule) -> None:
             continue
         root = _root(rounding)
         for end in _ends(rounding):
-            if root is not None and _same_shape(root, end):
+            if root is not None and same_shape(root, end):
                 facts = Facts().known(SLOPE, 0.0)
                 assign(end, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
                 if end.target not in SCALES:
@@ -155,7 +154,7 @@ def _root(rounding: fx.Node) -> fx.Node | None:
     if given is None or measured.target not in SCALES or len(given.active) != 1:
         return measured if isinstance(measured, fx.Node) else None
     root = given.operand(given.active[0])
-    return root if _same_shape(root, measured) else measured
+    return root if same_shape(root, measured) else measured
 
 
 def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
@@ -179,7 +178,7 @@ def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
 def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> tuple[tuple[Any, int], ...] | None:
     """What has been added to the rounded numbers behind this node, too; None where another kind of thing is done."""
     given = assignment(user)
-    if given is None or len(given.active) != 1 or not _same_shape(node, user):
+    if given is None or len(given.active) != 1 or not same_shape(node, user):
         return None
     if traits(user.target).casts or (user.target in BOUNDS and user.args[0] is node) or user.target in SCALES:
         return added
@@ -188,8 +187,3 @@ def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> 
         return None
     other = _uncast(user.args[1])
     return tuple(one for one in added if one != (other, -sign)) if (other, -sign) in added else (*added, (other, sign))
-
-
-def _same_shape(a: fx.Node, b: fx.Node) -> bool:
-    left, right = a.meta["val"].shape, b.meta["val"].shape
-    return len(left) == len(right) and all(statically_known_true(m == n) for m, n in zip(left, right, strict=True))

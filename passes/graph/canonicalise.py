@@ -24,7 +24,7 @@ from lrp_compiler.torch_private import statically_known_true
 
 from .origin import keep_name
 from .result import Result
-from .tools import arguments, call, is_tensor
+from .tools import arguments, call, is_tensor, same_shape
 
 aten = torch.ops.aten
 
@@ -130,11 +130,7 @@ def _changes_nothing(node: fx.Node) -> bool:
 
 
 def _alike(node: fx.Node, source: fx.Node) -> bool:
-    a, b = node.meta["val"], source.meta["val"]
-    same_shape = len(a.shape) == len(b.shape) and all(
-        statically_known_true(m == n) for m, n in zip(a.shape, b.shape, strict=True)
-    )
-    return same_shape and a.dtype == b.dtype
+    return same_shape(node, source) and bool(node.meta["val"].dtype == source.meta["val"].dtype)
 
 
 def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:
