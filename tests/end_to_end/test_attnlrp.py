@@ -6,6 +6,8 @@ from support.fixtures import attnlrp
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(3)
+
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["bert", "llama", "gemma3"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.views.audit import Audit
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 COMPOSITES = ["epsilon", "epsilon-plus", "attnlrp"]
 FLOAT32_ROUNDING = 1e-4

@@ -21,7 +21,7 @@ import lrp_compiler as lrp
 from lrp_compiler.rules.composite import COMPOSITES
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convolutions": (Convolutions, (1, 3, 8, 8)),

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 
 def gradient_times_input(function: Callable[..., Tensor], *inputs: Tensor, target: int | Tensor = 1) -> list[Tensor]:

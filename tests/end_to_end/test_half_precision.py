@@ -16,7 +16,7 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.passes.graph import Float64
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 HALF = (torch.float16, torch.bfloat16)
 CASES = {"vgg16": "epsilon-plus", "resnet50": "epsilon", "bert": "attnlrp", "llama": "attnlrp"}

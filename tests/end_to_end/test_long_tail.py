@@ -16,7 +16,7 @@ import lrp_compiler as lrp
 from lrp_compiler.passes.graph import Float64
 from lrp_compiler.views.audit import Audit
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 IMAGE, TOKENS = (4, 6, 6), (5, 8)
 PLACES = torch.tensor([0, 2, 2, 1, 4])

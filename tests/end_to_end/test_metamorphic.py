@@ -19,7 +19,7 @@ from torch.nn import functional
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 COMPOSITES = pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "attnlrp"])
 # Every rule of these composites meets the kind of network that it is made for.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 OPEN = ({2: torch.export.Dim("height", min=12, max=40), 3: torch.export.Dim("width", min=12, max=40)},)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 X, OTHER = (torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows)) for rows in (3, 5))
 OPEN = {"x": {0: torch.export.Dim("batch")}}

@@ -23,7 +23,7 @@ from lrp_compiler.capture.safe_load import load_exported
 from lrp_compiler.errors import LrpError
 from lrp_compiler.rules.composite import COMPOSITES
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 
 class BiasAddedByHand(nn.Module):

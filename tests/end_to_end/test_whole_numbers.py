@@ -13,7 +13,7 @@ import lrp_compiler as lrp
 from lrp_compiler.errors import InputError, LrpWarning
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 FLOATS = torch.tensor([[2.0, 0.3, 0.4, 1.2], [1.0, 0.5, 0.6, 3.0]])
 WHOLE = torch.tensor([[2, 3, 4, 1], [1, 5, 6, 3]])

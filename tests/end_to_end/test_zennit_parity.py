@@ -10,7 +10,7 @@ from support.zoo import SEVEN, VGG16_BN, Example
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 LOW, HIGH = [-2.2, -2.1, -1.9], [2.3, 2.5, 2.7]
 COMPOSITES = pytest.mark.parametrize("composite", zennit_oracle.COMPOSITES)

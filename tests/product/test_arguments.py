@@ -14,6 +14,8 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import CompositeError, InputError, LrpError
 from lrp_compiler.runtime import OnnxExplainer, lean_options
 
+pytestmark = pytest.mark.sampled(8)
+
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 IDS = torch.tensor([[1, 5, 2, 0, 3], [4, 4, 1, 6, 2]])
 BATCH = ({0: torch.export.Dim("batch")},)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.errors import LrpError
 
+pytestmark = pytest.mark.sampled(6)
+
 NEAR = torch.tensor([[0.5, -1.0, 0.25, 1.0], [1.5, 0.5, -0.5, 2.0]])
 FAR = 100 * NEAR
 

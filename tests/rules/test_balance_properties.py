@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lrp_compiler.rules import NONNEGATIVE, ONLY_POSITIVE, Facts, Op, propagate, total, unit
 
+pytestmark = pytest.mark.sampled(8)
+
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {
     "epsilon": {},

@@ -9,7 +9,7 @@ from support.whole import Between, holds, in_precision, runs_in_onnxruntime, sur
 from torch import Tensor, nn
 from torch.nn import functional
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(7))
 CODES = torch.randn(9, 4, generator=torch.Generator().manual_seed(8))

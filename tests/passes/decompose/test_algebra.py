@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.errors import UnsupportedOpError
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 X = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 MATRIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 3 * torch.eye(4)

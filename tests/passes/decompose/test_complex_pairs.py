@@ -14,7 +14,7 @@ from lrp_compiler.errors import UnsupportedOpError
 from lrp_compiler.passes.decompose.complex_pairs import pair_complex
 from lrp_compiler.passes.graph.simplify import simplify
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 X = torch.randn(2, 3, 8, dtype=torch.float64)
 TURN = torch.polar(torch.ones(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64))

@@ -11,6 +11,8 @@ from torch.nn import functional
 import lrp_compiler as lrp
 from lrp_compiler.passes.decompose.products import write_out_products
 
+pytestmark = pytest.mark.sampled(4)
+
 
 def of_linear(x: Tensor) -> Tensor:
     return functional.linear(x, (x * 2)[:3], x.sum(-1)[:3])

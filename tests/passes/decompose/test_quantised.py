@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.passes.decompose.quantised import write_out_quantised
 
+pytestmark = pytest.mark.sampled(4)
+
 q = torch.ops.quantized_decomposed
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)) * 2
 SCALES, ZEROS = torch.tensor([0.05, 0.1, 0.02, 0.3, 0.07]), torch.tensor([0, 3, -2, 0, 5])

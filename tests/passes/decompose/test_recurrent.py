@@ -19,7 +19,7 @@ from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 from lrp_compiler.rules.composite import Composite, Entry, attnlrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: nn.LSTM(3, 4, batch_first=True),

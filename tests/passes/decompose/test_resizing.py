@@ -12,7 +12,7 @@ from torch.nn import functional
 import lrp_compiler as lrp
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 aten = torch.ops.aten
 IMAGE = torch.randn(2, 3, 20, 26, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lrp_compiler.passes.decompose.sampling import grid_sampler_3d
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 VOLUME = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 GRID = torch.rand(2, 3, 4, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 - 1.5

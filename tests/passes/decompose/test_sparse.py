@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.errors import CaptureError
 
-pytestmark = [pytest.mark.filterwarnings("ignore:Sparse:UserWarning"), pytest.mark.sampled(3)]
+pytestmark = [pytest.mark.filterwarnings("ignore:Sparse:UserWarning"), pytest.mark.sampled(12)]
 
 DENSE = torch.tensor([[0, 2, 0, 0, 1], [1, 0, 0, 3, 0], [0, 0, 0, 0, 0], [0, 4, 0, 0, 0], [1, 0, -2, 0, 0.5]])
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

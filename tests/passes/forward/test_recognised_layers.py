@@ -12,6 +12,8 @@ import lrp_compiler as lrp
 from lrp_compiler.passes.forward import recognise_dense_layers, recognise_functions, recognise_layer_norms
 from lrp_compiler.passes.graph import simplify
 
+pytestmark = pytest.mark.sampled(4)
+
 X = torch.randn(3, 4, 6, dtype=torch.float64)
 
 

@@ -11,6 +11,8 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 
 class Conv(nn.Module):
     def __init__(self) -> None:

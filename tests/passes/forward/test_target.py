@@ -14,7 +14,7 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 BATCH = torch.export.Dim("batch")
 

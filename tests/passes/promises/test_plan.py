@@ -32,6 +32,8 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.promises.plan import Plan
 
+pytestmark = pytest.mark.sampled(4)
+
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 
 

@@ -14,7 +14,7 @@ from lrp_compiler.base.names import distinct
 from lrp_compiler.check.verify import verify
 from lrp_compiler.runtime import OnnxExplainer, open_split
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 ODD = [
     "conv(1)",

@@ -14,6 +14,8 @@ import lrp_compiler as lrp
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.capture.shape_hints import shape_hint
 
+pytestmark = pytest.mark.sampled(4)
+
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
 

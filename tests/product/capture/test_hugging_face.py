@@ -13,7 +13,7 @@ from benchmarks.networks.architectures import draw_parameters
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VOCABULARY, PAD = 100, 0

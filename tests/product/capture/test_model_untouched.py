@@ -14,6 +14,8 @@ from torch.nn import functional
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import UnsupportedOpError
 
+pytestmark = pytest.mark.sampled(4)
+
 BATCH = torch.export.Dim("batch")
 
 

@@ -23,7 +23,7 @@ from lrp_compiler.base.errors import LrpError
 from lrp_compiler.capture.capture import capture
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 KEYS = {f"lrp.{key}" for key in ("phase", "rule", "forward", "module", "promise", "form", "of", "promises")}
 ABOUT = (

@@ -33,6 +33,8 @@ from lrp_compiler.check.verify import verify
 from lrp_compiler.export import onnx as onnx_export
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 Explain = Callable[..., lrp.Explainer]
 IMAGES = ("vgg16", "resnet50", "efficientnet_lite0", "vit_b_16")
 

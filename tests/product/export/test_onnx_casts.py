@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 LOAD_AND_RUN = """
 import sys

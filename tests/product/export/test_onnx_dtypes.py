@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 HALF, FLOAT, WHOLE = torch.float16, torch.float32, torch.int64
 CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -11,6 +11,8 @@ import lrp_compiler as lrp
 from lrp_compiler.errors import LrpError
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 FUNCTIONS = {"log1p": torch.log1p, "expm1": torch.expm1, "logsigmoid": torch.nn.functional.logsigmoid}
 SMALL = torch.tensor([[1e-7, -3e-6, 2.5e-5, -4e-4], [1e-3, 0.03, -0.2, 0.0], [-0.9, 1.5, 40.0, 3e7]])
 

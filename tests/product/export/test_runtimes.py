@@ -21,7 +21,7 @@ from lrp_compiler.cli import main
 from lrp_compiler.export import onnx as export
 from lrp_compiler.runtime import OnnxExplainer
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 SIZE = 96
 """Square matrices larger than what the exporter folds into constants of their own."""

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(3)
+
 
 class Attention(nn.Module):
     """Two heads of four features each, and a sum over positions."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(4)
+
 CLASSES = 5
 LAYERS = {
     "vgg16": ["features.28", "features.17", "features.5"],

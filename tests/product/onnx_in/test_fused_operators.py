@@ -12,6 +12,8 @@ from support.onnx_graphs import in_onnxruntime, model, node
 import lrp_compiler as lrp
 from lrp_compiler.errors import CaptureError
 
+pytestmark = pytest.mark.sampled(4)
+
 MICROSOFT = "com.microsoft"
 RANDOM = np.random.default_rng(0)
 

@@ -11,6 +11,8 @@ from support.onnx_graphs import in_onnxruntime, model, node
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(4)
+
 MICROSOFT = "com.microsoft"
 RANDOM = np.random.default_rng(0)
 U8, I8 = np.uint8, np.int8

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrp_compiler.rules import Op, bind, find, propagate, total, unit
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(12)
 
 aten = torch.ops.aten
 
