@@ -55,6 +55,8 @@ class Check:
     name: str
     passed: bool | None
     found: str
+    warns: bool = False
+    """Whether it passed, but should be looked at."""
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Verification:
             table.add_column(column, overflow="fold")
         words = {True: Text("passed", "green"), False: Text("FAILED", "red"), None: "not asked"}
         for check in self.checks:
-            table.add_row(check.name, words[check.passed], check.found)
+            table.add_row(check.name, Text("look", "yellow") if check.warns else words[check.passed], check.found)
         return table
 
 
@@ -314,7 +316,7 @@ def _against(
     first: Result,
     against: str | os.PathLike[str] | None,
 ) -> tuple[list[Check], Explainer | None]:
-    asked = ("source", "conservation", "parity")
+    asked = ("source", "conservation", "conditioning", "parity")
     about = explainer.about
     if against is None:
         return [Check(name, None, "needs the model: --against MODEL.pt2") for name in asked], None
@@ -344,8 +346,7 @@ def _against(
         return [source, *(Check(name, None, str(error)) for name in asked[1:])], None
     if about.weights == "float16":
         _halve(reference)
-    found = [source, _conservation(reference, feeds, first, about), _parity(reference, feeds, first, about)]
-    return found, reference
+    return [source, *_books(reference, feeds, first, about), _parity(reference, feeds, first, about)], reference
 
 
 def _masks(about: Metadata) -> list[Mask]:
@@ -362,18 +363,22 @@ def _halve(reference: Explainer) -> None:
             buffer.copy_(buffer.half())
 
 
-def _conservation(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:
-    """The books of the same run; what the file gave each input is what they say it got."""
+def _books(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> list[Check]:
+    """The books of the same run; what the file gave each input is what they say it got, and how much cancels in it."""
     try:
         books = reference.audit(**call_of(reference.about, tensors_of(reference, feeds)))
     except InputError as refusal:
-        return Check("conservation", None, str(refusal))
+        return [Check(name, None, str(refusal)) for name in ("conservation", "conditioning")]
     names = [spec.name for spec in about.inputs if spec.name in first[1]]
     error = abs(books.error) / (books.magnitude or 1)
     off = max((abs(float(first[1][n].sum(dtype=np.float64)) - books.inputs[n]) for n in names), default=0.0)
     off /= books.magnitude or 1
     text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
-    return Check("conservation", max(error, off) <= about.tolerance, text)
+    found = f"Σ|R| is at most {books.conditioning:.3g} times what is explained"
+    return [
+        Check("conservation", max(error, off) <= about.tolerance, text),
+        Check("conditioning", True, " ".join(books.remarks) or found, warns=bool(books.remarks)),
+    ]
 
 
 def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result, about: Metadata) -> Check:

@@ -79,6 +79,7 @@ def audit(
             seeds = put_on(latents, own, nodes, lambda node: values[node].shape)
             seeds += [] if start is None else [(explained, start.map(one))]
             result.seed += sum(books.sum(node, relevance) for node, relevance in seeds)
+            result.explained += sum(books.rows(node, relevance) for node, relevance in seeds)
             arrived = propagate_relevance(
                 forward,
                 seeds,
@@ -112,6 +113,12 @@ class _Books:
         self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
         self.passed: defaultdict[fx.Node, float] = defaultdict(float)
         self.flows: defaultdict[tuple[fx.Node, fx.Node], float] = defaultdict(float)
+        self.magnitude: defaultdict[fx.Node, float] = defaultdict(float)
+
+    def rows(self, node: fx.Node, relevance: Relevance) -> float:
+        """Σ over the rows of what is put on each, without its sign."""
+        R = _total(relevance, self.values[node])
+        return float(R.reshape(R.shape[0] if R.dim() else 1, -1).sum(1, dtype=torch.float64).abs().sum())
 
     def sum(self, node: fx.Node, relevance: Relevance) -> float:
         return float(_total(relevance, self.values[node]).sum(dtype=torch.float64))
@@ -125,7 +132,9 @@ class _Books:
         self.absorb(node, MASKED, share)
 
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
-        self.seen[node] += self.sum(node, relevance)
+        R = _total(relevance, self.values[node])
+        self.seen[node] += float(R.sum(dtype=torch.float64))
+        self.magnitude[node] += float(R.abs().sum(dtype=torch.float64))
 
     def pass_on(self, node: fx.Node, operand: fx.Node, relevance: Relevance) -> None:
         share = self.sum(operand, relevance)
@@ -146,6 +155,7 @@ class _Books:
                         relevance_in,
                         self.passed[node],
                         self.absorbed[node],
+                        self.magnitude[node],
                     )
                 )
         return entries

@@ -24,6 +24,8 @@ class Entry:
     relevance_in: float
     relevance_out: float
     absorbed: dict[str, float]
+    magnitude: float = 0.0
+    """Σ|R| of the node's value; of a module's entry, the largest of its nodes'."""
 
     @property
     def error(self) -> float:
@@ -40,6 +42,7 @@ class Audit:
         seed: relevance put on the output, summed over the batch.
         inputs: relevance that arrived, by input name, summed over the batch.
         magnitude: Σ|R| over the explained inputs: the yardstick for the error.
+        explained: Σ over the rows of |relevance put on the row|: the yardstick for sizes, 0 where it is not known.
         flows: what each node handed to each of its operands, summed over the batch, by (node, operand).
         folded: whether the entries are modules (`by_module`).
     """
@@ -48,6 +51,7 @@ class Audit:
     seed: float = 0.0
     inputs: dict[str, float] = field(default_factory=dict)
     magnitude: float = 0.0
+    explained: float = 0.0
     flows: dict[tuple[str, str], float] = field(default_factory=dict)
     folded: bool = False
 
@@ -61,6 +65,26 @@ class Audit:
         """What is not accounted for: seed − Σ inputs − Σ absorbed."""
         return self.seed - sum(self.inputs.values()) - sum(self.absorbed.values())
 
+    @property
+    def widest(self) -> Entry | None:
+        """Where Σ|R| is largest."""
+        return max(self.entries, key=lambda entry: _size(entry.magnitude), default=None)
+
+    @property
+    def conditioning(self) -> float:
+        """Σ|R| where it is largest, as a multiple of what is explained: 1 if no shares of opposite signs cancel.
+
+        A sum loses as many of its digits as this has: at 10⁴ three of float32's seven are left. NaN where nothing is
+        explained.
+        """
+        widest = 0.0 if self.widest is None else self.widest.magnitude
+        return max(widest, self.magnitude) / self.explained if self.explained else float("nan")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What one should know of these numbers before one believes them: a sentence each; mostly none."""
+        return remarks(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The books as plain data."""
         return {
@@ -69,6 +93,8 @@ class Audit:
             "absorbed": self.absorbed,
             "error": self.error,
             "magnitude": self.magnitude,
+            "conditioning": self.conditioning,
+            "remarks": self.remarks,
             "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
         }
 
@@ -120,6 +146,8 @@ class Audit:
 
 SHOWN_ROWS = 40
 """How many nodes a notebook shows."""
+CANCELLING = 1e4
+"""From this conditioning on float32 keeps no more than three digits of a share."""
 WHOLE = "(model)"
 """What the nodes are called that are in no module but the model itself."""
 SORTS: dict[str, Callable[[Entry], float]] = {
@@ -129,6 +157,29 @@ SORTS: dict[str, Callable[[Entry], float]] = {
     "order": lambda entry: 0.0,
 }
 """The largest first; "order": as relevance passes them."""
+
+
+def remarks(audit: Audit) -> list[str]:
+    """See `Audit.remarks`."""
+    found = []
+    if audit.explained and not audit.magnitude:
+        taking = ordered(audit.entries, "absorbed")[:1]
+        causes = [
+            max(entry.absorbed, key=lambda cause: abs(entry.absorbed[cause])) for entry in taking if entry.absorbed
+        ]
+        most = "".join(f": most is taken at {_place(taking[0])}, by {cause}" for cause in causes)
+        found.append(f"No relevance arrives at the inputs{most}.")
+    if audit.conditioning >= CANCELLING and audit.widest is not None:
+        found.append(
+            f"Σ|R| reaches {audit.conditioning:.0e} times what is explained, at {_place(audit.widest)}: shares of "
+            "opposite signs cancel, and float32 keeps few digits of what is left; take a composite whose shares "
+            "cancel less (one with α-β, γ or a larger ε), or a model in float64."
+        )
+    return found
+
+
+def _place(entry: Entry) -> str:
+    return f"{entry.node} of {entry.module}" if entry.module else entry.node
 
 
 def ordered(entries: Sequence[Entry], by: Sort) -> list[Entry]:
@@ -166,10 +217,11 @@ def fold(audit: Audit, depth: int | None) -> Audit:
             sum(entry.relevance_in for entry in group) - within[path],
             sum(entry.relevance_out for entry in group) - within[path],
             absorbed_by(group),
+            max((entry.magnitude for entry in group), key=_size),
         )
         for path, group in groups.items()
     ]
-    return Audit(entries, audit.seed, audit.inputs, audit.magnitude, dict(flows), folded=True)
+    return Audit(entries, audit.seed, audit.inputs, audit.magnitude, audit.explained, dict(flows), folded=True)
 
 
 def absorbed_by(entries: Sequence[Entry]) -> dict[str, float]:
@@ -186,8 +238,12 @@ def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> An
     causes = [cause for cause, _ in sorted(audit.absorbed.items(), key=lambda item: -_size(item[1]))]
     causes = [cause for cause in causes if any(entry.absorbed.get(cause) for entry in entries)]
     names = ["module", "nodes", "rules"] if audit.folded else ["node", "module", "op", "rule"]
+    sizes = f", conditioning {audit.conditioning:.3g}" if audit.explained else ""
     table = plain_table(
-        title=f"seed {audit.seed:.6g} = inputs + absorbed, error {audit.error:.2e}", title_justify="left"
+        title=f"seed {audit.seed:.6g} = inputs + absorbed, error {audit.error:.2e}{sizes}",
+        title_justify="left",
+        caption="\n".join(audit.remarks) or None,
+        caption_justify="left",
     )
     for column in names:
         table.add_column(column, overflow="fold")

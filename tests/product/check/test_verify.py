@@ -70,7 +70,12 @@ def test_a_sound_file_passes_everything(file: str, folder: Path) -> None:
 
 def test_without_the_model_it_says_what_it_could_not_ask(folder: Path) -> None:
     found = answers(folder / "m.lrp.onnx")
-    assert [name for name, passed in found.items() if passed is None] == ["source", "conservation", "parity"]
+    assert [name for name, passed in found.items() if passed is None] == [
+        "source",
+        "conservation",
+        "conditioning",
+        "parity",
+    ]
     assert verify(folder / "m.lrp.onnx").passed
 
 

@@ -193,3 +193,53 @@ def test_a_built_in_rule_that_is_broken_is_pointed_at(
     # The error is booked, so that all adds up even so.
     booked = sum(folded.inputs.values()) + sum(folded.absorbed.values()) + sum(e.error for e in folded.entries)
     assert booked == pytest.approx(folded.seed)
+
+
+def difference_of(weight: float) -> nn.Linear:
+    """`y = weight · (x₀ − x₁)`."""
+    layer = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    layer.weight.data = torch.tensor([[weight, -weight]], dtype=torch.float64)
+    return layer
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_conditioning_is_that_of_a_difference_by_hand(rows: int) -> None:
+    """R = (w, −w (1 − d)) of y = w d: Σ|R| / y = (2 − d) / d, whatever the weight, and rows cancel in neither sum."""
+    d = 0.25
+    x = torch.tensor([[1.0, 1 - d]] * rows, dtype=torch.float64) * torch.tensor([[1.0], [-1.0], [1.0]])[:rows]
+    books = lrp.compile(difference_of(8.0).eval(), (x,), composite="epsilon").audit(x)
+
+    assert books.explained == pytest.approx(8 * d * rows)
+    assert books.conditioning == pytest.approx((2 - d) / d)
+    assert books.by_module().conditioning == pytest.approx((2 - d) / d)
+    assert books.remarks == []
+
+
+def test_shares_that_cancel_are_remarked_upon_where_they_are_largest() -> None:
+    """R of the middle is (1, 2⁻¹⁵ − 1) where 2⁻¹⁵ is explained; of the input it is 2⁻¹⁵ again."""
+
+    class Cancels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spread, self.inner = nn.Linear(1, 2, bias=False).double(), difference_of(1.0)
+            self.spread.weight.data = torch.tensor([[1.0], [1 - 2.0**-15]], dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(torch.relu(self.spread(x)))
+            return y
+
+    x = torch.ones(1, 1, dtype=torch.float64)
+    books = lrp.compile(Cancels().eval(), (x,), composite=lrp.composites.epsilon(epsilon=0.0)).audit(x)
+
+    assert books.conditioning == pytest.approx(2**16 - 1)
+    (remark,) = books.remarks
+    assert remark.startswith("Σ|R| reaches 7e+04 times what is explained, at relu")
+    assert remark in " ".join(as_text(books.table(), 400).split())
+
+
+def test_relevance_that_arrives_nowhere_is_remarked_upon() -> None:
+    layer = nn.Linear(2, 1, dtype=torch.float64)
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    books = lrp.compile(layer.eval(), (x,), composite="epsilon").audit(x)
+
+    assert books.remarks == ["No relevance arrives at the inputs: most is taken at linear, by bias."]
