@@ -43,8 +43,9 @@ class Masked:
     shape: Callable[[], Sequence[Any]]
 
     def __call__(self, r: Tensor) -> Tensor:
-        """Of relevance in unit form."""
-        return sum_to_shape(r * self.mask().to(r.dtype), self.shape())
+        """Of relevance in unit form; what a branch that was not taken makes of it may be NaN, too."""
+        mask = self.mask()
+        return sum_to_shape(torch.where(mask, r, 0.0) if not mask.dim() else r * mask.to(r.dtype), self.shape())
 
     def of_total(self, r: Tensor) -> Tensor:
         """Of relevance in total form."""

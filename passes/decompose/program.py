@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import fx
 from torch.export import ExportedProgram, ModuleCallEntry
-from torch.export.graph_signature import ExportGraphSignature
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import call, is_tensor
 from lrp_compiler.torch_private import known_size, pytree
 
+from .branches import write_out_branches
 from .sparse import dense_buffers
 from .table import decomposition_table
 
@@ -152,7 +153,8 @@ def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
-    """The same program, in which no view depends on how its operand is laid out, and no op takes a dim of a scalar."""
+    """The same program, in which no view depends on how its operand is laid out, no op takes a dim of a scalar, and no
+    branch is left."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(program.graph, copies))
@@ -161,19 +163,26 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         copy.name = (
             node.name
         )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
+    constants = write_out_branches(program, graph, copies)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     for node in [node for node in graph.nodes if _is_along_a_scalar(node)]:
         _take_vectors(graph, node)
+    signature = program.graph_signature
+    made = [
+        InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(node.name), str(node.target))
+        for node in graph.find_nodes(op="placeholder")
+        if node.target in constants
+    ]
     return ExportedProgram(
         root=program.graph_module,
         graph=graph,
-        graph_signature=program.graph_signature,
+        graph_signature=ExportGraphSignature([*made, *signature.input_specs], list(signature.output_specs)),
         state_dict=program.state_dict,
         range_constraints=program.range_constraints,
         module_call_graph=_with_arguments_for_python(program),
         # With them torch writes checks of the inputs, names as they are, into source that it runs.
         example_inputs=None,
-        constants=program.constants,
+        constants={**program.constants, **constants},
         verifiers=program.verifiers,
     )

@@ -64,7 +64,11 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
         elif node.op == "get_attr":
             value = getattr(program.graph_module, str(node.target))
             if not isinstance(value, torch.Tensor):
-                raise CaptureError(f"The model has control flow over tensors ({node.target}): unroll it or remove it.")
+                (user, *_) = node.users
+                raise CaptureError(
+                    f"The model has control flow that no rule speaks for ({user.target} at {user.name}): unroll the "
+                    "loop, or write branches as torch.cond or torch.where."
+                )
             copies[node] = graph.get_attr(keep_tensor(root, str(node.target), value.detach()))
             copies[node].meta.update(node.meta)
             copies[node].meta.setdefault("val", fake_tensor(value, fake))
