@@ -164,9 +164,9 @@ def document(rows: list[Row]) -> str:
         "`python -m benchmarks.sound.real_files`: ONNX files as their packages ship them, compiled from their paths. "
         "*forward*: the largest difference of an output from onnxruntime's own run of the file, as a share of the "
         "largest value. *onnxruntime*: the same of the `.lrp.onnx` file's relevance beside torch's, both in float32. "
-        "*float32*: the same of torch's own, beside the same graph in float64: where two elements of a max pool's window "
-        "are next to equal (dnsmos-p808: 0.6947690 and 0.6947685, in a pause), rounding decides which of them is the "
-        "largest, and all relevance goes to that one. "
+        "*float32*: the same of torch's own, beside the same graph in float64: where two elements of a max pool's "
+        "window are next to equal (dnsmos-p808: 0.6947690 and 0.6947685, in a pause), rounding decides which of them "
+        "is the largest, and all relevance goes to that one. "
         "*books*: what is not accounted for, as a share of Σ|R|, in float64. *s*: of compiling. Milliseconds of the "
         f"explanation and of the file itself are medians of {REPEATS} runs in onnxruntime, batch 1, {THREADS} threads; "
         "each row is of one run, not all of the same, on a machine that did other things besides.",

@@ -19,7 +19,8 @@ def keep_products_apart(model: onnx_ir.Model) -> None:
     inexact ones, and what lies between two steps is rounded the other way. The fusion looks for a constant that comes
     second (onnxruntime 1.32).
     """
-    for node in model.graph:
+    graph: Any = model.graph
+    for node in graph:
         if node.op_type != "Mul" or not _is_rounded(node):
             continue
         product, factor = node.inputs
