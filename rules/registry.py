@@ -40,6 +40,9 @@ Overload = OpOverload
 FUNCTION = "lrp::function"
 """Stands where an overload does for a whole region of elementwise ops that is one function of one activation."""
 
+QUANTISED = "lrp::quantised"
+"""The same for a quantisation: whole steps of a size, and perhaps back again."""
+
 USERS = "user"
 """Family and rule of what a user's own function explains. It may read whatever it likes, and say more at every call."""
 

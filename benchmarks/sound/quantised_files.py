@@ -115,7 +115,7 @@ def float_file(network: Network, folder: Path) -> Path:
     return path
 
 
-def static(source: Path, path: Path, network: Network, form: str = "QDQ") -> None:
+def static(source: Path, path: Path, network: Network, form: str = "QDQ", activations: str = "QInt8") -> None:
     """Quantise and dequantise around layers (or layers of whole numbers), weights by channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -134,6 +134,7 @@ def static(source: Path, path: Path, network: Network, form: str = "QDQ") -> Non
         Inputs(),
         quant_format=QuantFormat[form],
         per_channel=True,
+        activation_type=QuantType[activations],
         weight_type=QuantType.QInt8,
         op_types_to_quantize=only,
         extra_options=options,
@@ -211,11 +212,12 @@ def _convolutions_in_blocks(model: onnx.ModelProto) -> None:
 
 KINDS: dict[str, Callable[[Path, Path, Network], None]] = {
     "static int8": static,
+    "static int8, uint8 activations": partial(static, activations="QUInt8"),
     "static int8, QOperator": partial(static, form="QOperator"),
     "dynamic int8": dynamic,
     "4 bits": four_bits,
 }
-SHOWN_FOR = {"static int8, QOperator": "EfficientNet-Lite0"}
+SHOWN_FOR = dict.fromkeys(("static int8, uint8 activations", "static int8, QOperator"), "EfficientNet-Lite0")
 """Kinds that are made of one network alone."""
 NETWORKS: Mapping[str, Callable[[], Network]] = {"EfficientNet-Lite0": efficientnet, "MiniLM": minilm}
 

@@ -36,6 +36,7 @@ from lrp_compiler.torch_private import hint, promotion_where_dtypes_mix, sources
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
 from .onnx_notes import note_copies, note_origins
+from .onnx_rounding import keep_products_apart
 from .onnx_translations import TRANSLATIONS
 from .onnx_weights import (
     give_defaults,
@@ -141,6 +142,7 @@ def write_onnx(
         tidy(model)
     note_copies(model)
     cast_before_transposing(model)
+    keep_products_apart(model)
     _name_dims(model.graph, inputs)
     if _holds_open_ones(program):
         _forget_shapes(model.graph)

@@ -1,6 +1,6 @@
 """Quantisation written out in primitives: whole steps of a size, and back again.
 
-    x ─ div s ─ round ─ add z ─ clamp ─ cast ─ cast ─ sub z ─ mul s          the identity rule from end to x
+    x ─ div s ─ round ─ add z ─ clamp ─ cast ─ cast ─ sub z ─ mul s          one function of x, from end to x
           └ (amax x − amin x) / 255                                          held constant
 
 What is rounded was measured in steps. Where their size, the zero point and the bounds are calculated from the extremes
@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, STEP, Facts, traits
+from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, traits
 
 aten = torch.ops.aten
 
@@ -60,10 +60,21 @@ def mark_quantisers(module: fx.GraphModule) -> None:
         root = _root(rounding)
         for end in _ends(rounding):
             if root is not None and same_shape(root, end):
-                facts = Facts().known(SLOPE, 0.0)
-                assign(end, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
+                scales = _scales(_uncast(rounding.args[0]), root, "times", "over") | _scales(
+                    end, None, "back", "back_over"
+                )
+                assign(end, Assignment(QUANTISED, {"self": root, **scales}, ("self",)))
                 if end.target not in SCALES:
                     _tell_step(end, _step(_uncast(rounding.args[0]), root))
+
+
+def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, Any]:
+    """By what a product or quotient scales its active operand; nothing of any other node, or of the root itself."""
+    given = assignment(node)
+    if node is root or given is None or node.target not in SCALES or len(given.active) != 1:
+        return {}
+    (other,) = {"self", "other"} - set(given.active)
+    return {over if node.target in (aten.div.Tensor, aten.div.Scalar) else times: given.arguments[other]}
 
 
 def _step(measured: fx.Node, root: fx.Node) -> float:

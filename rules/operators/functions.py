@@ -12,7 +12,7 @@ from lrp_compiler.rules.conditions import one_active, only, predicate
 from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import FUNCTION
+from lrp_compiler.rules.registry import FUNCTION, QUANTISED
 from lrp_compiler.rules.traits import Arguments, Call, always, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
@@ -283,3 +283,33 @@ def function(op: Op) -> Quotient:
     """A region of elementwise ops taken as one function f (see `fuse_functions`)."""
     slope = op.fact(SLOPE)
     return None if slope is None else (lambda: safe_quotient(op.output, op.tensor("self"), slope))
+
+
+HALF = 0.51
+"""Of a step: what rounding changes at most, and what single precision makes of that. What is changed by more lies
+beyond the ends."""
+
+
+@elementwise(QUANTISED, rule="straight-through")
+def quantised(op: Op) -> Quotient:
+    """What a quantisation multiplies by: by as much as it scales; beyond its ends f(x)/x, by as much as there is left.
+
+    Operands: `times` and `over`, by which x is measured in steps; `back` and `back_over`, by which steps become what
+    they are worth (see `passes/assign/quantisers.py`).
+    """
+
+    def quotient() -> Tensor:
+        x, y = op.tensor("self"), op.output
+        worth = _scale(op, "back", "back_over")
+        scale = _scale(op, "times", "over") * worth
+        inside: Tensor = ((y - x * scale).abs() <= HALF * abs(worth)).to(x.dtype)
+        factor: Tensor = inside * scale + (1 - inside) * safe_quotient(y, x, 0.0)
+        return factor
+
+    return quotient
+
+
+def _scale(op: Op, times: str, over: str) -> Any:
+    if op.has(times):
+        return op.factor(times)
+    return 1 / op.factor(over) if op.has(over) else 1.0

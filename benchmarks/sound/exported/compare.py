@@ -86,7 +86,13 @@ def _figures(file: _Relevance, module: _Relevance) -> dict[str, float]:
 
 
 def _apart(given: list[Tensor], reference: list[Tensor]) -> float:
-    """The larger one of two runs."""
+    """The larger one of two runs.
+
+    Raises:
+        ValueError: a run has no relevance at all, so that there are no shares of it.
+    """
+    if not all(bool(one.any()) for one in reference):
+        raise ValueError("all relevance is 0: the explained output must not be 0 itself")
     pairs = zip(given, reference, strict=True)
     return max(float((a - b).abs().sum() / b.abs().sum()) for a, b in pairs)
 

@@ -39,8 +39,8 @@ QUANTISERS: dict[str, Callable[[Tensor], Tensor]] = {"range": by_range, "row": b
 
 
 @pytest.mark.parametrize("name", QUANTISERS)
-def test_relevance_of_what_is_quantised_is_that_of_the_result(name: str, tmp_path: Path) -> None:
-    """`R_z = R_q`, element by element, saturated ones too; the stem hands on `x W / z` of it."""
+def test_a_quantisation_hands_on_what_its_result_is_multiplied_by(name: str, tmp_path: Path) -> None:
+    """Rounding adds a constant; beyond the ends `R_z = R_q`. The stem hands on `x W` of it."""
     quantise = QUANTISERS[name]
     network = in_precision(Between(quantise), torch.float64)
     x = X.double()
@@ -48,13 +48,29 @@ def test_relevance_of_what_is_quantised_is_that_of_the_result(name: str, tmp_pat
     explainer = holds(network, (x,))
 
     z = network.stem(x)
-    R = quantise(z) * network.head.weight[0]
+    q = quantise(z)
+    inside = (z > -0.975) & (z < 0.625) if name == "static" else torch.ones_like(z, dtype=torch.bool)
+    g = network.head.weight[0] * torch.where(inside, 1.0, q / z)
     found = explainer(x).relevance["x"]
-    stabilised = x * ((R / (z + 1e-6 * torch.where(z < 0, -1.0, 1.0))) @ network.stem.weight)
-    exact = x * ((R / z) @ network.stem.weight)
+    stabilised, exact = (x * ((g * share) @ network.stem.weight) for share in (z.abs() / (z.abs() + 1e-6), 1.0))
     # Which forms relevance has in between decides whether the stabiliser of the total form is in it.
     assert min(float((found - one).abs().max()) for one in (stabilised, exact)) <= 1e-9
+    assert name != "static" or not bool(inside.all())
     survives_files(explainer, (x,), tmp_path)
+
+
+def test_what_rounding_adds_is_booked() -> None:
+    """`g (q − z)`, and nothing of what lies beyond the ends."""
+    network = in_precision(Between(fixed), torch.float64)
+    x = X.double()
+
+    books = lrp.compile(network, (x,), composite="attnlrp", target=0).audit(x)
+
+    z = network.stem(x)
+    inside = (z > -0.975) & (z < 0.625)
+    added = (network.head.weight[0] * (fixed(z) - z))[inside].sum()
+    assert books.absorbed["quantisation"] == pytest.approx(float(added), abs=1e-9)
+    assert abs(books.error) <= 1e-12 * books.magnitude
 
 
 class Dynamic(nn.Module):
@@ -107,7 +123,11 @@ def test_products_of_whole_numbers_hand_relevance_on() -> None:
 
     output = explainer(x).output
     torch.testing.assert_close(output, Product()(x), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(explainer(x).relevance["x"].sum(1), output[:, 2], rtol=1e-4, atol=1e-5)
+    step = x.abs().amax(-1, keepdim=True) / 127
+    torch.testing.assert_close(explainer(x).relevance["x"], x * weight[:, 2] * 0.01, rtol=1e-4, atol=1e-5)
+    books = explainer.audit(x)
+    rounded = ((torch.round(x / step) * step - x) * weight[:, 2] * 0.01).sum()
+    assert books.absorbed["quantisation"] == pytest.approx(float(rounded), abs=1e-5)
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

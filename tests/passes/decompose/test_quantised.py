@@ -1,4 +1,4 @@
-"""Quantisers are written out as roundings, to the bit, and relevance passes them by value."""
+"""Quantisers are written out as roundings, to the bit, and relevance passes them as if they did not round."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,16 +98,20 @@ class Classifier(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["per tensor", "per tensor, parameters in tensors", "per channel, symmetric"])
-def test_relevance_passes_by_value(name: str, tmp_path: Path) -> None:
-    """`R_h = R_y`, and of a linear map's operands each has its share `x W / h`."""
+def test_relevance_passes_what_is_rounded_and_by_value_what_is_cut_off(name: str, tmp_path: Path) -> None:
+    """`g_h = g` between the ends, `R_h = R_y` beyond them; a linear map's operands get `x W` of it."""
     model = in_precision(Classifier(QUANTISERS[name]), torch.float64)
     x = X[:8].double()
 
     explainer = holds(model, (x,))
 
     h = model.stem(x)
-    R = model.quantiser(h) * model.head.weight[0]
-    wanted = x * ((R / torch.where(h == 0, 1.0, h)) @ model.stem.weight)
+    single, zero = (torch.as_tensor(one) for one in (model.quantiser.scale, model.quantiser.zero))
+    scale, kept = single.double(), single.reciprocal().double() * single.double()  # torch's kernels have 1/s in single
+    inside = ((h / scale + zero) > -20.5) & ((h / scale + zero) < 20.5)
+    slope = torch.where(inside, kept, model.quantiser(h) / h)
+    wanted = x * ((slope * model.head.weight[0]) @ model.stem.weight)
+    assert not bool(inside.all())
     torch.testing.assert_close(explainer(x).relevance["x"], wanted, rtol=1e-9, atol=1e-12)
     assert explainer(x).relevance["x"].abs().sum() > 0
     survives_files(explainer, (x,), tmp_path)
@@ -133,7 +137,8 @@ def test_a_classifier_converted_to_stored_numbers_is_explained(tmp_path: Path) -
 
     assert torch.equal(explainer(x).output, model(x))
     weight = model.weight[1].double() * model.scales[1].double()
-    wanted = stored_per_tensor(x, 0.05, 3).double() * weight
+    beyond = (x / 0.05 + 3).abs() > 20.5
+    wanted = torch.where(beyond, stored_per_tensor(x, 0.05, 3), x).double() * weight
     torch.testing.assert_close(explainer(x).relevance["x"].double(), wanted, rtol=1e-5, atol=1e-6)
     assert abs(explainer.audit(x).error) <= 1e-9
     runs_in_onnxruntime(model, (x,), None, tmp_path)

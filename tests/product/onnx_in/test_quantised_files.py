@@ -54,6 +54,42 @@ def test_a_layer_between_quantise_and_dequantise_is_one_of_whole_numbers_to_the_
     assert torch.equal(found, in_onnxruntime(proto, {"x": x})[0])
 
 
+def in_session(path: Path, level: str, feeds: dict[str, np.ndarray]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"]).run(None, feeds)[0]
+
+
+@pytest.mark.parametrize("by_channel", [True, False])
+def test_layers_of_whole_numbers_are_rounded_alike_in_both_files_at_every_level(
+    by_channel: bool, tmp_path: Path
+) -> None:
+    """Three in a row, of steps that make many sums end between two whole numbers."""
+    random = np.random.default_rng(1)
+    constants: dict[str, Any] = {"s": np.float32(0.1), "z": np.uint8(0)}
+    nodes = [node("QuantizeLinear", "x s z", "q0")]
+    for step in range(3):
+        weights = {"w": random.integers(-4, 5, (8, 8, 3, 3)).astype(np.int8)}
+        weights |= {"sw": random.choice(np.float32([0.1, 0.3, 0.05]), 8), "zw": np.zeros(8, np.int8)}
+        if not by_channel:
+            weights |= {"sw": np.float32(0.1), "zw": np.int8(0)}
+        constants |= {f"{name}{step}": value for name, value in weights.items()}
+        names = f"q{step} s z w{step} sw{step} zw{step} s z"
+        nodes.append(node("QLinearConv", names, f"q{step + 1}", pads=[1] * 4))
+    nodes += [node("DequantizeLinear", "q3 s z", "d"), node("ReduceMax", "d axes", keepdims=0)]
+    constants["axes"] = np.array([2, 3])
+    proto = model(nodes, {"x": ["batch", 8, 6, 6]}, constants={n: np.asarray(one) for n, one in constants.items()})
+    x = torch.from_numpy(random.uniform(0, 3, (32, 8, 6, 6)).astype(np.float32))
+    source, written = tmp_path / "m.onnx", tmp_path / "m.lrp.onnx"
+    onnx.save(proto, source)
+
+    lrp.compile(source, (x,), composite="epsilon-plus", target=1).to_onnx(written)
+
+    want = in_session(source, "ENABLE_ALL", {"x": x.numpy()})
+    for level in ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL"):
+        np.testing.assert_array_equal(in_session(written, level, {"x": x.numpy()}), want, level)
+
+
 HEAVY = pytest.mark.heavy
 
 
