@@ -33,6 +33,10 @@ class CompositeError(LrpError, ValueError):
     """A composite that does not exist or does not fit: unknown name, unknown rule, parameter out of range."""
 
 
+class InstallError(LrpError, ImportError):
+    """What is asked for needs a package that is not installed, or what is installed does not fit together."""
+
+
 class InternalError(LrpError):
     """A defect of lrp_compiler itself: what should have been an explainer, or one of the errors above."""
 
