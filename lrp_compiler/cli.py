@@ -345,6 +345,14 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         help="modules or nodes that a run may put relevance on; once for each (alone: --target none)",
     )
     command.add_argument(
+        "--reduce",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,…",
+        help="make relevance smaller before it is returned: channels, features or heads (sums), patch:N (sums of N by "
+        "N), signs (positive and negative apart), top:K (the largest), float16; sums: as it is, with its sums",
+    )
+    command.add_argument(
         "--memory-budget",
         type=float,
         default=1.0,

@@ -11,7 +11,7 @@ import torch
 
 from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.metadata import SUM, Metadata
 from lrp_compiler.capture import capture
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer
@@ -58,11 +58,12 @@ def compared(
             composite=Composite.from_dict(about.composite),
             target=Target.from_dict(dict(about.explains)),
             seed=None if about.picks is None else about.seed,
-            wrt=[entry.input for entry in about.relevance if entry.form == "total"],
+            wrt=list(dict.fromkeys(entry.input for entry in about.relevance if entry.form == "total")),
             fixed=about.fixed,
             observe=[entry.input for entry in about.relevance if entry.form == "unit"],
             form="unit",
             masks=_masks(about),
+            reduce=about.reduce,
             seeds=[Put(each.path, each.form) for each in about.latents if each.kind == "seed"],  # type: ignore[arg-type]
         )
     except (LrpError, LookupError) as error:
@@ -92,9 +93,10 @@ def _books(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result,
         books = reference.audit(**call_of(reference.about, tensors_of(reference, feeds)))
     except InputError as refusal:
         return [Check(name, None, str(refusal)) for name in ("conservation", "conditioning")]
-    names = [spec.name for spec in about.inputs if spec.name in first[1]]
+    names = [spec.name for spec in about.inputs if {spec.name, f"{SUM}.{spec.name}"} & first[1].keys()]
     error = abs(books.error) / (books.magnitude or 1)
-    off = max((abs(float(first[1][n].sum(dtype=np.float64)) - books.inputs[n]) for n in names), default=0.0)
+    sums = {name: first[1].get(f"{SUM}.{name}", first[1].get(name)) for name in names}
+    off = max((abs(float(sums[name].sum(dtype=np.float64)) - books.inputs[name]) for name in names), default=0.0)
     off /= books.magnitude or 1
     text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
     found = f"Σ|R| is at most {books.conditioning:.3g} times what is explained"
@@ -112,7 +114,7 @@ def _parity(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result
     torch_run = [*outputs, *relevance.values()]
     found = []
     for index, (mine, theirs, true) in enumerate(zip([*first[0], *first[1].values()], torch_run, exact, strict=True)):
-        if index >= own or index == about.explained:
+        if mine.dtype.kind != "i" and (index >= own or index == about.explained):
             scale = np.abs(true).max() or 1
             found.append((float(np.abs(mine - true).max() / scale), float(np.abs(theirs - true).max() / scale)))
     passed = all(mine <= SLACK * max(theirs, FLOOR) for mine, theirs in found)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.latents import KINDS
-from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.metadata import ABSORBED, SUM, Metadata
 from lrp_compiler.runtime import OnnxExplainer
 
 from .verification import Result
@@ -23,6 +23,7 @@ def run_flat(explainer: Any, feeds: Mapping[str, np.ndarray]) -> Result:
     explanation = explainer(**call_of(explainer.about, feeds))
     output, coefficients = explanation.output, explanation.coefficients
     found = {**explanation.relevance, **{f"coefficient.{name}": one for name, one in coefficients.items()}}
+    found |= {ABSORBED if name == ABSORBED else f"{SUM}.{name}": one for name, one in explanation.sums.items()}
     return list(output.values()) if isinstance(output, dict) else [output], found
 
 

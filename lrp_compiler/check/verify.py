@@ -23,6 +23,7 @@ from lrp_compiler.base.seal import PARTS, Seal, check_pair, check_seal, read_sea
 from lrp_compiler.formats import runtime_of
 from lrp_compiler.runtime import OnnxExplainer
 
+from .own_books import own_books
 from .random_inputs import random_inputs
 from .runs import fitting, run_flat
 from .runtimes import elsewhere, same_there
@@ -84,7 +85,7 @@ def verify(
     drawn = random_inputs(explainer.about, limits, np.random.default_rng(seed))
     feeds = fitting(explainer, {**drawn, **(inputs or {})})
     first = run_flat(explainer, feeds)
-    result.checks += sane(explainer, feeds, first)
+    result.checks += [*sane(explainer, feeds, first), *own_books(explainer.about, feeds, first)]
     reference = None
     if against is None:
         result.checks += [Check(name, None, "needs the model: --against MODEL.pt2") for name in AGAINST]

@@ -1,0 +1,166 @@
+"""Relevance made smaller at the end of an explainer that is compiled already."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, fx
+
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.metadata import ABSORBED, SUM, Metadata, RelevanceSpec
+from lrp_compiler.base.names import distinct
+from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.passes.forward import explained_value
+from lrp_compiler.passes.graph import origin, outputs, simplify, trace_into, write_notes
+from lrp_compiler.passes.joint import constants_first, reduce, row_sums
+from lrp_compiler.passes.relevance import Seed, seed_relevance
+from lrp_compiler.rules import times
+from lrp_compiler.torch_private import sources_forgotten
+
+from .artefact import Artefact
+from .shapes import tensor_specs
+
+
+@sources_forgotten()
+def reduced(artefact: Artefact, names: Sequence[str]) -> Artefact:
+    """The same explainer, whose relevance leaves it reduced; with Σ relevance of every row, and what else took a share.
+
+    Args:
+        artefact: the explainer; it stays as it is.
+        names: of the reductions, checked.
+
+    Raises:
+        InputError: it is reduced already, a reduction does not fit a relevance, or a relevance has no rows.
+    """
+    about = artefact.about
+    if about.reduce:
+        raise InputError(f"This explainer's relevance is reduced already ({', '.join(about.reduce)}).")
+    if ABSORBED in (spec.name for spec in about.inputs):
+        raise InputError(f"The model has an input {ABSORBED!r}, as a reduced explainer calls a result: rename it.")
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    flat: Any = graph.graph_copy(artefact.module.graph, copies)
+    graph.output(flat)
+    graph.output_node().meta.update(artefact.module.graph.output_node().meta)
+    joint = fx.GraphModule(copy.copy(artefact.module), graph)
+    with quiet():
+        made, entries = _replaced(joint, artefact, names)
+    graph.output_node().args = (tuple(made),)
+    joint.recompile()
+    joint = simplify(joint).graph_module
+    constants_first(joint)
+    write_notes(joint, {promise.value: promise.resolution for promise in artefact.plan})
+    relevance = _specs(joint, about, entries)
+    return Artefact.of(
+        joint, artefact.forward, replace(about, relevance=relevance, reduce=tuple(names)), artefact.structure
+    )
+
+
+def _replaced(joint: fx.GraphModule, artefact: Artefact, names: Sequence[str]) -> tuple[list[Any], list[RelevanceSpec]]:
+    """What the graph returns now, and what each relevance among it is (their tensors are still those of before)."""
+    about, place, flat = artefact.about, joint.graph.output_node(), outputs(joint)
+    lead = 1 + (about.several is not None)
+    own, inputs = len(about.outputs), {spec.name for spec in about.inputs}
+    made, entries, sums = flat[:own], [], {}
+    for entry, node in zip(about.relevance, flat[own:], strict=True):
+        if entry.form != "total":
+            parts = {"": node}
+        else:
+            _check_rows(entry, about)
+            parts = reduce(node, place, names, lead, entry.input)
+            if entry.input in inputs:
+                sums[entry.input] = row_sums(node, place, lead)
+        made += parts.values()
+        entries += [replace(entry, part=part) for part in parts]
+    made += sums.values()
+    entries += [RelevanceSpec(about.relevance[0].tensor, name, "", SUM) for name in sums]
+    seeded = _seeded(joint, artefact)
+    if seeded is not None and sums:
+        made.append(trace_into(place, _difference, [seeded, *sums.values()], like=next(iter(sums.values()))))
+        entries.append(RelevanceSpec(about.relevance[0].tensor, ABSORBED, "", ABSORBED))
+    return made, entries
+
+
+def _difference(seeded: Tensor, *sums: Tensor) -> Tensor:
+    """Of what was put on the output, what did not arrive."""
+    for share in sums:
+        seeded = seeded - share
+    return seeded
+
+
+def _check_rows(entry: RelevanceSpec, about: Metadata) -> None:
+    """Refuse the relevance of a weight, which is a sum over the batch."""
+    dims = entry.tensor.shape[about.several is not None :]
+    batches = {spec.shape[:1] for spec in (*about.inputs, *about.outputs)}
+    if not dims or dims[:1] not in batches:
+        raise InputError(
+            f"Relevance of {entry.input!r} has no rows, so that it cannot be reduced: leave it out of wrt."
+        )
+
+
+def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
+    """What is put on the explained output for every row, `[…, batch]`; None where it is not known.
+
+    That is where relevance is also put on values inside, or where the graph does not calculate what is explained.
+    """
+    about, explained = artefact.about, explained_value(artefact.forward)
+    if about.picks is None or explained is None or any(latent.kind == "seed" for latent in about.latents):
+        return None
+    found = [node for node in joint.graph.nodes if _is(node, explained)]
+    if not found:
+        return None
+    placeholders = joint.graph.find_nodes(op="placeholder")
+    given = {
+        spec.name: node
+        for spec, node in zip(about.takes, placeholders, strict=True)
+        if spec.name in ("target", "seed") and spec in about.choices
+    }
+    seed = artefact.seed
+    like = next(node for node in outputs(joint)[len(about.outputs) :] if isinstance(node, fx.Node))
+
+    def put(z: Tensor, given: dict[str, Tensor]) -> Tensor:
+        return _put(z, seed, given)
+
+    return trace_into(joint.graph.output_node(), put, [found[0], given], like=like)
+
+
+def _put(z: Tensor, seed: Seed, given: dict[str, Tensor]) -> Tensor:
+    z = z if z.dtype.is_floating_point and z.element_size() >= 4 else z.float()
+    start = seed_relevance(z, seed, given)
+    assert start is not None
+    return start.total_of(lambda: z, times).sum(-1)
+
+
+def _is(node: fx.Node, explained: fx.Node) -> bool:
+    known = origin(node)
+    return (
+        known is not None
+        and known.phase == "forward"
+        and known.value == explained.name
+        and isinstance(node.meta.get("val"), Tensor)
+        and len(node.meta["val"].shape) == len(explained.meta["val"].shape)
+    )
+
+
+def _specs(joint: fx.GraphModule, about: Metadata, entries: Sequence[RelevanceSpec]) -> tuple[RelevanceSpec, ...]:
+    """The entries, each with name, shape and dtype of what the graph returns for it."""
+    symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
+    taken = [spec.name for spec in (*about.takes, *about.outputs)]
+    called = [entry.called for entry in entries]
+    specs = tensor_specs(outputs(joint)[len(about.outputs) :], distinct(called, taken), symbols).tensors
+    return tuple(replace(entry, tensor=_named(spec, entry.input)) for entry, spec in zip(entries, specs, strict=True))
+
+
+def _named(spec: TensorSpec, of: str) -> TensorSpec:
+    """A size that is worked out, of patches, has no name yet; equal names are equal sizes, so it has the input's."""
+    name = re.sub(r"\W", "_", of)
+    shape = tuple(
+        dim if isinstance(dim, int) or dim.isidentifier() else f"{name}_patches_{number}"
+        for number, dim in enumerate(spec.shape)
+    )
+    return replace(spec, shape=shape)
