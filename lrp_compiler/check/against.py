@@ -95,7 +95,8 @@ def _books(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result,
         return [Check(name, None, str(refusal)) for name in ("conservation", "conditioning")]
     names = [spec.name for spec in about.inputs if {spec.name, f"{SUM}.{spec.name}"} & first[1].keys()]
     error = abs(books.error) / (books.magnitude or 1)
-    sums = {name: first[1].get(f"{SUM}.{name}", first[1].get(name)) for name in names}
+    found = first[1]
+    sums = {name: found[f"{SUM}.{name}" if f"{SUM}.{name}" in found else name] for name in names}
     off = max((abs(float(sums[name].sum(dtype=np.float64)) - books.inputs[name]) for name in names), default=0.0)
     off /= books.magnitude or 1
     text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
