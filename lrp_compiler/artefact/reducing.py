@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,16 @@ from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import origin, outputs, simplify, trace_into, write_notes
+from lrp_compiler.passes.graph import (
+    Origin,
+    module_path,
+    origin,
+    outputs,
+    set_origin,
+    simplify,
+    trace_into,
+    write_notes,
+)
 from lrp_compiler.passes.joint import constants_first, reduce, row_sums
 from lrp_compiler.passes.relevance import Seed, seed_relevance
 from lrp_compiler.rules import times
@@ -66,12 +75,13 @@ def _replaced(joint: fx.GraphModule, artefact: Artefact, names: Sequence[str]) -
     about, place, flat = artefact.about, joint.graph.output_node(), outputs(joint)
     lead = 1 + (about.several is not None)
     own, inputs = len(about.outputs), {spec.name for spec in about.inputs}
+    weights = {node.name for node in artefact.forward.graph.find_nodes(op="get_attr")}
     made, entries, sums = flat[:own], [], {}
     for entry, node in zip(about.relevance, flat[own:], strict=True):
         if entry.form != "total":
             parts = {"": node}
         else:
-            _check_rows(entry, about)
+            _check_rows(entry, about, weights)
             parts = reduce(node, place, names, lead, entry.input)
             if entry.input in inputs:
                 sums[entry.input] = row_sums(node, place, lead)
@@ -93,11 +103,11 @@ def _difference(seeded: Tensor, *sums: Tensor) -> Tensor:
     return seeded
 
 
-def _check_rows(entry: RelevanceSpec, about: Metadata) -> None:
+def _check_rows(entry: RelevanceSpec, about: Metadata, weights: Collection[str]) -> None:
     """Refuse the relevance of a weight, which is a sum over the batch."""
     dims = entry.tensor.shape[about.several is not None :]
     batches = {spec.shape[:1] for spec in (*about.inputs, *about.outputs)}
-    if not dims or dims[:1] not in batches:
+    if entry.node in weights or not dims or dims[:1] not in batches:
         raise InputError(
             f"Relevance of {entry.input!r} has no rows, so that it cannot be reduced: leave it out of wrt."
         )
@@ -106,13 +116,13 @@ def _check_rows(entry: RelevanceSpec, about: Metadata) -> None:
 def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     """What is put on the explained output for every row, `[…, batch]`; None where it is not known.
 
-    That is where relevance is also put on values inside, or where the graph does not calculate what is explained.
+    That is where relevance is also put on values inside.
     """
     about, explained = artefact.about, explained_value(artefact.forward)
     if about.picks is None or explained is None or any(latent.kind == "seed" for latent in about.latents):
         return None
-    found = [node for node in joint.graph.nodes if _is(node, explained)]
-    if not found:
+    found = _in_joint(joint, explained)
+    if found is None:
         return None
     placeholders = joint.graph.find_nodes(op="placeholder")
     given = {
@@ -126,7 +136,7 @@ def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     def put(z: Tensor, given: dict[str, Tensor]) -> Tensor:
         return _put(z, seed, given)
 
-    return trace_into(joint.graph.output_node(), put, [found[0], given], like=like)
+    return trace_into(joint.graph.output_node(), put, [found, given], like=like)
 
 
 def _put(z: Tensor, seed: Seed, given: dict[str, Tensor]) -> Tensor:
@@ -136,14 +146,35 @@ def _put(z: Tensor, seed: Seed, given: dict[str, Tensor]) -> Tensor:
     return start.total_of(lambda: z, times).sum(-1)
 
 
-def _is(node: fx.Node, explained: fx.Node) -> bool:
-    known = origin(node)
-    return (
-        known is not None
-        and known.phase == "forward"
-        and known.value == explained.name
-        and isinstance(node.meta.get("val"), Tensor)
-        and len(node.meta["val"].shape) == len(explained.meta["val"].shape)
+def _in_joint(joint: fx.GraphModule, explained: fx.Node) -> fx.Node | None:
+    """The joint graph's node of the explained value, made anew where it is calculated no more; None: it cannot be."""
+    named = [(origin(node), node) for node in joint.graph.nodes]
+    forward = {known.value: node for known, node in named if known is not None and known.phase == "forward"}
+    copies: dict[fx.Node, fx.Node] = {}
+    waiting = [explained]
+    while waiting:
+        node = waiting[-1]
+        missing = [source for source in node.all_input_nodes if source not in copies]
+        if node in copies:
+            waiting.pop()
+        elif node.name in forward and _is_like(forward[node.name], node):
+            copies[waiting.pop()] = forward[node.name]
+        elif node.op != "call_function":
+            return None
+        elif missing:
+            waiting += missing
+        else:
+            with joint.graph.inserting_before(joint.graph.output_node()):
+                copies[waiting.pop()] = made = joint.graph.node_copy(node, copies.__getitem__)
+            set_origin(made, Origin("forward", node.name, module_path(node)))
+    return copies[explained]
+
+
+def _is_like(node: fx.Node, other: fx.Node) -> bool:
+    """Whether one is what the other was: of several operations that were written out for it the last alone is."""
+    mine, theirs = node.meta.get("val"), other.meta.get("val")
+    return isinstance(mine, Tensor) == isinstance(theirs, Tensor) and (
+        not isinstance(mine, Tensor) or mine.dim() == theirs.dim()
     )
 
 

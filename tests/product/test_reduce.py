@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler import concepts
 from lrp_compiler.artefact.reducing import reduced
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, LrpWarning
 from lrp_compiler.base.reductions import check_reductions
 from lrp_compiler.check.verify import verify
 from lrp_compiler.cli import main
@@ -203,6 +203,19 @@ def test_what_was_absorbed_is_what_the_seed_lacks(options: dict[str, Any], call:
     np.testing.assert_allclose(found.relevance["input"].sum(-1), found.sums["input"], rtol=1e-5, atol=1e-6)
 
 
+def test_what_was_absorbed_is_known_where_no_output_is_explained() -> None:
+    """A logit in front of a softmax, and a function of the outputs: the graph need not calculate these otherwise."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    x = torch.randn(2, 4)
+    z = net(x).detach()
+    with pytest.warns(LrpWarning, match="what is explained is the logit"):
+        before = lrp.compile(nn.Sequential(net, nn.Softmax(-1)).eval(), (x,), reduce="sums")(x)
+    np.testing.assert_allclose(before.sums["input"] + before.sums["absorbed"], z.max(1).values, rtol=1e-5)
+    squares = lrp.compile(net, (x,), target=lambda y: (y**2).sum(1), reduce="sums")(x)
+    np.testing.assert_allclose(squares.sums["input"] + squares.sums["absorbed"], (z**2).sum(1), rtol=1e-5)
+
+
 def test_conditions_come_in_front_of_sums_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x = Image().eval(), torch.randn(2, 3, 5, 5)
@@ -248,8 +261,9 @@ def test_what_has_no_rows_or_is_reduced_is_refused(image: Explainer, tmp_path: P
     with pytest.raises(InputError, match=r"reduced already \(channels\)"):
         small.to_onnx(tmp_path / "m.lrp.onnx", reduce="heads")
     net = nn.Sequential(nn.Linear(4, 3)).eval()
-    with pytest.raises(InputError, match=r"Relevance of '0.weight' has no rows"):
-        lrp.compile(net, (torch.randn(2, 4),), wrt="0.weight", reduce="sums")
+    for rows in (2, 3):  # as many as the weight has, too
+        with pytest.raises(InputError, match=r"Relevance of '0.weight' has no rows"):
+            lrp.compile(net, (torch.randn(rows, 4),), wrt="0.weight", reduce="sums")
 
 
 def test_a_file_keeps_its_own_books(words: Explainer, tmp_path: Path) -> None:
