@@ -18,6 +18,7 @@ from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.passes.forward import explained_value
 from lrp_compiler.passes.graph import (
     Origin,
+    is_tensor,
     module_path,
     origin,
     outputs,
@@ -172,10 +173,9 @@ def _in_joint(joint: fx.GraphModule, explained: fx.Node) -> fx.Node | None:
 
 def _is_like(node: fx.Node, other: fx.Node) -> bool:
     """Whether one is what the other was: of several operations that were written out for it the last alone is."""
-    mine, theirs = node.meta.get("val"), other.meta.get("val")
-    return isinstance(mine, Tensor) == isinstance(theirs, Tensor) and (
-        not isinstance(mine, Tensor) or mine.dim() == theirs.dim()
-    )
+    if not is_tensor(other):
+        return not is_tensor(node)
+    return is_tensor(node) and node.meta["val"].dim() == other.meta["val"].dim()
 
 
 def _specs(joint: fx.GraphModule, about: Metadata, entries: Sequence[RelevanceSpec]) -> tuple[RelevanceSpec, ...]:
