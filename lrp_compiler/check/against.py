@@ -29,6 +29,8 @@ SLACK = 3.0
 """A file's float32 may be this many times as far from float64 as torch's own."""
 FLOOR = 1e-6
 """Below this share of the largest value float32 is as good as it gets."""
+BEHIND = ("conservation", "conditioning", "parity")
+"""What is asked once the model is known to be the one."""
 
 
 def compared(
@@ -48,10 +50,13 @@ def compared(
     same = source_hash(program) == about.source
     source = Check("source", same, f"{os.fspath(against)} is {'' if same else 'not '}what the file was compiled from")
     if not same:
-        return [source, *(Check(name, None, "the model is another") for name in ("conservation", "conditioning", "parity"))], None
+        return [
+            source,
+            *(Check(name, None, "the model is another") for name in BEHIND),
+        ], None
     if about.spliced:
         lacking = f"the file holds a dictionary at {about.spliced[0]}, and the model does not"
-        return [source, *(Check(name, None, lacking) for name in ("conservation", "conditioning", "parity"))], None
+        return [source, *(Check(name, None, lacking) for name in BEHIND)], None
     try:
         reference = compile_explainer(
             model,
@@ -67,7 +72,7 @@ def compared(
             seeds=[Put(each.path, each.form) for each in about.latents if each.kind == "seed"],  # type: ignore[arg-type]
         )
     except (LrpError, LookupError) as error:
-        return [source, *(Check(name, None, str(error)) for name in ("conservation", "conditioning", "parity"))], None
+        return [source, *(Check(name, None, str(error)) for name in BEHIND)], None
     if about.weights == "float16":
         _halve(reference)
     return [source, *_books(reference, feeds, first, about), _parity(reference, feeds, first, about)], reference
@@ -95,8 +100,8 @@ def _books(reference: Explainer, feeds: Mapping[str, np.ndarray], first: Result,
         return [Check(name, None, str(refusal)) for name in ("conservation", "conditioning")]
     names = [spec.name for spec in about.inputs if {spec.name, f"{SUM}.{spec.name}"} & first[1].keys()]
     error = abs(books.error) / (books.magnitude or 1)
-    found = first[1]
-    sums = {name: found[f"{SUM}.{name}" if f"{SUM}.{name}" in found else name] for name in names}
+    given = first[1]
+    sums = {name: given[f"{SUM}.{name}" if f"{SUM}.{name}" in given else name] for name in names}
     off = max((abs(float(sums[name].sum(dtype=np.float64)) - books.inputs[name]) for name in names), default=0.0)
     off /= books.magnitude or 1
     text = f"the seed {books.seed:.6g} is accounted for to {error:.0e} of Σ|R|; the file's sums are off by {off:.0e}"
