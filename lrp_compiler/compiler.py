@@ -107,7 +107,7 @@ def compile(
             negative part apart, "top:K" the K elements of largest magnitude (`.positions`, `.values`; −1 and 0 where
             there are fewer); "float16" rounds; "sums" leaves relevance as it is. With any of them the explanation has
             `sums`: Σ relevance of every row and input, and `absorbed`, what else took a share of the explained value.
-            Observed values are reduced, too; coefficients are not.
+            Observed values are reduced, too; coefficients are not, nor what has fewer dims than a reduction needs.
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.

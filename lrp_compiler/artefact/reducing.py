@@ -14,6 +14,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import ABSORBED, SUM, Metadata, RelevanceSpec
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.reductions import check_taken
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.passes.forward import explained_value
 from lrp_compiler.passes.graph import (
@@ -45,7 +46,7 @@ def reduced(artefact: Artefact, names: Sequence[str]) -> Artefact:
         names: of the reductions, checked.
 
     Raises:
-        InputError: it is reduced already, a reduction does not fit a relevance, or a relevance has no rows.
+        InputError: it is reduced already, a reduction fits no relevance, or a relevance has no rows.
     """
     about = artefact.about
     if about.reduce:
@@ -78,16 +79,19 @@ def _replaced(joint: fx.GraphModule, artefact: Artefact, names: Sequence[str]) -
     own, inputs = len(about.outputs), {spec.name for spec in about.inputs}
     weights = {node.name for node in artefact.forward.graph.find_nodes(op="get_attr")}
     made, entries, sums = flat[:own], [], {}
+    taken: set[int] = set()
     for entry, node in zip(about.relevance, flat[own:], strict=True):
         if entry.form != "total":
             parts = {"": node}
         else:
             _check_rows(entry, about, weights)
-            parts = reduce(node, place, names, lead, entry.input)
+            parts, done = reduce(node, place, names, lead)
+            taken |= done
             if entry.input in inputs:
                 sums[entry.input] = row_sums(node, place, lead)
         made += parts.values()
         entries += [replace(entry, part=part) for part in parts]
+    check_taken(names, taken)
     made += sums.values()
     entries += [RelevanceSpec(about.relevance[0].tensor, name, "", SUM) for name in sums]
     seeded = _seeded(joint, artefact)

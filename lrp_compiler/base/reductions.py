@@ -12,18 +12,19 @@
 | `float16` | rounded to 11 bits, the last of all: below 6e-8 it is 0, above 65504 infinite |
 | `sums` | as it is |
 
-Σ relevance of every input and what else took a share (`absorbed`) are returned with any of them.
+Relevance of fewer dims than a name needs is left as it is, of token ids by `heads` for instance. Σ relevance of every
+input and what else took a share (`absorbed`) are returned with any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from .errors import InputError, did_you_mean
 
 HALF, SUMS = "float16", "sums"
-LEAST = {"channels": 2, "features": 2, "heads": 2, "patch": 1, "signs": 0, "top": 1, HALF: 0, SUMS: 0}
+LEAST = {"channels": 2, "features": 2, "heads": 3, "patch": 1, "signs": 0, "top": 1, HALF: 0, SUMS: 0}
 """Name → how many dims relevance must have behind the batch."""
 COUNTED = ("patch", "top")
 """Names that take a number."""
@@ -69,18 +70,15 @@ def keeps_sums(names: Sequence[str]) -> bool:
     return all(parsed(name)[0] != "top" for name in names)
 
 
-def check_dims(name: str, dims: Sequence[Any], called: str) -> None:
-    """Refuse a reduction that does not fit; raises `InputError`.
+def check_taken(names: Sequence[str], taken: Collection[int]) -> None:
+    """Refuse a reduction that no relevance has the dims for; raises `InputError`.
 
     Args:
-        name: of it.
-        dims: of the relevance behind the batch.
-        called: how to call the relevance.
+        names: of the reductions.
+        taken: places in that list of those that one had.
     """
-    least = LEAST[parsed(name)[0]]
-    if len(dims) < least:
-        there = f"{len(dims)} dim{'s' * (len(dims) != 1)}"
-        raise InputError(
-            f"The reduction {name!r} needs {least} dim{'s' * (least != 1)} behind the batch, and relevance of "
-            f"{called!r} has {there} there."
-        )
+    for at, name in enumerate(names):
+        if at not in taken:
+            least = LEAST[parsed(name)[0]]
+            what = f"{least} dim{'s' * (least != 1)} behind the batch"
+            raise InputError(f"The reduction {name!r} needs {what}, and no relevance that is returned has them there.")

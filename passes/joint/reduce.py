@@ -12,41 +12,36 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lrp_compiler.base.reductions import HALF, check_dims, parsed
+from lrp_compiler.base.reductions import HALF, LEAST, parsed
 from lrp_compiler.passes.graph import trace_into
 
 Parts = dict[str, fx.Node]
 Trace = Callable[..., fx.Node]
 
 
-def reduce(node: fx.Node, place: fx.Node, names: Sequence[str], lead: int, called: str) -> Parts:
+def reduce(node: fx.Node, place: fx.Node, names: Sequence[str], lead: int) -> tuple[Parts, set[int]]:
     """Put what reduces one relevance in front of a place of its graph.
 
     Args:
         node: the relevance, `[…, batch, *dims]`.
         place: in front of which.
-        names: of the reductions, in order.
+        names: of the reductions, in order; those that need more dims than it has leave it as it is.
         lead: how many dims stand in front of `dims`.
-        called: how to call the relevance in messages.
 
     Returns:
-        What stands for it, by the part of it that each is.
-
-    Raises:
-        InputError: a reduction does not fit its shape.
+        What stands for it, by the part of it that each is; and which of the names it took.
     """
 
     def trace(function: Callable[..., Tensor], *args: object) -> fx.Node:
         return trace_into(place, function, args, like=node)
 
-    parts = {"": node}
-    for name in names:
-        function, number = parsed(name)
-        if function in REDUCTIONS:
-            for part in parts.values():
-                check_dims(name, part.meta["val"].shape[lead:], called)
-            parts = REDUCTIONS[function](parts, trace, lead, number)
-    return parts
+    parts, taken = {"": node}, set()
+    for at, name in enumerate(names):
+        word, number = parsed(name)
+        if all(part.meta["val"].dim() - lead >= LEAST[word] for part in parts.values()):
+            taken.add(at)
+            parts = REDUCTIONS[word](parts, trace, lead, number) if word in REDUCTIONS else parts
+    return parts, taken
 
 
 def row_sums(node: fx.Node, place: fx.Node, lead: int) -> fx.Node:

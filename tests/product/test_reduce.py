@@ -229,6 +229,32 @@ def test_conditions_come_in_front_of_sums_too(tmp_path: Path) -> None:
         concepts.channels(explainer, x, "a")
 
 
+class Attention(nn.Module):
+    """Two heads over words: their maps have two dims more than the words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.query, self.key = nn.Embedding(17, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.soft, self.classes = nn.Softmax(-1), nn.Linear(8, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.table(words)
+        q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (self.query(x), self.key(x), x))
+        mixed = self.soft(q @ k.transpose(-1, -2)) @ v
+        result: Tensor = self.classes(mixed.transpose(1, 2).flatten(2).mean(1))
+        return result
+
+
+def test_heads_are_those_of_what_has_them() -> None:
+    torch.manual_seed(0)
+    net, words = Attention().eval(), torch.randint(0, 17, (2, 5))
+    whole = lrp.compile(net, (words,), composite="attnlrp", observe="soft")(words).relevance
+    found = lrp.compile(net, (words,), composite="attnlrp", observe="soft", reduce="heads")(words).relevance
+    assert found["soft"].shape == (2, 2)
+    np.testing.assert_allclose(found["soft"], whole["soft"].sum((2, 3)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(found["words"], whole["words"])
+
+
 def test_what_is_observed_later_is_reduced_as_well(image: Explainer) -> None:
     explainer = Explainer(reduced(image.artefact, ("channels",))).observe("a")
     whole = image.observe("a")(PIXELS).relevance
@@ -247,7 +273,7 @@ def test_what_is_observed_later_is_reduced_as_well(image: Explainer) -> None:
         ([4], "There is no reduction 4"),
         (["float16", "channels"], "float16 is the last reduction"),
         (["top:3", "channels"], "What follows 'top:3' has no dims to be summed over"),
-        (["channels", "channels", "channels"], "needs 2 dims behind the batch, and relevance of 'x' has 1 dim there"),
+        (["channels", "channels", "channels"], "needs 2 dims behind the batch, and no relevance that is returned has"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_sentence(names: Any, sentence: str, image: Explainer, tmp_path: Path) -> None:
