@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial test test-all fuzz faithful lint types clean
+.PHONY: help demo pictures tutorial test test-all fuzz faithful lint types wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,8 +40,11 @@ types: $(VENV)/.dev  ## static types
 	$(PIP) --no-deps --target build/types .
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lrp_compiler
 
+wheels: $(VENV)/bin/python  ## lrp-compiler and lrp-compiler-runtime; results in dist
+	$(BIN)/python release/wheels.py dist
+
 clean:  ## remove everything that was made
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,7 @@ Names are resolved when they are first used, so that `lrp_compiler.runtime` can 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lrp_compiler.base.installed import check_versions, lacking, say_what_is_left_out
 from lrp_compiler.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -72,10 +73,20 @@ __all__ = [
 ]
 
 
+check_versions()
+say_what_is_left_out()
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lrp_compiler' has no attribute {name!r}")
-    module = importlib.import_module(_HOMES[name])
+    try:
+        module = importlib.import_module(_HOMES[name])
+    except ImportError as error:
+        absent = lacking(error, f"use lrp_compiler.{name}")
+        if absent is None:
+            raise
+        raise absent from error
     value = module if name == "composites" else getattr(module, name)
     globals()[name] = value
     return value

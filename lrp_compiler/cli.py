@@ -1,8 +1,8 @@
 """The command line: the same engine as `lrp.compile` and the runtime, for shells and pipelines.
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
-2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` on an `.onnx`
-file and `page` need no torch; every other command imports it when it runs.
+2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` and `verify`
+on an `.onnx` file and `page` need no torch; every other command imports it when it runs. `--help` imports little.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lrp_compiler import commands
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
 from lrp_compiler.base.metadata import OPSETS
@@ -45,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("always", LrpWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             keep_sources(vars(arguments))
-            arguments.command(arguments)
+            from lrp_compiler import commands  # and numpy
+
+            getattr(commands, arguments.command)(arguments)
             sys.stdout.flush()
     except BrokenPipeError:
         # Who reads has seen enough, as in `… | head`; what is left in the buffer must not fail when Python ends.
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.compile_command,
+        "compile_command",
         "compile",
         "compile a model into an explainer",
         "lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-plus --target index\n"
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.run_command,
+        "run_command",
         "run",
         "predict and explain",
         "lrp-compiler run model.lrp.onnx --input x.npy --target 3 -o relevance.npz\n"
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.plan_command,
+        "plan_command",
         "plan",
         "show which forward values an explainer keeps, and which it rebuilds",
         "lrp-compiler plan model.pt2 --composite attnlrp --memory-budget 0.5\n  lrp-compiler plan model.lrp.pt2 --json",
@@ -169,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.inspect_command,
+        "inspect_command",
         "inspect",
         "show the relevance graph: which rule made which node, in which form, of which promises",
         'lrp-compiler inspect model.lrp.pt2 --only "layer4.*" --rule epsilon --op conv2d\n'
@@ -184,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.coverage_command,
+        "coverage_command",
         "coverage",
         "list which nodes of a model have a rule, without compiling it",
         "lrp-compiler coverage model.pt2 --json",
@@ -193,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.audit_command,
+        "audit_command",
         "audit",
         "show node by node where relevance goes: in, out, absorbed, error",
         "lrp-compiler audit model.lrp.pt2 --input x.npy --sort error --limit 10\n"
@@ -219,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.verify_command,
+        "verify_command",
         "verify",
         "check that a file is sound and explains the model it was made of; exit code 1 if not",
         "lrp-compiler verify M.lrp.onnx --against MODEL.pt2\n"
@@ -247,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _add(
         subparsers,
-        commands.page_command,
+        "page_command",
         "page",
         "make a website that predicts and explains in the visitor's browser",
         "lrp-compiler page image.lrp.onnx --labels labels.txt --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
@@ -258,9 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(
-    subparsers: Any, function: Callable[[argparse.Namespace], None], name: str, purpose: str, example: str
-) -> argparse.ArgumentParser:
+def _add(subparsers: Any, function: str, name: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    """A command: what `lrp_compiler.commands` calls the function that does it."""
     command: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=purpose,
@@ -343,6 +343,14 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATTERN",
         help="modules or nodes that a run may put relevance on; once for each (alone: --target none)",
+    )
+    command.add_argument(
+        "--reduce",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAME,…",
+        help="make relevance smaller before it is returned: channels, features or heads (sums), patch:N (sums of N by "
+        "N), signs (positive and negative apart), top:K (the largest), float16; sums: as it is, with its sums",
     )
     command.add_argument(
         "--memory-budget",

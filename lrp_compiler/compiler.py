@@ -13,10 +13,12 @@ from typing import Any, get_args
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.artefact.provenance import SPECIALISED
+from lrp_compiler.artefact.reducing import reduced
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.reductions import check_reductions
 from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
 from lrp_compiler.cache import Entry, cache_of
 from lrp_compiler.capture import Model, capture, check_same_output, load_model, other_at_one
@@ -45,6 +47,7 @@ def compile(
     masks: str | Mask | Sequence[str | Mask] = (),
     seeds: str | Put | Sequence[str | Put] = (),
     splice: Mapping[str, Any] | None = None,
+    reduce: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
     optimise: bool = True,
@@ -97,6 +100,14 @@ def compile(
             this module: what the model returns stays the same. Its values are named `<path>.features`,
             `<path>.approximation` and `<path>.remainder` (what it misses, its decoder's bias included) in masks, seeds
             and observe; the relevance of the value is that of the last two. No batch norm behind it is folded.
+        reduce: what relevance is made smaller by, in the graph, before it is returned: names, done one after the other,
+            such as `["channels", "patch:16", "float16"]`. "channels" sums over the first dim behind the batch,
+            "features" over the last, "heads" over all but the first; "patch:N" over patches of N by N elements of the
+            last two dims (of N, if there is one), those at the end of what is left; "signs" takes the positive and the
+            negative part apart, "top:K" the K elements of largest magnitude (`.positions`, `.values`; −1 and 0 where
+            there are fewer); "float16" rounds; "sums" leaves relevance as it is. With any of them the explanation has
+            `sums`: Σ relevance of every row and input, and `absorbed`, what else took a share of the explained value.
+            Observed values are reduced, too; coefficients are not, nor what has fewer dims than a reduction needs.
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
@@ -127,6 +138,7 @@ def compile(
     observed, held = check_names("observe", observe), check_names("fixed", fixed)
     check_option("form", form, form in get_args(ObservedForm), "'total', 'unit' or 'both'")
     masked, put = _asked("masks", masks, Mask), _asked("seeds", seeds, Put)
+    reductions = check_reductions(reduce) if isinstance(reduce, str) or reduce else ()
     report = progress or (lambda stage: None)
     rules = resolve_composite(composite)
     if target is None or (isinstance(target, Target) and target.classes is None):
@@ -156,7 +168,7 @@ def compile(
         known = None if entry is None else entry.find()
         if known is not None:
             _say(known[1])
-            return Explainer(known[0])
+            return Explainer(reduced(known[0], reductions) if reductions else known[0])
     report("capture")
     captured = _captured(entry, model, args, kwargs, dynamic_shapes)
     options = _fitted(options, captured)
@@ -170,7 +182,7 @@ def compile(
     _say(said)
     if entry is not None:
         entry.put(artefact, captured.program, said)
-    return Explainer(artefact)
+    return Explainer(reduced(artefact, reductions) if reductions else artefact)
 
 
 def _captured(entry: Entry | None, *asked: Any) -> Captured:

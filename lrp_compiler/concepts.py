@@ -22,6 +22,7 @@ from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import LatentSpec, Metadata
+from lrp_compiler.base.reductions import HALF, SUMS
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
 
@@ -299,6 +300,8 @@ def _relevance_of(explanation: Explanation[Any], path: str) -> Any:
     if path not in relevance:
         hint = did_you_mean(path, relevance)
         raise InputError(f"The relevance of {path!r} is not returned{hint}: compile with observe=[{path!r}].")
+    if not set(explanation.run.about.reduce) <= {SUMS, HALF}:
+        raise InputError(f"The relevance of {path!r} is reduced, and concepts are told by all of it: leave reduce out.")
     return relevance[path]
 
 

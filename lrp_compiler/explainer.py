@@ -15,11 +15,13 @@ from torch import Tensor, fx
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, saying_where, structured
 from lrp_compiler.artefact.observing import observed
+from lrp_compiler.artefact.reducing import reduced
 from lrp_compiler.artefact.storage import artefact_in, content_of, read_explainer, write_explainer
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.latents import condition, conditions_of, latent_inputs
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.reductions import check_reductions
 from lrp_compiler.base.tables import as_html
 from lrp_compiler.base.validate import (
     TensorSpec,
@@ -145,8 +147,8 @@ class Explainer:
         if count is not None:
             choices = run.choices if targets is None else {**run.choices, "target": targets}
             run = replace(run, choices=choices, conditions=count)
-        relevance, coefficients = self.about.by_form(results[own:])
-        return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients)
+        relevance, coefficients, sums = self.about.by_form(results[own:])
+        return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients, sums)
 
     def _inside(self, masks: Any, seeds: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The masks and seeds of a call by name of the input, unless the model has inputs of such a name itself."""
@@ -240,7 +242,7 @@ class Explainer:
         Raises:
             InputError: the inputs do not fit, or nothing is said of such a value.
         """
-        nodes = {entry.input: entry.node for entry in self.about.relevance}
+        nodes = {entry.input: entry.node for entry in self.about.relevance if entry.node}
         nodes |= {latent.path: latent.node for latent in self.about.latents}
         if path not in nodes:
             hint = did_you_mean(path, nodes) if isinstance(path, str) else ""
@@ -326,7 +328,13 @@ class Explainer:
 
     @boundary("write the explainer as ONNX")
     def to_onnx(
-        self, path: str | os.PathLike[str], *, opset: int = 20, dtype: Weights = "model", profile: Profile = "fast"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        opset: int = 20,
+        dtype: Weights = "model",
+        profile: Profile = "fast",
+        reduce: str | Sequence[str] = (),
     ) -> None:
         """Write the explainer as an ONNX file of default-domain ops that onnxruntime runs without torch.
 
@@ -340,12 +348,14 @@ class Explainer:
                 bits, while what is calculated stays float32 (for arithmetic in float16 compile `model.half()`).
             profile: "fast", or "small": no transposed copy of a weight matrix is made, and the weights lie beside the
                 file, where onnxruntime reads them in place. Open such a file with `lean_options()`.
+            reduce: as `lrp.compile` takes it: of what is written, not of this explainer.
 
         Raises:
             LrpError: the opset is none of these, dtype or profile is unknown, the model calculates in bfloat16, or the
                 exporter has no translation for an op.
         """
-        onnx.write_explainer(self.artefact, path, opset=opset, dtype=dtype, profile=profile)
+        artefact = self.artefact if not reduce else reduced(self.artefact, check_reductions(reduce))
+        onnx.write_explainer(artefact, path, opset=opset, dtype=dtype, profile=profile)
 
     @boundary("write the page of the graphs")
     def to_html(

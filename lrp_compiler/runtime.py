@@ -211,15 +211,11 @@ class OnnxExplainer:
         session = self._session
         if session is None:
             raise LrpError("This explainer is closed.")
-        names = [spec.name for spec in self._about.inputs]
         choices = {"target": target, "seed": seed, "position": position, "masks": masks, "seeds": seeds}
-        extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
-        given = latent_inputs(self._about, extras.pop("masks"), extras.pop("seeds"))
-        inside = {name: _to_array(self._inside[name], value) for name, value in given.items()}
+        bound, extras, inside = self._given(arrays, named_arrays, choices)
         several = several_targets(target, list(self._extras.values()))
         targets = _to_array(self._extras["target"], target) if several else None
         count = conditions_of(self._about, inside, targets)
-        bound = bind(self._about.inputs, arrays, named_arrays)
         has_nan = _has_nan if check_nan else None
         options = (batch_size, progress)
         if count is None:
@@ -236,6 +232,34 @@ class OnnxExplainer:
         }
         feeds = feeds if targets is None else {**feeds, "target": targets}
         return self._explanation(feeds, stacked, count)
+
+    @boundary("read these inputs")
+    def feeds(
+        self, *, masks: Mapping[str, Any] | None = None, seeds: Mapping[str, Any] | None = None, **named_arrays: Any
+    ) -> dict[str, np.ndarray]:
+        """What a call with these inputs gives to onnxruntime, by the names of the graph: checked, cast and spread.
+
+        Args:
+            masks: by path, as a call takes them.
+            seeds: by path, likewise.
+            named_arrays: the model's inputs, `target`, `position` and `seed`, by name.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        choices = {name: named_arrays.pop(name, None) for name in ("target", "seed", "position")}
+        bound, extras, inside = self._given((), named_arrays, {**choices, "masks": masks, "seeds": seeds})
+        return self._feeds(bound, extras, inside, None)[0]
+
+    def _given(
+        self, arrays: Sequence[Any], named_arrays: Mapping[str, Any], choices: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+        """What a call gives: the model's inputs by name; target, position and seed; masks and seeds by input."""
+        names = [spec.name for spec in self._about.inputs]
+        extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
+        given = latent_inputs(self._about, extras.pop("masks"), extras.pop("seeds"))
+        inside = {name: _to_array(self._inside[name], value) for name, value in given.items()}
+        return bind(self._about.inputs, arrays, named_arrays), extras, inside
 
     def _results(
         self,
@@ -339,13 +363,15 @@ class OnnxExplainer:
         self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], conditions: int | None = None
     ) -> Explanation[np.ndarray]:
         output = {spec.name: arrays[spec.name] for spec in self._about.outputs}
-        relevance, coefficients = self._about.by_form(arrays[entry.tensor.name] for entry in self._about.relevance)
+        relevance, coefficients, sums = self._about.by_form(
+            arrays[entry.tensor.name] for entry in self._about.relevance
+        )
         inputs, choices = (
             {spec.name: feeds[spec.name] for spec in specs} for specs in (self._about.inputs, self._extras.values())
         )
         run = Run(self._about, inputs, output, choices, conditions)
         first = next(iter(output.values())) if len(output) == 1 else output
-        return Explanation(first, relevance, run, coefficients)
+        return Explanation(first, relevance, run, coefficients, sums)
 
 
 def _reopened(

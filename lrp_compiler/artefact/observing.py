@@ -19,6 +19,7 @@ from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
 
 from .artefact import Artefact
+from .reducing import reduced
 from .shapes import tensor_specs
 
 
@@ -26,7 +27,7 @@ from .shapes import tensor_specs
 def observed(artefact: Artefact, patterns: Sequence[str], form: ObservedForm = "total") -> Artefact:
     """See `Explainer.observe`."""
     forward, about = artefact.forward, artefact.about
-    if not all(entry.node for entry in about.relevance):
+    if not all(entry.node for entry in about.relevance if entry.form in ("total", "unit")):
         raise InputError("This explainer's file is of an earlier release: compile the model again, with observe=.")
     by_name = {node.name: node for node in forward.graph.nodes}
     known = {entry.input: by_name[entry.node] for entry in about.relevance if entry.form == "total"}
@@ -40,8 +41,9 @@ def observed(artefact: Artefact, patterns: Sequence[str], form: ObservedForm = "
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]
     relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken, coefficients)
-    about = replace(about, relevance=relevance, plan=plan.to_dict())
-    return Artefact.of(joint, forward, about, artefact.structure)
+    whole = replace(about, relevance=relevance, plan=plan.to_dict(), reduce=())
+    made = Artefact.of(joint, forward, whole, artefact.structure)
+    return reduced(made, about.reduce) if about.reduce else made
 
 
 def relevance_specs(

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .errors import InputError, InternalError, LrpError, did_you_mean
 from .frames import Frame, innermost
+from .installed import lacking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,6 +94,8 @@ class boundary:
 
     def said(self, error: Exception, called: Callable[..., Any] | None = None) -> Exception:
         """The error itself if it may pass, else the sentence that stands for it."""
+        if (absent := lacking(error, self.doing)) is not None:
+            return absent
         if isinstance(error, LrpError | MemoryError | Warning) or _is_about_a_file(error):
             return error
         stack = list(_calls(error))

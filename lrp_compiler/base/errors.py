@@ -3,7 +3,6 @@
 Each message is one sentence that a user can act on; the command line prints it as it is.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -31,6 +30,10 @@ class CaptureError(LrpError):
 
 class CompositeError(LrpError, ValueError):
     """A composite that does not exist or does not fit: unknown name, unknown rule, parameter out of range."""
+
+
+class InstallError(LrpError, ImportError):
+    """What is asked for needs a package that is not installed, or what is installed does not fit together."""
 
 
 class InternalError(LrpError):
@@ -93,6 +96,8 @@ def _python_name(op: str) -> str:
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """` (did you mean 'epsilon-plus'?)`, as a part of a sentence; empty where nothing is near."""
+    import difflib  # rarely needed, and slow to import
+
     plain = {re.sub(r"[\W_]+", "", name).lower(): name for name in known}
     near = difflib.get_close_matches(re.sub(r"[\W_]+", "", str(given)).lower(), plain, n=1, cutoff=0.6)
     return f" (did you mean {plain[near[0]]!r}?)" if near else ""

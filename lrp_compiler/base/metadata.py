@@ -28,6 +28,10 @@ TOLERANCE = 1e-3
 FUNCTION = "function"
 """What the metadata calls a target that is a function of the outputs."""
 
+SUM, ABSORBED = "sum", "absorbed"
+"""Forms of what is returned beside reduced relevance."""
+_IN_FRONT = {"unit": "coefficient.", SUM: "sum."}
+
 
 @dataclass(frozen=True)
 class RelevanceSpec:
@@ -37,32 +41,41 @@ class RelevanceSpec:
         tensor: its name in the file (`relevance.x`), shape and dtype.
         input: of what it is: an input, a parameter, a module's value or a node.
         node: the node of the forward graph whose relevance it is; "" in files of an earlier release.
-        form: "total", or "unit": its coefficient g, of which R = value ⊙ g.
+        form: "total", or "unit": its coefficient g, of which R = value ⊙ g; where relevance is reduced also "sum": Σ
+            relevance of an input for every row, and "absorbed": what else took a share of what was put on the output.
+        part: of relevance that is reduced to several tensors, which of them: "positive", "values", …
     """
 
     tensor: TensorSpec
     input: str
     node: str = ""
     form: str = "total"
+    part: str = ""
 
     @property
     def key(self) -> str:
         """What tells it from all others: a coefficient from the relevance of the same value."""
-        return self.input if self.form == "total" else f"coefficient.{self.input}"
+        part = f".{self.part}" if self.part else ""
+        return ABSORBED if self.form == ABSORBED else f"{_IN_FRONT.get(self.form, '')}{self.input}{part}"
+
+    @property
+    def called(self) -> str:
+        """What a file calls it, unless something else has the name."""
+        return f"relevance.{self.key}" if self.form == "total" else self.key
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in a file's metadata."""
         form = {} if self.form == "total" else {"form": self.form}
-        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form}
+        part = {"part": self.part} if self.part else {}
+        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form, **part}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> RelevanceSpec:
         """Read `to_dict`'s result; raises `FormatError` if it is none."""
         if not isinstance(entry, Mapping) or not isinstance(entry.get("input"), str):
             raise FormatError("The explainer's metadata is damaged: a relevance does not name its input.")
-        return cls(
-            TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), str(entry.get("form", "total"))
-        )
+        form, part = str(entry.get("form", "total")), str(entry.get("part", ""))
+        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), form, part)
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,7 @@ class Metadata:
         rules: rules in use, each with kind, options and the number of nodes.
         sizes: the example's, of every open size.
         ranges: least and greatest of open sizes that have bounds, each None where there is none.
+        reduce: names of what relevance is reduced by before it is returned, in order.
         rows: of inputs that are looked up in tables of known size, how many rows the smallest one has.
         tolerance: of the books in float32, as a share of Σ|R|.
         weights: of an ONNX file, how they are stored.
@@ -173,6 +187,7 @@ class Metadata:
     rules: tuple[Mapping[str, Any], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    reduce: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     weights: str | None = None
@@ -232,11 +247,12 @@ class Metadata:
         dim = places[0] if len(places) == 1 else None
         return sizes.get(dim) if isinstance(dim, str) else dim
 
-    def by_form(self, values: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of the relevances that it returns, in order: those in total form by name, and the coefficients."""
+    def by_form(self, values: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Of the relevances that it returns, in order: those in total form by name, the coefficients, and the sums."""
         pairs = list(zip(self.relevance, values, strict=True))
-        total = {entry.input: value for entry, value in pairs if entry.form == "total"}
-        return total, {entry.input: value for entry, value in pairs if entry.form != "total"}
+        total = {entry.key: value for entry, value in pairs if entry.form == "total"}
+        sums = {entry.input: value for entry, value in pairs if entry.form in (SUM, ABSORBED)}
+        return total, {entry.input: value for entry, value in pairs if entry.form == "unit"}, sums
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, in a file's JSON."""
@@ -267,7 +283,7 @@ class Metadata:
         for key, read in _SPECS.items():
             if key in values:
                 values[key] = tuple(map(read, values[key]))
-        for key in ("arguments", "rules", "others", "spliced"):
+        for key in ("arguments", "rules", "others", "spliced", "reduce"):
             if key in values:
                 values[key] = tuple(values[key])
         if "ranges" in values:
@@ -286,6 +302,7 @@ _LEFT_OUT: dict[str, Any] = {
     "optimise": True,
     "others": [],
     "ranges": {},
+    "reduce": [],
     "rows": {},
     "latents": [],
     "spliced": [],
@@ -318,6 +335,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "rules": list,
     "sizes": dict,
     "ranges": dict,
+    "reduce": list,
     "rows": dict,
     "tolerance": (int, float),
     "weights": str,
@@ -332,6 +350,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "sizes": lambda given: all(map(_is_count, given.values())),
     "rows": lambda given: all(map(_is_count, given.values())),
     "arguments": lambda given: all(isinstance(name, str) for name in given),
+    "reduce": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))
         and (not isinstance(given.get("classes"), list) or all(map(_is_class, given["classes"])))

@@ -25,12 +25,15 @@ class Results(Generic[Array]):
         run: what was run, by reference.
         coefficients: name → relevance in unit form, of the values that are observed with `form="unit"` or `"both"`:
             relevance = value ⊙ coefficient.
+        sums: of an explainer with `reduce=`: input name → Σ relevance of each row, `[batch]`, and "absorbed" → what
+            else took a share of what was put on the output; with several targets `[targets, batch]`. Else empty.
     """
 
     output: Any
     relevance: dict[str, Array]
     run: Run
     coefficients: dict[str, Array] = field(default_factory=dict)
+    sums: dict[str, Array] = field(default_factory=dict)
 
     @boundary("say what was explained")
     def explained(self, labels: Labels | None = None) -> list[Explained]:
@@ -39,7 +42,7 @@ class Results(Generic[Array]):
         Args:
             labels: the classes' names: a list, a dict by number, or a function of the number.
         """
-        return explained(self.run, self.relevance, labels)
+        return explained(self.run, self.sums or self.relevance, labels)
 
     @boundary("pick a relevance")
     def of(self, case: Explained, name: str) -> np.ndarray:

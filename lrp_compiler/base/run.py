@@ -43,8 +43,9 @@ class Run:
     @property
     def heading(self) -> str:
         """What holds for every row: `composite epsilon-plus, target argmax`, and the seed unless it is the logit."""
-        seed = self.about.seed
-        return f"composite {self.composite}, target {self.about.target}" + f", seed {seed}" * (seed != "value")
+        seed, reduce = self.about.seed, self.about.reduce
+        by = [f"seed {seed}"] * (seed != "value") + [f"reduced by {', '.join(reduce)}"] * bool(reduce)
+        return ", ".join([f"composite {self.composite}, target {self.about.target}", *by])
 
     @property
     def several(self) -> int | None:

@@ -1,19 +1,16 @@
-"""Inputs that a model surely takes, from what its file says of them."""
+"""Inputs that a model surely takes, from what its file says of them. Torch-free."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
-import onnx
 
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.latents import whole_shape
 from lrp_compiler.base.metadata import Metadata
 
 EXTRAS = ("target", "position", "seed")
-PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
-"""What may stand between an input and the table that it looks up."""
 
 
 def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -47,21 +44,3 @@ def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.
         else:
             feeds[name] = np.full(shape, name not in EXTRAS, dtype)
     return feeds
-
-
-def table_sizes(model: onnx.ModelProto) -> dict[str, int]:
-    """Input → rows of the smallest table that it looks up."""
-    rows = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    made = {output: node for node in model.graph.node for output in node.output}
-    limits: dict[str, int] = {}
-    for value in model.graph.input:
-        reached = {value.name}
-        for node in model.graph.node:
-            if node.op_type in PASSES_ON and node.input[0] in reached:
-                reached.add(node.output[0])
-            elif node.op_type == "Gather" and node.input[1] in reached:
-                table = node.input[0]
-                table = made[table].input[0] if table in made and made[table].op_type == "Cast" else table
-                if table in rows:
-                    limits[value.name] = min(rows[table][0], limits.get(value.name, rows[table][0]))
-    return limits

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from lrp_compiler.artefact import of_array
-from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.errors import InputError, InstallError, LrpError
+from lrp_compiler.base.installed import command
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.onnx_session import open_session
 from lrp_compiler.base.run import to_numpy
-from lrp_compiler.explainer import Explainer, load
-from lrp_compiler.torch_private import load_package
+from lrp_compiler.runtime import OnnxExplainer
+
+from .verification import Check, Result
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
@@ -64,7 +64,7 @@ def _openvino(path: str, about: Metadata) -> Run:
     try:
         import openvino
     except ImportError as error:
-        raise LrpError("OpenVINO is not installed: pip install 'lrp-compiler[openvino]'.") from error
+        raise InstallError(f"OpenVINO is not installed: {command('openvino')}.") from error
     core = openvino.Core()
     try:
         compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -117,7 +117,13 @@ IN_NODE = ("float32", "float64", "int64", "int32", "uint8", "bool")
 
 def _aoti(path: str, about: Metadata) -> Run:
     """An AOTInductor package, made of the explainer for the occasion."""
-    explainer: Explainer = load(path)
+    import torch
+
+    from lrp_compiler.artefact import of_array
+    from lrp_compiler.explainer import load
+    from lrp_compiler.torch_private import load_package
+
+    explainer = load(path)
     with tempfile.TemporaryDirectory() as folder:
         package = os.path.join(folder, "package.aoti.pt2")
         explainer.to_aoti(package)
@@ -137,6 +143,8 @@ def _first_line(error: Exception) -> str:
     return lines[-1].rstrip(".") if lines else type(error).__name__
 
 
+ROOM = 0.05
+"""Share of Σ|R| by which a runtime may differ: it adds up in another order, and may choose another maximum."""
 RUNTIMES = {
     "onnxruntime": Runtime(_onnxruntime, ".onnx"),
     "openvino": Runtime(_openvino, ".onnx"),
@@ -144,3 +152,49 @@ RUNTIMES = {
     "aoti": Runtime(_aoti, ".pt2"),
 }
 """By the name that `verify --runtime` takes."""
+
+
+def elsewhere(name: str, path: str | os.PathLike[str]) -> Runtime:
+    """The runtime of this name, if it takes such a file."""
+    if name not in RUNTIMES:
+        raise InputError(f"There is no runtime {name!r}: choose {', '.join(RUNTIMES)}.")
+    if not os.fspath(path).endswith(RUNTIMES[name].takes):
+        raise InputError(f"{name} takes files that end in {RUNTIMES[name].takes}, and {os.fspath(path)!r} does not.")
+    return RUNTIMES[name]
+
+
+def same_there(
+    runtime: str,
+    results: Mapping[str, np.ndarray],
+    reference: Any,
+    feeds: Mapping[str, np.ndarray],
+    first: Result,
+) -> Check:
+    """How far another runtime's relevance and explained output are from the truth, as a share of all of it."""
+    about, at = reference.about, reference.about.explained
+    known = [spec.name for spec in (*about.outputs[at : at + 1], *(entry.tensor for entry in about.relevance))]
+    known = [name for name in known if not name.endswith(".positions")]  # of equal values another may come first
+    lacking = [name for name in known if name not in results]
+    if lacking:
+        return Check("runtime", False, f"{runtime} gives no {lacking[0]}")
+    if isinstance(reference, OnnxExplainer):
+        if runtime == "onnxruntime":
+            return Check("runtime", None, "needs the model: --against MODEL.pt2")
+        words, true = "onnxruntime", [*first[0], *first[1].values()]
+    else:
+        from .in_torch import exact_results
+
+        words, true = "float64", exact_results(reference, feeds)
+    named = dict(zip((spec.name for spec in about.returns), true, strict=True))
+    off = {name: _share(results[name], named[name]) for name in known}
+    worst = max(off, key=lambda name: off[name])
+    return Check("runtime", off[worst] <= ROOM, f"{worst} of {runtime} is {off[worst]:.0e} from {words}'s")
+
+
+def _share(found: np.ndarray, true: np.ndarray) -> float:
+    """Σ|difference| / Σ|true|; infinite where shapes differ, or only one of the two is finite."""
+    if found.shape != true.shape or not np.array_equal(np.isfinite(found), np.isfinite(true)):
+        return np.inf
+    known = np.isfinite(true)
+    found, true = found[known].astype(np.float64), true[known].astype(np.float64)
+    return float(np.abs(found - true).sum() / (np.abs(true).sum() or 1))

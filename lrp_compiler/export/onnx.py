@@ -143,7 +143,7 @@ def write_onnx(
     note_copies(model)
     cast_before_transposing(model)
     keep_products_apart(model)
-    _name_dims(model.graph, inputs)
+    _name_dims(model.graph, inputs, outputs)
     if _holds_open_ones(program):
         _forget_shapes(model.graph)
     small = about is not None and about.profile == "small"
@@ -298,8 +298,9 @@ def _forget_shapes(graph: Any) -> None:
                 value.shape = None
 
 
-def _name_dims(graph: Any, inputs: Sequence[TensorSpec]) -> None:
-    """Symbolic dims get the names that the inputs give them, wherever they occur."""
+def _name_dims(graph: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Symbolic dims get the names that the inputs give them, wherever they occur; those of results that are worked out
+    of them, the names that the results give them."""
     names: dict[str, str] = {}
     for value, spec in zip(graph.inputs, inputs, strict=True):
         for dim, wanted in zip(value.shape, spec.shape, strict=True):
@@ -312,3 +313,8 @@ def _name_dims(graph: Any, inputs: Sequence[TensorSpec]) -> None:
         for position, dim in enumerate(value.shape):
             if isinstance(dim, onnx_ir.SymbolicDim) and str(dim.value) in names:
                 value.shape[position] = names[str(dim.value)]
+    for value, spec in zip(graph.outputs, outputs, strict=True):
+        for position, (dim, wanted) in enumerate(zip(value.shape, spec.shape, strict=True)):
+            unnamed = isinstance(dim, onnx_ir.SymbolicDim) and not str(dim.value).isidentifier()
+            if unnamed and isinstance(wanted, str) and wanted.isidentifier():
+                value.shape[position] = wanted

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.errors import InputError, InstallError
 from lrp_compiler.base.files import atomic_path
+from lrp_compiler.base.installed import command
 
 try:
     from matplotlib import colormaps
@@ -18,7 +19,7 @@ try:
     from matplotlib.text import Text
     from matplotlib.textpath import TextPath
 except ImportError as error:
-    raise LrpError("Pictures need matplotlib: pip install 'lrp-compiler[plots]'.") from error
+    raise InstallError(f"Pictures need matplotlib: {command('plots')}.") from error
 
 __all__ = ["COLOURS", "Colormap", "FancyBboxPatch", "Picture", "TextPath", "colour_bar", "diverging"]
 

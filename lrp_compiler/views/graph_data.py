@@ -179,7 +179,7 @@ def _relevance(artefact: Artefact, forward: list[Node], position: dict[str, int]
     returned = outputs(artefact.module)
     arrived: dict[fx.Node, list[str]] = {}
     for entry, item in zip(artefact.about.relevance, returned[own:], strict=True):
-        if isinstance(item, fx.Node):
+        if isinstance(item, fx.Node) and entry.form in ("total", "unit"):
             arrived.setdefault(item, []).append(entry.input)
     explained = next((place for place, node in enumerate(forward) if "explained" in node.role), len(forward) - 1)
     made: list[Node] = []

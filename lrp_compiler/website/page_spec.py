@@ -68,6 +68,11 @@ def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], 
     """
     if extra - {"target"}:
         raise InputError(f"{name} takes {', '.join(sorted(extra))} at run time: a page can only choose the target.")
+    if about.reduce:
+        reduced = ", ".join(about.reduce)
+        raise InputError(
+            f"{name} returns relevance reduced by {reduced}, and a page draws all of it: leave reduce out."
+        )
     output = about.outputs[about.explained if about.explained < len(about.outputs) else 0]
     following = len(output.shape) == 3 and about.explains.get("position") in (None, "last", "last-unpadded")
     if not following and len(output.shape) != 2:

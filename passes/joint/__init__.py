@@ -5,6 +5,7 @@ from .lift import lift
 from .lower_own_ops import lower_own_ops
 from .move import move
 from .persist import UnknownOperator, forward_from_dict, forward_to_dict, joint_from_dict, joint_to_dict
+from .reduce import reduce, row_sums
 from .split import split
 
 __all__ = [
@@ -19,5 +20,7 @@ __all__ = [
     "lift",
     "lower_own_ops",
     "move",
+    "reduce",
+    "row_sums",
     "split",
 ]

@@ -81,7 +81,8 @@ def test_without_the_model_it_says_what_it_could_not_ask(folder: Path) -> None:
 
 def test_words_are_drawn_from_the_table_they_look_up(folder: Path) -> None:
     """Ids that the embedding does not have would fail in onnxruntime; ones alone would test little."""
-    from lrp_compiler.check.random_inputs import random_inputs, table_sizes
+    from lrp_compiler.check.onnx_graph import table_sizes
+    from lrp_compiler.check.random_inputs import random_inputs
     from lrp_compiler.runtime import OnnxExplainer
 
     assert table_sizes(onnx.load(folder / "m.lrp.onnx")) == {"words": 17}
