@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lrp_compiler.compiler import compile
     from lrp_compiler.explainer import Explainer, load, load_split
     from lrp_compiler.onnx_in import from_onnx
-    from lrp_compiler.passes.forward import Target
+    from lrp_compiler.passes.forward import Answer, Target
     from lrp_compiler.passes.relevance import Mask, Put
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lrp_compiler.tuning.tuned import Tuned
 
 _HOMES = {
+    "Answer": "lrp_compiler.passes.forward",
     "Composite": "lrp_compiler.rules.composite",
     "Entry": "lrp_compiler.rules.composite",
     "Explainer": "lrp_compiler.explainer",
@@ -50,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "Composite",
     "Entry",
     "Explainer",

@@ -26,7 +26,7 @@ from lrp_compiler.base.validate import (
     check_names,
     check_option,
     own_inputs,
-    several_targets,
+    several_given,
     shortened,
 )
 from lrp_compiler.capture import refuse_other_files
@@ -99,6 +99,8 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        weights: Any = None,
+        against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
         check_nan: bool = False,
@@ -110,9 +112,12 @@ class Explainer:
             args: the model's inputs.
             kwargs: the model's inputs by name.
             target: int64 `[batch]` (a single int counts for every row), or `[targets, batch]` for several at once:
-                with `target="index"` only.
+                with `target="index"` only; with `lrp.Answer(tokens="index")` `[batch, sequence]`.
             seed: relevance put on the explained logits, `[batch, classes]`: with `seed="tensor"` only.
             position: int64 `[batch]` or a single int: with `lrp.Target(position="index")` only.
+            weights: how much each token of a text counts, `[batch, sequence]`; `[spans, batch, sequence]` are several
+                explanations from one forward: with `lrp.Answer()` only.
+            against: int64 `[batch, sequence]`, or a single int: with `lrp.Answer(against="index")` only.
             masks: path → what the relevance that leaves this value is multiplied by, for values that `compile(masks=…)`
                 named: `[batch, channels]` (or as `lrp.Mask` says), numbers or flags; dims may be missing in front or
                 have size 1. One dim more in front is several conditions, `[conditions, batch, channels]`: relevance
@@ -122,17 +127,17 @@ class Explainer:
             check_nan: refuse inputs that hold a NaN.
 
         Raises:
-            InputError: inputs, target, position, seed, masks or seeds that do not fit; one sentence says what.
+            InputError: inputs, target, position, seed, weights, masks or seeds that do not fit; one sentence says what.
         """
         inside, kwargs = self._inside(masks, seeds, kwargs)
-        targets = as_tensor("target", target) if several_targets(target, self.about.seed_inputs) else None
-        count = conditions_of(self.about, inside, targets)
+        choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
+        several = {name: as_tensor(name, choices[name]) for name in several_given(choices, self.about.seed_inputs)}
+        count = conditions_of(self.about, {**inside, **several})
 
         def bound(number: int | None) -> tuple[list[Tensor], dict[str, int]]:
-            chosen = target if targets is None or number is None else targets[number]
-            extras = {"position": position, "target": chosen, "seed": seed}
+            chosen = {} if number is None else {name: tensor[number] for name, tensor in several.items()}
             given = inside if number is None else condition(self.about, inside, number)
-            return bound_inputs(self.about, args, kwargs, extras, check_nan and not number, given)
+            return bound_inputs(self.about, args, kwargs, {**choices, **chosen}, check_nan and not number, given)
 
         tensors, sizes = bound(None if count is None else 0)
         own = len(self.about.outputs)
@@ -143,8 +148,7 @@ class Explainer:
                 results = self._each(tensors, [bound(number)[0] for number in range(1, count)])
         run = run_of(self.about, tensors, results[:own])
         if count is not None:
-            choices = run.choices if targets is None else {**run.choices, "target": targets}
-            run = replace(run, choices=choices, conditions=count)
+            run = replace(run, choices={**run.choices, **several}, conditions=count)
         relevance, coefficients = self.about.by_form(results[own:])
         return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients)
 
@@ -170,6 +174,8 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        weights: Any = None,
+        against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
         precision: Precision = "float64",
@@ -185,9 +191,8 @@ class Explainer:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         inside, kwargs = self._inside(masks, seeds, kwargs)
-        tensors, _ = bound_inputs(
-            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, False, inside
-        )
+        choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
+        tensors, _ = bound_inputs(self.about, args, kwargs, choices, False, inside)
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}

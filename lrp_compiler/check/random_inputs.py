@@ -11,7 +11,7 @@ from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.latents import whole_shape
 from lrp_compiler.base.metadata import Metadata
 
-EXTRAS = ("target", "position", "seed")
+EXTRAS = ("target", "position", "seed", "weights", "against")
 PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 """What may stand between an input and the table that it looks up."""
 
@@ -40,7 +40,7 @@ def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.
             feeds[name] = random.random(shape).astype(dtype)
         elif dtype.kind == "f":
             feeds[name] = random.standard_normal(shape).astype(dtype)
-        elif name == "target" and about.classes:
+        elif name in ("target", "against") and about.classes:
             feeds[name] = random.integers(0, about.classes, shape)
         elif name in limits:
             feeds[name] = random.integers(0, limits[name], shape).astype(dtype)
