@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lrp_compiler.check.coverage_report import coverage
     from lrp_compiler.compiler import compile
     from lrp_compiler.explainer import Explainer, load, load_split
+    from lrp_compiler.generation import explain_answer
     from lrp_compiler.onnx_in import from_onnx
     from lrp_compiler.passes.forward import Answer, Target
     from lrp_compiler.passes.relevance import Mask, Put
@@ -41,6 +42,7 @@ _HOMES = {
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.check.coverage_report",
+    "explain_answer": "lrp_compiler.generation",
     "from_onnx": "lrp_compiler.onnx_in",
     "load": "lrp_compiler.explainer",
     "load_split": "lrp_compiler.explainer",
@@ -64,6 +66,7 @@ __all__ = [
     "compile",
     "composites",
     "coverage",
+    "explain_answer",
     "from_onnx",
     "load",
     "load_split",

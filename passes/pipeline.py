@@ -103,11 +103,11 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     if options.function is not None:
         explained = select_by_function(forward, options.function, captured.structured)
     elif isinstance(target, Answer):
-        explained = select_answer(forward, options.output, name, target, captured.inputs)
+        explained, target = select_answer(forward, options.output, name, target, captured.inputs)
     else:
         explained = select_explained(forward, options.output, name, target)
         target = target.counted(explained.meta["val"].shape[-1])
-        options = replace(options, seed=replace(options.seed, target=target))
+    options = replace(options, seed=replace(options.seed, target=target))
     watch.starts("assign rules")
     taking, whole = input_kinds(forward, captured, options.fixed)
     named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]

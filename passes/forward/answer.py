@@ -9,7 +9,7 @@ counts is said at run time (`weights`): relevance of the weighted sum is one bac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -102,9 +102,9 @@ class Answer:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
-        said = {each.name: getattr(self, each.name) for each in fields(self)}
-        rest = [f"{each.name}={said[each.name]!r}" for each in fields(self) if said[each.name] != each.default]
+        """How messages call it: by what is scored."""
+        said = self.to_dict()
+        rest = [f"{key}={said[key]!r}" for key in ("score", "tokens", "against") if said[key] != getattr(Answer, key)]
         return f"Answer({', '.join(rest)})" if rest else ANSWER
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,8 +129,10 @@ def explained_in(data: Mapping[str, Any]) -> Target | Answer:
     return Answer.from_dict(data) if data.get("kind") == ANSWER else Target.from_dict(dict(data))
 
 
-def select_answer(module: fx.GraphModule, output: int, name: str, answer: Answer, inputs: Mapping[str, str]) -> fx.Node:
-    """Insert the scores, `[batch, sequence]`, and return their node.
+def select_answer(
+    module: fx.GraphModule, output: int, name: str, answer: Answer, inputs: Mapping[str, str]
+) -> tuple[fx.Node, Answer]:
+    """Insert the scores, `[batch, sequence]`, and return their node, and what is explained with its ids' name.
 
     Args:
         module: the forward graph; tokens that are given at run time become placeholders of it.
@@ -155,11 +157,15 @@ def select_answer(module: fx.GraphModule, output: int, name: str, answer: Answer
         )
     # Like the scores: what is made of the ids of a text that is not this output's would be nonsense.
     given = [run_time_input(module, each, logits, 2) for each in answer.inputs]
-    tokens = given[0] if answer.tokens == "index" else _ids(module, logits, name, answer, inputs)
+    if answer.tokens == "own":
+        tokens = _ids(module, logits, name, answer, inputs)
+        answer = replace(answer, ids=inputs[tokens.meta["input"]])
+    else:
+        tokens = given[0]
     against = given[-1:] if answer.against == "index" else []
     explained = splice(module, partial(_scores, answer=answer), [logits, tokens, *against])
     explained.meta[EXPLAINED] = True
-    return explained
+    return explained, answer
 
 
 def _scores(z: Tensor, tokens: Tensor, against: Tensor | None = None, *, answer: Answer) -> Tensor:
