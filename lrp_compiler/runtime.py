@@ -266,7 +266,7 @@ class OnnxExplainer:
         Args:
             tokenizer: of transformers or of tokenizers; None where prompt and answer are ids.
             prompt: a text, messages of a chat, or ids `[sequence]`.
-            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote, or might have.
+            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
             decoder_start: of an encoder–decoder the ids that its decoder starts with.
             hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
             rows_per_run: how many rows of the matrix one run explains (default: all): each is a run of the
