@@ -55,6 +55,9 @@ def explain_text(
     read, wrote = ids_of(tokenizer, prompt), ids_of(tokenizer, answer, whole=False)
     starts = [] if decoder_start is None else ids_of(None, decoder_start)
     _check(read, wrote, starts, encoder)
+    strange = [token for token in wrote if not 0 <= token < (about.classes or token + 1)]
+    if strange:
+        raise InputError(f"The answer holds token {strange[0]}, but the model has {about.classes} tokens, from 0 on.")
     before = read if encoder is None else starts
     text = [*before, *wrote]
     given = _inputs(about, {ids: text} | ({} if encoder is None else {encoder: read}), dict(inputs or {}), ids)

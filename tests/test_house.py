@@ -24,7 +24,19 @@ FLOORS = (
 """From the ground up; a module stands on the first that names it."""
 ROOMS = ("graph", "decompose", "forward", "assign", "relevance", "promises", "optimise", "joint")
 """Of `passes/`, each of which may use those before it."""
-TORCH_FREE = ("base", "pictures", "website", "runtime", "explanation", "concepts", "formats", "errors", "cli")
+TORCH_FREE = (
+    "base",
+    "pictures",
+    "website",
+    "runtime",
+    "explanation",
+    "answers",
+    "answering",
+    "concepts",
+    "formats",
+    "errors",
+    "cli",
+)
 """Of `lrp_compiler/`: they are imported where torch is absent."""
 
 

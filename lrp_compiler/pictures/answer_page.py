@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.answers import AnswerExplanation, Piece
 from lrp_compiler.base.run import number
 
 from .token_rows import shown
@@ -21,11 +20,11 @@ PERCENTILE = 99.5
 """Colours end at this percentile of |relevance|, the first token apart: it would outshine all others."""
 
 
-def answer_page(explanation: AnswerExplanation, title: str = "") -> str:
+def answer_page(explanation: Any, title: str = "") -> str:
     """The page.
 
     Args:
-        explanation: of whatever level.
+        explanation: an `AnswerExplanation` of whatever level.
         title: in the heading; default: that it is an answer.
     """
     web = files("lrp_compiler").joinpath("web")
@@ -47,12 +46,12 @@ def answer_page(explanation: AnswerExplanation, title: str = "") -> str:
     )
 
 
-def _heading(explanation: AnswerExplanation) -> str:
+def _heading(explanation: Any) -> str:
     hops = f", {explanation.hopped} hop{'s' * (explanation.hopped != 1)} through the answer" * bool(explanation.hopped)
     return f"{explanation.heading}{hops}; by {explanation.level}"
 
 
-def _data(explanation: AnswerExplanation) -> dict[str, Any]:
+def _data(explanation: Any) -> dict[str, Any]:
     """What the page shows; the last row is the whole answer."""
     matrix = np.vstack([explanation.matrix, explanation.matrix.sum(0)])
     first = explanation.first
@@ -79,7 +78,7 @@ def _data(explanation: AnswerExplanation) -> dict[str, Any]:
     }
 
 
-def _column(piece: Piece, first: bool, rows: list[list[Any]]) -> dict[str, Any]:
+def _column(piece: Any, first: bool, rows: list[list[Any]]) -> dict[str, Any]:
     of = next((at for at, (_, tokens) in enumerate(rows) if set(tokens) & set(piece.tokens)), -1)
     return {
         "text": shown(piece.text, piece.starts_word),

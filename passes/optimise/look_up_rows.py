@@ -2,8 +2,8 @@
 
     pad(scatter_add(0 [.., classes], -1, index [.., k], r [.., k])) @ W    →    pad(Σ_k W[index] ⊙ r)
 
-Relevance of the chosen logits of a layer comes back like this: of a vocabulary of 50,000 one token at each position. The
-full product costs what the layer's forward does, and its operand is as large as all logits.
+Relevance of the chosen logits of a layer comes back like this: of a vocabulary of 50,000 one token at each position.
+The full product costs what the layer's forward does, and its operand is as large as all logits.
 """
 
 from __future__ import annotations

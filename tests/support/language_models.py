@@ -16,8 +16,8 @@ BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_di
 HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 32}
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_layer=2, n_embd=16, n_head=2, n_positions=32, **PLAIN)),
-    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**DEEP, **PLAIN)),
+    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_layer=1, n_embd=16, n_head=2, n_positions=32, **PLAIN)),
+    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**{**DEEP, "num_hidden_layers": 1}, **PLAIN)),
     "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**DEEP, sliding_window=4, **PLAIN)),
     "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**DEEP, **PLAIN)),
     "mamba": lambda: tf.MambaForCausalLM(tf.MambaConfig(hidden_size=16, state_size=4, num_hidden_layers=1, **PLAIN)),

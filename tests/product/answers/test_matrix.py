@@ -1,4 +1,4 @@
-"""What tokens of a text score, explained: the same as one target after the other, whatever the model and the padding."""
+"""What tokens of a text score, explained: as one target after the other, whatever the model and the padding."""
 
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 import lrp_compiler as lrp
 from lrp_compiler.runtime import OnnxExplainer
 
+IN_FILES = [pytest.param(name, marks=[] if name == "gpt2" else pytest.mark.heavy) for name in MODELS]
 EVERY = [pytest.param(name, marks=[] if name in ("gpt2", "llama") else pytest.mark.heavy) for name in MODELS]
 SIDES = ("left", "right")
 
@@ -62,7 +63,7 @@ def test_the_matrix_is_that_of_a_loop_of_single_targets(name: str, side: str) ->
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", IN_FILES)
 def test_the_file_gives_the_same_within_float32(name: str, side: str, tmp_path: Path) -> None:
     inputs = texts(name, side)
     weights = of_each(ids_of(name, inputs))
@@ -98,12 +99,13 @@ def _file(name: str) -> bytes:
 
 
 def test_a_span_is_the_sum_of_its_rows() -> None:
-    inputs = texts("llama", "left")
+    """In float64 throughout, which Llama's norms are not: they calculate in float32 whatever the model's dtype."""
+    inputs = texts("gpt2", "left")
     weights = of_each(inputs["input_ids"])
 
-    rows = explainer("llama")(**inputs, weights=weights).relevance["input_ids"]
-    span = explainer("llama")(**inputs, weights=weights[2:5].sum(0)).relevance["input_ids"]
-    weighted = explainer("llama")(**inputs, weights=2.5 * weights[1] - weights[3]).relevance["input_ids"]
+    rows = explainer("gpt2")(**inputs, weights=weights).relevance["input_ids"]
+    span = explainer("gpt2")(**inputs, weights=weights[2:5].sum(0)).relevance["input_ids"]
+    weighted = explainer("gpt2")(**inputs, weights=2.5 * weights[1] - weights[3]).relevance["input_ids"]
 
     torch.testing.assert_close(span, rows[2:5].sum(0), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(weighted, 2.5 * rows[1] - rows[3], rtol=1e-9, atol=1e-12)
@@ -117,17 +119,17 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", ["logit", *(pytest.param(each, marks=pytest.mark.heavy) for each in [*SCORES][1:])])
 def test_the_books_hold_the_weighted_sum_of_the_scores(score: str) -> None:
     target, by_hand = SCORES[score]
-    inputs = texts("llama", "right")
+    inputs = texts("gpt2", "right")
     ids = inputs["input_ids"]
     weights = torch.linspace(-1, 2, ids.numel(), dtype=torch.float64).reshape(ids.shape)
-    z = language_model("llama")(**inputs).logits[:, :-1]
+    z = language_model("gpt2")(**inputs).logits.detach()[:, :-1]
     expected = float((by_hand(z, ids[:, 1:, None])[..., 0] * weights[:, 1:]).sum())
 
-    books = explainer("llama", target).audit(**inputs, weights=weights)
-    explanation = explainer("llama", target)(**inputs, weights=weights)
+    books = explainer("gpt2", target).audit(**inputs, weights=weights)
+    explanation = explainer("gpt2", target)(**inputs, weights=weights)
 
     assert books.seed == pytest.approx(expected, rel=1e-9)
     assert abs(books.error) < 1e-9 * books.magnitude
@@ -135,12 +137,12 @@ def test_the_books_hold_the_weighted_sum_of_the_scores(score: str) -> None:
 
 
 def test_tokens_given_at_run_time_take_the_place_of_those_that_stand_there() -> None:
-    inputs = texts("llama", "right")
+    inputs = texts("gpt2", "right")
     ids, weights = inputs["input_ids"], torch.ones(2, 7, dtype=torch.float64)
-    chosen = explainer("llama", lrp.Answer(tokens="index", against="index"))
+    chosen = explainer("gpt2", lrp.Answer(tokens="index", against="index"))
     other = (ids + 3) % VOCABULARY
 
-    own = explainer("llama")(**inputs, weights=weights).relevance["input_ids"]
+    own = explainer("gpt2")(**inputs, weights=weights).relevance["input_ids"]
     rest = chosen(**inputs, weights=weights, target=other, against=other).relevance["input_ids"]
     swapped = chosen(**inputs, weights=weights, target=other, against=ids).relevance["input_ids"]
     same = chosen(**inputs, weights=weights, target=ids, against=other).relevance["input_ids"]
@@ -151,29 +153,29 @@ def test_tokens_given_at_run_time_take_the_place_of_those_that_stand_there() -> 
 
 
 def test_a_count_of_spans_is_one_graph_and_gives_the_same(tmp_path: Path) -> None:
-    inputs = texts("llama", "left")
+    inputs = texts("gpt2", "left")
     weights = of_each(inputs["input_ids"])
-    several = explainer("llama", lrp.Answer(count=6))
+    several = explainer("gpt2", lrp.Answer(count=6))
 
     together = several(**inputs, weights=weights).relevance["input_ids"]
     several.save(tmp_path / "m.lrp.pt2")
     loaded = lrp.load(tmp_path / "m.lrp.pt2")(**inputs, weights=weights).relevance["input_ids"]
 
     assert several.about.choices[0].shape == (6, "batch", "sequence")
-    expected = explainer("llama")(**inputs, weights=weights).relevance["input_ids"]
+    expected = explainer("gpt2")(**inputs, weights=weights).relevance["input_ids"]
     torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(loaded, together, rtol=0, atol=0)
 
 
 def test_the_chosen_logits_read_rows_of_the_last_layer_and_no_whole_matrix() -> None:
     """Otherwise the way back through the vocabulary would cost what the way there does."""
-    targets = [node.target for node in explainer("llama").module.graph.nodes if node.op == "call_function"]
+    targets = [node.target for node in explainer("gpt2").module.graph.nodes if node.op == "call_function"]
 
     assert torch.ops.aten.scatter_add.default not in targets
     plain = lrp.compile(
-        language_model("llama"), kwargs=texts("llama", "right"), composite="attnlrp", target=lrp.Answer(), optimise=False
+        language_model("gpt2"), kwargs=texts("gpt2", "right"), composite="attnlrp", target=lrp.Answer(), optimise=False
     )
-    inputs, weights = texts("llama", "right"), torch.ones(2, 7, dtype=torch.float64)
-    fast = explainer("llama")(**inputs, weights=weights).relevance["input_ids"]
+    inputs, weights = texts("gpt2", "right"), torch.ones(2, 7, dtype=torch.float64)
+    fast = explainer("gpt2")(**inputs, weights=weights).relevance["input_ids"]
     assert torch.ops.aten.scatter_add.default in [node.target for node in plain.module.graph.nodes]
     torch.testing.assert_close(fast, plain(**inputs, weights=weights).relevance["input_ids"], rtol=1e-9, atol=1e-12)
