@@ -66,8 +66,9 @@ def explain_text(
     names = [ids] if encoder is None else [encoder, ids]
     matrix, z, heading = _matrix(explainer, given, names, len(before), len(wrote), rows_per_run)
     scores = _scores(about, z, np.array(wrote))
-    parts: list[Part] = ["prompt"] * len(read) + ["start"] * len(starts) + ["answer"] * len(wrote)
-    columns = _pieces(tokenizer, [*read, *starts, *wrote] if encoder is not None else text, parts)
+    sides: tuple[tuple[Part, list[int]], ...] = (("prompt", read), ("start", starts), ("answer", wrote))
+    parts = [part for part, numbers in sides for _ in numbers]
+    columns = _pieces(tokenizer, [*read, *starts, *wrote], parts)
     put = scores if about.seed == "value" else np.ones(len(wrote))
     found = AnswerExplanation(columns[-len(wrote) :], columns, matrix, scores, put, heading)
     return found.hops(hops) if hops else found

@@ -9,6 +9,7 @@ explanation.hops(2).html("answer.html")   # what answer tokens got is sent on th
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -214,7 +215,7 @@ class AnswerExplanation:
             LrpError: pandas is not there.
         """
         try:
-            import pandas as pd
+            pd: Any = importlib.import_module("pandas")
         except ImportError as error:
             raise LrpError(
                 "A table needs pandas: pip install pandas; .matrix, .rows and .columns do without."
@@ -247,24 +248,23 @@ class AnswerExplanation:
             FileNotFoundError: there is no such file.
             FormatError: it is no such file.
         """
+        values: dict[str, Any] = {}
         with open(path, encoding="utf-8") as file:
             try:
                 data = json.load(file)
-                pieces = {
-                    key: tuple(
+                for key in ("rows", "columns"):
+                    values[key] = tuple(
                         Piece(**{**piece, "ids": tuple(piece["ids"]), "tokens": tuple(piece["tokens"])})
                         for piece in data[key]
                     )
-                    for key in ("rows", "columns")
-                }
-                arrays = {key: np.array(data[key], np.float64) for key in ("matrix", "scores", "put")}
-                plain = {key: data[key] for key in ("heading", "level", "hopped")}
+                values |= {key: np.array(data[key], np.float64) for key in ("matrix", "scores", "put")}
+                values |= {key: data[key] for key in ("heading", "level", "hopped")}
             except (ValueError, KeyError, TypeError) as error:
                 raise FormatError(f"{os.fspath(path)!r} holds no explanation of an answer.") from error
-        sizes = len(pieces["rows"]), len(pieces["columns"])
-        if arrays["matrix"].shape != sizes or not arrays["scores"].shape == arrays["put"].shape == sizes[:1]:
+        sizes = len(values["rows"]), len(values["columns"])
+        if values["matrix"].shape != sizes or not values["scores"].shape == values["put"].shape == sizes[:1]:
             raise FormatError(f"{os.fspath(path)!r} holds a matrix that is not of its tokens.")
-        return cls(**pieces, **arrays, **plain)
+        return cls(**values)
 
     def __repr__(self) -> str:
         """How large it is."""

@@ -208,7 +208,7 @@ def _ids(module: fx.GraphModule, logits: fx.Node, name: str, answer: Answer, inp
             "The ids of the text are not known: name them by lrp.Answer(ids=…), or give the tokens at run time by "
             "lrp.Answer(tokens='index')."
         )
-    node = found[known]
+    node: fx.Node = found[known]
     if not all(statically_known_true(a == b) for a, b in zip(node.meta["val"].shape, sizes, strict=True)):
         raise InputError(
             f"Input {known!r} has shape {list(node.meta['val'].shape)}, but output {name!r} has "

@@ -65,8 +65,9 @@ def _rewrite(node: fx.Node) -> str | None:
         squeezed = (aten.select.int, (-2, 0)) if count == 1 else (aten.sum.dim_IntList, ([-2],))
         result = call_like(graph, node, squeezed[0], product, *squeezed[1])
         if pad:
-            result = call_like(graph, node, aten.pad.default, result, pad)
-    result.meta = {**node.meta, **{key: value for key, value in result.meta.items() if key == "val"}}
+            # Not worked out again: torch would fix an open size.
+            result = graph.call_function(aten.pad.default, (result, pad))
+    result.meta = dict(node.meta)
     node.replace_all_uses_with(result)
     graph.erase_node(node)
     return None
