@@ -153,6 +153,7 @@ def test_tokens_given_at_run_time_take_the_place_of_those_that_stand_there() -> 
     assert (own - same).abs().max() > 1e-3
 
 
+@pytest.mark.heavy
 def test_a_count_of_spans_is_one_graph_and_gives_the_same(tmp_path: Path) -> None:
     inputs = texts("gpt2", "left")
     weights = of_each(inputs["input_ids"])
