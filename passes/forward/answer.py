@@ -190,7 +190,7 @@ def _scores(z: Tensor, tokens: Tensor, against: Tensor | None = None, *, answer:
 def _ids(module: fx.GraphModule, logits: fx.Node, name: str, answer: Answer, inputs: Mapping[str, str]) -> fx.Node:
     """The input that holds the text."""
     sizes = logits.meta["val"].shape[:2]
-    found = {}
+    found: dict[str, fx.Node] = {}
     for node in module.graph.find_nodes(op="placeholder"):
         value = node.meta["val"]
         whole = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
@@ -208,7 +208,7 @@ def _ids(module: fx.GraphModule, logits: fx.Node, name: str, answer: Answer, inp
             "The ids of the text are not known: name them by lrp.Answer(ids=…), or give the tokens at run time by "
             "lrp.Answer(tokens='index')."
         )
-    node: fx.Node = found[known]
+    node = found[known]
     if not all(statically_known_true(a == b) for a, b in zip(node.meta["val"].shape, sizes, strict=True)):
         raise InputError(
             f"Input {known!r} has shape {list(node.meta['val'].shape)}, but output {name!r} has "

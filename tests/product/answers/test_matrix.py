@@ -113,7 +113,7 @@ def test_a_span_is_the_sum_of_its_rows() -> None:
 
 
 SCORES = {
-    "logit": (lrp.Answer(), lambda z, token: z.gather(-1, token)),
+    "logit": (None, lambda z, token: z.gather(-1, token)),
     "centred": (lrp.Answer(score="centred"), lambda z, token: z.gather(-1, token) - z.mean(-1, keepdim=True)),
     "log-probability": (lrp.Answer(score="log-probability"), lambda z, token: z.log_softmax(-1).gather(-1, token)),
     "against": (lrp.Answer(against=7), lambda z, token: z.gather(-1, token) - z[..., 7:8]),
