@@ -16,6 +16,10 @@ from lrp_compiler.base.run import number
 from .token_rows import shown
 
 DIGITS = 4
+LEGEND = (
+    'Point at the answer, or tap it: <span class="for">speaks for it</span> <span class="against">against it</span>. '
+    'The <span class="start">first token</span> of the text, on which attention rests, is left out of the scale.'
+)
 PERCENTILE = 99.5
 """Colours end at this percentile of |relevance|, the first token apart: it would outshine all others."""
 
@@ -38,7 +42,7 @@ def answer_page(explanation: Any, title: str = "") -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{name}</title><style>{style}</style></head>\n<body><header><h1>{name}</h1>"
-        f"<p>{escape(_heading(explanation))}</p></header>\n"
+        f"<p>{escape(_heading(explanation))}</p><p>{LEGEND}</p></header>\n"
         f'<main><section aria-label="Facts" id="facts" aria-live="polite"></section>'
         f'<section><h2>Answer</h2><div id="answer" class="text" dir="auto"></div></section>'
         f'<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section></main>\n'

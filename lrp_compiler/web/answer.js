@@ -1,4 +1,3 @@
-
 "use strict";
 (() => {
   const { rows, columns } = JSON.parse(document.getElementById("data").textContent);

@@ -285,3 +285,37 @@ def test_sums_that_are_no_sums_end_in_a_sentence() -> None:
         made().by("word").hops(1)
     with pytest.raises(InputError, match=r"A span is a range of rows, 0 to 3, not \[9\]"):
         made().spans([9])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_token_that_is_pointed_at_lights_its_sources(width: int, tmp_path: Path) -> None:
+    pytest.importorskip("playwright")
+    from benchmarks.shown import headless
+
+    if headless.chromium() is None:
+        pytest.skip("there is no chromium")
+    by_hand().html(tmp_path / "a.html")
+    size = {"viewport": {"width": width, "height": 800}}
+    with (
+        headless.served(tmp_path) as address,
+        headless.browser() as started,
+        headless.visit(started, f"{address}/a.html", **size) as visit,
+    ):
+        lit = "span => [...document.querySelectorAll('.text span')].map(each => each.style.background !== '')"
+        tokens = visit.page.locator("#answer .row")
+        visit.page.mouse.move(1, 1)
+        whole = visit.page.evaluate(lit)
+        tokens.nth(1).hover()
+        second = visit.page.evaluate(lit)
+        tokens.nth(0).click()
+        visit.page.mouse.move(1, 1)
+        pinned = visit.page.evaluate(lit)
+
+        # The answer stands above the prompt.
+        assert whole == [True, True, False, True, True]
+        assert second == [True, False, False, False, True]
+        assert pinned == [False, False, False, True, True]
+        assert "score 5" in " ".join(visit.page.locator("#facts").inner_text().split())
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert (visit.foreign(), visit.complaints) == ([], [])
