@@ -15,7 +15,6 @@ from torch import Tensor
 import lrp_compiler as lrp
 from lrp_compiler.runtime import OnnxExplainer
 
-IN_FILES = [pytest.param(name, marks=[] if name == "gpt2" else pytest.mark.heavy) for name in MODELS]
 EVERY = [pytest.param(name, marks=[] if name in ("gpt2", "llama") else pytest.mark.heavy) for name in MODELS]
 SIDES = ("left", "right")
 
@@ -64,8 +63,9 @@ def test_the_matrix_is_that_of_a_loop_of_single_targets(name: str, side: str) ->
         assert (matrix[key] - rows).abs().max() < 1e-9 * largest
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("name", IN_FILES)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_file_is_as_near_as_torch_in_float32(name: str, side: str) -> None:
     """No further from float64 than three times what torch in float32 is, or 1e-5 of the largest relevance."""
     inputs = texts(name, side)
@@ -137,6 +137,7 @@ def test_the_books_hold_the_weighted_sum_of_the_scores(score: str) -> None:
     assert float(explanation.relevance["input_ids"].sum()) == pytest.approx(books.inputs["input_ids"], rel=1e-9)
 
 
+@pytest.mark.heavy
 def test_tokens_given_at_run_time_take_the_place_of_those_that_stand_there() -> None:
     inputs = texts("gpt2", "right")
     ids, weights = inputs["input_ids"], torch.ones(2, 7, dtype=torch.float64)
