@@ -5,7 +5,7 @@ one run for each block of rows: weights [rows, batch, sequence], 1 at the row's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ HOW = "compile with target=lrp.Answer()"
 
 
 def explain_text(
-    explainer: Any,
+    about: Metadata,
+    explain: Callable[..., Any],
     tokenizer: Any,
     prompt: Any,
     answer: Any,
@@ -37,7 +38,8 @@ def explain_text(
     """See `Explainer.answer`, and `OnnxExplainer.answer`.
 
     Args:
-        explainer: either of the two.
+        about: what the explainer says about itself.
+        explain: its call: inputs and weights by name, numpy arrays → explanation.
         tokenizer: of transformers or of tokenizers; None: prompt and answer are ids, and go by these.
         prompt: text, messages of a chat, or ids.
         answer: text or ids.
@@ -49,7 +51,6 @@ def explain_text(
     Raises:
         InputError: what does not fit.
     """
-    about: Metadata = explainer.about
     ids = _ids_name(about)
     encoder = ids.removeprefix(DECODER) if ids.startswith(DECODER) else None
     read, wrote = ids_of(tokenizer, prompt), ids_of(tokenizer, answer, whole=False)
@@ -64,7 +65,7 @@ def explain_text(
     fits = rows_per_run is None or (whole_number(rows_per_run) or 0) >= 1
     check_option("rows_per_run", rows_per_run, fits, "a whole number from 1 up")
     names = [ids] if encoder is None else [encoder, ids]
-    matrix, z, heading = _matrix(explainer, given, names, len(before), len(wrote), rows_per_run)
+    matrix, z, heading = _matrix(about, explain, given, names, len(before), len(wrote), rows_per_run)
     scores = _scores(about, z, np.array(wrote))
     sides: tuple[tuple[Part, list[int]], ...] = (("prompt", read), ("start", starts), ("answer", wrote))
     parts = [part for part, numbers in sides for _ in numbers]
@@ -152,10 +153,15 @@ def _inputs(about: Metadata, texts: dict[str, list[int]], given: dict[str, Any],
 
 
 def _matrix(
-    explainer: Any, given: Mapping[str, np.ndarray], names: Sequence[str], start: int, count: int, per_run: int | None
+    about: Metadata,
+    explain: Callable[..., Any],
+    given: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    start: int,
+    count: int,
+    per_run: int | None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Relevance of all tokens for each of the answer's, the logits that predict those, and the explainer's heading."""
-    about: Metadata = explainer.about
     spec = about.choices[0]
     step = about.several or per_run or count
     blocks, z, heading = [], np.empty(0), ""
@@ -164,7 +170,7 @@ def _matrix(
         rows = range(first, min(first + step, count))
         weights = np.zeros((about.several or len(rows), batch, sequence), spec.dtype.replace("bfloat16", "float32"))
         weights[range(len(rows)), 0, [start + row for row in rows]] = 1
-        explanation = explainer(**given, weights=weights)
+        explanation = explain(**given, weights=weights)
         # Of every span the first row of the batch: the others are like it.
         block = [to_numpy(explanation.relevance[name])[: len(rows), 0] for name in names]
         blocks.append(np.concatenate([each.reshape(*each.shape[:2], -1).sum(-1) for each in block], 1))

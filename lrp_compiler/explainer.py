@@ -181,8 +181,14 @@ class Explainer:
         Raises:
             InputError: prompt, answer or explainer do not fit; one sentence says what.
         """
+
+        def explain(**arrays: Any) -> Explanation[Tensor]:
+            device = next((buffer.device for buffer in self.artefact.running.buffers()), torch.device("cpu"))
+            return self(**{name: as_tensor(name, array).to(device) for name, array in arrays.items()})
+
         return explain_text(
-            self,
+            self.about,
+            explain,
             tokenizer,
             prompt,
             answer,

@@ -277,6 +277,7 @@ class OnnxExplainer:
             InputError: prompt, answer or explainer do not fit; one sentence says what.
         """
         return explain_text(
+            self._about,
             self,
             tokenizer,
             prompt,

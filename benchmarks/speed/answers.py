@@ -4,7 +4,7 @@
     python -m benchmarks.speed.answers --layers 3 --prompt 1000 --answer 200 --rounds 7
 
 A Llama in the size of SmolLM2-135M (random weights, float32), `attnlrp`, `lrp.Answer()`, lengths open; both files in
-onnxruntime, medians of seconds on the clock. With all 30 layers it needs about 6 GB. Writes
+onnxruntime, medians of seconds of the processor. With all 30 layers it needs about 6 GB. Writes
 `benchmarks/results/answers.md`.
 """
 
@@ -68,11 +68,11 @@ def measured(plain: Path, ours: Path, prompt: int, answer: int, rounds: int, thr
     found: dict[str, list[float]] = {"forward": [], "span": []}
     with OnnxExplainer(ours, session_options=options) as explainer:
         for number in range(rounds + 1):
-            start = time.perf_counter()
+            start = time.process_time()
             session.run(None, {"input_ids": ids})
-            middle = time.perf_counter()
+            middle = time.process_time()
             explainer(input_ids=ids, weights=weights)
-            end = time.perf_counter()
+            end = time.process_time()
             if number:  # the first round warms up
                 found["forward"].append(middle - start)
                 found["span"].append(end - middle)
@@ -91,9 +91,9 @@ def text(options: argparse.Namespace, found: dict[str, list[float]]) -> str:
         f"`python -m benchmarks.speed.answers`: a Llama in the size of SmolLM2-135M, {layers}, random weights; "
         f"{options.answer} tokens of an answer explained by a prompt of {options.prompt} tokens (`lrp.Answer()`, one "
         f"backward, `attnlrp`), beside the plain model's forward in onnxruntime {onnxruntime.__version__}, "
-        f"{options.threads} threads; medians of {options.rounds} rounds in turn, least and most in brackets. "
-        f"{datetime.date.today()}; {os.cpu_count()} cores, load of the machine {load:.1f} at the end, where above the "
-        "number of threads others were at work: the ratio counts, not the seconds.\n\n"
+        f"{options.threads} thread{'s' * (options.threads > 1)}: seconds of the processor, medians of {options.rounds} "
+        f"rounds in turn, least and most in brackets. {datetime.date.today()}; {os.cpu_count()} cores, load {load:.1f} at "
+        "the end: where that is more than the cores, others were at work, and the ratio counts, not the seconds.\n\n"
         "| forward, s | span, forward included, s | span ÷ forward, median of the rounds | target |\n"
         "|---:|---:|---:|---:|\n"
         f"| {cells[0]} | {cells[1]} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=1000, help="tokens; default 1000")
     parser.add_argument("--answer", type=int, default=200, help="tokens; default 200")
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
-    parser.add_argument("--threads", type=int, default=2, help="default 2")
+    parser.add_argument("--threads", type=int, default=1, help="default 1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         plain, ours = files(options.layers, Path(folder))

@@ -67,7 +67,7 @@ def test_the_matrix_is_that_of_a_loop_of_single_targets(name: str, side: str) ->
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_file_is_as_near_as_torch_in_float32(name: str, side: str) -> None:
-    """No further from float64 than three times what torch in float32 is, or 1e-5 of the largest relevance."""
+    """No further from float64 than three times what torch in float32 is, or 1e-5 of the largest relevance is."""
     inputs = texts(name, side)
     weights = of_each(ids_of(name, inputs))[:4]
     content, in_float32 = in_file(name)
