@@ -184,7 +184,8 @@ class Explainer:
 
         def explain(**arrays: Any) -> Explanation[Tensor]:
             device = next((buffer.device for buffer in self.artefact.running.buffers()), torch.device("cpu"))
-            return self(**{name: as_tensor(name, array).to(device) for name, array in arrays.items()})
+            placed: dict[str, Any] = {name: as_tensor(name, array).to(device) for name, array in arrays.items()}
+            return self(**placed)
 
         return explain_text(
             self.about,
