@@ -41,7 +41,7 @@ types: $(VENV)/.dev  ## static types
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p lrp_compiler
 
 wheels: $(VENV)/bin/python  ## lrp-compiler and lrp-compiler-runtime; results in dist
-	$(BIN)/python release/wheels.py dist
+	$(BIN)/python .release/wheels.py dist
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist *.egg-info

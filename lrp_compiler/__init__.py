@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from lrp_compiler.check.coverage_report import coverage
     from lrp_compiler.compiler import compile
     from lrp_compiler.explainer import Explainer, load, load_split
+    from lrp_compiler.generation import explain_answer
     from lrp_compiler.onnx_in import from_onnx
-    from lrp_compiler.passes.forward import Target
+    from lrp_compiler.passes.forward import Answer, Target
     from lrp_compiler.passes.relevance import Mask, Put
     from lrp_compiler.rules import Op, Relevance, rule, total, unit
     from lrp_compiler.rules import composite as composites
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lrp_compiler.tuning.tuned import Tuned
 
 _HOMES = {
+    "Answer": "lrp_compiler.passes.forward",
     "Composite": "lrp_compiler.rules.composite",
     "Entry": "lrp_compiler.rules.composite",
     "Explainer": "lrp_compiler.explainer",
@@ -41,6 +43,7 @@ _HOMES = {
     "compile": "lrp_compiler.compiler",
     "composites": "lrp_compiler.rules.composite",
     "coverage": "lrp_compiler.check.coverage_report",
+    "explain_answer": "lrp_compiler.generation",
     "from_onnx": "lrp_compiler.onnx_in",
     "load": "lrp_compiler.explainer",
     "load_split": "lrp_compiler.explainer",
@@ -51,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "Composite",
     "Entry",
     "Explainer",
@@ -63,6 +67,7 @@ __all__ = [
     "compile",
     "composites",
     "coverage",
+    "explain_answer",
     "from_onnx",
     "load",
     "load_split",

@@ -152,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--position", type=_target, metavar="INT|FILE.npy", help="where, if compiled with --position index"
     )
+    command.add_argument(
+        "--weights", metavar="FILE.npy", help="how much each token of a text counts, if compiled with --target answer"
+    )
+    command.add_argument(
+        "--against", type=_target, metavar="INT|FILE.npy", help="the other token, if compiled with --against index"
+    )
     command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
     command.add_argument("--batch-size", type=int, metavar="N", help="run at most N rows at a time (.onnx)")
     command.add_argument("-o", "--output", type=Path, required=True, help="npz with output and relevance.<input>")
@@ -288,9 +294,31 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         "--target",
         type=_target_mode,
         default="argmax",
-        metavar="argmax|index|none|INT[:INT],…",
+        metavar="argmax|index|none|answer|INT[:INT],…",
         help="class to explain; A:B is A minus B, a comma makes several; index: chosen at run time; none: what --seeds "
-        "says (default: %(default)s)",
+        "says; answer: the tokens of a text that a language model wrote, prompt and answer in one: a run says by "
+        "--weights FILE.npy, [batch, sequence] or [spans, batch, sequence], how much the token at each place counts "
+        "(1 at the answer's tokens explains the answer; the first token has no score) (default: %(default)s)",
+    )
+    command.add_argument(
+        "--score",
+        choices=["logit", "centred", "log-probability"],
+        help="of --target answer: what a token scores; centred: its logit minus the mean logit (default: logit)",
+    )
+    command.add_argument(
+        "--tokens",
+        choices=["own", "index"],
+        help="of --target answer: which token is scored at each place; own: the one that stands there (default); "
+        "index: the one that a run gives by --target FILE.npy",
+    )
+    command.add_argument(
+        "--against",
+        type=_against,
+        metavar="INT|index",
+        help="of --target answer: a token whose logit is subtracted; index: given by a run, --against FILE.npy",
+    )
+    command.add_argument(
+        "--count", type=_count, metavar="N", help="of --target answer: how many spans a run explains at once"
     )
     command.add_argument(
         "--position",
@@ -496,8 +524,12 @@ def _explainer_path(text: str) -> Path:
     return Path(text)
 
 
+def _against(text: str) -> Any:
+    return "index" if text == "index" else _count(text)
+
+
 def _target_mode(text: str) -> Any:
-    if text in ("argmax", "index"):
+    if text in ("argmax", "index", "answer"):
         return text
     if text == "none":
         return None
@@ -505,7 +537,7 @@ def _target_mode(text: str) -> Any:
         picks = [tuple(map(int, pick.split(":"))) for pick in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text} is neither argmax, nor index, nor class numbers such as 3, 3:5 or 1,2,3"
+            f"{text} is neither argmax, nor index, nor answer, nor class numbers such as 3, 3:5 or 1,2,3"
         ) from None
     plain = [pick[0] if len(pick) == 1 else pick for pick in picks]
     return plain[0] if len(plain) == 1 else plain

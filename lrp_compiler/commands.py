@@ -35,7 +35,7 @@ def compile_command(arguments: argparse.Namespace) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """`run`: predict and explain, from arrays to one `.npz`."""
     args, kwargs = _load_inputs(arguments.input)
-    for name in ("target", "seed", "position"):
+    for name in ("target", "seed", "position", "weights", "against"):
         value = getattr(arguments, name)
         if value is not None:
             kwargs[name] = value if isinstance(value, int) else _load_array(value)
@@ -216,7 +216,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
     return lrp.compile(
         arguments.model,
         composite=resolve_composite(arguments.composite, dict(arguments.option)),
-        target=lrp.Target(arguments.target, arguments.explained_output, arguments.position),
+        target=_explained(arguments),
         seed=arguments.seed,
         wrt=arguments.wrt,
         fixed=arguments.fixed,
@@ -229,6 +229,21 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         cache=arguments.cache,
         progress=progress,
     )
+
+
+def _explained(arguments: argparse.Namespace) -> Any:
+    """What is explained: a class, or the tokens of an answer."""
+    import lrp_compiler as lrp
+
+    given = {name: getattr(arguments, name) for name in ("score", "tokens", "against", "count")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.target == "answer":
+        if arguments.position is not None:
+            raise InputError("--position does not go with --target answer: a run says by --weights which tokens count.")
+        return lrp.Answer(output=arguments.explained_output, **given)
+    if given:
+        raise InputError(f"--{next(iter(given))} goes with --target answer alone.")
+    return lrp.Target(arguments.target, arguments.explained_output, arguments.position)
 
 
 def _explain_in_onnxruntime(

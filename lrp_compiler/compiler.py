@@ -24,7 +24,7 @@ from lrp_compiler.cache import Entry, cache_of
 from lrp_compiler.capture import Model, capture, check_same_output, load_model, other_at_one
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
-from lrp_compiler.passes.forward import OUTPUT, POSITION, Captured, Explained, Pick, Target
+from lrp_compiler.passes.forward import OUTPUT, Answer, Captured, Explained, Pick, Target
 from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite, composite_named
 from lrp_compiler.torch_private import sources_forgotten
@@ -71,7 +71,8 @@ def compile(
             `target` of shape `[batch]` at run time), a pair `(a, b)` (logit a minus logit b), or a list of class
             numbers and pairs (all in one run; relevance has a leading dim `[targets]`). A `Target` also says which
             output and which position. A function of the model's outputs that returns `[batch]` is traced with them.
-            None: nothing is put on the output; relevance starts where `seeds` says.
+            None: nothing is put on the output; relevance starts where `seeds` says. An `lrp.Answer` explains the tokens
+            of a text that a language model wrote: any of them, by weights of the call.
         seed: relevance put on it: "value" (the logit itself), "one", or "tensor" (a run-time input `seed` of the
             shape of the explained logits, `[batch, classes]`). Default: the composite's, mostly "value".
         wrt: what relevance is asked of: names of inputs, of parameters (`fc.weight`: summed over the batch) and of
@@ -145,7 +146,7 @@ def compile(
         _check_seeded(put, seed)
     options = Options(
         rules,
-        _seed(0 if callable(target) else target, rules.seed if seed is None else seed),
+        _seed(0 if callable(target) else target, seed, rules.seed),
         function=target if callable(target) else None,
         wrt=names,
         fixed=held,
@@ -201,7 +202,7 @@ def _fitted(options: Options, captured: Captured) -> Options:
         InputError: it does not fit.
     """
     target = options.seed.target
-    taken = [*options.seed.inputs, *([POSITION] if target.position == "index" else [])]
+    taken = [*options.seed.inputs, *target.inputs]
     clash = [name for name in taken if name in captured.inputs.values()]
     if clash:
         raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
@@ -220,10 +221,11 @@ def _say(warned: Sequence[str]) -> None:
 
 def _scale(captured: Captured, compiled: Compiled, options: Options) -> Iterator[str]:
     """That what is explained is the logit in front of a probability."""
-    if scale := compiled.explained.meta.get(OUTPUT):
+    scale, target = compiled.explained.meta.get(OUTPUT), options.seed.target
+    if scale and isinstance(target, Target):
         yield (
             f"The model returns the {scale} ({captured.outputs[options.output]!r}): what is explained is the logit in "
-            f"front of it; lrp.Target({options.seed.target.classes!r}, probability=True) explains the {scale} itself."
+            f"front of it; lrp.Target({target.classes!r}, probability=True) explains the {scale} itself."
         )
 
 
@@ -347,9 +349,12 @@ def _check_seeded(seeds: Sequence[Put], seed: str | None) -> None:
 SEEDS = ("value", "one", "tensor")
 
 
-def _seed(target: Any, seed: str) -> Seed:
+def _seed(target: Any, asked: str | None, usual: str) -> Seed:
+    seed = usual if asked is None else asked
     if not isinstance(seed, str) or seed not in SEEDS:
         hint = did_you_mean(seed, SEEDS) if isinstance(seed, str) else ""
         tensor = "" if isinstance(seed, str | int | None) else " (a tensor itself is given in the call)"
         raise InputError(f"Unknown seed {shortened(seed)}{hint}: choose 'value', 'one' or 'tensor'{tensor}.")
+    if isinstance(target, Answer) and asked is not None:
+        raise InputError(f"seed={seed!r} does not go with an Answer: a call says by weights= what is put where.")
     return Seed(target, seed)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, fx
 
+from lrp_compiler.answering import explain_text
+from lrp_compiler.answers import AnswerExplanation
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, saying_where, structured
 from lrp_compiler.artefact.observing import observed
@@ -28,7 +30,7 @@ from lrp_compiler.base.validate import (
     check_names,
     check_option,
     own_inputs,
-    several_targets,
+    several_given,
     shortened,
 )
 from lrp_compiler.capture import refuse_other_files
@@ -101,6 +103,8 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        weights: Any = None,
+        against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
         check_nan: bool = False,
@@ -112,9 +116,12 @@ class Explainer:
             args: the model's inputs.
             kwargs: the model's inputs by name.
             target: int64 `[batch]` (a single int counts for every row), or `[targets, batch]` for several at once:
-                with `target="index"` only.
+                with `target="index"` only; with `lrp.Answer(tokens="index")` `[batch, sequence]`.
             seed: relevance put on the explained logits, `[batch, classes]`: with `seed="tensor"` only.
             position: int64 `[batch]` or a single int: with `lrp.Target(position="index")` only.
+            weights: how much each token of a text counts, `[batch, sequence]`; `[spans, batch, sequence]` are several
+                explanations from one forward: with `lrp.Answer()` only.
+            against: int64 `[batch, sequence]`, or a single int: with `lrp.Answer(against="index")` only.
             masks: path → what the relevance that leaves this value is multiplied by, for values that `compile(masks=…)`
                 named: `[batch, channels]` (or as `lrp.Mask` says), numbers or flags; dims may be missing in front or
                 have size 1. One dim more in front is several conditions, `[conditions, batch, channels]`: relevance
@@ -124,17 +131,17 @@ class Explainer:
             check_nan: refuse inputs that hold a NaN.
 
         Raises:
-            InputError: inputs, target, position, seed, masks or seeds that do not fit; one sentence says what.
+            InputError: inputs, target, position, seed, weights, masks or seeds that do not fit; one sentence says what.
         """
         inside, kwargs = self._inside(masks, seeds, kwargs)
-        targets = as_tensor("target", target) if several_targets(target, self.about.seed_inputs) else None
-        count = conditions_of(self.about, inside, targets)
+        choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
+        several = {name: as_tensor(name, choices[name]) for name in several_given(choices, self.about.seed_inputs)}
+        count = conditions_of(self.about, {**inside, **several})
 
         def bound(number: int | None) -> tuple[list[Tensor], dict[str, int]]:
-            chosen = target if targets is None or number is None else targets[number]
-            extras = {"position": position, "target": chosen, "seed": seed}
+            chosen = {} if number is None else {name: tensor[number] for name, tensor in several.items()}
             given = inside if number is None else condition(self.about, inside, number)
-            return bound_inputs(self.about, args, kwargs, extras, check_nan and not number, given)
+            return bound_inputs(self.about, args, kwargs, {**choices, **chosen}, check_nan and not number, given)
 
         tensors, sizes = bound(None if count is None else 0)
         own = len(self.about.outputs)
@@ -145,10 +152,54 @@ class Explainer:
                 results = self._each(tensors, [bound(number)[0] for number in range(1, count)])
         run = run_of(self.about, tensors, results[:own])
         if count is not None:
-            choices = run.choices if targets is None else {**run.choices, "target": targets}
-            run = replace(run, choices=choices, conditions=count)
+            run = replace(run, choices={**run.choices, **several}, conditions=count)
         relevance, coefficients, sums = self.about.by_form(results[own:])
         return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients, sums)
+
+    @boundary("explain the answer")
+    def answer(
+        self,
+        tokenizer: Any,
+        prompt: Any,
+        answer: Any,
+        *,
+        decoder_start: Any = None,
+        hops: int = 0,
+        rows_per_run: int | None = None,
+        **inputs: Any,
+    ) -> AnswerExplanation:
+        """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
+
+        Args:
+            tokenizer: of transformers or of tokenizers; None where prompt and answer are ids.
+            prompt: a text, messages of a chat, or ids `[sequence]`.
+            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
+            decoder_start: of an encoder–decoder the ids that its decoder starts with.
+            hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
+            rows_per_run: how many rows of the matrix one run explains, by one forward (default: all); an
+                explainer of `Answer(count=…)` takes so many.
+            inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
+
+        Raises:
+            InputError: prompt, answer or explainer do not fit; one sentence says what.
+        """
+
+        def explain(**arrays: Any) -> Explanation[Tensor]:
+            device = next((buffer.device for buffer in self.artefact.running.buffers()), torch.device("cpu"))
+            placed: dict[str, Any] = {name: as_tensor(name, array).to(device) for name, array in arrays.items()}
+            return self(**placed)
+
+        return explain_text(
+            self.about,
+            explain,
+            tokenizer,
+            prompt,
+            answer,
+            decoder_start=decoder_start,
+            hops=hops,
+            rows_per_run=rows_per_run,
+            inputs=inputs,
+        )
 
     def _inside(self, masks: Any, seeds: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The masks and seeds of a call by name of the input, unless the model has inputs of such a name itself."""
@@ -172,6 +223,8 @@ class Explainer:
         target: Any = None,
         seed: Tensor | None = None,
         position: Any = None,
+        weights: Any = None,
+        against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
         precision: Precision = "float64",
@@ -187,9 +240,8 @@ class Explainer:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
         inside, kwargs = self._inside(masks, seeds, kwargs)
-        tensors, _ = bound_inputs(
-            self.about, args, kwargs, {"position": position, "target": target, "seed": seed}, False, inside
-        )
+        choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
+        tensors, _ = bound_inputs(self.about, args, kwargs, choices, False, inside)
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}

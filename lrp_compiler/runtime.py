@@ -12,7 +12,8 @@ The file needs no wrapper; plain onnxruntime does the same, without the checks:
     output, relevance = session.run(["output", "relevance.x"], {"x": x})
 
 Graph inputs are the model's own, plus `target` (int64 `[batch]`), `position` (int64 `[batch]`) or `seed` (float
-`[batch, classes]`) if the explainer was compiled to take one, and `mask.<path>`, `past.<path>` and `seed.<path>` of
+`[batch, classes]`), or `weights` (float `[batch, sequence]`) of a text's tokens with `target` and `against` (int64
+`[batch, sequence]`), if the explainer was compiled to take them, and `mask.<path>`, `past.<path>` and `seed.<path>` of
 values inside the network, which may be left out; graph outputs are the model's own, plus `relevance.<input>` and
 `coefficient.<path>`. The rest is in the file's metadata, as JSON under the key `lrp_compiler`:
 `OnnxExplainer.metadata` says what it holds.
@@ -46,22 +47,26 @@ from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.seal import check_pair, check_seal, without_seal
 from lrp_compiler.base.validate import (
+    EXTRAS,
     TensorSpec,
     bind,
     check,
     check_choice,
     check_option,
     check_rows,
+    check_weights,
     count_from_end,
     not_numbers,
     own_inputs,
-    several_targets,
+    several_given,
     whole_number,
 )
 
+from .answering import explain_text
+from .answers import AnswerExplanation
 from .explanation import Explanation
 
-__all__ = ["Explanation", "OnnxExplainer", "lean_options", "open_split"]
+__all__ = ["AnswerExplanation", "Explanation", "OnnxExplainer", "lean_options", "open_split"]
 
 
 class OnnxExplainer:
@@ -173,6 +178,8 @@ class OnnxExplainer:
         target: Any = None,
         seed: Any = None,
         position: Any = None,
+        weights: Any = None,
+        against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
         check_nan: bool = False,
@@ -191,6 +198,10 @@ class OnnxExplainer:
             seed: the relevance of the output, if it was compiled with `seed="tensor"`: float `[batch, classes]`.
             position: where in the sequence, if it was compiled with `Target(position="index")`: integers `[batch]`, or
                 one for all rows.
+            weights: how much each token of a text counts, if it was compiled with `lrp.Answer()`: numbers or flags
+                `[batch, sequence]`, or `[spans, batch, sequence]` for several explanations.
+            against: the token that another is compared with, if it was compiled with `lrp.Answer(against="index")`:
+                integers `[batch, sequence]`, or one for all.
             masks: path → what the relevance that leaves this value is multiplied by, for values that it was compiled
                 to take masks for: `[batch, channels]` (or as `lrp.Mask` says), numbers or flags; dims may be missing in
                 front or have size 1. One dim more in front is several conditions: relevance then has it, too. What is
@@ -211,11 +222,13 @@ class OnnxExplainer:
         session = self._session
         if session is None:
             raise LrpError("This explainer is closed.")
-        choices = {"target": target, "seed": seed, "position": position, "masks": masks, "seeds": seeds}
-        bound, extras, inside = self._given(arrays, named_arrays, choices)
-        several = several_targets(target, list(self._extras.values()))
-        targets = _to_array(self._extras["target"], target) if several else None
-        count = conditions_of(self._about, inside, targets)
+        choices = {"target": target, "seed": seed, "position": position, "weights": weights, "against": against}
+        bound, extras, inside = self._given(arrays, named_arrays, {**choices, "masks": masks, "seeds": seeds})
+        several = {
+            name: _to_array(self._extras[name], extras[name])
+            for name in several_given(extras, list(self._extras.values()))
+        }
+        count = conditions_of(self._about, {**inside, **several})
         has_nan = _has_nan if check_nan else None
         options = (batch_size, progress)
         if count is None:
@@ -223,15 +236,53 @@ class OnnxExplainer:
             return self._explanation(feeds, self._results(session, feeds, sizes, *options))
         every = []
         for number in range(count):
-            chosen = extras if targets is None else {**extras, "target": targets[number]}
+            chosen = {**extras, **{name: array[number] for name, array in several.items()}}
             feeds, sizes = self._feeds(bound, chosen, condition(self._about, inside, number), has_nan)
             every.append(self._results(session, feeds, sizes, *options))
         own = {spec.name for spec in self._about.outputs}
         stacked = {
             name: array if name in own else np.stack([one[name] for one in every]) for name, array in every[0].items()
         }
-        feeds = feeds if targets is None else {**feeds, "target": targets}
-        return self._explanation(feeds, stacked, count)
+        return self._explanation({**feeds, **several}, stacked, count)
+
+    @boundary("explain the answer")
+    def answer(
+        self,
+        tokenizer: Any,
+        prompt: Any,
+        answer: Any,
+        *,
+        decoder_start: Any = None,
+        hops: int = 0,
+        rows_per_run: int | None = None,
+        **inputs: Any,
+    ) -> AnswerExplanation:
+        """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
+
+        Args:
+            tokenizer: of transformers or of tokenizers; None where prompt and answer are ids.
+            prompt: a text, messages of a chat, or ids `[sequence]`.
+            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
+            decoder_start: of an encoder–decoder the ids that its decoder starts with.
+            hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
+            rows_per_run: how many rows of the matrix one run explains (default: all): each is a run of the
+                file, unless it was compiled with `Answer(count=…)`, which explains so many in one.
+            inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
+
+        Raises:
+            InputError: prompt, answer or explainer do not fit; one sentence says what.
+        """
+        return explain_text(
+            self._about,
+            self,
+            tokenizer,
+            prompt,
+            answer,
+            decoder_start=decoder_start,
+            hops=hops,
+            rows_per_run=rows_per_run,
+            inputs=inputs,
+        )
 
     @boundary("read these inputs")
     def feeds(
@@ -242,12 +293,12 @@ class OnnxExplainer:
         Args:
             masks: by path, as a call takes them.
             seeds: by path, likewise.
-            named_arrays: the model's inputs, `target`, `position` and `seed`, by name.
+            named_arrays: the model's inputs, and `target`, `position`, `seed`, `weights` and `against`, by name.
 
         Raises:
             InputError: they do not fit.
         """
-        choices = {name: named_arrays.pop(name, None) for name in ("target", "seed", "position")}
+        choices = {name: named_arrays.pop(name, None) for name in EXTRAS}
         bound, extras, inside = self._given((), named_arrays, {**choices, "masks": masks, "seeds": seeds})
         return self._feeds(bound, extras, inside, None)[0]
 
@@ -328,7 +379,7 @@ class OnnxExplainer:
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
         for name, value in extras.items():
-            check_choice(name, value is not None, name in self._extras, self._about.target)
+            check_choice(name, value is not None, name in self._extras, self._about.target, self._about.explains_answer)
         arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
         sizes = check(self._about.inputs, arrays, has_nan=has_nan, ranges=self._about.ranges)
         check_rows(self._about.rows, arrays)
@@ -336,8 +387,13 @@ class OnnxExplainer:
             array = _to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
-            sizes = check([spec], {name: array}, sizes=sizes, has_nan=has_nan)
-            arrays[name] = array if name == "seed" else count_from_end(name, array, self._about.most(name, sizes))
+            if name == "weights" and array.dtype.kind in "biuf":
+                array = array.astype(spec.dtype)
+            sizes = check([spec], {name: array}, sizes=sizes, has_nan=None if name == "weights" else has_nan)
+            if name == "weights":
+                check_weights(spec, array, bool(np.isfinite(array).all()))
+            most, tokens = self._about.most(name, sizes), self._about.explains_answer
+            arrays[name] = array if name in ("seed", "weights") else count_from_end(name, array, most, tokens)
         for name, array in inside.items():
             spec = self._inside[name]
             whole = whole_shape(spec, sizes)

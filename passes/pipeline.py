@@ -32,12 +32,14 @@ from lrp_compiler.passes.decompose import (
     written_out,
 )
 from lrp_compiler.passes.forward import (
+    Answer,
     Captured,
     fold_batch_norm,
     recognise_dense_layers,
     recognise_functions,
     recognise_layer_norms,
     refuse_randomness,
+    select_answer,
     select_by_function,
     select_explained,
     splice_dictionaries,
@@ -97,12 +99,15 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
-    if options.function is None:
-        explained = select_explained(forward, options.output, name, options.seed.target)
-        target = options.seed.target.counted(explained.meta["val"].shape[-1])
-        options = replace(options, seed=replace(options.seed, target=target))
-    else:
+    target = options.seed.target
+    if options.function is not None:
         explained = select_by_function(forward, options.function, captured.structured)
+    elif isinstance(target, Answer):
+        explained, target = select_answer(forward, options.output, name, target, captured.inputs)
+    else:
+        explained = select_explained(forward, options.output, name, target)
+        target = target.counted(explained.meta["val"].shape[-1])
+    options = replace(options, seed=replace(options.seed, target=target))
     watch.starts("assign rules")
     taking, whole = input_kinds(forward, captured, options.fixed)
     named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]

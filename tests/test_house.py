@@ -30,6 +30,8 @@ TORCH_FREE = (
     "website",
     "runtime",
     "explanation",
+    "answers",
+    "answering",
     "concepts",
     "formats",
     "errors",

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.passes.forward import Target, explained_value
+from lrp_compiler.passes.forward import explained_in, explained_value
 from lrp_compiler.passes.joint import lift, move, split
 from lrp_compiler.passes.promises import Plan
 from lrp_compiler.passes.relevance import Latent, Seed
@@ -107,7 +107,7 @@ class Artefact:
     @property
     def seed(self) -> Seed:
         """What is explained, and how much is put on it."""
-        return Seed(Target.from_dict(dict(self.about.explains)), self.about.seed)  # type: ignore[arg-type]
+        return Seed(explained_in(self.about.explains), self.about.seed)  # type: ignore[arg-type]
 
     @property
     def latents(self) -> tuple[Latent, ...]:

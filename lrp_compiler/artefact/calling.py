@@ -22,6 +22,7 @@ from lrp_compiler.base.validate import (
     bind,
     check,
     check_choice,
+    check_weights,
     count_from_end,
     not_numbers,
     own_inputs,
@@ -48,7 +49,7 @@ def bound_inputs(
         about: what the explainer says about itself.
         args: the model's inputs by position.
         kwargs: and by name.
-        extras: `target`, `position` and `seed`.
+        extras: `target`, `position`, `seed`, `weights` and `against`.
         check_nan: refuse NaN in the model's inputs.
         inside: masks and seeds of values inside the network, those that are given, by name of the input.
     """
@@ -60,14 +61,22 @@ def bound_inputs(
     sizes = check(about.inputs, bound, has_nan=has_nan, ranges=about.ranges)
     tensors = [bound[spec.name].to(getattr(torch, spec.dtype)) for spec in about.inputs]
     for name, chosen in extras.items():
-        check_choice(name, chosen is not None, name in [spec.name for spec in expected], about.target)
+        wanted = name in [spec.name for spec in expected]
+        check_choice(name, chosen is not None, wanted, about.target, about.explains_answer)
     for spec in expected:
         value = as_tensor(spec.name, extras[spec.name]).to(tensors[0].device)
         if spec.name != "seed" and value.dim() == 0:
             value = value.expand([sizes[size] if isinstance(size, str) else size for size in spec.shape])
+        if spec.name == "weights" and not value.is_complex():
+            value = value.to(getattr(torch, spec.dtype))
         sizes = check([spec], {spec.name: value}, sizes=sizes)
         value = value.to(getattr(torch, spec.dtype))
-        tensors.append(value if spec.name == "seed" else count_from_end(spec.name, value, about.most(spec.name, sizes)))
+        if spec.name == "weights":
+            check_weights(spec, value, bool(torch.isfinite(value).all()))
+        whole = spec.name not in ("seed", "weights")
+        tensors.append(
+            count_from_end(spec.name, value, about.most(spec.name, sizes), about.explains_answer) if whole else value
+        )
     defaults = about.defaults
     for spec in about.seed_inputs[len(expected) :]:
         tensors.append(_inside(spec, inside.get(spec.name), defaults[spec.name], sizes).to(tensors[0].device))

@@ -14,7 +14,7 @@ from lrp_compiler.base.metadata import FUNCTION, LatentSpec, Metadata
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
-from lrp_compiler.passes.forward import KIND, OUTPUT, Captured, Other
+from lrp_compiler.passes.forward import KIND, OUTPUT, Answer, Captured, Other
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.torch_private import expression, pytree
 
@@ -44,7 +44,9 @@ def artefact_of(
     takes = distinct([*names, *extra])
     specs = tensor_specs(placeholders, takes, _said_of_sizes(captured, placeholders))
     symbols, target = specs.symbols, compiled.seed.target
-    classes = compiled.explained.meta["val"].shape[-1]
+    # Of an answer the tokens are its classes.
+    scored = flat[options.output] if isinstance(target, Answer) else compiled.explained
+    classes = scored.meta["val"].shape[-1]
     relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes, compiled.coefficients)
     inside = [
         LatentSpec(name, latent.kind, latent.path, latent.node, latent.dim, latent.form)

@@ -58,18 +58,17 @@ def _unknown(argument: str, path: str, known: Mapping[str, LatentSpec]) -> str:
     )
 
 
-def conditions_of(about: Metadata, given: Mapping[str, Any], target: Any = None) -> int | None:
+def conditions_of(about: Metadata, given: Mapping[str, Any]) -> int | None:
     """How many conditions are given at once, in front of all else; None: one, without a dim for it.
 
     Args:
         about: what the explainer says about itself.
-        given: tensors or arrays by name of the input.
-        target: `[conditions, batch]` where there are several; None.
+        given: tensors or arrays by name of the input: masks and seeds, and of the choices those that are several.
 
     Raises:
         InputError: the numbers differ, or there are none.
     """
-    counts = {} if target is None else {"target": len(target)}
+    counts = {}
     specs = {spec.name: spec for spec in about.seed_inputs}
     for name, value in given.items():
         shape = tuple(getattr(value, "shape", ()))
@@ -81,7 +80,8 @@ def conditions_of(about: Metadata, given: Mapping[str, Any], target: Any = None)
     count = next(iter(counts.values()), None)
     if count == 0:
         name = next(iter(counts))
-        raise InputError(f"No {'target' if name == 'target' else 'condition'} is given: {name} has shape [0, …].")
+        thing = {"target": "target", "weights": "span"}.get(name, "condition")
+        raise InputError(f"No {thing} is given: {name} has shape [0, …].")
     return count
 
 

@@ -27,6 +27,8 @@ TOLERANCE = 1e-3
 """What seed − Σ inputs − Σ absorbed may be in float32, as a share of Σ|R|; in float64 it is rounding alone."""
 FUNCTION = "function"
 """What the metadata calls a target that is a function of the outputs."""
+ANSWER = "answer"
+"""What it calls one of the tokens of a text."""
 
 SUM, ABSORBED = "sum", "absorbed"
 """Forms of what is returned beside reduced relevance."""
@@ -210,6 +212,11 @@ class Metadata:
         return self.explains.get("classes", self.target)
 
     @property
+    def explains_answer(self) -> bool:
+        """Whether it explains the tokens of a text (`lrp.Answer`)."""
+        return bool(self.explains.get("kind") == ANSWER)
+
+    @property
     def choices(self) -> tuple[TensorSpec, ...]:
         """Of what it takes at run time, what every call gives: `target`, `position`, `seed`."""
         optional = {latent.name for latent in self.latents}
@@ -238,8 +245,9 @@ class Metadata:
         return (*self.outputs, *(entry.tensor for entry in self.relevance))
 
     def most(self, choice: str, sizes: Mapping[str, int]) -> int | None:
-        """How many classes ("target") or positions ("position") there are to choose from; None if it is not known."""
-        if choice == "target":
+        """How many classes ("target", "against") or positions ("position") there are to choose from; None if it is not
+        known."""
+        if choice != "position":
             return self.classes
         shape = self.outputs[self.explained].shape if self.explained < len(self.outputs) else ()
         class_dim = self.explains.get("class_dim")

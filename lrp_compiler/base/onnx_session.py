@@ -82,8 +82,8 @@ def format_errors(label: str) -> Iterator[None]:
 def runtime_inputs(
     session: onnxruntime.InferenceSession, inputs: Sequence[TensorSpec], latents: Sequence[TensorSpec], label: str
 ) -> dict[str, TensorSpec]:
-    """The graph's inputs beyond the model's own that every call gives: `target`, `position` and `seed`, as the graph
-    declares them.
+    """The graph's inputs beyond the model's own that every call gives: `target`, `position`, `seed`, `weights` and
+    `against`, as the graph declares them.
 
     Args:
         session: on the file.
@@ -101,7 +101,7 @@ def runtime_inputs(
     known = all(graph[name].type in _DTYPES and None not in graph[name].shape for name in extra)
     optional = {value.name: value for value in session.get_overridable_initializers()}
     missing += [spec.name for spec in latents if not _is_like(optional.get(spec.name), spec)]
-    if missing or not known or not set(extra) <= {"target", "seed", "position"}:
+    if missing or not known or not set(extra) <= {"target", "seed", "position", "weights", "against"}:
         raise FormatError(f"The graph of {label} does not take the inputs that its metadata lists.")
     return {name: TensorSpec(name, tuple(graph[name].shape), _DTYPES[graph[name].type]) for name in extra}
 

@@ -52,13 +52,14 @@ class Run:
         """How many targets relevance has in front of the batch; None: there is no such dim."""
         if self.about.several is not None:
             return self.about.several
-        chosen = self.choices.get("target")
+        chosen = None if self.about.explains_answer else self.choices.get("target")
         return len(chosen) if chosen is not None and len(chosen.shape) == 2 else self.conditions
 
     def logits(self) -> np.ndarray | None:
-        """The explained output, float64 `[batch, classes]`; None where a function of the outputs is explained."""
+        """The explained output, float64 `[batch, classes]`; None where a function of the outputs is explained, or what
+        tokens of a text score."""
         number = self.about.explained
-        if self.about.target == FUNCTION or number >= len(self.outputs):
+        if self.about.target == FUNCTION or self.about.explains_answer or number >= len(self.outputs):
             return None
         z = to_numpy(list(self.outputs.values())[number]).astype(np.float64)
         if z.ndim <= 2:
@@ -76,7 +77,7 @@ class Run:
     def classes(self) -> list[list[Class | None]]:
         """What is explained: for each target (one, unless there are several) the class of every row.
 
-        None: no class, but a function of the outputs or a seed given at run time.
+        None: no class, but a function of the outputs, tokens of a text, or a seed given at run time.
         """
         z = self.logits()
         picks = self.about.picks if isinstance(self.about.picks, list) else [self.about.picks]
@@ -97,7 +98,8 @@ class Explained:
     Args:
         row: number of the row.
         number: which of several targets; None where relevance has no dim for them.
-        target: the class, or a pair (the first minus the second); None for a function of the outputs, or a seed.
+        target: the class, or a pair (the first minus the second); None for a function of the outputs, tokens of a text,
+            or a seed.
         name: that class in words, `espresso (class 967)`.
         logit: its logit (or what `kind` says), or the difference of two; None where there is no class, and where the
             model returns only probabilities.
@@ -157,6 +159,8 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
 def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     """A class in words, with its number."""
     if target is None:
+        if run.about.explains_answer:
+            return "tokens as weighted"
         return "as seeded" if run.about.seed == "tensor" or run.about.picks is None else "a function of the outputs"
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))

@@ -246,14 +246,15 @@ SHORT = 60
 """Of values that are quoted."""
 
 
-def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
-    """Refuse a run-time `target`, `position` or `seed` that is missing or not wanted.
+def check_choice(name: str, given: bool, wanted: bool, mode: object, answers: bool = False) -> None:
+    """Refuse a run-time `target`, `position`, `seed`, `weights` or `against` that is missing or not wanted.
 
     Args:
-        name: `target`, `position` or `seed`.
+        name: which of them.
         given: whether the caller passed one.
         wanted: whether the explainer was compiled to take one.
         mode: what it was compiled for, such as `argmax`.
+        answers: whether it explains the tokens of a text.
 
     Raises:
         InputError: `given` and `wanted` differ.
@@ -262,9 +263,14 @@ def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
         "target": ("target='index'", "one class index for each row"),
         "seed": ("seed='tensor'", "a relevance"),
         "position": ("lrp.Target(position='index')", "one position for each row"),
+        "weights": ("target=lrp.Answer()", "a number for each token"),
+        "against": ("target=lrp.Answer(against='index')", "one token for each place of the text"),
     }[name]
+    if answers and name == "target":
+        how, kind = "target=lrp.Answer(tokens='index')", "one token for each place of the text"
     if wanted and not given:
-        raise InputError(f"The {name} is missing: this explainer was compiled with {how} and needs {kind}.")
+        verb = "are" if name == "weights" else "is"
+        raise InputError(f"The {name} {verb} missing: this explainer was compiled with {how} and needs {kind}.")
     if given and not wanted:
         raise InputError(
             f"A {name} was given, but this explainer was compiled for {mode!r}; compile with {how} to choose it at "
@@ -272,37 +278,65 @@ def check_choice(name: str, given: bool, wanted: bool, mode: object) -> None:
         )
 
 
-def several_targets(target: Any, seed_inputs: Sequence[TensorSpec]) -> bool:
-    """Whether `target` is `[targets, batch]` for an explainer that takes one target at a time.
+def several_given(choices: Mapping[str, Any], seed_inputs: Sequence[TensorSpec]) -> list[str]:
+    """Which of a call's choices are several, one dim more in front, for an explainer that takes one at a time.
 
     Args:
-        target: what the caller gave, or None.
+        choices: what the caller gave by name, or None.
         seed_inputs: the run-time inputs beyond the model's own.
     """
-    one = any(spec.name == "target" and len(spec.shape) == 1 for spec in seed_inputs)
-    if one and isinstance(target, list | tuple) and target and all(isinstance(row, list | tuple) for row in target):
-        return True
-    return one and len(getattr(target, "shape", ())) == RANK_OF_SEVERAL
+    ranks = {spec.name: len(spec.shape) for spec in seed_inputs}
+    return [name for name, rank in SEVERAL.items() if ranks.get(name) == rank and _rank(choices.get(name)) == rank + 1]
 
 
-RANK_OF_SEVERAL = 2
+EXTRAS = ("target", "position", "seed", "weights", "against")
+"""What a call may choose besides the model's inputs, masks and seeds."""
+SEVERAL = {"target": 1, "weights": 2}
+"""Choices of which several may come in front, and the dims of one: `[batch]`, `[batch, sequence]`."""
 
 
-def count_from_end(name: str, given: Any, size: int | None) -> Any:
-    """Whole numbers with the negative ones counted from the end, as Python does.
+def _rank(value: Any) -> int:
+    """How many dims a tensor, or what nested lists hold, has."""
+    if isinstance(value, list | tuple) and value:
+        return 1 + min(map(_rank, value))
+    return len(getattr(value, "shape", ()))
+
+
+def check_weights(spec: TensorSpec, weights: Any, finite: bool) -> None:
+    """Refuse what are no weights of an answer's tokens.
 
     Args:
-        name: "target" or "position", for messages.
+        spec: of the input.
+        weights: an array or tensor in its shape.
+        finite: whether all of them are finite.
+
+    Raises:
+        InputError: a weight is NaN or infinite, or the text has one token alone.
+    """
+    if not finite:
+        raise InputError(f"The {spec.name} hold NaN or an infinite number: a token that does not count has weight 0.")
+    if weights.shape[-1] < 2:
+        raise InputError(
+            "The text has one token alone: nothing predicts the first one, so there is no answer to explain."
+        )
+
+
+def count_from_end(name: str, given: Any, size: int | None, tokens: bool = False) -> Any:
+    """Whole numbers with the negative ones counted from the end, as Python does; of tokens none is negative.
+
+    Args:
+        name: "target", "against" or "position", for messages.
         given: integers of any shape, numpy or torch.
         size: how many classes or positions there are; None if only the lower bound is known.
+        tokens: whether the classes are tokens, of which −100 is none, as labels have it where nothing is meant.
 
     Raises:
         InputError: one of them is out of range, or negative where `size` is not known.
     """
-    low = 0 if size is None else -size
+    low = 0 if size is None or tokens else -size
     for index in (int(given.min()), int(given.max())):
         if index < low or (size is not None and index >= size):
-            things = "classes" if name == "target" else "positions"
+            things = "tokens" if tokens else "classes" if name == "target" else "positions"
             known = "numbers start at 0" if size is None else f"the model has {size} {things}, 0 to {size - 1}"
             raise InputError(f"{name.capitalize()} {index} is out of range: {known}.")
     return given if size is None else given + (given < 0) * size

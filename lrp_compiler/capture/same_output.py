@@ -142,10 +142,15 @@ def outputs_of_graph(
                 seen[node] = value
             return value
 
-    # A position that is given at run time comes last, and is read behind the outputs alone.
-    count = len(forward.graph.find_nodes(op="placeholder")) - len(inputs)
-    rows = inputs[0].shape[:1] if inputs and inputs[0].dim() else (1,)
-    extra = [torch.zeros(rows, dtype=torch.int64, device=inputs[0].device)] * count
+    # Positions and tokens that are given at run time come last, and are read behind the outputs alone.
+    placeholders = forward.graph.find_nodes(op="placeholder")
+    pairs = [(node.meta["val"].shape, tensor.shape) for node, tensor in zip(placeholders, inputs, strict=False)]
+    sizes = {str(size): known for shape, given in pairs for size, known in zip(shape, given, strict=False)}
+    extra = [
+        torch.zeros([sizes.get(str(size), 1) for size in node.meta["val"].shape], dtype=torch.int64)
+        for node in placeholders[len(inputs) :]
+    ]
+    extra = [zeros.to(inputs[0].device) for zeros in extra]
     with torch.no_grad():
         found = Recorder(forward, garbage_collect_values=seen is None).run(
             *(t.detach().clone() for t in inputs), *extra

@@ -17,7 +17,7 @@ from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.export.onnx_weights import halves
 from lrp_compiler.formats import reader_of
-from lrp_compiler.passes.forward import Target
+from lrp_compiler.passes.forward import explained_in
 from lrp_compiler.passes.relevance import Mask, Put
 from lrp_compiler.rules.composite import Composite
 
@@ -61,8 +61,8 @@ def compared(
         reference = compile_explainer(
             model,
             composite=Composite.from_dict(about.composite),
-            target=Target.from_dict(dict(about.explains)),
-            seed=None if about.picks is None else about.seed,
+            target=explained_in(about.explains),
+            seed=None if about.picks is None or about.explains_answer else about.seed,
             wrt=list(dict.fromkeys(entry.input for entry in about.relevance if entry.form == "total")),
             fixed=about.fixed,
             observe=[entry.input for entry in about.relevance if entry.form == "unit"],

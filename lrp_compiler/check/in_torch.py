@@ -11,10 +11,10 @@ from lrp_compiler.artefact import of_array
 from lrp_compiler.artefact.calling import bound_inputs
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import to_numpy
+from lrp_compiler.base.validate import EXTRAS
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes.graph import Float64
 
-from .random_inputs import EXTRAS
 from .verification import Result
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.latents import whole_shape
 from lrp_compiler.base.metadata import Metadata
-
-EXTRAS = ("target", "position", "seed")
+from lrp_compiler.base.validate import EXTRAS
 
 
 def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -37,7 +36,7 @@ def random_inputs(about: Metadata, limits: Mapping[str, int], random: np.random.
             feeds[name] = random.random(shape).astype(dtype)
         elif dtype.kind == "f":
             feeds[name] = random.standard_normal(shape).astype(dtype)
-        elif name == "target" and about.classes:
+        elif name in ("target", "against") and about.classes:
             feeds[name] = random.integers(0, about.classes, shape)
         elif name in limits:
             feeds[name] = random.integers(0, limits[name], shape).astype(dtype)

@@ -19,7 +19,7 @@ from lrp_compiler.base.metadata import PART_KEY
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.seal import Seal, check_pair, seal_pair
 from lrp_compiler.formats import runtime_of
-from lrp_compiler.passes.forward import POSITION, unlift
+from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.passes.joint import lift
 
@@ -40,11 +40,13 @@ def write_split(
     """Write the two parts, both or none: see `Explainer.save_split`."""
     about = artefact.about
     extra = [spec.name for spec in about.seed_inputs]
+    placeholders = artefact.forward.graph.find_nodes(op="placeholder")
+    of_forward = {node.meta["seed"] for node in placeholders if "seed" in node.meta}
     public = [spec.name for spec in (*about.takes, *about.returns)]
     kept = distinct([f"kept.{name}" for name in first.meta["kept"]], public)
-    taken = [spec.name for spec in about.inputs] + [name for name in extra if name == POSITION]
+    taken = [spec.name for spec in about.inputs] + [name for name in extra if name in of_forward]
     results = [spec.name for spec in about.outputs] + kept
-    entered = kept + [name for name in extra if name != POSITION]
+    entered = kept + [name for name in extra if name not in of_forward]
     given = [entry.tensor.name for entry in about.relevance]
     with atomic_pair(forward, relevance, (outdated(forward), outdated(relevance))) as (one, two):
         data = _write(first, taken, results, one, opset), _write(second, entered, given, two, opset, about.defaults)

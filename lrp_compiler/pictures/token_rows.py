@@ -31,10 +31,15 @@ class Piece(NamedTuple):
     @property
     def shown(self) -> str:
         """The text with nothing invisible in it."""
-        if not self.text.strip(" "):
-            return "␣"
-        text = self.text if self.starts_word else self.text.removeprefix("##")
-        return _HIDDEN.sub(lambda found: _SHOWN.get(found[0], f"\\x{ord(found[0]):02x}"), text).strip(" ")
+        return shown(self.text, self.starts_word)
+
+
+def shown(text: str, starts_word: bool) -> str:
+    """The text of a token with nothing invisible in it."""
+    if not text.strip(" "):
+        return "␣"
+    text = text if starts_word else text.removeprefix("##")
+    return _HIDDEN.sub(lambda found: _SHOWN.get(found[0], f"\\x{ord(found[0]):02x}"), text).strip(" ")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,5 +1,6 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
+from .answer import Answer, Explained, explained_in, select_answer
 from .captured import Captured, Example, Other
 from .dense_layers import recognise_dense_layers
 from .dictionaries import splice_dictionaries
@@ -18,7 +19,7 @@ from .select_explained import (
     select_explained,
 )
 from .split_bias import split_bias
-from .target import Explained, Pick, Step, Target
+from .target import Pick, Step, Target
 from .unlift import unlift
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MASK",
     "OUTPUT",
     "POSITION",
+    "Answer",
     "Captured",
     "Example",
     "Explained",
@@ -34,12 +36,14 @@ __all__ = [
     "Pick",
     "Step",
     "Target",
+    "explained_in",
     "explained_value",
     "fold_batch_norm",
     "recognise_dense_layers",
     "recognise_functions",
     "recognise_layer_norms",
     "refuse_randomness",
+    "select_answer",
     "select_by_function",
     "select_explained",
     "splice_dictionaries",

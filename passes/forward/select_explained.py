@@ -145,7 +145,9 @@ def _at_position(module: fx.GraphModule, node: fx.Node, name: str, target: Targe
     if position in ("index", "last-unpadded"):
         if len(dims) != 1:
             raise InputError(f"Output {name!r} has shape {list(shape)}: position={position!r} fits sequences only.")
-        where, at = (_position_input(module, node), _given) if position == "index" else (_mask(module, name), _last)
+        where, at = (
+            (run_time_input(module, POSITION, node, 1), _given) if position == "index" else (_mask(module, name), _last)
+        )
         return splice(module, partial(_gathered, at=at, dim=dims[0]), [node, where])
     steps = _steps(position, len(dims))
     if len(steps) != len(dims):
@@ -198,15 +200,16 @@ def _last(mask: Tensor) -> Tensor:
     return ((mask != 0).to(torch.int64) * positions).argmax(-1)
 
 
-def _position_input(module: fx.GraphModule, node: fx.Node) -> fx.Node:
+def run_time_input(module: fx.GraphModule, name: str, node: fx.Node, dims: int) -> fx.Node:
+    """Add an input of whole numbers to the forward graph, in the shape of the first dims of the node's value."""
     placeholders = module.graph.find_nodes(op="placeholder")
     value = node.meta["val"]
     with module.graph.inserting_after(placeholders[-1]):
-        placeholder = add_placeholder(module.graph, POSITION)
+        placeholder = add_placeholder(module.graph, name)
     with fake_mode_of(value):
-        placeholder.meta["val"] = torch.empty(value.shape[:1], dtype=torch.int64, device=value.device)
-    placeholder.meta["input"] = POSITION
-    placeholder.meta["seed"] = POSITION
+        placeholder.meta["val"] = torch.empty(value.shape[:dims], dtype=torch.int64, device=value.device)
+    placeholder.meta["input"] = name
+    placeholder.meta["seed"] = name
     return placeholder
 
 

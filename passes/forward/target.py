@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -77,6 +77,11 @@ class Target:
         return len(self.classes) if isinstance(self.classes, list) else self.count
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Run-time inputs of the forward."""
+        return ("position",) if self.position == "index" else ()
+
+    @property
     def label(self) -> str | int:
         """How messages call it: its classes where nothing else was said."""
         simple = isinstance(self.classes, (str, int)) and not self._said
@@ -148,9 +153,6 @@ class Target:
         """The classes alone where nothing else was said."""
         rest = "".join(f", {key}={value!r}" for key, value in self._said.items())
         return f"Target({self.classes!r}{rest})" if rest else repr(self.classes)
-
-
-Explained = Target | Callable[[Any], Any]
 
 
 UNKNOWN = "choose 'argmax', 'index', a class number, a pair (for, against), or a list of class numbers and pairs"

@@ -3,6 +3,7 @@
     z [batch, classes], target 3    →    one-hot rows: in unit form the logit itself, in total form 1
     z [batch, classes], pair (3, 5) →    +1 at 3, −1 at 5
     several targets                 →    one such tensor for each, stacked: [targets, batch, classes]
+    scores [batch, sequence] of an answer's tokens → their weights: in unit form that many times the score
 
 `seed_relevance` is run when relevance is emitted; `select_explained` has made the explained value before.
 """
@@ -16,11 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lrp_compiler.passes.forward import Pick, Target
+from lrp_compiler.passes.forward import Answer, Pick, Target
 from lrp_compiler.rules import Relevance, total, unit
 from lrp_compiler.torch_private import fake_mode_of
 
 SeedMode = Literal["value", "one", "tensor"]
+WEIGHTS = "weights"
+"""Name of the run-time input that says how much each token of an answer counts."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,19 @@ class Seed:
         mode: "value" (the logit itself), "one" (1) or "tensor" (given at run time, in total form).
     """
 
-    target: Target
+    target: Target | Answer
     mode: SeedMode = "value"
 
     def __post_init__(self) -> None:
         """Make a Target of plain classes."""
-        object.__setattr__(self, "target", Target.of(self.target))
+        if not isinstance(self.target, Answer):
+            object.__setattr__(self, "target", Target.of(self.target))
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Run-time inputs that the seed needs."""
+        if isinstance(self.target, Answer):
+            return (WEIGHTS,)
         if self.target.classes is None:
             return ()
         if self.mode == "tensor":
@@ -51,13 +57,13 @@ class Seed:
     @property
     def reads_value(self) -> bool:
         """Whether the seed depends on the explained value."""
-        return self.mode != "tensor" and "argmax" in self.target.picks
+        return isinstance(self.target, Target) and self.mode != "tensor" and "argmax" in self.target.picks
 
     def placeholder(self, explained: Tensor) -> Tensor:
         """A symbolic value of the run-time input that the seed needs."""
         lead = () if self.target.targets is None else (self.target.targets,)
         with fake_mode_of(explained):
-            if self.mode == "tensor":
+            if self.mode == "tensor" or isinstance(self.target, Answer):
                 return explained.new_empty((*lead, *explained.shape))
             return torch.empty((*lead, explained.shape[0]), dtype=torch.int64, device=explained.device)
 
@@ -69,12 +75,14 @@ def seed_relevance(z: Tensor, seed: Seed, given: Mapping[str, Tensor]) -> Releva
         z: `[batch, classes]`, float.
         seed: what to put where.
         given: the run-time inputs that the seed needs: `target` int64 `[batch]` or `[targets, batch]`, or `seed`,
-            shaped like z with the targets in front.
+            shaped like z with the targets in front; of an answer `weights`, likewise.
 
     Returns:
         Shaped like z, or `[targets, batch, classes]`: ±1 in unit form for mode "value" (the logit itself), in total
         form for mode "one", or `given["seed"]`.
     """
+    if isinstance(seed.target, Answer):
+        return Relevance(given[WEIGHTS], "total" if seed.mode == "one" else "unit")
     if seed.target.classes is None:
         return None
     if seed.mode == "tensor":

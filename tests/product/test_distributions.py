@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from wheels import HEAVY, is_package, main, modules, path_in_package, runtime_modules, stage
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import InstallError
 from lrp_compiler.base.installed import check_versions, lacking
-from release.wheels import HEAVY, is_package, main, modules, path_in_package, runtime_modules, stage
 
 ROOT = Path(__file__).resolve().parents[2]
 BARE = (

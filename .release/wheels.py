@@ -1,6 +1,6 @@
 """Both wheels of the tree: `lrp-compiler`, which is whole, and `lrp-compiler-runtime`, its part without torch and onnx.
 
-    python release/wheels.py dist
+    python .release/wheels.py dist
 
 Nothing is listed twice. Version, licence and requirements of both are those of `pyproject.toml`; the modules of the
 runtime are read off the sources: what the doors below reach, by imports anywhere in a module, of what can be imported

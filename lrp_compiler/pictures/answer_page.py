@@ -1,0 +1,110 @@
+"""The page of an explained answer: one file, offline; what is pointed at in the answer lights its sources."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from lrp_compiler.base.run import number
+
+from .token_rows import shown
+
+DIGITS = 4
+LEGEND = (
+    'Point at the answer, or tap it: <span class="for">speaks for it</span> <span class="against">against it</span>. '
+    'The <span class="start">first token</span> of the text, on which attention rests, is left out of the scale.'
+)
+PERCENTILE = 99.5
+"""Colours end at this percentile of |relevance|, the first token apart: it would outshine all others."""
+
+
+def answer_page(explanation: Any, title: str = "") -> str:
+    """The page.
+
+    Args:
+        explanation: an `AnswerExplanation` of whatever level.
+        title: in the heading; default: that it is an answer.
+    """
+    web = files("lrp_compiler").joinpath("web")
+    style, script = (web.joinpath(name).read_text(encoding="utf-8") for name in ("answer.css", "answer.js"))
+    # "<" could end the element that the data stands in.
+    data = json.dumps(_data(explanation), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    name = escape(title or "Which tokens made this answer?")
+    policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{name}</title><style>{style}</style></head>\n<body><header><h1>{name}</h1>"
+        f"<p>{escape(_heading(explanation))}</p><p>{LEGEND}</p></header>\n"
+        f'<main><section aria-label="Facts" id="facts" aria-live="polite"></section>'
+        f'<section><h2>Answer</h2><div id="answer" class="text" dir="auto"></div></section>'
+        f'<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section></main>\n'
+        f'<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>\n'
+    )
+
+
+def _heading(explanation: Any) -> str:
+    hops = f", {explanation.hopped} hop{'s' * (explanation.hopped != 1)} through the answer" * bool(explanation.hopped)
+    return f"{explanation.heading}{hops}; by {explanation.level}"
+
+
+def _data(explanation: Any) -> dict[str, Any]:
+    """What the page shows; the last row is the whole answer."""
+    matrix = np.vstack([explanation.matrix, explanation.matrix.sum(0)])
+    first = explanation.first
+    rows = [[piece.text, list(piece.tokens)] for piece in explanation.rows]
+    named = [*explanation.rows, None]
+    scores = [*explanation.scores, explanation.scores.sum()]
+    absorbed = [*explanation.absorbed, explanation.absorbed.sum()]
+    return {
+        "rows": [
+            {
+                "name": "the whole answer" if piece is None else f"“{shown(piece.text, piece.starts_word)}”",
+                "values": [_short(value) for value in values],
+                "limit": _short(_limit(values, first)),
+                "facts": [
+                    ["score", number(float(score))],
+                    ["Σ relevance", number(float(values.sum()))],
+                    ["absorbed", number(float(left))],
+                    ["first token", number(float(values[first].sum()))],
+                ],
+            }
+            for piece, values, score, left in zip(named, matrix, scores, absorbed, strict=True)
+        ],
+        "columns": [_column(piece, at in first, rows) for at, piece in enumerate(explanation.columns)],
+    }
+
+
+def _column(piece: Any, first: bool, rows: list[list[Any]]) -> dict[str, Any]:
+    of = next((at for at, (_, tokens) in enumerate(rows) if set(tokens) & set(piece.tokens)), -1)
+    return {
+        "text": shown(piece.text, piece.starts_word),
+        "space": piece.starts_word,
+        "breaks": piece.text.count("\n"),
+        "part": piece.part,
+        "special": piece.special,
+        "first": first,
+        "row": of if piece.part == "answer" else -1,
+    }
+
+
+def _limit(values: np.ndarray, first: list[int]) -> float:
+    others = np.abs(np.delete(values, first))
+    others = others[others > 0]
+    return float(np.percentile(others, PERCENTILE)) if len(others) else 1.0
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _digest(text: str) -> str:
+    """As a Content-Security-Policy names what may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
