@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -255,6 +256,17 @@ def test_each_wheel_runs_in_an_empty_environment(tmp_path: Path, files: Path) ->
     assert (code, err.count("\n"), f"without torch: {WHOLE}" in err) == (1, 1, True)
     assert finished([program, "verify", "m.lrp.onnx"], files)[0] == 0
     site = next((tmp_path / "env").rglob("lrp_compiler_runtime-*.dist-info"))
+    lent = site.with_name("lent.pth")
+    lent.write_text(sysconfig.get_path("purelib"), encoding="utf-8")  # torch and onnx; not what only tests this tree
+    code, _, err = finished([program, "compile", "model.pt2", "-o", "new.lrp.onnx", "--target", "1"], files)
+    assert code == 0, err
+    code, out, err = finished([program, "verify", "new.lrp.onnx", "--against", "model.pt2", "--json"], files)
+    assert code == 0, err
+    assert all(check["passed"] for check in json.loads(out)["checks"])
+    assert finished([python, "-c", "import lrp_compiler as lrp; print(lrp.__file__)"], files)[1].startswith(
+        str(tmp_path)
+    )
+    lent.unlink()
     site.rename(site.with_name("lrp_compiler_runtime-0.0.9.dist-info"))
     _, _, err = finished([python, "-c", "import lrp_compiler"], files)
     assert "have written over each other's files" in err.splitlines()[-1]
