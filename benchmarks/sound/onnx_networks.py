@@ -5,7 +5,7 @@ Each network (small, random weights, `exported/`) is exported by both of torch.o
 batch and, where there is one, open length. The explainer compiled from each file is compared with the explainer
 compiled from the module, on inputs of other sizes than the example, under three composites, all as shares of Σ|R|:
 
-- *float32*: the module's explainer, float32 against float64: float32's own error
+- *float32*: the module's explainer, float32 against float64: float32's own error; in brackets the same of the file's
 - *translation*: the file's against the module's, both in float64, ÷ float32's own error; at most 3
 - *both float32*: the same of both in float32; rounding of either is in it
 - *operations*: of the file's explainer for each one of the module's, forward and relevance; at most 1.2
@@ -122,16 +122,23 @@ def markdown(rows: dict[str, Row]) -> str:
                 lines.append(f"{start}– | – | – | – | {end} |")
                 continue
             own = figures["own"]
-            numbers = [f"{own:.1e}", f"{figures['double'] / own:.2f}", f"{figures['single'] / own:.2f}"]
+            numbers = [
+                f"{own:.1e} ({figures['file_own']:.1e})",
+                f"{figures['double'] / own:.2f}",
+                f"{figures['single'] / own:.2f}",
+            ]
             lines.append(f"{start}{' | '.join(numbers)} | {figures['size']:.2f} | {end} |")
     taken = {key: ends for key, ends in networks.items() if "not exported" not in ends}
     whole = sum(set(ends) == {"passed"} for ends in taken.values())
+    composites = Counter(key.partition(" ")[2] for key in rows)
     parts = [
         "# Networks through ONNX",
         "Written by `python -m benchmarks.sound.onnx_networks`; its docstring says what is compared.",
         f"{len({name for name, _ in networks})} networks; of {len(taken)} files that torch.onnx writes, {whole} are "
         f"explained as the module is, under each composite asked. Rows: "
         + ", ".join(f"{count} {end}" for end, count in ended.most_common())
+        + ". Networks under each composite: "
+        + ", ".join(f"{name} {composites[name]}" for name in COMPOSITES)
         + ".",
         "\n".join(lines),
         "## Errors",
