@@ -216,8 +216,10 @@ def document(rows: Sequence[Mapping[str, Any]]) -> str:
             f"| {row['network']} | {row['file']} | {size} | {row['explainer']:.3f} | {nodes} | {row['forward']:.1e} | "
             f"{same} | {own} | {row['books']:.0e} |"
         )
+    earlier = [f"{row['network']} {row['file']}" for row in rows if row.get("earlier")]
     lines += [
         "",
+        *([f"Explained before rounding was a constant to the rules: {'; '.join(earlier)}.", ""] if earlier else []),
         "The explanation beside that of the float file, for the class that the float network predicts: cosine and "
         "share of the most relevant tenth in common, means over the inputs (the least in brackets). *ABPC* on the "
         "quantised network, for the class that it predicts: of its own explanation and of the float file's; the mean "
