@@ -45,13 +45,14 @@ def test_relevance_adds_up_to_the_difference_of_the_outputs(make, size):
 
 def test_values_inside_hand_on_the_whole_difference():
     torch.manual_seed(0)
-    _, program, x, reference = case(vit(), 1, 28, 28)
-    patches = next(node.name for node in program.graph.nodes if node.target is torch.ops.aten.cat.default)
-    target = torch.tensor([0, 3, 9])
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(100, 5))
+    _, program, x, reference = case(model, 1, 7, 7)
+    inner = next(node.name for node in program.graph.nodes if node.target is torch.ops.aten.relu.default)
 
-    relevance, inside = explain(program, x, reference, target, EXACT, [patches])
+    relevance, inside = explain(program, x, reference, torch.tensor([0, 3, 4]), EXACT, [inner])
 
-    torch.testing.assert_close(inside[patches].flatten(1).sum(1), relevance.flatten(1).sum(1), rtol=0, atol=1e-9)
+    assert inside[inner].shape == (3, 4, 5, 5)
+    torch.testing.assert_close(inside[inner].flatten(1).sum(1), relevance.flatten(1).sum(1), rtol=0, atol=1e-9)
 
 
 def test_on_relu_networks_it_is_deeplift():
