@@ -76,10 +76,16 @@ class Body:
     steps: list[Step] = field(default_factory=list)
 
     def bound(self, outside: Mapping[str, Value]) -> Callable[..., list[Value]]:
-        """The function of its inputs that it is, where these values are known outside."""
+        """The function of its inputs that it is, where these values are known outside.
 
-        def run(*values: Value) -> list[Value]:
-            inside = {**outside, **dict(zip(self.inputs, values, strict=True))}
+        By `entering` it is told how what it reads from outside comes in: value → value.
+        """
+
+        def run(*values: Value, entering: Callable[[Value], Value] | None = None) -> list[Value]:
+            known = outside
+            if entering is not None:
+                known = {**outside, **{name: entering(outside[name]) for name in self.reads() if name in outside}}
+            inside = {**known, **dict(zip(self.inputs, values, strict=True))}
             for step in self.steps:
                 step.run(inside)
             return [look_up(source, inside) for source in self.outputs]

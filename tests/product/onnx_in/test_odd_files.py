@@ -187,3 +187,37 @@ def test_reading_takes_time_in_proportion_to_the_nodes() -> None:
 
     seconds(100)
     assert seconds(8000) < 10 * seconds(2000)
+
+
+def test_values_of_the_inputs_choose_a_branch() -> None:
+    """`y = (x log Σx) w` where Σx > 0, else `−x w`; the logarithm of what is negative does no harm to the other."""
+    then = branch([node("Log", "sum", "l"), node("Mul", "x l", "scaled"), node("MatMul", "scaled w", "b")], "b")
+    other = branch([node("Neg", "x", "n"), node("MatMul", "n w", "o")], "o")
+    choice = helper.make_node("If", ["yes"], ["y"], then_branch=then, else_branch=other)
+    nodes = [node("ReduceSum", "x", "sum", keepdims=0), node("Greater", "sum zero", "yes"), choice]
+    proto = model(nodes, {"x": X}, constants={**W, "zero": np.array(0, np.float32)})
+
+    explainer = says_what_onnxruntime_says(proto)
+
+    w = torch.from_numpy(W["w"])
+    for sign in (1.0, -1.0):
+        x = sign * (torch.rand(2, 4) + 0.5)
+        found = explainer(x)
+        factor = torch.log(x.sum()) if sign > 0 else torch.tensor(-1.0)
+        torch.testing.assert_close(found.output, factor * x @ w)
+        expected = factor * x * w[:, found.output.argmax(-1)].T
+        if sign < 0:  # the logarithm takes part elsewhere
+            torch.testing.assert_close(found.relevance["x"], expected)
+        assert found.relevance["x"].isfinite().all()
+        assert abs(explainer.audit(x).error) <= 1e-9
+
+
+def test_a_branch_of_another_shape_is_refused() -> None:
+    then = branch([node("MatMul", "x w", "b")], "b")
+    other = branch([node("Neg", "x", "o")], "o")
+    choice = helper.make_node("If", ["yes"], ["y"], then_branch=then, else_branch=other)
+    nodes = [node("ReduceSum", "x", "sum", keepdims=0), node("Greater", "sum zero", "yes"), choice]
+    proto = model(nodes, {"x": X}, constants={**W, "zero": np.array(0, np.float32)})
+
+    with pytest.raises(CaptureError, match="its branches return other shapes"):
+        lrp.compile(proto)
