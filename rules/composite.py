@@ -272,7 +272,8 @@ def attnlrp(epsilon: float = 0.0, gates: str = "uniform") -> Composite:
         epsilon: the stabiliser; 0 for the limit, which needs no division.
         gates: "uniform" (a gate and what it lets through share alike) or "signal" (the gate takes nothing).
     """
-    return Composite("attnlrp", _attention(epsilon, gates))
+    # Not with z⁺ and γ: what rounding adds would drown what is left of the relevance.
+    return Composite("attnlrp", _attention(epsilon, gates, ("quantisation", "straight-through")))
 
 
 def _attention(epsilon: float, gates: str, *more: tuple[Any, ...]) -> tuple[Entry, ...]:

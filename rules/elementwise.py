@@ -4,8 +4,6 @@ An operator of this family gives the quotient `f(x)/x` that the unit form is mul
 then no finite quotient exists near 0 and relevance goes on in total form. Where a closed form of the quotient is
 known (`gelu(x)/x = Φ(x)`) it is used: no division, and f'(0) at x = 0 comes by itself.
 
-Of a quantisation the quotient is that of what is rounded, and what rounding adds is a constant (`straight_through`).
-
 Source: Achtibat et al., "AttnLRP", arXiv 2402.05602 (identity rule); products with a constant give all to the
 activation.
 """
@@ -42,25 +40,6 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     return {operand: share, **{name: total(sum_to_shape(op.total(relevance), op.shape(name))) for name in op.wanted}}
 
 
-@family_rule("elementwise", "straight-through")
-def straight_through(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
-    """`g_x = g ⊙ q`, where q is what f(x)/x would be if f did not round; the rest, `g ⊙ (f(x) − q x)`, is absorbed.
-
-    f(x)/x of a rounding is 0, or up to twice too large, for an x that is small beside a step; where x is a sum of large
-    values that cancel, all of them would be handed that. Relevance in total form stays what it is.
-
-    Source: the estimator is that of Bengio et al., "Estimating or propagating gradients through stochastic neurons for
-    conditional computation", arXiv 1308.3432.
-    """
-    if relevance.form == "total" or quotient is None:
-        return identity(op, quotient, relevance)
-    (operand,) = op.active
-    factor, g = quotient(), relevance.tensor
-    op.absorb("quantisation", lambda: g * (op.output - factor * op.tensor(operand)))
-    dtype = op.dtype(operand)
-    return {operand: unit((g * factor).to(dtype) if dtype.is_floating_point else g * factor)}
-
-
 @family_rule("elementwise", "zero")
 def zero(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """Nothing goes on."""
@@ -76,8 +55,6 @@ def safe_quotient(y: Tensor, x: Tensor, slope_at_zero: float) -> Tensor:
     return (y + slope_at_zero * at_zero) / (x + at_zero)
 
 
-def elementwise(
-    *targets: Any, kind: str = "activation", rule: str = "identity", when: Condition = always, **traits: Any
-) -> Register[Describe]:
+def elementwise(*targets: Any, kind: str = "activation", when: Condition = always, **traits: Any) -> Register[Describe]:
     """Register the quotient of elementwise ops."""
-    return operator(*targets, kind=kind, family="elementwise", rule=rule, when=when, **traits)
+    return operator(*targets, kind=kind, family="elementwise", rule="identity", when=when, **traits)

@@ -219,7 +219,15 @@ def document(rows: Sequence[Mapping[str, Any]]) -> str:
     earlier = [f"{row['network']} {row['file']}" for row in rows if row.get("earlier")]
     lines += [
         "",
-        *([f"Explained before rounding was a constant to the rules: {'; '.join(earlier)}.", ""] if earlier else []),
+        *(
+            [
+                "Explained with quantisations passed straight through, as this composite no longer does: "
+                f"{'; '.join(earlier)}.",
+                "",
+            ]
+            if earlier
+            else []
+        ),
         "The explanation beside that of the float file, for the class that the float network predicts: cosine and "
         "share of the most relevant tenth in common, means over the inputs (the least in brackets). *ABPC* on the "
         "quantised network, for the class that it predicts: of its own explanation and of the float file's; the mean "

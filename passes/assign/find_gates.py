@@ -106,7 +106,7 @@ def _is_activation(node: fx.Node) -> bool:
     given = assignment(node)
     while given is not None and len(given.active) == 1:
         kinds = {entry.kind for entry in OPERATORS.get(given.target, ())}
-        if "activation" in kinds:
+        if kinds & {"activation", "quantisation"}:
             return True
         if "selection" not in kinds:
             return False

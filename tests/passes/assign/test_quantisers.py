@@ -119,7 +119,7 @@ def test_products_of_whole_numbers_hand_relevance_on() -> None:
 
     x = torch.randn(24, 32, generator=torch.Generator().manual_seed(4))
 
-    explainer = lrp.compile(Product().eval(), (x,), target=2)
+    explainer = lrp.compile(Product().eval(), (x,), composite="attnlrp", target=2)
 
     output = explainer(x).output
     torch.testing.assert_close(output, Product()(x), rtol=1e-6, atol=1e-6)

@@ -138,7 +138,7 @@ def test_a_product_that_quantises_by_itself_is_onnxruntimes() -> None:
     proto = model([one], {"x": ["batch", 6]}, constants=constants, domains=[MICROSOFT])
     x = torch.randn(4, 6)
 
-    explainer = lrp.compile(proto, (x,), target=1)
+    explainer = lrp.compile(proto, (x,), composite="attnlrp", target=1)
 
     torch.testing.assert_close(explainer(x).output, in_onnxruntime(proto, {"x": x})[0])
     # The relevance of a linear map of what was quantised, whoever chose the size of a step; rounding is a constant.
