@@ -9,6 +9,8 @@ from support.small import small
 from torch import Tensor, nn
 from zennit import rules as zennit_rules
 
+pytestmark = pytest.mark.sampled(8)
+
 
 def hand_net() -> nn.Module:
     """A 1×1 convolution of two channels, ReLU and a dense layer, on one pixel.

@@ -169,6 +169,7 @@ def _assignment_to_dict(given: Assignment) -> dict[str, Any]:
     return {
         "region": given.target if isinstance(given.target, str) else None,
         "operands": {name: given.operand(name).name for name in given.active},
+        "others": _others(given),
         "wanted": list(given.wanted),
         "facts": given.facts.to_dict(),
         "kind": given.kind,
@@ -177,11 +178,18 @@ def _assignment_to_dict(given: Assignment) -> dict[str, Any]:
     }
 
 
+def _others(given: Assignment) -> dict[str, Any]:
+    """What the operation of a region is told besides what is active; an op's arguments are those of its node."""
+    others = given.arguments.items() if isinstance(given.target, str) else ()
+    return {name: _plain(value) for name, value in others if name not in given.active}
+
+
 def _assignment_from_dict(node: fx.Node, data: Mapping[str, Any], made: Mapping[str, fx.Node]) -> Assignment:
     operands = {name: made[value] for name, value in data["operands"].items()}
+    others = {name: _unplain(value, made) for name, value in data.get("others", {}).items()}
     return Assignment(
         data["region"] or node.target,
-        {**({} if data["region"] else bind(node.target, node.args, node.kwargs)), **operands},
+        {**(others if data["region"] else bind(node.target, node.args, node.kwargs)), **operands},
         tuple(operands),
         wanted=tuple(data["wanted"]),
         facts=Facts.from_dict(data["facts"]),

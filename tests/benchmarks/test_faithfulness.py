@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from benchmarks.faithful import flipping, images, methods, metrics, report
 from benchmarks.faithful.metrics import Curves
 
+pytestmark = pytest.mark.sampled(4)
+
 # ── metrics ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 MORF = np.array([[1.0, 0.5, 0.0], [0.8, 0.2, 0.4]])

@@ -15,6 +15,8 @@ from benchmarks.faithful import answers, questions, reviews, text, text_methods
 from benchmarks.faithful.metrics import abpc
 from benchmarks.faithful.text_methods import METHODS, Attributed, Batch, Method, Network
 
+pytestmark = pytest.mark.sampled(4)
+
 MASK = 99
 
 # ── flipping ─────────────────────────────────────────────────────────────────────────────────────────────────────────

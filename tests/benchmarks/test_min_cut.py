@@ -14,6 +14,8 @@ from benchmarks.memory.min_cut import plan
 from lrp_compiler.passes import pipeline
 from lrp_compiler.passes.promises.planner import Value
 
+pytestmark = pytest.mark.sampled(4)
+
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 
 

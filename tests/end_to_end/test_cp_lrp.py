@@ -7,6 +7,8 @@ from support.fixtures import attnlrp
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(4)
+
 
 # AttnLRP is held to the same models in either attention every day.
 @pytest.mark.parametrize("attention", [pytest.param("eager", marks=pytest.mark.heavy), "sdpa"])

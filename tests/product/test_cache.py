@@ -254,15 +254,16 @@ class Asking(nn.Module):
         return torch.fake_quantize_per_channel_affine(self.map(x), self.scale, self.zero, 1, -128, 127)
 
 
-def test_what_was_decided_by_the_values_of_weights_is_decided_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
+def test_what_was_decided_by_the_values_of_weights_is_decided_anew(composite: str, tmp_path: Path) -> None:
     x = torch.randn(2, 4)
     torch.manual_seed(0)
     alike, other, unlike = (Asking(scale).eval() for scale in torch.tensor([[0.1] * 3, [0.2] * 3, [0.1, 0.2, 0.3]]))
-    compiled(tmp_path, alike, (x,))
+    compiled(tmp_path, alike, (x,), composite=composite)
 
     for model in (other, unlike, alike):
-        found, _ = compiled(tmp_path, model, (x,))
-        assert_equal(found, lrp.compile(model, (x,)), x)
+        found, _ = compiled(tmp_path, model, (x,), composite=composite)
+        assert_equal(found, lrp.compile(model, (x,), composite=composite), x)
 
 
 def test_an_entry_that_returns_something_else_is_not_taken(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from torch.export import Dim
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import FormatError
 
+pytestmark = pytest.mark.sampled(3)
+
 Explain = Callable[..., lrp.Explainer]
 
 

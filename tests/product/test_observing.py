@@ -20,6 +20,8 @@ from lrp_compiler.cli import main
 from lrp_compiler.passes.graph.tools import called
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 ROUNDING = 1e-5
 """Of Σ|R|: the books are kept in float64, the explainer calculates in float32."""
 

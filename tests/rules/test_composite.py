@@ -14,6 +14,8 @@ from lrp_compiler import Composite, Entry
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph.assignment import assignment
 
+pytestmark = pytest.mark.sampled(4)
+
 
 def label(value: Any) -> str:
     """A test's name, without addresses."""

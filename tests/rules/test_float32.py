@@ -11,6 +11,8 @@ from torch import Tensor
 from lrp_compiler.rules import propagate, total, unit
 from lrp_compiler.rules.relevance import signum
 
+pytestmark = pytest.mark.sampled(12)
+
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {
     "z-plus": {},

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 
+pytestmark = pytest.mark.sampled(3)
+
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(7))
 
 
@@ -188,3 +190,17 @@ def test_a_box_is_measured_in_the_steps_of_a_quantised_input() -> None:
 
     a, b = (one.relevance[next(iter(one.relevance))].flatten(1) for one in (found, wanted))
     assert float(torch.cosine_similarity(a, b, 1).min()) > 0.999
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_the_books_of_a_file_are_those_of_the_explainer(name: str, tmp_path: Path) -> None:
+    """What a quantisation is scaled by is in the file: beyond its ends the books would know no better."""
+    network = in_precision(Between(QUANTISERS[name]), torch.float64)
+    x = X.double()
+    explainer = lrp.compile(network, (x,), target=0, composite="attnlrp")
+    explainer.save(tmp_path / "m.lrp.pt2")
+
+    books, stored = explainer.audit(x), lrp.load(tmp_path / "m.lrp.pt2").audit(x)
+
+    assert books.absorbed["quantisation"]
+    assert str(stored) == str(books)

@@ -14,6 +14,8 @@ from lrp_compiler.base.run import number
 from lrp_compiler.errors import LrpWarning
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
 ENDS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

@@ -9,6 +9,8 @@ from torch.nn.functional import pad
 
 from lrp_compiler.passes.optimise.concatenate_pieces import concatenate_pieces
 
+pytestmark = pytest.mark.sampled(4)
+
 X = torch.randn(3, 4, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 

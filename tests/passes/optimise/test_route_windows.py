@@ -7,6 +7,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.passes.optimise.route_windows import routed
 
+pytestmark = pytest.mark.sampled(4)
+
 
 def by_loops(x: Tensor, relevance: Tensor, size: int) -> Tensor:
     """Window by window, element by element."""

@@ -8,6 +8,8 @@ from support.plans import INPUT, executable
 
 from lrp_compiler.passes.promises.planner import Value, plan
 
+pytestmark = pytest.mark.sampled(4)
+
 
 def chain(length: int, nbytes: int = 100) -> list[Value]:
     """An input and `length` equal steps, each computed from the one before."""

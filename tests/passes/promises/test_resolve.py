@@ -12,6 +12,8 @@ from lrp_compiler.passes.promises.planner import Decision
 from lrp_compiler.passes.promises.resolve import asked_values, resolve_promises
 from lrp_compiler.passes.relevance import Seed
 
+pytestmark = pytest.mark.sampled(4)
+
 aten = torch.ops.aten
 
 

@@ -39,7 +39,7 @@ def same_graph(monkeypatch: pytest.MonkeyPatch, compile: Compile) -> None:
     assert str(found.plan) == str(plain.plan)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("name", SEVEN)
 def test_the_graph_of_a_whole_network_is_the_same(name: str, composite: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +63,7 @@ def convolving() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 3)), torch.randn(2, 4, 6, 6)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     "options", [{"wrt": ["input", "1.weight"]}, {"observe": ["*"]}, {"optimise": False}, {"target": "index"}, {}]
 )

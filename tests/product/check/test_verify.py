@@ -21,6 +21,8 @@ from lrp_compiler.check.verify import verify
 from lrp_compiler.cli import main
 from lrp_compiler.rules.composite import COMPOSITES, Composite, Entry
 
+pytestmark = pytest.mark.sampled(4)
+
 
 class Net(nn.Module):
     def __init__(self) -> None:

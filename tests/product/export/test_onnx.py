@@ -199,6 +199,7 @@ def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
 
 
+@pytest.mark.heavy
 def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
     script = "import sys; from support.exported_net import export_net; export_net(sys.argv[1])"
     processes = [

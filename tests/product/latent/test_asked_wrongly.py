@@ -15,6 +15,8 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.cli import main
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(4)
+
 BATCH = {0: torch.export.Dim("batch")}
 
 

@@ -12,6 +12,8 @@ from support.branches import LOGIT, PAST, Branches, X, through
 import lrp_compiler as lrp
 from lrp_compiler.runtime import OnnxExplainer
 
+pytestmark = pytest.mark.sampled(6)
+
 Relevance = Callable[..., dict[str, np.ndarray]]
 BATCH = {0: torch.export.Dim("batch")}
 UNITS = [([1, 1, 1], [1, 1]), ([1, 0, 0], [1, 1]), ([0, 1, 0], [1, 1]), ([1, 0, 0], [0, 1]), ([1, 1, 0], [0, 1])]

@@ -16,6 +16,8 @@ from torch.export import Dim
 import lrp_compiler as lrp
 from lrp_compiler.cli import main
 
+pytestmark = pytest.mark.sampled(4)
+
 BATCH = Dim("batch")
 
 

@@ -16,6 +16,8 @@ from lrp_compiler.tuning.flipping import blurred, feature_map, replacement
 from lrp_compiler.tuning.tuned import Interval, Trial, Tuned, bootstrap
 from lrp_compiler.tuning.variants import variants
 
+pytestmark = pytest.mark.sampled(4)
+
 
 def linear(*weights: float, dtype: torch.dtype = torch.float32) -> nn.Module:
     """One logit, w·x: the contribution of x_i is w_i x_i, and that is its relevance under ε → 0."""
