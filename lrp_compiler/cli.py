@@ -373,6 +373,14 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
         help="modules or nodes that a run may put relevance on; once for each (alone: --target none)",
     )
     command.add_argument(
+        "--aggregate",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="modules or nodes over which relevance is summed into one map of the input, aggregate.<input>: a score "
+        "that adds up to nothing; once for each",
+    )
+    command.add_argument(
         "--reduce",
         type=lambda text: text.split(","),
         default=[],

@@ -12,7 +12,7 @@ import numpy as np
 
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.files import atomic_path, check_destination
-from lrp_compiler.base.metadata import ABSORBED, SUM, check_opset
+from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, SUM, check_opset
 from lrp_compiler.base.progress import stages
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
@@ -224,6 +224,7 @@ def _compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         form=arguments.form,
         masks=arguments.masks,
         seeds=arguments.seeds,
+        aggregate=arguments.aggregate,
         reduce=arguments.reduce,
         memory_budget=arguments.memory_budget,
         cache=arguments.cache,
@@ -275,7 +276,7 @@ def _explain_in_torch(
 
 def _results(explanation: Any) -> dict[str, np.ndarray]:
     found = _named("output", explanation.output) | _named("relevance", explanation.relevance)
-    found |= _named("coefficient", explanation.coefficients)
+    found |= _named("coefficient", explanation.coefficients) | _named(AGGREGATE, explanation.aggregate)
     return found | {
         name if name == ABSORBED else f"{SUM}.{name}": to_numpy(value) for name, value in explanation.sums.items()
     }

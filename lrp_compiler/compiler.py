@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any, get_args
 
 from lrp_compiler.artefact import Artefact
+from lrp_compiler.artefact.aggregating import aggregated
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.artefact.provenance import SPECIALISED
 from lrp_compiler.artefact.reducing import reduced
@@ -47,6 +48,7 @@ def compile(
     masks: str | Mask | Sequence[str | Mask] = (),
     seeds: str | Put | Sequence[str | Put] = (),
     splice: Mapping[str, Any] | None = None,
+    aggregate: str | Sequence[str] = (),
     reduce: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
@@ -101,6 +103,13 @@ def compile(
             this module: what the model returns stays the same. Its values are named `<path>.features`,
             `<path>.approximation` and `<path>.remainder` (what it misses, its decoder's bias included) in masks, seeds
             and observe; the relevance of the value is that of the last two. No batch norm behind it is folded.
+        aggregate: values, named as in `observe`, over which relevance is summed into one map of the explained input, as
+            `explanation.aggregate`: `[batch, height, width]` of an image `[batch, channels, height, width]` (so do
+            volumes), `[batch, sequence]` of tokens or of embeddings `[batch, sequence, features]`. Relevance of each
+            value is summed over its channels (of sequences its features), brought to the input's size by bilinear
+            interpolation times the ratio of the areas (so that its sum stays the same, exactly where sizes are whole
+            multiples), and added to the input's own. It is a score, not a decomposition: relevance counts once at every
+            value that it passes, and audit and books know nothing of it.
         reduce: what relevance is made smaller by, in the graph, before it is returned: names, done one after the other,
             such as `["channels", "patch:16", "float16"]`. "channels" sums over the first dim behind the batch,
             "features" over the last, "heads" over all but the first; "patch:N" over patches of N by N elements of the
@@ -137,6 +146,7 @@ def compile(
     check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
     names = None if wrt is None else check_names("wrt", wrt)
     observed, held = check_names("observe", observe), check_names("fixed", fixed)
+    summed = check_names("aggregate", aggregate)
     check_option("form", form, form in get_args(ObservedForm), "'total', 'unit' or 'both'")
     masked, put = _asked("masks", masks, Mask), _asked("seeds", seeds, Put)
     reductions = check_reductions(reduce) if isinstance(reduce, str) or reduce else ()
@@ -169,7 +179,7 @@ def compile(
         known = None if entry is None else entry.find()
         if known is not None:
             _say(known[1])
-            return Explainer(reduced(known[0], reductions) if reductions else known[0])
+            return _finished(known[0], summed, reductions)
     report("capture")
     captured = _captured(entry, model, args, kwargs, dynamic_shapes)
     options = _fitted(options, captured)
@@ -183,6 +193,12 @@ def compile(
     _say(said)
     if entry is not None:
         entry.put(artefact, captured.program, said)
+    return _finished(artefact, summed, reductions)
+
+
+def _finished(artefact: Artefact, summed: Sequence[str], reductions: Sequence[str]) -> Explainer:
+    """With what is put behind the relevance that was compiled, or was found in a cache."""
+    artefact = aggregated(artefact, summed) if summed else artefact
     return Explainer(reduced(artefact, reductions) if reductions else artefact)
 
 

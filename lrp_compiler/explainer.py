@@ -153,8 +153,8 @@ class Explainer:
         run = run_of(self.about, tensors, results[:own])
         if count is not None:
             run = replace(run, choices={**run.choices, **several}, conditions=count)
-        relevance, coefficients, sums = self.about.by_form(results[own:])
-        return Explanation(structured(self.artefact, results[:own], sizes), relevance, run, coefficients, sums)
+        output = structured(self.artefact, results[:own], sizes)
+        return Explanation(output, run=run, **self.about.by_form(results[own:]))
 
     @boundary("explain the answer")
     def answer(

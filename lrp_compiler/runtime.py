@@ -419,15 +419,13 @@ class OnnxExplainer:
         self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], conditions: int | None = None
     ) -> Explanation[np.ndarray]:
         output = {spec.name: arrays[spec.name] for spec in self._about.outputs}
-        relevance, coefficients, sums = self._about.by_form(
-            arrays[entry.tensor.name] for entry in self._about.relevance
-        )
+        found = self._about.by_form(arrays[entry.tensor.name] for entry in self._about.relevance)
         inputs, choices = (
             {spec.name: feeds[spec.name] for spec in specs} for specs in (self._about.inputs, self._extras.values())
         )
         run = Run(self._about, inputs, output, choices, conditions)
         first = next(iter(output.values())) if len(output) == 1 else output
-        return Explanation(first, relevance, run, coefficients, sums)
+        return Explanation(first, run=run, **found)
 
 
 def _reopened(

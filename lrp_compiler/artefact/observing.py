@@ -18,6 +18,7 @@ from lrp_compiler.passes.graph import outputs
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
 
+from .aggregating import aggregated
 from .artefact import Artefact
 from .reducing import reduced
 from .shapes import tensor_specs
@@ -41,8 +42,9 @@ def observed(artefact: Artefact, patterns: Sequence[str], form: ObservedForm = "
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]
     relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken, coefficients)
-    whole = replace(about, relevance=relevance, plan=plan.to_dict(), reduce=())
+    whole = replace(about, relevance=relevance, plan=plan.to_dict(), reduce=(), aggregate=())
     made = Artefact.of(joint, forward, whole, artefact.structure)
+    made = aggregated(made, about.aggregate) if about.aggregate else made
     return reduced(made, about.reduce) if about.reduce else made
 
 

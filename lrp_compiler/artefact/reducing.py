@@ -66,7 +66,7 @@ def reduced(artefact: Artefact, names: Sequence[str]) -> Artefact:
     joint = simplify(joint).graph_module
     constants_first(joint)
     write_notes(joint, {promise.value: promise.resolution for promise in artefact.plan})
-    relevance = _specs(joint, about, entries)
+    relevance = specs_of(joint, about, entries)
     return Artefact.of(
         joint, artefact.forward, replace(about, relevance=relevance, reduce=tuple(names)), artefact.structure
     )
@@ -182,7 +182,7 @@ def _is_like(node: fx.Node, other: fx.Node) -> bool:
     return is_tensor(node) and node.meta["val"].dim() == other.meta["val"].dim()
 
 
-def _specs(joint: fx.GraphModule, about: Metadata, entries: Sequence[RelevanceSpec]) -> tuple[RelevanceSpec, ...]:
+def specs_of(joint: fx.GraphModule, about: Metadata, entries: Sequence[RelevanceSpec]) -> tuple[RelevanceSpec, ...]:
     """The entries, each with name, shape and dtype of what the graph returns for it."""
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]

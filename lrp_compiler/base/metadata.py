@@ -32,7 +32,9 @@ ANSWER = "answer"
 
 SUM, ABSORBED = "sum", "absorbed"
 """Forms of what is returned beside reduced relevance."""
-_IN_FRONT = {"unit": "coefficient.", SUM: "sum."}
+AGGREGATE = "aggregate"
+"""The form of what is summed over values of the network: a score, no relevance that adds up."""
+_IN_FRONT = {"unit": "coefficient.", SUM: "sum.", AGGREGATE: "aggregate."}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class RelevanceSpec:
         input: of what it is: an input, a parameter, a module's value or a node.
         node: the node of the forward graph whose relevance it is; "" in files of an earlier release.
         form: "total", or "unit": its coefficient g, of which R = value ⊙ g; where relevance is reduced also "sum": Σ
-            relevance of an input for every row, and "absorbed": what else took a share of what was put on the output.
+            relevance of an input for every row, and "absorbed": what else took a share of what was put on the output;
+            "aggregate": relevance of values of the network, summed into one map of the input, which is a score.
         part: of relevance that is reduced to several tensors, which of them: "positive", "values", …
     """
 
@@ -156,6 +159,8 @@ class Metadata:
         sizes: the example's, of every open size.
         ranges: least and greatest of open sizes that have bounds, each None where there is none.
         reduce: names of what relevance is reduced by before it is returned, in order.
+        aggregate: patterns of the values over which relevance is summed into a map of the input: a score, of which
+            nothing adds up.
         rows: of inputs that are looked up in tables of known size, how many rows the smallest one has.
         tolerance: of the books in float32, as a share of Σ|R|.
         weights: of an ONNX file, how they are stored.
@@ -190,6 +195,7 @@ class Metadata:
     sizes: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     reduce: tuple[str, ...] = ()
+    aggregate: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     weights: str | None = None
@@ -255,12 +261,15 @@ class Metadata:
         dim = places[0] if len(places) == 1 else None
         return sizes.get(dim) if isinstance(dim, str) else dim
 
-    def by_form(self, values: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Of the relevances that it returns, in order: those in total form by name, the coefficients, and the sums."""
+    def by_form(self, values: Iterable[Any]) -> dict[str, dict[str, Any]]:
+        """Of the relevances that it returns, in order, those of each field of `Results`, by name."""
         pairs = list(zip(self.relevance, values, strict=True))
         total = {entry.key: value for entry, value in pairs if entry.form == "total"}
-        sums = {entry.input: value for entry, value in pairs if entry.form in (SUM, ABSORBED)}
-        return total, {entry.input: value for entry, value in pairs if entry.form == "unit"}, sums
+        coefficients, sums, aggregate = (
+            {entry.input: value for entry, value in pairs if entry.form in forms}
+            for forms in (("unit",), (SUM, ABSORBED), (AGGREGATE,))
+        )
+        return {"relevance": total, "coefficients": coefficients, "sums": sums, "aggregate": aggregate}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, in a file's JSON."""
@@ -291,7 +300,7 @@ class Metadata:
         for key, read in _SPECS.items():
             if key in values:
                 values[key] = tuple(map(read, values[key]))
-        for key in ("arguments", "rules", "others", "spliced", "reduce"):
+        for key in ("arguments", "rules", "others", "spliced", "reduce", "aggregate"):
             if key in values:
                 values[key] = tuple(values[key])
         if "ranges" in values:
@@ -311,6 +320,7 @@ _LEFT_OUT: dict[str, Any] = {
     "others": [],
     "ranges": {},
     "reduce": [],
+    "aggregate": [],
     "rows": {},
     "latents": [],
     "spliced": [],
@@ -344,6 +354,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "sizes": dict,
     "ranges": dict,
     "reduce": list,
+    "aggregate": list,
     "rows": dict,
     "tolerance": (int, float),
     "weights": str,
@@ -359,6 +370,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "rows": lambda given: all(map(_is_count, given.values())),
     "arguments": lambda given: all(isinstance(name, str) for name in given),
     "reduce": lambda given: all(isinstance(name, str) for name in given),
+    "aggregate": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))
         and (not isinstance(given.get("classes"), list) or all(map(_is_class, given["classes"])))

@@ -27,6 +27,9 @@ class Results(Generic[Array]):
             relevance = value ⊙ coefficient.
         sums: of an explainer with `reduce=`: input name → Σ relevance of each row, `[batch]`, and "absorbed" → what
             else took a share of what was put on the output; with several targets `[targets, batch]`. Else empty.
+        aggregate: of an explainer with `aggregate=`: input name → relevance summed over values of the network, at every
+            place of the input, `[batch, height, width]` or `[batch, sequence]`; with several targets `[targets, …]`.
+            It is a score, not a decomposition: it adds up to nothing. Else empty.
     """
 
     output: Any
@@ -34,6 +37,7 @@ class Results(Generic[Array]):
     run: Run
     coefficients: dict[str, Array] = field(default_factory=dict)
     sums: dict[str, Array] = field(default_factory=dict)
+    aggregate: dict[str, Array] = field(default_factory=dict)
 
     @boundary("say what was explained")
     def explained(self, labels: Labels | None = None) -> list[Explained]:

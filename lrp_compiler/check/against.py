@@ -68,6 +68,7 @@ def compared(
             observe=[entry.input for entry in about.relevance if entry.form == "unit"],
             form="unit",
             masks=_masks(about),
+            aggregate=about.aggregate,
             reduce=about.reduce,
             seeds=[Put(each.path, each.form) for each in about.latents if each.kind == "seed"],  # type: ignore[arg-type]
         )

@@ -78,7 +78,7 @@ def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], 
     if not following and len(output.shape) != 2:
         raise InputError(f"A page shows outputs [batch, classes], not {output.name} of shape {list(output.shape)}.")
     main = main_input(inputs)
-    relevance = {entry.input: entry.tensor for entry in about.relevance}.get(main.name)
+    relevance = {entry.input: entry.tensor for entry in about.relevance if entry.form == "total"}.get(main.name)
     if relevance is None or len(relevance.shape) != len(main.shape):
         raise InputError(f"{name} has no single relevance of {main.name}: compile it for that input and one target.")
     return {

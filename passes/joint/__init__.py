@@ -1,5 +1,6 @@
 """Both graphs in one: spliced, taken apart, made a program of, moved, stored."""
 
+from .aggregate import aggregate, misfit
 from .join import constants_first, copy_repeated, join
 from .lift import lift
 from .lower_own_ops import lower_own_ops
@@ -10,6 +11,7 @@ from .split import split
 
 __all__ = [
     "UnknownOperator",
+    "aggregate",
     "constants_first",
     "copy_repeated",
     "forward_from_dict",
@@ -19,6 +21,7 @@ __all__ = [
     "joint_to_dict",
     "lift",
     "lower_own_ops",
+    "misfit",
     "move",
     "reduce",
     "row_sums",

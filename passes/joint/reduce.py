@@ -50,10 +50,10 @@ def row_sums(node: fx.Node, place: fx.Node, lead: int) -> fx.Node:
 
 
 def _rows(R: Tensor, lead: int) -> Tensor:
-    return _wide(R).sum(tuple(range(lead, R.dim()))) if R.dim() > lead else _wide(R)
+    return wide(R).sum(tuple(range(lead, R.dim()))) if R.dim() > lead else wide(R)
 
 
-def _wide(R: Tensor) -> Tensor:
+def wide(R: Tensor) -> Tensor:
     """Half-precision relevance is summed in float32."""
     return R.float() if R.dtype in (torch.float16, torch.bfloat16) else R
 
@@ -63,23 +63,23 @@ def _inside(name: str, part: str) -> str:
 
 
 def _channels(parts: Parts, trace: Trace, lead: int, number: int) -> Parts:
-    return {name: trace(lambda R: _wide(R).sum(lead), node) for name, node in parts.items()}
+    return {name: trace(lambda R: wide(R).sum(lead), node) for name, node in parts.items()}
 
 
 def _features(parts: Parts, trace: Trace, lead: int, number: int) -> Parts:
-    return {name: trace(lambda R: _wide(R).sum(-1), node) for name, node in parts.items()}
+    return {name: trace(lambda R: wide(R).sum(-1), node) for name, node in parts.items()}
 
 
 def _heads(parts: Parts, trace: Trace, lead: int, number: int) -> Parts:
     def each(R: Tensor) -> Tensor:
-        return _wide(R).sum(tuple(range(lead + 1, R.dim())))
+        return wide(R).sum(tuple(range(lead + 1, R.dim())))
 
     return {name: trace(each, node) for name, node in parts.items()}
 
 
 def _patches(parts: Parts, trace: Trace, lead: int, number: int) -> Parts:
     def sums(R: Tensor) -> Tensor:
-        R = _wide(R)
+        R = wide(R)
         for dim in range(max(lead, R.dim() - 2), R.dim()):
             size = R.shape[dim]
             count = (size + number - 1) // number
