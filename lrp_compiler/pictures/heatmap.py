@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def heatmap(
     image: Any = None,
     *,
     input: str | None = None,
+    aggregate: bool = False,
     labels: Labels | None = None,
     style: str = "overlay",
     rows: Iterable[int] | int | None = None,
@@ -48,6 +50,7 @@ def heatmap(
             `[height, width]`, `[height, width, 3]` or `[3, height, width]`, or one of these for each row. Default: the
             network's input, scaled to its own range. False: nothing.
         input: whose relevance; needed where several inputs are images.
+        aggregate: draw what is summed over values of the network (`aggregate=` of the compiler), not relevance.
         labels: the classes' names.
         style: "overlay": on the picture in grey, the stronger the more opaque; "contour": lines at 20, 50 and 80 % of
             the limit, on the picture in colour; "beside": the picture, then relevance; "plain": relevance alone.
@@ -67,8 +70,9 @@ def heatmap(
     if style not in STYLES:
         raise InputError(f"There is no style {style!r}: choose {', '.join(STYLES)}.")
     cases, palette = drawn(explanation, rows, labels), diverging(colours)
-    name = choose(explanation, input, "an image, [batch, channels, height, width]", _is_image)
-    maps = [smoothed(_flat(explanation.of(case, name)), smooth, (0, 1)) for case in cases]
+    shown = _aggregate(explanation) if aggregate else explanation
+    name = choose(shown, input, "an image, [batch, channels, height, width]", _is_image)
+    maps = [smoothed(_flat(shown.of(case, name)), smooth, (0, 1)) for case in cases]
     limits = [limit_of(values, percentile, limit) for values in maps]
     order = list(dict.fromkeys(case.row for case in cases))
     pictures = _pictures(image, explanation.run.inputs.get(name), order, maps[0].shape)
@@ -91,9 +95,17 @@ def heatmap(
         ends = [f"colours end at ±{end:.2g}"] if limit is None else []
         part[-1].set_title("\n".join([*name_lines, *textwrap.wrap(case.caption, 44), *ends]), fontsize=8.5)
     colour_bar(figure, axes, palette, limits)
-    lines = [title, explanation.run.heading, note(percentile, limit, smooth, "pixels")]
+    summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
+    lines = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels")]
     figure.suptitle("\n".join(filter(None, lines)), fontsize=10)
     return figure
+
+
+def _aggregate(explanation: Results[Any]) -> Results[Any]:
+    """With what is summed over values of the network in place of relevance."""
+    if not explanation.aggregate:
+        raise InputError("Nothing is summed over values of the network here: compile with aggregate=.")
+    return replace(explanation, relevance=explanation.aggregate)
 
 
 def _is_image(shape: tuple[int, ...], dtype: str) -> bool:

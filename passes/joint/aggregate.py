@@ -78,8 +78,8 @@ def _places(R: Tensor, lead: int, dims: int) -> Tensor:
 def _resized(R: Tensor, dim: int, size: int | torch.SymInt) -> Tensor:
     """Linear interpolation between the middles of the elements of one dim, times the ratio of the sizes.
 
-    Every result is a mean of the two elements whose middles are nearest, as in `functional.interpolate(mode="bilinear")`
-    done in one dim after the other; here the means are a matrix, which any size can be put into.
+    Every result is a mean of the two elements whose middles are nearest; in one dim after the other that is
+    `functional.interpolate(mode="bilinear")`. Here the means are a matrix, which can be of any size.
     """
     count = R.shape[dim]
     middles = (torch.arange(size, device=R.device).to(R.dtype) + 0.5) * (count / size) - 0.5
