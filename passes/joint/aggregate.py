@@ -86,4 +86,4 @@ def _resized(R: Tensor, dim: int, size: int | torch.SymInt) -> Tensor:
     middles = middles.clamp(min=0).minimum(torch.full_like(middles, 1.0) * (count - 1))
     elements = torch.arange(count, device=R.device).to(R.dtype)
     shares = (1 - (middles[:, None] - elements).abs()).clamp(min=0) * (count / size)
-    return torch.matmul(shares, R.movedim(dim, -1).unsqueeze(-1)).squeeze(-1).movedim(-1, dim)
+    return torch.matmul(R.movedim(dim, -1), shares.transpose(0, 1)).movedim(-1, dim)
