@@ -47,7 +47,7 @@ def aggregated(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
         joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch(), artefact.latents, units)
     place, flat = joint.graph.output_node(), outputs(joint)
     first, count = len(about.outputs), len(totals)
-    relevance: dict[str, fx.Node] = dict(zip(wanted, flat[first:], strict=False))  # type: ignore[arg-type]
+    relevance: dict[str, fx.Node] = dict(zip(wanted, flat[first:], strict=False))
     lead = 1 + (about.several is not None)
     values = {name: relevance[f"{AGGREGATE}.{name}"] for name in found.values()}
     _check(own, relevance[own], values, lead)

@@ -7,6 +7,7 @@ It is a score: relevance that passes several of the values counts once at each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -75,7 +76,7 @@ def _places(R: Tensor, lead: int, dims: int) -> Tensor:
     return wide(R).sum(-1) if R.dim() - lead == 2 else wide(R)
 
 
-def _resized(R: Tensor, dim: int, size: int | torch.SymInt) -> Tensor:
+def _resized(R: Tensor, dim: int, size: Any) -> Tensor:
     """Linear interpolation between the middles of the elements of one dim, times the ratio of the sizes.
 
     Every result is a mean of the two elements whose middles are nearest; in one dim after the other that is
