@@ -12,6 +12,7 @@ import numpy as np
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.reductions import HALF, SUMS
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.pictures.vocabulary import Vocabulary
@@ -130,6 +131,11 @@ def _ids_name(about: Metadata) -> str:
     name = str(about.explains["ids"])
     if name not in {entry.input for entry in about.relevance}:
         raise InputError(f"This explainer does not return the relevance of {name!r}: compile without wrt=.")
+    if not set(about.reduce) <= {SUMS, HALF}:
+        raise InputError(
+            f"This explainer's relevance is reduced by {', '.join(about.reduce)}, and a matrix holds every token's: "
+            "call it with weights=, or compile without reduce."
+        )
     return name
 
 

@@ -129,13 +129,12 @@ def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     found = _in_joint(joint, explained)
     if found is None:
         return None
-    placeholders = joint.graph.find_nodes(op="placeholder")
+    placeholders, seed = joint.graph.find_nodes(op="placeholder"), artefact.seed
     given = {
         spec.name: node
         for spec, node in zip(about.takes, placeholders, strict=True)
-        if spec.name in ("target", "seed") and spec in about.choices
+        if spec.name in seed.inputs and spec in about.choices
     }
-    seed = artefact.seed
     like = next(node for node in outputs(joint)[len(about.outputs) :] if isinstance(node, fx.Node))
 
     def put(z: Tensor, given: dict[str, Tensor]) -> Tensor:
