@@ -116,7 +116,15 @@ def named_values(module: fx.GraphModule, pattern: str, reached: Collection[fx.No
     named = _leaving(calls) if calls else {name: node for name, node in nodes.items() if called(name, pattern)}
     if not calls and not named:
         near = nearest(pattern, [*(call for call, _ in every), *nodes])
-        raise InputError(f"{what}={pattern!r} names no module and no node of this model; near it: {near}.")
+        hidden = (
+            ""
+            if not _only_weights(module, pattern)
+            else (
+                " It has weights, but torch.export keeps no paths of modules inside the branches of "
+                "torch.cond: give the names of nodes there."
+            )
+        )
+        raise InputError(f"{what}={pattern!r} names no module and no node of this model; near it: {near}.{hidden}")
     live = {name: node for name, node in named.items() if node in reached and assignment(node) is not None}
     if not live:
         raise InputError(f"{what}={pattern!r} names values from which the explained output takes no relevance.")
@@ -142,3 +150,10 @@ def _leaving(calls: Mapping[str, Sequence[fx.Node]]) -> dict[str, fx.Node]:
         for index, node in enumerate(leaving):
             found[call if len(leaving) == 1 else f"{call}.{index}"] = node
     return found
+
+
+def _only_weights(module: fx.GraphModule, pattern: str) -> bool:
+    """Whether the pattern names a module by whose path weights are known, or one around it."""
+    weights = module.graph.find_nodes(op="get_attr")
+    names = [name.split(".") for node in weights for name in node.meta.get("parameter", ())]
+    return any(called(".".join(name[:depth]), pattern) for name in names for depth in range(1, len(name)))

@@ -80,7 +80,7 @@ class Answer:
         token = isinstance(self.against, int) and not isinstance(self.against, bool) and self.against >= 0
         fits = self.against is None or self.against == "index" or token
         check_option("Answer(against=…)", self.against, fits, "the number of a token, 'index' or None")
-        fits = self.count is None or (isinstance(self.count, int) and self.count >= 1)
+        fits = self.count is None or (whole_number(self.count) or 0) >= 1
         check_option("Answer(count=…)", self.count, fits, "how many spans there are at once, from 1 up")
         for name, kinds in (("output", str | int | None), ("ids", str | None)):
             check_option(f"Answer({name}=…)", getattr(self, name), isinstance(getattr(self, name), kinds), "a name")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import CaptureError
+from lrp_compiler.base.errors import CaptureError, InputError
 from lrp_compiler.runtime import OnnxExplainer
 
 ROWS = 3
@@ -177,3 +177,13 @@ def test_a_loop_is_refused_by_its_name() -> None:
 
     with pytest.raises(CaptureError, match=r"no rule speaks for \(while_loop at while_loop\): unroll the loop"):
         lrp.compile(model_of(looped), (torch.randn(2, 4, dtype=torch.float64),), target=1)
+
+
+@pytest.mark.parametrize("option", ["observe", "masks", "seeds"])
+def test_modules_inside_a_branch_go_by_their_nodes(option: str) -> None:
+    model, x = model_of(by_sum), torch.randn(2, 4, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"names no module and no node .* inside the branches of torch.cond: give the"):
+        lrp.compile(model, (x,), composite="epsilon", **{option: "left"})
+    with pytest.raises(InputError, match=r"near it: [^.]*\.$"):
+        lrp.compile(model, (x,), composite="epsilon", **{option: "nowhere"})
+    lrp.compile(model, (x,), composite="epsilon", **{option: "linear_1"})

@@ -237,6 +237,7 @@ def test_weights_that_do_not_fit_end_in_a_sentence(runtime: str, given: dict[str
         ({"against": -1}, r"Answer\(against=…\) is the number of a token, 'index' or None, not -1"),
         ({"against": VOCABULARY}, rf"Answer\(against={VOCABULARY}\) is out of range: there are {VOCABULARY} tokens"),
         ({"against": 3, "score": "centred"}, "is a difference of two logits"),
+        ({"count": True}, r"Answer\(count=…\) is how many spans there are at once"),
         ({"count": 0}, r"Answer\(count=…\) is how many spans there are at once"),
         ({"ids": "ids"}, "There are no ids 'ids' of a text"),
     ],
