@@ -120,8 +120,8 @@ def named_values(module: fx.GraphModule, pattern: str, reached: Collection[fx.No
             ""
             if not _only_weights(module, pattern)
             else (
-                " It has weights, but torch.export keeps no paths of modules inside the branches of "
-                "torch.cond: give the names of nodes there."
+                " It has weights, but no operation goes by its path (inside the branches of torch.cond none does): "
+                "give the names of nodes."
             )
         )
         raise InputError(f"{what}={pattern!r} names no module and no node of this model; near it: {near}.{hidden}")

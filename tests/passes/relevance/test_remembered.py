@@ -39,7 +39,7 @@ def same_graph(monkeypatch: pytest.MonkeyPatch, compile: Compile) -> None:
     assert str(found.plan) == str(plain.plan)
 
 
-@pytest.mark.sampled(40)
+@pytest.mark.sampled(200)
 @pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("name", SEVEN)
 def test_the_graph_of_a_whole_network_is_the_same(name: str, composite: str, monkeypatch: pytest.MonkeyPatch) -> None:
