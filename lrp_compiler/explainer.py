@@ -511,7 +511,7 @@ class Explainer:
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(spec) for spec in self.inputs)
-        explained = ", ".join(entry.input for entry in self.about.relevance)
+        explained = ", ".join(entry.key for entry in self.about.relevance)
         return (
             f"Explainer(({inputs}) → relevance of {explained}; composite {self.about.name!r}, "
             f"target {self.about.target!r})"

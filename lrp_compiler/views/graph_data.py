@@ -362,7 +362,7 @@ def _summary(artefact: Artefact) -> dict[str, Any]:
         "seed": about.seed,
         "inputs": [str(spec) for spec in about.inputs],
         "outputs": [spec.name for spec in about.outputs],
-        "relevance": [entry.input for entry in about.relevance],
+        "relevance": [entry.key for entry in about.relevance],
         "plan": artefact.plan.summary(),
         "versions": about.versions,
     }

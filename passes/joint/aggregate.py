@@ -84,7 +84,7 @@ def _resized(R: Tensor, dim: int, size: Any) -> Tensor:
     """
     count = R.shape[dim]
     middles = (torch.arange(size, device=R.device).to(R.dtype) + 0.5) * (count / size) - 0.5
-    middles = middles.clamp(min=0).minimum(torch.full_like(middles, 1.0) * (count - 1))
+    middles = middles.clamp(min=0, max=count - 1)
     elements = torch.arange(count, device=R.device).to(R.dtype)
     shares = (1 - (middles[:, None] - elements).abs()).clamp(min=0) * (count / size)
     return torch.matmul(R.movedim(dim, -1), shares.transpose(0, 1)).movedim(-1, dim)

@@ -227,3 +227,13 @@ def test_refusals() -> None:
         lrp.compile(larger.eval(), (pixels,), aggregate="0")
     with pytest.raises(InputError, match="aggregate"):
         image(aggregate=3)
+
+
+def test_in_two_parts(tmp_path: Path) -> None:
+    """The relevance part of `split` returns the map behind relevance; what an explainer says of itself names it."""
+    explainer = image(aggregate="a")
+    forward, relevance = explainer.split()
+    kept = forward(PIXELS)[len(forward.meta["outputs"]) :]
+    assert relevance.meta["relevance"] == ["x", "aggregate.x"]
+    torch.testing.assert_close(relevance(*kept)[1], explainer(PIXELS).aggregate["x"])
+    assert "relevance of x, aggregate.x;" in repr(explainer)
