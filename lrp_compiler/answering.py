@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.reductions import HALF, SUMS
+from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.pictures.vocabulary import Vocabulary
@@ -24,56 +26,70 @@ DECODER = "decoder_"
 HOW = "compile with target=lrp.Answer()"
 
 
-def explain_text(
-    about: Metadata,
-    explain: Callable[..., Any],
-    tokenizer: Any,
-    prompt: Any,
-    answer: Any,
-    *,
-    decoder_start: Any = None,
-    hops: int = 0,
-    rows_per_run: int | None = None,
-    inputs: Mapping[str, Any] | None = None,
-) -> AnswerExplanation:
-    """See `Explainer.answer`, and `OnnxExplainer.answer`.
+class ExplainsAnswers:
+    """What explains a text's tokens, if it was compiled with `target=lrp.Answer()`: torch's explainer, and a file's."""
 
-    Args:
-        about: what the explainer says about itself.
-        explain: its call: inputs and weights by name, numpy arrays → explanation.
-        tokenizer: of transformers or of tokenizers; None: prompt and answer are ids, and go by these.
-        prompt: text, messages of a chat, or ids.
-        answer: text or ids.
-        decoder_start: of an encoder–decoder the ids in front of the answer.
-        hops: as `AnswerExplanation.hops` takes it.
-        rows_per_run: how many rows of the matrix one run explains.
-        inputs: what the explainer takes besides.
+    @property
+    def about(self) -> Metadata:
+        """What it says about itself."""
+        raise NotImplementedError
 
-    Raises:
-        InputError: what does not fit.
-    """
-    ids = _ids_name(about)
-    encoder = ids.removeprefix(DECODER) if ids.startswith(DECODER) else None
-    read, wrote = ids_of(tokenizer, prompt), ids_of(tokenizer, answer, whole=False)
-    starts = [] if decoder_start is None else ids_of(None, decoder_start)
-    _check(read, wrote, starts, encoder)
-    strange = [token for token in wrote if not 0 <= token < (about.classes or token + 1)]
-    if strange:
-        raise InputError(f"The answer holds token {strange[0]}, but the model has {about.classes} tokens, from 0 on.")
-    before = read if encoder is None else starts
-    text = [*before, *wrote]
-    given = _inputs(about, {ids: text} | ({} if encoder is None else {encoder: read}), dict(inputs or {}), ids)
-    fits = rows_per_run is None or (whole_number(rows_per_run) or 0) >= 1
-    check_option("rows_per_run", rows_per_run, fits, "a whole number from 1 up")
-    names = [ids] if encoder is None else [encoder, ids]
-    matrix, z, heading = _matrix(about, explain, given, names, len(before), len(wrote), rows_per_run)
-    scores = _scores(about, z, np.array(wrote))
-    sides: tuple[tuple[Part, list[int]], ...] = (("prompt", read), ("start", starts), ("answer", wrote))
-    parts = [part for part, numbers in sides for _ in numbers]
-    columns = _pieces(tokenizer, [*read, *starts, *wrote], parts)
-    put = scores if about.seed == "value" else np.ones(len(wrote))
-    found = AnswerExplanation(columns[-len(wrote) :], columns, matrix, scores, put, heading)
-    return found.hops(hops) if hops else found
+    def _explain_arrays(self, **arrays: Any) -> Results[Any]:
+        """Its call: inputs and weights by name, numpy arrays → explanation."""
+        raise NotImplementedError
+
+    @boundary("explain the answer")
+    def answer(
+        self,
+        tokenizer: Any,
+        prompt: Any,
+        answer: Any,
+        *,
+        decoder_start: Any = None,
+        hops: int = 0,
+        rows_per_run: int | None = None,
+        **inputs: Any,
+    ) -> AnswerExplanation:
+        """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
+
+        Args:
+            tokenizer: of transformers or of tokenizers; None where prompt and answer are ids, and go by these.
+            prompt: a text, messages of a chat, or ids `[sequence]`.
+            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
+            decoder_start: of an encoder–decoder the ids that its decoder starts with.
+            hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
+            rows_per_run: how many rows of the matrix one call explains (default: all): in torch they share the forward,
+                in a file each is a run. `Answer(count=…)` explains so many in one graph.
+            inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
+
+        Raises:
+            InputError: prompt, answer or explainer do not fit; one sentence says what.
+        """
+        about = self.about
+        ids = _ids_name(about)
+        encoder = ids.removeprefix(DECODER) if ids.startswith(DECODER) else None
+        read, wrote = ids_of(tokenizer, prompt), ids_of(tokenizer, answer, whole=False)
+        starts = [] if decoder_start is None else ids_of(None, decoder_start)
+        _check(read, wrote, starts, encoder)
+        strange = [token for token in wrote if not 0 <= token < (about.classes or token + 1)]
+        if strange:
+            raise InputError(
+                f"The answer holds token {strange[0]}, but the model has {about.classes} tokens, from 0 on."
+            )
+        before = read if encoder is None else starts
+        text = [*before, *wrote]
+        given = _inputs(about, {ids: text} | ({} if encoder is None else {encoder: read}), inputs, ids)
+        fits = rows_per_run is None or (whole_number(rows_per_run) or 0) >= 1
+        check_option("rows_per_run", rows_per_run, fits, "a whole number from 1 up")
+        names = [ids] if encoder is None else [encoder, ids]
+        matrix, z, heading = _matrix(about, self._explain_arrays, given, names, len(before), len(wrote), rows_per_run)
+        scores = _scores(about, z, np.array(wrote))
+        sides: tuple[tuple[Part, list[int]], ...] = (("prompt", read), ("start", starts), ("answer", wrote))
+        parts = [part for part, numbers in sides for _ in numbers]
+        columns = _pieces(tokenizer, [*read, *starts, *wrote], parts)
+        put = scores if about.seed == "value" else np.ones(len(wrote))
+        found = AnswerExplanation(columns[-len(wrote) :], columns, matrix, scores, put, heading)
+        return found.hops(hops) if hops else found
 
 
 def ids_of(tokenizer: Any, text: Any, whole: bool = True) -> list[int]:

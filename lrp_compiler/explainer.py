@@ -12,8 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.answering import explain_text
-from lrp_compiler.answers import AnswerExplanation
+from lrp_compiler.answering import ExplainsAnswers
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.calling import as_tensor, bound_inputs, run_of, saying_where, structured
 from lrp_compiler.artefact.observing import observed
@@ -51,7 +50,7 @@ from lrp_compiler.views.model_explorer import write_model_explorer
 from lrp_compiler.views.viewer import write_viewer
 
 
-class Explainer:
+class Explainer(ExplainsAnswers):
     """A compiled model: call it like the model, and get its output and the relevance of its inputs.
 
     Made by `lrp.compile` or `lrp.load`.
@@ -156,50 +155,10 @@ class Explainer:
         output = structured(self.artefact, results[:own], sizes)
         return Explanation(output, run=run, **self.about.by_form(results[own:]))
 
-    @boundary("explain the answer")
-    def answer(
-        self,
-        tokenizer: Any,
-        prompt: Any,
-        answer: Any,
-        *,
-        decoder_start: Any = None,
-        hops: int = 0,
-        rows_per_run: int | None = None,
-        **inputs: Any,
-    ) -> AnswerExplanation:
-        """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
-
-        Args:
-            tokenizer: of transformers or of tokenizers; None where prompt and answer are ids.
-            prompt: a text, messages of a chat, or ids `[sequence]`.
-            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
-            decoder_start: of an encoder–decoder the ids that its decoder starts with.
-            hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
-            rows_per_run: how many rows of the matrix one run explains, by one forward (default: all); an
-                explainer of `Answer(count=…)` takes so many.
-            inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
-
-        Raises:
-            InputError: prompt, answer or explainer do not fit; one sentence says what.
-        """
-
-        def explain(**arrays: Any) -> Explanation[Tensor]:
-            device = next((buffer.device for buffer in self.artefact.running.buffers()), torch.device("cpu"))
-            placed: dict[str, Any] = {name: as_tensor(name, array).to(device) for name, array in arrays.items()}
-            return self(**placed)
-
-        return explain_text(
-            self.about,
-            explain,
-            tokenizer,
-            prompt,
-            answer,
-            decoder_start=decoder_start,
-            hops=hops,
-            rows_per_run=rows_per_run,
-            inputs=inputs,
-        )
+    def _explain_arrays(self, **arrays: Any) -> Explanation[Tensor]:
+        device = next((buffer.device for buffer in self.artefact.running.buffers()), torch.device("cpu"))
+        placed: dict[str, Any] = {name: as_tensor(name, array).to(device) for name, array in arrays.items()}
+        return self(**placed)
 
     def _inside(self, masks: Any, seeds: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The masks and seeds of a call by name of the input, unless the model has inputs of such a name itself."""

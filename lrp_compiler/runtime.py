@@ -62,14 +62,14 @@ from lrp_compiler.base.validate import (
     whole_number,
 )
 
-from .answering import explain_text
+from .answering import ExplainsAnswers
 from .answers import AnswerExplanation
 from .explanation import Explanation
 
 __all__ = ["AnswerExplanation", "Explanation", "OnnxExplainer", "lean_options", "open_split"]
 
 
-class OnnxExplainer:
+class OnnxExplainer(ExplainsAnswers):
     """An explainer in an ONNX file.
 
     Thread-safe: several threads may call one explainer at the same time.
@@ -245,44 +245,8 @@ class OnnxExplainer:
         }
         return self._explanation({**feeds, **several}, stacked, count)
 
-    @boundary("explain the answer")
-    def answer(
-        self,
-        tokenizer: Any,
-        prompt: Any,
-        answer: Any,
-        *,
-        decoder_start: Any = None,
-        hops: int = 0,
-        rows_per_run: int | None = None,
-        **inputs: Any,
-    ) -> AnswerExplanation:
-        """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
-
-        Args:
-            tokenizer: of transformers or of tokenizers; None where prompt and answer are ids.
-            prompt: a text, messages of a chat, or ids `[sequence]`.
-            answer: a text (with the space that it begins with, if it does), or ids: what the model wrote.
-            decoder_start: of an encoder–decoder the ids that its decoder starts with.
-            hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
-            rows_per_run: how many rows of the matrix one run explains (default: all): each is a run of the
-                file, unless it was compiled with `Answer(count=…)`, which explains so many in one.
-            inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
-
-        Raises:
-            InputError: prompt, answer or explainer do not fit; one sentence says what.
-        """
-        return explain_text(
-            self._about,
-            self,
-            tokenizer,
-            prompt,
-            answer,
-            decoder_start=decoder_start,
-            hops=hops,
-            rows_per_run=rows_per_run,
-            inputs=inputs,
-        )
+    def _explain_arrays(self, **arrays: Any) -> Explanation[np.ndarray]:
+        return self(**arrays)
 
     @boundary("read these inputs")
     def feeds(

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules.conditions import one_active, only, predicate
-from lrp_compiler.rules.elementwise import Quotient, elementwise, identity, safe_quotient
+from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import FUNCTION, QUANTISED, Flow, family_rule
-from lrp_compiler.rules.relevance import Relevance, unit
+from lrp_compiler.rules.registry import FUNCTION
 from lrp_compiler.rules.traits import Arguments, Call, always, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
@@ -284,46 +283,3 @@ def function(op: Op) -> Quotient:
     """A region of elementwise ops taken as one function f (see `fuse_functions`)."""
     slope = op.fact(SLOPE)
     return None if slope is None else (lambda: safe_quotient(op.output, op.tensor("self"), slope))
-
-
-HALF = 0.51
-"""Of a step: what rounding changes at most, and what single precision makes of that. What is changed by more lies
-beyond the ends."""
-
-
-@elementwise(QUANTISED, kind="quantisation")
-def quantised(op: Op) -> Quotient:
-    """f(x)/x.
-
-    Operands: `times` and `over`, by which x is measured in steps; `back` and `back_over`, by which steps become what
-    they are worth (see `passes/assign/quantisers.py`).
-    """
-    return lambda: safe_quotient(op.output, op.tensor("self"), 0.0)
-
-
-@family_rule("elementwise", "straight-through")
-def straight_through(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
-    """`g_x = g ⊙ q`: q is what a quantisation scales by, beyond its ends f(x)/x; `g ⊙ (f(x) − q x)` is absorbed.
-
-    f(x)/x of a rounding is 0, or up to twice too large, for an x that is small beside a step; where x is a sum of large
-    values that cancel, all of them would be handed that. Relevance in total form stays what it is, and so does that of
-    any other function.
-
-    Source: the estimator is that of Bengio et al., "Estimating or propagating gradients through stochastic neurons for
-    conditional computation", arXiv 1308.3432.
-    """
-    if relevance.form == "total" or op.target != QUANTISED:
-        return identity(op, quotient, relevance)
-    x, y, g = op.tensor("self"), op.output, relevance.tensor
-    worth = _scale(op, "back", "back_over")
-    scale = _scale(op, "times", "over") * worth
-    inside: Tensor = ((y - x * scale).abs() <= HALF * abs(worth)).to(x.dtype)
-    factor: Tensor = inside * scale + (1 - inside) * safe_quotient(y, x, 0.0)
-    op.absorb("quantisation", lambda: g * (y - factor * x))
-    return {"self": unit((g * factor).to(x.dtype))}
-
-
-def _scale(op: Op, times: str, over: str) -> Any:
-    if op.has(times):
-        return op.factor(times)
-    return 1 / op.factor(over) if op.has(over) else 1.0

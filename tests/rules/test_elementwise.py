@@ -9,7 +9,7 @@ from torch import Tensor
 from lrp_compiler.rules import OPERATORS, SLOPE, Facts, Op, bind, find, propagate, total, unit
 from lrp_compiler.rules.operators.functions import WITHOUT_ZERO
 from lrp_compiler.rules.operators.gate import RECURRENT_GATE
-from lrp_compiler.rules.registry import FUNCTION, QUANTISED
+from lrp_compiler.rules.registry import FUNCTION
 
 aten = torch.ops.aten
 
@@ -115,7 +115,7 @@ def test_every_registered_elementwise_op_is_tried_here() -> None:
     registered = {target for target, entries in OPERATORS.items() if any(e.family == "elementwise" for e in entries)}
 
     tried = WITH_QUOTIENT.keys() | WITHOUT_QUOTIENT.keys()
-    assert registered - {FUNCTION, QUANTISED, RECURRENT_GATE} == tried
+    assert registered - {FUNCTION, RECURRENT_GATE} == tried
 
 
 @pytest.mark.parametrize(("target", "call"), CASES, ids=ident)
@@ -241,31 +241,3 @@ def test_a_region_with_a_value_at_zero_goes_on_in_total_form() -> None:
 
     assert flow["self"].form == "total"
     torch.testing.assert_close(flow["self"].tensor, X.cosh())
-
-
-def test_a_quantisation_is_no_rounding_to_relevance_and_says_what_rounding_added() -> None:
-    x = torch.tensor([-9.0, -0.26, 0.0, 0.1, 0.74, 1.3, 9.0])
-    y = (torch.round(x / 0.5).clamp(-2, 2)) * 0.5
-    booked: dict[str, Tensor] = {}
-    op = Op(
-        QUANTISED,
-        {"self": x, "over": 0.5, "back": 0.5},
-        y,
-        fetch=lambda tensor: tensor,
-        active=("self",),
-        absorb=booked.__setitem__,
-    )
-
-    flow = propagate(op, unit(torch.full_like(x, 2.0)), "straight-through")
-
-    inside = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
-    torch.testing.assert_close(flow["self"].tensor, 2 * torch.where(inside > 0, 1.0, y / x.where(x != 0, 1.0)))
-    torch.testing.assert_close(booked["quantisation"], 2 * inside * (y - x))
-
-
-def test_relevance_of_a_quantisation_in_total_form_stays_what_it_is() -> None:
-    op = Op(QUANTISED, {"self": X}, X.round(), fetch=lambda tensor: tensor, active=("self",))
-
-    flow = propagate(op, total(torch.ones_like(X)))
-
-    torch.testing.assert_close(flow["self"].tensor, torch.ones_like(X))

@@ -49,7 +49,8 @@ def _harmless(taken: Tensor, value: Any) -> Any:
     """A value as a branch reads it: itself where the branch is taken, else what does no harm."""
     if not isinstance(value, Tensor) or value.dtype is torch.bool:
         return value
-    return torch.where(taken, value, torch.full([], float(value.is_floating_point()), dtype=value.dtype))
+    whole = not (value.is_floating_point() or value.is_complex())
+    return torch.where(taken, value, torch.full([], int(not whole), dtype=value.dtype, device=value.device))
 
 
 def _alike(one: Tensor, two: Any) -> bool:
