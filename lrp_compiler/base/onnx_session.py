@@ -48,6 +48,16 @@ def open_session(
     return onnxruntime.InferenceSession(source, session_options, providers, enable_fallback=0)
 
 
+def exact_options() -> onnxruntime.SessionOptions:
+    """Session options under which 8-bit products are added up exactly, where onnxruntime can, on every processor.
+
+    On x86 processors without VNNI it adds pairs of them in 16 bits otherwise, which overflow. Some files it refuses.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
 def lean_options(*, fold_weights: bool = True) -> onnxruntime.SessionOptions:
     """Session options under which a run holds little more than what it still needs.
 

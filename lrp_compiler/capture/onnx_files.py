@@ -36,7 +36,8 @@ def example_of(module: OnnxModule, args: tuple[Any, ...], kwargs: Mapping[str, A
         InputError: one is missing, or of no such name.
 
     Warns:
-        LrpWarning: onnxruntime does not run the file, so that nothing was compared.
+        LrpWarning: nothing was compared, since onnxruntime does not run the file, or not as its operators are defined:
+            on x86 processors without VNNI its sums of 8-bit products overflow.
     """
     inputs = _in_order(module, args, kwargs) if args or kwargs else module.example_inputs()
     tensors = [one for one in inputs if isinstance(one, torch.Tensor)]

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from support.onnx_graphs import in_onnxruntime, model, node
+from support.onnx_graphs import exact_sums, in_onnxruntime, model, node
 
 import lrp_compiler as lrp
 
@@ -132,6 +132,7 @@ def test_an_operator_between_whole_numbers_is_onnxruntimes(name: str) -> None:
     assert int((steps == 1).sum()) <= 0.02 * steps.numel() + 1
 
 
+@exact_sums
 def test_a_product_that_quantises_by_itself_is_onnxruntimes() -> None:
     constants = {"w": MATRIX, "s": DENSE["sw"], "z": DENSE["zw"], "b": np.ones(5, np.float32)}
     one = of("DynamicQuantizeMatMul", "x w s z b")
@@ -149,6 +150,7 @@ def test_a_product_that_quantises_by_itself_is_onnxruntimes() -> None:
     torch.testing.assert_close(explainer(x).relevance["x"].sum() + rest, wanted.sum(), rtol=1e-4, atol=1e-5)
 
 
+@exact_sums
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_a_recurrent_layer_of_stored_weights_is_onnxruntimes(direction: str) -> None:
     parts = 2 if direction == "bidirectional" else 1
