@@ -2,7 +2,8 @@
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
 2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` and `verify`
-on an `.onnx` file and `page` need no torch; every other command imports it when it runs. `--help` imports little.
+on an `.onnx` file, `explain` and `page` need no torch; every other command imports it when it runs. `--help` imports
+little.
 """
 
 import argparse
@@ -161,6 +162,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
     command.add_argument("--batch-size", type=int, metavar="N", help="run at most N rows at a time (.onnx)")
     command.add_argument("-o", "--output", type=Path, required=True, help="npz with output and relevance.<input>")
+
+    command = _add(
+        subparsers,
+        "explain_command",
+        "explain",
+        "explain a data set, however large, into Parquet; goes on where it was stopped",
+        "lrp-compiler explain image.lrp.onnx photos/ -o out --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+        "--crop 0.875\n"
+        "  lrp-compiler explain text.lrp.onnx reviews.jsonl -o out --tokenizer tokenizer.json --column text=review "
+        "--workers 4\n"
+        "  lrp-compiler explain m.lrp.onnx rows.parquet -o out --column x=pixels --id key --where \"label == 3\"\n\n"
+        "out/relevance.parquet and, of rows that cannot be explained, out/errors.parquet are folders of files, which\n"
+        "readers of Parquet take as one. The same command goes on where it was stopped, by whatever.",
+    )
+    _add_explain_options(command)
 
     command = _add(
         subparsers,
@@ -468,18 +484,62 @@ def _add_explainer_arguments(command: argparse.ArgumentParser, kinds: str) -> No
     )
 
 
-def _add_page_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="of pictures or of text")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for any web server")
-    command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
-    command.add_argument("--title", help="of the page (default: the name of the file)")
+def _add_explain_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")
     command.add_argument(
-        "--example",
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with")
+    command.add_argument(
+        "--column",
         action="append",
         default=[],
-        metavar="PICTURE|TEXT",
-        help="for visitors to try, once for each; the first is shown at once",
+        type=_column,
+        metavar="INPUT=COLUMN",
+        help="the column of an input (or of target, position, …), if it has another name; text=COLUMN: of the texts; "
+        "once for each",
     )
+    command.add_argument(
+        "--id", metavar="COLUMN", help="what tells rows apart (default: id, of pictures their path, else the number)"
+    )
+    command.add_argument("--target", type=int, metavar="INT", help="class to explain, if compiled with --target index")
+    _add_picture_options(command)
+    command.set_defaults(mean=None, std=None)  # numbers are taken for colours only where they are given
+    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
+    command.add_argument("--max-length", type=int, metavar="N", help="at how many tokens a text is cut")
+    command.add_argument(
+        "--where", metavar="CONDITION", help="which rows: columns, comparisons, in, and, or, not: \"label in (3, 5)\""
+    )
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N rows of the data")
+    bad = command.add_mutually_exclusive_group()
+    bad.add_argument(
+        "--skip-bad",
+        dest="bad",
+        action="store_const",
+        const="skip",
+        default="skip",
+        help="write rows that cannot be explained down in errors.parquet (default)",
+    )
+    bad.add_argument(
+        "--fail-fast", dest="bad", action="store_const", const="raise", help="end at the first row that cannot be"
+    )
+    command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    command.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes, which share the cores (default: %(default)s)"
+    )
+    command.add_argument(
+        "--shard-rows", type=int, metavar="N", help="rows of the data in a file (default: about 64 MB of relevance)"
+    )
+    command.add_argument(
+        "--no-check", dest="check", action="store_false", help="do not compare the file with the hash in its seal first"
+    )
+
+
+def _add_picture_options(command: argparse.ArgumentParser) -> None:
+    """How a picture becomes the network's input."""
     command.add_argument(
         "--mean", type=_numbers, default=[0.0], metavar="X[,X,X]", help="of colours from 0 to 1 (default: 0)"
     )
@@ -500,6 +560,21 @@ def _add_page_options(command: argparse.ArgumentParser) -> None:
         help="of the shorter side, such as 0.875 (default: %(default)s)",
     )
     command.add_argument("--size", type=int, metavar="N", help="height and width, if the explainer leaves them open")
+
+
+def _add_page_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="of pictures or of text")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for any web server")
+    command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
+    command.add_argument("--title", help="of the page (default: the name of the file)")
+    command.add_argument(
+        "--example",
+        action="append",
+        default=[],
+        metavar="PICTURE|TEXT",
+        help="for visitors to try, once for each; the first is shown at once",
+    )
+    _add_picture_options(command)
     command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
     command.add_argument(
         "--scores",
@@ -566,6 +641,13 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is neither a number nor numbers such as 0.485,0.456,0.406") from None
+
+
+def _column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise argparse.ArgumentTypeError(f"{text} is not INPUT=COLUMN")
+    return name, column
 
 
 def _option(text: str) -> tuple[str, Any]:

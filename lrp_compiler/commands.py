@@ -56,6 +56,29 @@ def run_command(arguments: argparse.Namespace) -> None:
     )
 
 
+def explain_command(arguments: argparse.Namespace) -> None:
+    """`explain`: a data set, row by row, into Parquet."""
+    _must_exist(arguments.explainer)
+    if runtime_of(arguments.explainer) != "onnxruntime":
+        raise InputError(f"{arguments.explainer} is no ONNX file: compile the explainer to M.lrp.onnx for data sets.")
+    from .data import explain
+
+    names = ("id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit")
+    names += ("bad", "batch_size", "workers", "shard_rows", "check")
+    done = explain(
+        arguments.explainer,
+        arguments.data,
+        arguments.output,
+        columns=dict(arguments.column),
+        progress=sys.stderr.isatty(),
+        **{name: getattr(arguments, name) for name in names},
+    )
+    rate = (done.rows - done.resumed) / max(done.seconds, 1e-9)
+    lines = [f"explained {done.explained} rows ({rate:,.0f} a second), {done.shards} files in {done.folder}/relevance.parquet"]
+    lines += [f"{done.bad} rows could not be explained: {done.folder}/errors.parquet"] * bool(done.bad)
+    _report(arguments, {**vars(done), "folder": str(done.folder)}, "\n".join(lines))
+
+
 def plan_command(arguments: argparse.Namespace) -> None:
     """`plan`: the promises of an explainer, and how each is resolved."""
     _must_exist(arguments.model)

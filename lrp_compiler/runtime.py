@@ -225,7 +225,7 @@ class OnnxExplainer(ExplainsAnswers):
         choices = {"target": target, "seed": seed, "position": position, "weights": weights, "against": against}
         bound, extras, inside = self._given(arrays, named_arrays, {**choices, "masks": masks, "seeds": seeds})
         several = {
-            name: _to_array(self._extras[name], extras[name])
+            name: to_array(self._extras[name], extras[name])
             for name in several_given(extras, list(self._extras.values()))
         }
         count = conditions_of(self._about, {**inside, **several})
@@ -273,7 +273,7 @@ class OnnxExplainer(ExplainsAnswers):
         names = [spec.name for spec in self._about.inputs]
         extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
         given = latent_inputs(self._about, extras.pop("masks"), extras.pop("seeds"))
-        inside = {name: _to_array(self._inside[name], value) for name, value in given.items()}
+        inside = {name: to_array(self._inside[name], value) for name, value in given.items()}
         return bind(self._about.inputs, arrays, named_arrays), extras, inside
 
     def _results(
@@ -344,11 +344,11 @@ class OnnxExplainer(ExplainsAnswers):
         """The arrays for onnxruntime, checked and cast, and the sizes of the symbolic dimensions."""
         for name, value in extras.items():
             check_choice(name, value is not None, name in self._extras, self._about.target, self._about.explains_answer)
-        arrays = {spec.name: _to_array(spec, bound[spec.name]) for spec in self._about.inputs}
+        arrays = {spec.name: to_array(spec, bound[spec.name]) for spec in self._about.inputs}
         sizes = check(self._about.inputs, arrays, has_nan=has_nan, ranges=self._about.ranges)
         check_rows(self._about.rows, arrays)
         for name, spec in self._extras.items():
-            array = _to_array(spec, extras[name])
+            array = to_array(spec, extras[name])
             if name != "seed" and array.ndim == 0:
                 array = np.full([sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape], array)
             if name == "weights" and array.dtype.kind in "biuf":
@@ -434,8 +434,12 @@ def open_split(
     return sessions[0], sessions[1]
 
 
-def _to_array(spec: TensorSpec, value: Any) -> np.ndarray:
-    """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own."""
+def to_array(spec: TensorSpec, value: Any) -> np.ndarray:
+    """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own.
+
+    Raises:
+        InputError: it cannot be read as one.
+    """
     try:
         array = np.asarray(value)
         whole_numbers = array.dtype.kind == "i" and spec.dtype != "bool"

@@ -26,6 +26,7 @@ ROOMS = ("graph", "decompose", "forward", "assign", "relevance", "promises", "op
 """Of `passes/`, each of which may use those before it."""
 TORCH_FREE = (
     "base",
+    "data",
     "pictures",
     "website",
     "runtime",

@@ -225,13 +225,13 @@ def _scratch(final: Path) -> Iterator[Path]:
     start = f".{final.name[:60]}."
     with _locked(final.parent):
         for left in glob.glob(f"{glob.escape(start)}*{_SUFFIX}", root_dir=final.parent):
-            with _held(final.parent / left, wait=False) as free:
+            with held(final.parent / left, wait=False) as free:
                 if free:
                     shutil.rmtree(final.parent / left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=start, suffix=_SUFFIX, dir=final.parent))
-        held = ExitStack()
-        held.enter_context(_held(folder, wait=True))
-    with held:
+        kept = ExitStack()
+        kept.enter_context(held(folder, wait=True))
+    with kept:
         try:
             yield folder
         finally:
@@ -244,26 +244,33 @@ def _locked(*folders: Path) -> Iterator[None]:
     with ExitStack() as stack:
         for folder in sorted({Path(os.path.realpath(folder)) for folder in folders}):
             if folder.is_dir():
-                stack.enter_context(_held(folder, wait=True))
+                stack.enter_context(held(folder, wait=True))
         yield
 
 
 @contextmanager
-def _held(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a folder; says whether it is held. Where folders cannot be locked nobody waits, and nothing is free."""
+def held(folder: Path, *, wait: bool) -> Iterator[bool | None]:
+    """Hold a folder; says whether it is held. Where folders cannot be locked (None) nobody waits, and nothing is free.
+
+    Args:
+        folder: one that is there.
+        wait: for whoever holds it, of all threads and processes that ask for it so.
+    """
     try:
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):
-        yield False
+        yield None
         return
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
+            mine: bool | None = True
+        except BlockingIOError:
+            mine = False
         except OSError:
-            held = False
-        yield held
+            mine = None
+        yield mine
     finally:
         os.close(handle)

@@ -22,6 +22,8 @@ OF_THE_WHOLE = ("torch", "onnx", "onnxscript", "onnx_ir")
 """Packages that only the whole distribution brings."""
 OTHERS = ("numpy", "onnxruntime", "rich")
 """Packages that both bring."""
+EXTRAS = {"pyarrow": ("pyarrow", "data"), "PIL": ("pillow", "data"), "tokenizers": ("tokenizers", "data")}
+"""Packages that an extra brings: as they are imported → what they are called, and the extra."""
 
 
 def is_whole() -> bool:
@@ -53,6 +55,9 @@ def lacking(error: BaseException, doing: str) -> InstallError | None:
         return InstallError(f"Cannot {doing} without torch, which {PART} leaves out: {whole_command()}.")
     if name in OF_THE_WHOLE:
         return InstallError(f"Cannot {doing} without {name}: {whole_command()}.")
+    if name in EXTRAS:
+        called, extra = EXTRAS[name]
+        return InstallError(f"Cannot {doing} without {called}: {command(extra)}.")
     return InstallError(f"Cannot {doing} without {name}: pip install {name}.") if name in OTHERS else None
 
 

@@ -6,17 +6,30 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def row_bar(rows: int, wanted: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more rows are done; it moves a bar on stderr if one is `wanted`."""
+def row_bar(rows: int, wanted: bool, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more rows are done; it moves a bar on stderr if one is `wanted`.
+
+    Args:
+        rows: how many there are.
+        wanted: whether there is a bar.
+        done: how many were done before.
+    """
     if not wanted:
         yield lambda done: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = ("explaining", BarColumn(), MofNCompleteColumn(), "rows", TimeRemainingColumn())
+    class Rate(ProgressColumn):
+        """Rows per second, of late."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+    columns = ("explaining", BarColumn(), MofNCompleteColumn(), "rows", Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("explaining", total=rows)
+        task = bar.add_task("explaining", total=rows, completed=done)
         yield lambda done: bar.advance(task, done)
 
 

@@ -1,0 +1,190 @@
+"""Explain a data set: source, engine and sink, in this process or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.progress import row_bar
+from lrp_compiler.base.seal import file_digest
+from lrp_compiler.base.validate import check_option, whole_number
+from lrp_compiler.base.version import __version__
+
+from .columns import bytes_of
+from .engine import BATCH, Explain
+from .preparation import Numbers, Preparation
+from .shards import Shards
+from .sink import GENERATOR, Counts, Sink, check_same, opened, write_manifest
+from .sources import Source, fingerprint, open_source
+from .where import Where
+from .workers import in_processes
+
+MEMORY = 1 << 26
+"""Bytes of inputs and relevance that a window has, and of relevance that a shard has, about."""
+MOST_IN_WINDOW, MOST_IN_SHARD = 4096, 16384
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done.
+
+    Args:
+        folder: of the output.
+        rows: rows of the data that were asked for.
+        explained: rows that were explained, in earlier runs as well.
+        bad: rows that could not be.
+        shards: files of relevance.
+        seconds: of this run.
+        resumed: rows that were done before it.
+    """
+
+    folder: Path
+    rows: int
+    explained: int
+    bad: int
+    shards: int
+    seconds: float
+    resumed: int
+
+
+@boundary("explain the data")
+def explain(
+    explainer: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    id: str | None = None,
+    target: int | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    resize: str = "crop",
+    crop: float = 1.0,
+    size: int | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    max_length: int | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    bad: str = "skip",
+    batch_size: int = BATCH,
+    workers: int = 1,
+    shard_rows: int | None = None,
+    check: bool = True,
+    progress: bool = False,
+) -> Done:
+    """Explain every row of a data set; what a killed run left is gone on with.
+
+    Written are `output/manifest.json`, `output/relevance.parquet/` and, of rows that could not be explained,
+    `output/errors.parquet/` (row, id, error). The columns of relevance: `id`, `prediction`, `target`, `logit`,
+    `sum.<input>` (Σ relevance), `absorbed` (null, unless the explainer returns it), `relevance.<input>` and whatever
+    else the explainer returns, as Arrow's tensors of fixed shape; of texts and other open sizes as lists.
+
+    Args:
+        explainer: its ONNX file.
+        data: a `.npy`, `.parquet` or `.jsonl` file, or a folder of `.parquet`, of `.npy` (one for each input) or of
+            pictures. Floating numbers of any width are taken in the input's.
+        output: a folder, new or of the same job.
+        id: the column that tells rows apart; by default `id`, of pictures their paths, else the row's number.
+        columns, target, mean, std, resize, crop, size, tokenizer, max_length: see `Preparation`.
+        where: a condition on columns, such as `"label == 3 and split != 'test'"`; others are left out.
+        limit: only so many of the first rows.
+        bad: what becomes of a row that cannot be explained: "skip" writes it down among the errors, "raise" ends the
+            job.
+        batch_size: how many rows run at once, at most; those of a text come by length.
+        workers: processes, each with a session of its own and its share of the cores. (A script that asks for several
+            stands below `if __name__ == "__main__":`.)
+        shard_rows: rows of the data in a file; by default about 64 MB of relevance.
+        check: whether the explainer is compared with the hash in its seal first.
+        progress: whether a bar on stderr shows rows, rate and time left; needs rich.
+
+    Returns:
+        How many rows were explained, and how many could not be.
+
+    Raises:
+        InputError: an option does not fit the explainer or the data; the folder is of another job; with bad="raise", a
+            row cannot be explained.
+        FormatError: the file is no explainer, or damaged.
+        LrpError: no row at all could be explained, or a worker ended again and again on the same rows.
+        OSError: a file cannot be read or written; what was written stays, and the job can be gone on with.
+    """
+    start = perf_counter()
+    preparation = Preparation(columns or {}, target, mean, std, resize, crop, size, tokenizer, max_length)
+    for name, value in {"limit": limit, "shard_rows": shard_rows, "workers": workers, "batch_size": batch_size}.items():
+        optional = value is None and name in ("limit", "shard_rows")
+        check_option(name, value, optional or (whole_number(value) or 0) > 0, "a whole number from 1 up")
+    check_option("bad", bad, bad in ("skip", "raise"), '"skip" or "raise"')
+    check_option("id", id, isinstance(id, str | None), "a column's name")
+    check_option("where", where, isinstance(where, str | None), "a condition, as text")
+    folder = Path(os.path.abspath(output))
+    if folder == Path(os.path.abspath(data)) or Path(os.path.abspath(data)) in folder.parents:
+        raise InputError(f"The output {output} lies in the data {data}: choose a folder outside.")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    engine = Explain(explainer, preparation, batch_size=batch_size, threads=threads, check=check)
+    condition = None if where is None else Where(where)
+    with opened(folder) as before:
+        source = open_source(data, id, folder)
+        wanted = _wanted(engine, source, condition)
+        window = _rows(bytes_of([*engine.about.takes, *engine.about.returns], engine.about), batch_size, MOST_IN_WINDOW)
+        size_of_shard = shard_rows or (before or {}).get("shard_rows") or _rows(
+            bytes_of([entry.tensor for entry in engine.about.relevance], engine.about), batch_size, MOST_IN_SHARD
+        )
+        manifest: dict[str, Any] = {
+            "generator": GENERATOR,
+            "explainer": file_digest(explainer),
+            "data": fingerprint(source),
+            "rows": min(source.rows, limit or source.rows),
+            "where": where,
+            "preparation": preparation.to_dict(),
+            "shard_rows": size_of_shard,
+        }
+        about = {"versions": {"lrp_compiler": __version__}, "composite": engine.about.name}
+        if before is None:
+            write_manifest(folder, {**manifest, **about})
+        else:
+            check_same(folder, before, manifest)
+        sink = Sink(folder, engine.columns, source.id_type, {**manifest, **about})
+        shards = Shards(engine, source, sink, condition, wanted, window, bad == "raise")
+        done, resumed = _run(shards, workers, progress)
+        write_manifest(folder, {**manifest, **about, "done": {"explained": done.explained, "bad": done.bad}})
+    if done.bad and not done.explained:
+        raise LrpError(f"None of the {done.bad} rows could be explained: {shards.first_error()}")
+    return Done(
+        Path(output), done.rows, done.explained, done.bad, shards.count, perf_counter() - start, resumed.rows
+    )
+
+
+def _run(shards: Shards, workers: int, progress: bool) -> tuple[Counts, Counts]:
+    """All shards that are not there yet; what is in all of them, and what was before."""
+    before = {number: counts for number in range(shards.count) if (counts := shards.sink.whole(number)) is not None}
+    waiting = [number for number in range(shards.count) if number not in before]
+    resumed = sum(before.values(), Counts())
+    done = resumed
+    with row_bar(shards.rows, progress, resumed.rows) as advance:
+        if workers == 1:
+            for number in waiting:
+                done += shards.make(number, advance)
+        else:
+            for counts in in_processes(shards, waiting, min(workers, max(1, len(waiting)))):
+                done += counts
+                advance(counts.rows)
+    return done, resumed
+
+
+def _wanted(engine: Explain, source: Source, condition: Where | None) -> list[str]:
+    """The columns that are read."""
+    names = list(source.columns)
+    unknown = [name for name in (condition.columns if condition else []) if name not in names]
+    if unknown:
+        raise InputError(f"where names a column {unknown[0]!r}, but there are {', '.join(names)}.")
+    return list(dict.fromkeys([*engine.inputs.columns(names).values(), *(condition.columns if condition else [])]))
+
+
+def _rows(size: int, batch: int, most: int) -> int:
+    """How many rows of so many bytes: whole batches."""
+    return max(1, min(most, MEMORY // max(size, 1)) // batch) * batch

@@ -1,0 +1,84 @@
+"""Texts as token ids, and what a text's inputs are filled up with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrp_compiler.base.boundary import reason_of
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.validate import TensorSpec
+
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+KINDS = (IDS, MASK, TYPES)
+TEXT = "text"
+"""The column of texts."""
+TOKENS = 512
+"""Of a text, at most, if nobody says otherwise."""
+
+
+def text_inputs(inputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Input → its kind, of the inputs that hold a text: whole numbers `[batch, sequence]` under their usual names.
+
+    A single input of that shape may be called as it likes.
+    """
+    fits = [spec for spec in inputs if spec.dtype in ("int64", "int32", "bool") and len(spec.shape) == 2]
+    named = {spec.name: kind for spec in fits for kind in KINDS if spec.name == kind or spec.name.endswith(f".{kind}")}
+    if not named and len(inputs) == 1 and fits:
+        return {fits[0].name: IDS}
+    return named
+
+
+def may_be_filled_up(about: Metadata, kinds: Mapping[str, str]) -> bool:
+    """Whether texts of different lengths can lie in one batch: there is a mask for what is filled up, and what is
+    explained does not stand at the last place."""
+    if MASK not in kinds.values() or about.explains_answer or about.explained >= len(about.outputs):
+        return False
+    anywhere = len(about.outputs[about.explained].shape) == 2
+    return anywhere or about.explains.get("position") in ("last-unpadded", "index")
+
+
+class Tokenizer:
+    """A model's tokenizer.
+
+    Args:
+        path: of its `tokenizer.json`.
+        most: how many tokens a text has at most; None: where the tokenizer cuts, or `TOKENS`.
+        fixed: how many the explainer takes, if it is one number.
+
+    Raises:
+        InputError: the file is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], most: int | None, fixed: int | None) -> None:
+        import tokenizers
+
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(os.fspath(path))
+        except Exception as error:  # tokenizers raises plain Exceptions
+            raise InputError(
+                f"{os.fspath(path)} is no tokenizer.json as Hugging Face's fast tokenizers write it ({reason_of(error)})."
+            ) from error
+        known = (self._tokenizer.truncation or {}).get("max_length") or TOKENS
+        self.most = min(number for number in (most or known, fixed) if number is not None)
+        self.pad = int((self._tokenizer.padding or {}).get("pad_id", 0))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.most)
+
+    def __call__(self, texts: Sequence[Any], errors: dict[int, str]) -> dict[str, list[np.ndarray | None]]:
+        """Kind → of each text its numbers; a row that is no text is written down among the errors."""
+        sound = [place for place, text in enumerate(texts) if isinstance(text, str)]
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                errors.setdefault(place, f"A text is wanted, not {type(text).__name__}.")
+        found: dict[str, list[np.ndarray | None]] = {kind: [None] * len(texts) for kind in KINDS}
+        for place, one in zip(sound, self._tokenizer.encode_batch([texts[place] for place in sound]), strict=True):
+            for kind, numbers in zip(KINDS, (one.ids, one.attention_mask, one.type_ids), strict=True):
+                found[kind][place] = np.array(numbers, np.int64)
+            if not one.ids:
+                errors.setdefault(place, "The text has no tokens.")
+        return found

@@ -1,0 +1,104 @@
+"""`where="label == 3 and split != 'test'"`: which rows are explained. Parsed, never run as Python."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.validate import shortened
+
+from .window import Window, as_arrow
+
+COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda column, values: column.isin(values),
+    ast.NotIn: lambda column, values: ~column.isin(values),
+    ast.Is: lambda column, none: column.is_null(),
+    ast.IsNot: lambda column, none: ~column.is_null(),
+}
+"""What may stand between a column and a value."""
+HOW = "write it of columns, comparisons, in, and, or, not, such as \"label == 3 and split != 'test'\""
+
+
+class Where:
+    """A condition on rows.
+
+    Args:
+        text: comparisons of columns (`label == 3`, `split in ("a", "b")`, `score is not None`), with `and`, `or` and
+            `not`.
+
+    Raises:
+        InputError: it is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.columns: list[str] = []
+        try:
+            self._expression = self._read(ast.parse(text.strip(), mode="eval").body)
+        except (SyntaxError, ValueError, RecursionError, TypeError, pa.ArrowException) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"where={shortened(text)} is no condition: {HOW}.") from error
+
+    def of(self, window: Window) -> Window:
+        """The rows that it holds for, and those that cannot be read at all.
+
+        Raises:
+            InputError: columns do not compare with these values.
+        """
+        try:
+            table = pa.table({name: as_arrow(window.columns[name]) for name in self.columns})
+            place = "place of the row"
+            kept = table.append_column(place, pa.array(np.arange(len(window)))).filter(self._expression)[place]
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(f"where={self.text!r} does not fit the columns: {str(error).splitlines()[0]}.") from error
+        return window.take(sorted({*kept.to_pylist(), *window.errors}))
+
+    def _read(self, node: ast.expr) -> Any:
+        match node:
+            case ast.BoolOp(op=ast.And(), values=parts):
+                return _joined(operator.and_, [self._read(part) for part in parts])
+            case ast.BoolOp(op=ast.Or(), values=parts):
+                return _joined(operator.or_, [self._read(part) for part in parts])
+            case ast.UnaryOp(op=ast.Not(), operand=part):
+                return ~self._read(part)
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                sides = [left, *others]
+                pairs = zip(ops, sides, sides[1:], strict=False)
+                return _joined(operator.and_, [self._compared(op, one, other) for op, one, other in pairs])
+            case ast.Name(id=name):
+                return self._column(name)
+        raise InputError(f"where={shortened(self.text)} is no condition at {ast.unparse(node)!r}: {HOW}.")
+
+    def _compared(self, op: ast.cmpop, one: ast.expr, other: ast.expr) -> Any:
+        left = self._column(one.id) if isinstance(one, ast.Name) else ast.literal_eval(one)
+        right = self._column(other.id) if isinstance(other, ast.Name) else ast.literal_eval(other)
+        listed = isinstance(right, list | tuple | set)
+        if isinstance(op, ast.In | ast.NotIn) != listed or isinstance(op, ast.Is | ast.IsNot) > (right is None):
+            raise ValueError(self.text)
+        return COMPARISONS[type(op)](left, list(right) if listed else right)
+
+    def _column(self, name: str) -> pc.Expression:
+        if name not in self.columns:
+            self.columns.append(name)
+        return pc.field(name)
+
+
+def _joined(how: Callable[[Any, Any], Any], parts: list[Any]) -> Any:
+    first, *others = parts
+    for other in others:
+        first = how(first, other)
+    return first
