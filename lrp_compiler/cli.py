@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "--crop 0.875\n"
         "  lrp-compiler explain text.lrp.onnx reviews.jsonl -o out --tokenizer tokenizer.json --column text=review "
         "--workers 4\n"
-        "  lrp-compiler explain m.lrp.onnx rows.parquet -o out --column x=pixels --id key --where \"label == 3\"\n\n"
+        '  lrp-compiler explain m.lrp.onnx rows.parquet -o out --column x=pixels --id key --where "label == 3"\n\n'
         "out/relevance.parquet and, of rows that cannot be explained, out/errors.parquet are folders of files, which\n"
         "readers of Parquet take as one. The same command goes on where it was stopped, by whatever.",
     )
@@ -492,7 +492,9 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with"
+    )
     command.add_argument(
         "--column",
         action="append",
@@ -511,7 +513,7 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
     command.add_argument("--max-length", type=int, metavar="N", help="at how many tokens a text is cut")
     command.add_argument(
-        "--where", metavar="CONDITION", help="which rows: columns, comparisons, in, and, or, not: \"label in (3, 5)\""
+        "--where", metavar="CONDITION", help='which rows: columns, comparisons, in, and, or, not: "label in (3, 5)"'
     )
     command.add_argument("--limit", type=int, metavar="N", help="only the first N rows of the data")
     bad = command.add_mutually_exclusive_group()
@@ -526,7 +528,9 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
     bad.add_argument(
         "--fail-fast", dest="bad", action="store_const", const="raise", help="end at the first row that cannot be"
     )
-    command.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    command.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)"
+    )
     command.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, which share the cores (default: %(default)s)"
     )

@@ -74,7 +74,8 @@ def explain_command(arguments: argparse.Namespace) -> None:
         **{name: getattr(arguments, name) for name in names},
     )
     rate = (done.rows - done.resumed) / max(done.seconds, 1e-9)
-    lines = [f"explained {done.explained} rows ({rate:,.0f} a second), {done.shards} files in {done.folder}/relevance.parquet"]
+    said = f"explained {done.explained} rows ({rate:,.0f} a second)"
+    lines = [f"{said}, {done.shards} files in {done.folder}/relevance.parquet"]
     lines += [f"{done.bad} rows could not be explained: {done.folder}/errors.parquet"] * bool(done.bad)
     _report(arguments, {**vars(done), "folder": str(done.folder)}, "\n".join(lines))
 

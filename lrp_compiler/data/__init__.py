@@ -4,8 +4,9 @@
 
     explain("m.lrp.onnx", "photos/", "out/", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], crop=0.875)
 
-A *source* hands out rows in order (`sources.py`), `Explain` makes a batch of rows a batch of explanations (`engine.py`),
-a *sink* puts each shard to its place in one step (`sink.py`). `explain` ties them in this process, or several.
+A *source* hands out rows in order (`sources.py`), `Explain` makes a batch of rows a batch of explanations
+(`engine.py`), a *sink* puts each shard to its place in one step (`sink.py`). `explain` ties them in this process, or
+several.
 """
 
 from lrp_compiler.base.boundary import boundary

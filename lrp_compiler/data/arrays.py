@@ -37,7 +37,9 @@ class Arrays:
         if id_column is not None and id_column not in names:
             raise InputError(f"There is no array {id_column!r} for the ids: there are {', '.join(names)}.")
         self._ids = id_column or ("id" if "id" in names and len(names) > 1 else None)
-        if self._ids is not None and (self._heads[self._ids][0].kind not in "iu" or len(self._heads[self._ids][1]) != 1):
+        if self._ids is not None and (
+            self._heads[self._ids][0].kind not in "iu" or len(self._heads[self._ids][1]) != 1
+        ):
             raise InputError(f"The ids in {self._ids}.npy are no whole numbers, one for each row.")
 
     @property

@@ -43,7 +43,7 @@ def stacked(values: Any, rows: Sequence[int], filling: int | None, length: int |
         values: of the window: an array, or of each row one.
         rows: which ones.
         filling: what stands behind rows that are too short; None: they are of one shape.
-        length: to which they are filled up; None: the longest one's.
+        length: to which they are filled up at least; None: to the longest one's.
     """
     if isinstance(values, np.ndarray):
         first, last = rows[0], rows[-1]

@@ -103,7 +103,9 @@ def layout(about: Metadata, cut: Mapping[str, Collection[int]]) -> list[Column]:
     target = classes and about.seed != "tensor" and about.picks is not None
     found = [Column(PREDICTION, "int64", known=classes), Column(TARGET, "int64", (*several, *pair), known=target)]
     found.append(Column(about.score.replace("-", "_"), "float64", several, known=target))
-    entries = [Column(entry.called, entry.tensor.dtype, row_shape(about, entry, cut), entry) for entry in about.relevance]
+    entries = [
+        Column(entry.called, entry.tensor.dtype, row_shape(about, entry, cut), entry) for entry in about.relevance
+    ]
     sums = [column for column in entries if column.entry is not None and column.entry.form == SUM]
     if not sums:
         own = [entry for entry in about.relevance if entry.form == "total" and not entry.part]
@@ -142,7 +144,9 @@ def is_open(about: Metadata) -> bool:
 def bytes_of(specs: Sequence[TensorSpec], about: Metadata) -> int:
     """About how many bytes one row of these tensors has; open sizes are taken to be the example's."""
     sizes = {**about.sizes, "batch": 1}
-    return sum(int(np.dtype(spec.dtype).itemsize * np.prod([_size(dim, sizes) for dim in spec.shape])) for spec in specs)
+    return sum(
+        int(np.dtype(spec.dtype).itemsize * np.prod([_size(dim, sizes) for dim in spec.shape])) for spec in specs
+    )
 
 
 def _size(dim: int | str, sizes: Mapping[str, Any]) -> int:

@@ -1,14 +1,14 @@
 """`Explain`: a batch of rows in, their explanations out. The same class works here and in others' engines.
 
-    dataset.map_batches(Explain, fn_constructor_args=("m.lrp.onnx",), batch_format="pyarrow", concurrency=4)  # Ray
-    frame.mapInArrow(Explain("m.lrp.onnx").each, schema)                                                        # Spark
-    frame.map_partitions(Explain("m.lrp.onnx"))                                                                 # Dask
+dataset.map_batches(Explain, fn_constructor_args=("m.lrp.onnx",), batch_format="pyarrow", concurrency=4)  # Ray
+frame.mapInArrow(Explain("m.lrp.onnx").each, schema)                                                        # Spark
+frame.map_partitions(Explain("m.lrp.onnx"))                                                                 # Dask
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from .batches import batches, shapes_of, stacked
 from .columns import ABSORBED, PREDICTION, TARGET, Column, batch_axis, is_open, layout
 from .inputs import Inputs, Values
 from .preparation import Preparation
-from .text import IDS, may_be_filled_up
+from .text import IDS, length_bounds, may_be_filled_up
 from .window import Window
 
 ERROR = "error"
@@ -38,7 +38,7 @@ class Explain:
 
     Args:
         explainer: the path of an explainer's ONNX file.
-        preparation: how columns become inputs.
+        preparation: how columns become inputs; None: by their names, as they are.
         batch_size: how many rows run at once, at most.
         threads: of the session; None: as many as there are cores.
         check: whether the file is compared with the hash in its seal first.
@@ -53,21 +53,24 @@ class Explain:
     def __init__(
         self,
         explainer: str | os.PathLike[str],
-        preparation: Preparation = Preparation(),
+        preparation: Preparation | None = None,
         *,
         batch_size: int = BATCH,
         threads: int | None = None,
         check: bool = True,
     ) -> None:
         check_option("batch_size", batch_size, (whole_number(batch_size) or 0) > 0, "a whole number from 1 up")
-        check_option("threads", threads, threads is None or (whole_number(threads) or 0) > 0, "a whole number from 1 up")
-        self._made_of = explainer, preparation, batch_size, threads, check
+        check_option(
+            "threads", threads, threads is None or (whole_number(threads) or 0) > 0, "a whole number from 1 up"
+        )
+        how = preparation or Preparation()
+        self._made_of = explainer, how, batch_size, threads, check
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
         self._explainer = OnnxExplainer(explainer, session_options=options, check=check)
         self.about = self._explainer.about
-        self.inputs = Inputs(self.about, preparation)
+        self.inputs = Inputs(self.about, how)
         self._filled_up = may_be_filled_up(self.about, self.inputs.texts)
         self._fixed = None if is_open(self.about) else int(self.about.inputs[0].shape[0])
         self._batch = self._fixed or batch_size
@@ -92,7 +95,9 @@ class Explain:
             return self(pa.RecordBatch.from_pandas(batch, preserve_index=False)).to_pandas()
         if isinstance(batch, pa.Table):
             return pa.Table.from_batches([self(batch.combine_chunks().to_batches()[0])])
-        given = dict(zip(batch.schema.names, batch.columns, strict=True)) if isinstance(batch, pa.RecordBatch) else batch
+        given = (
+            dict(zip(batch.schema.names, batch.columns, strict=True)) if isinstance(batch, pa.RecordBatch) else batch
+        )
         rows = len(next(iter(given.values())))
         found, errors = self.rows(Window(given, given.get("id"), np.arange(rows)))
         said = [errors.get(row, "") for row in range(rows)]
@@ -148,8 +153,9 @@ class Explain:
             for half in (rows[:middle], rows[middle:]):
                 self._explain(given, half, found, errors)
             return
-        for place in np.flatnonzero(_has_nan([values[column.name] for column in self._sums()], len(rows))):
-            errors[rows[place]] = "The relevance holds NaN: the numbers of this row are too large, or not finite."
+        sums = [values[column.name] for column in self.columns if column.name.startswith("sum.")]
+        for place in np.flatnonzero(_any(sums, lambda array: ~np.isfinite(array), len(rows))):
+            errors[rows[place]] = "The relevance is not finite: numbers of this row are too large, or not finite."
         for column in self.columns:
             if not column.known:
                 continue
@@ -170,12 +176,11 @@ class Explain:
             if name in texts and self._filled_up and not isinstance(values, np.ndarray):
                 pad = self.inputs.tokenizer.pad if self.inputs.tokenizer is not None else 0
                 filling = pad if texts[name] == IDS else 0
-                dim = spec_of[name].shape[1]
-                length = dim if isinstance(dim, int) else None
+                length = length_bounds(self.about, spec_of[name])[0]
             if name in texts:
                 lengths = [len(values[row]) for row in rows]
             arrays[name] = stacked(values, whole, filling, length)
-            if arrays[name].dtype.kind == "f" and _has_nan([arrays[name]], len(whole)).any():
+            if arrays[name].dtype.kind == "f" and _any([arrays[name]], np.isnan, len(whole)).any():
                 raise InputError(f"Input {name!r} holds NaN.")
         names = [spec.name for spec in self.about.inputs]
         choices = {name: array for name, array in arrays.items() if name not in names}
@@ -202,9 +207,6 @@ class Explain:
                 array = array.sum(tuple(range(kept, array.ndim)), dtype=np.float64)
             found[column.name] = array
         return found
-
-    def _sums(self) -> list[Column]:
-        return [column for column in self.columns if column.name.startswith("sum.")]
 
     def _where_cut(self) -> dict[str, tuple[int, ...]]:
         """Relevance of a text → the dims of a row that are cut where the text ends."""
@@ -242,7 +244,9 @@ def _classes(run: Run) -> dict[str, np.ndarray]:
     if about.seed == "tensor" or about.picks is None:
         return found
     several = isinstance(about.picks, list)
-    picks = [pick["pair"] if isinstance(pick, Mapping) else [pick] for pick in (about.picks if several else [about.picks])]
+    picks = [
+        pick["pair"] if isinstance(pick, Mapping) else [pick] for pick in (about.picks if several else [about.picks])
+    ]
     pairs = any(len(pick) == 2 for pick in picks)
     targets, logits = [], []
     for pick in picks:
@@ -261,9 +265,9 @@ def _number(pick: Any, predicted: np.ndarray, choices: Mapping[str, Any], rows: 
     return np.asarray(choices["target"]) if pick == "index" else np.full(len(rows), pick, np.int64)
 
 
-def _has_nan(arrays: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Of each row, whether it holds NaN."""
+def _any(arrays: Sequence[np.ndarray], wrong: Callable[[np.ndarray], np.ndarray], rows: int) -> np.ndarray:
+    """Of each row, whether something is wrong with a number in it."""
     found = np.zeros(rows, bool)
     for array in arrays:
-        found |= np.isnan(array.reshape(rows, -1)).any(1)
+        found |= wrong(array.reshape(rows, -1)).any(1)
     return found

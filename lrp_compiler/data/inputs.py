@@ -16,7 +16,7 @@ from lrp_compiler.website.page_spec import preprocessing
 
 from .photos import IMAGE, read_picture, scaled
 from .preparation import Preparation
-from .text import MASK, TEXT, Tokenizer, text_inputs
+from .text import MASK, TEXT, Tokenizer, length_bounds, text_inputs
 from .window import Window
 
 Values = np.ndarray | list[Any]
@@ -42,16 +42,14 @@ class Inputs:
         if unknown:
             raise InputError(f"The explainer has no input {unknown[0]!r} for a column: it takes {self._named()}.")
         if preparation.target is not None and all(spec.name != "target" for spec in about.choices):
-            raise InputError(
-                f"A target was given, but this explainer was compiled for {about.target!r}; compile with target='index'."
-            )
+            mode = about.target
+            raise InputError(f"A target was given, but this explainer was compiled for {mode!r}, not 'index'.")
         self.tokenizer: Tokenizer | None = None
         if preparation.tokenizer is not None:
             if not self.texts:
                 raise InputError(f"A tokenizer was given, but the explainer takes no text: it takes {self._named()}.")
-            length = next(spec.shape[1] for spec in about.inputs if spec.name in self.texts)
-            fixed = length if isinstance(length, int) else None
-            self.tokenizer = Tokenizer(preparation.tokenizer, preparation.max_length, fixed)
+            most = length_bounds(about, next(spec for spec in about.inputs if spec.name in self.texts))[1]
+            self.tokenizer = Tokenizer(preparation.tokenizer, preparation.max_length, most)
         self._pictures: dict[str, dict[str, Any]] = {}
 
     def columns(self, names: Sequence[str]) -> dict[str, str]:
@@ -99,17 +97,19 @@ class Inputs:
             texts = window.columns[columns[TEXT]]
             listed = texts.to_pylist() if isinstance(texts, pa.Array) else list(texts)
             made = self.tokenizer([_plain(text) for text in listed], errors)
-            found |= {name: made[kind] for name, kind in self.texts.items()}
+            dtypes = {spec.name: spec.dtype for spec in self.specs}
+            for name, kind in self.texts.items():
+                found[name] = [None if one is None else one.astype(dtypes[name]) for one in made[kind]]
         for spec in self.specs:
             if self._constant(spec.name):
                 found[spec.name] = np.full(len(window), self.how.target, np.int64)
             elif spec.name in columns:
                 found[spec.name] = self._input(spec, window.columns[columns[spec.name]], errors)
-        for name, kind in self.texts.items():
-            if name not in found and kind == MASK:
-                beside = found[next(other for other in self.texts if other in found)]
-                ones = [None if one is None else np.ones(len(one), np.int64) for one in beside]
-                found[name] = np.stack(ones) if isinstance(beside, np.ndarray) else ones
+        for spec in self.specs:
+            if spec.name not in found and self.texts.get(spec.name) == MASK:
+                beside = found[next(name for name in self.texts if name in found)]
+                ones = [None if one is None else np.ones(len(one), spec.dtype) for one in beside]
+                found[spec.name] = np.stack(ones) if isinstance(beside, np.ndarray) else ones
         return found
 
     def _constant(self, name: str) -> bool:

@@ -131,8 +131,12 @@ def explain(
         source = open_source(data, id, folder)
         wanted = _wanted(engine, source, condition)
         window = _rows(bytes_of([*engine.about.takes, *engine.about.returns], engine.about), batch_size, MOST_IN_WINDOW)
-        size_of_shard = shard_rows or (before or {}).get("shard_rows") or _rows(
-            bytes_of([entry.tensor for entry in engine.about.relevance], engine.about), batch_size, MOST_IN_SHARD
+        size_of_shard = (
+            shard_rows
+            or (before or {}).get("shard_rows")
+            or _rows(
+                bytes_of([entry.tensor for entry in engine.about.relevance], engine.about), batch_size, MOST_IN_SHARD
+            )
         )
         manifest: dict[str, Any] = {
             "generator": GENERATOR,
@@ -154,9 +158,7 @@ def explain(
         write_manifest(folder, {**manifest, **about, "done": {"explained": done.explained, "bad": done.bad}})
     if done.bad and not done.explained:
         raise LrpError(f"None of the {done.bad} rows could be explained: {shards.first_error()}")
-    return Done(
-        Path(output), done.rows, done.explained, done.bad, shards.count, perf_counter() - start, resumed.rows
-    )
+    return Done(Path(output), done.rows, done.explained, done.bad, shards.count, perf_counter() - start, resumed.rows)
 
 
 def _run(shards: Shards, workers: int, progress: bool) -> tuple[Counts, Counts]:

@@ -77,9 +77,7 @@ class Parquet:
             ids = numbers if self._ids is None else batch.column(self._ids).cast(self.id_type)
             yield Window({name: batch.column(name) for name in columns}, ids, numbers)
 
-    def _batches(
-        self, start: int, stop: int, size: int, columns: list[str]
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches(self, start: int, stop: int, size: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Pieces of the rows with the number of each one's first; who reads on finds the file where he left it."""
         at, rest, stream = start, None, None
         if self._cursor is not None and self._cursor[:2] == (columns, size) and self._cursor[2] <= start:

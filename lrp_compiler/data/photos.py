@@ -41,7 +41,10 @@ class Pictures:
     def __init__(self, folder: Path, output: Path) -> None:
         self._folder = folder.resolve()
         self.files = [output / LIST]
-        with atomic_path(self.files[0]) as temporary, pq.ParquetWriter(temporary, pa.schema({"id": pa.string()})) as out:
+        with (
+            atomic_path(self.files[0]) as temporary,
+            pq.ParquetWriter(temporary, pa.schema({"id": pa.string()})) as out,
+        ):
             for names in _names(self._folder):
                 out.write_table(pa.table({"id": pa.array(names, pa.string())}))
         self._list = Parquet(self.files, "id")

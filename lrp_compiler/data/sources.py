@@ -1,7 +1,7 @@
-"""Data sets as rows in order: who reads what, by its ending. A new kind is a class here or beside, and a line in `SOURCES`.
+"""Data sets as rows in order: who reads what, by its ending. A new kind is a class, and a line in `SOURCES`.
 
-A source knows how many rows it has and hands out any stretch of them, in windows. It is plain data, so that it can go to
-another process, and opens its files where it reads.
+A source knows how many rows it has and hands out any stretch of them, in windows. It is plain data, so that it can go
+to another process, and opens its files where it reads.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class Source(Protocol):
 
 Opener = Callable[[Path, str | None, Path], Source]
 """Path, the column of ids, the folder of the output → source."""
-
-
 
 
 SOURCES: dict[str, Opener] = {

@@ -42,29 +42,34 @@ def may_be_filled_up(about: Metadata, kinds: Mapping[str, str]) -> bool:
     return anywhere or about.explains.get("position") in ("last-unpadded", "index")
 
 
+def length_bounds(about: Metadata, spec: TensorSpec) -> tuple[int | None, int | None]:
+    """How many tokens an explainer takes, at least and at most; None where it does not say."""
+    dim = spec.shape[1]
+    return (dim, dim) if isinstance(dim, int) else about.ranges.get(dim, (None, None))
+
+
 class Tokenizer:
     """A model's tokenizer.
 
     Args:
         path: of its `tokenizer.json`.
         most: how many tokens a text has at most; None: where the tokenizer cuts, or `TOKENS`.
-        fixed: how many the explainer takes, if it is one number.
+        taken: how many the explainer takes at most.
 
     Raises:
         InputError: the file is none.
     """
 
-    def __init__(self, path: str | os.PathLike[str], most: int | None, fixed: int | None) -> None:
+    def __init__(self, path: str | os.PathLike[str], most: int | None, taken: int | None) -> None:
         import tokenizers
 
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(os.fspath(path))
         except Exception as error:  # tokenizers raises plain Exceptions
-            raise InputError(
-                f"{os.fspath(path)} is no tokenizer.json as Hugging Face's fast tokenizers write it ({reason_of(error)})."
-            ) from error
+            said = f"{os.fspath(path)} is no tokenizer.json as Hugging Face's fast tokenizers write it"
+            raise InputError(f"{said} ({reason_of(error)}).") from error
         known = (self._tokenizer.truncation or {}).get("max_length") or TOKENS
-        self.most = min(number for number in (most or known, fixed) if number is not None)
+        self.most = min(number for number in (most or known, taken) if number is not None)
         self.pad = int((self._tokenizer.padding or {}).get("pad_id", 0))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.most)

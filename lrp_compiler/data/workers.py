@@ -1,4 +1,4 @@
-"""Shards in several processes. A process that dies costs the shards that it and its like were at, which are made anew."""
+"""Shards in several processes. A process that dies costs the shards that all were at: they are made anew."""
 
 from __future__ import annotations
 
