@@ -63,8 +63,8 @@ def explain_command(arguments: argparse.Namespace) -> None:
         raise InputError(f"{arguments.explainer} is no ONNX file: compile the explainer to M.lrp.onnx for data sets.")
     from .data import explain
 
-    names = ("id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit")
-    names += ("bad", "batch_size", "workers", "shard_rows", "check")
+    names = ["id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit"]
+    names += ["bad", "batch_size", "workers", "shard_rows", "check"]
     done = explain(
         arguments.explainer,
         arguments.data,

@@ -58,7 +58,8 @@ class Column:
         """Room for so many rows: −1 or NaN where nothing is put."""
         dtype = np.dtype(self.dtype)
         if self.whole:
-            return np.full((rows, *self.shape), -1 if dtype.kind == "i" else np.nan, dtype)
+            shape: tuple[int, ...] = (rows, *(dim for dim in self.shape if dim is not None))
+            return np.full(shape, -1 if dtype.kind == "i" else np.nan, dtype)
         return np.full(rows, None, object)
 
     def array(self, values: np.ndarray) -> pa.Array:

@@ -154,15 +154,19 @@ class Explain:
                 self._explain(given, half, found, errors)
             return
         sums = [values[column.name] for column in self.columns if column.name.startswith("sum.")]
-        for place in np.flatnonzero(_any(sums, lambda array: ~np.isfinite(array), len(rows))):
-            errors[rows[place]] = "The relevance is not finite: numbers of this row are too large, or not finite."
+        wrong = _any(sums, lambda array: ~np.isfinite(array), len(rows))
+        for place, row in enumerate(rows):
+            if wrong[place]:
+                errors[row] = "The relevance is not finite: numbers of this row are too large, or not finite."
+        sound = np.flatnonzero(~wrong)
+        put = np.asarray(rows)[sound]
         for column in self.columns:
             if not column.known:
                 continue
             if column.whole:
-                found[column.name][rows] = values[column.name]
+                found[column.name][put] = values[column.name][sound]
                 continue
-            for place, row in enumerate(rows):
+            for place, row in zip(sound.tolist(), put.tolist(), strict=True):
                 found[column.name][row] = self._without_filling(column, values[column.name][place], lengths[place])
 
     def _run(self, given: Mapping[str, Values], rows: list[int]) -> tuple[list[int], dict[str, np.ndarray]]:
@@ -183,7 +187,7 @@ class Explain:
             if arrays[name].dtype.kind == "f" and _any([arrays[name]], np.isnan, len(whole)).any():
                 raise InputError(f"Input {name!r} holds NaN.")
         names = [spec.name for spec in self.about.inputs]
-        choices = {name: array for name, array in arrays.items() if name not in names}
+        choices: dict[str, Any] = {name: array for name, array in arrays.items() if name not in names}
         explanation = self._explainer(*(arrays[name] for name in names), **choices)
         found = {**_classes(explanation.run), **self._relevance(explanation)}
         return lengths, {name: values[: len(rows)] for name, values in found.items()}

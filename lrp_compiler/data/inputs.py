@@ -108,8 +108,10 @@ class Inputs:
         for spec in self.specs:
             if spec.name not in found and self.texts.get(spec.name) == MASK:
                 beside = found[next(name for name in self.texts if name in found)]
-                ones = [None if one is None else np.ones(len(one), spec.dtype) for one in beside]
-                found[spec.name] = np.stack(ones) if isinstance(beside, np.ndarray) else ones
+                if isinstance(beside, np.ndarray):
+                    found[spec.name] = np.ones(beside.shape, spec.dtype)
+                else:
+                    found[spec.name] = [None if one is None else np.ones(len(one), spec.dtype) for one in beside]
         return found
 
     def _constant(self, name: str) -> bool:

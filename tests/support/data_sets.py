@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 
 BATCH, SEQUENCE = torch.export.Dim("batch"), torch.export.Dim("sequence")
-WORDS = "[PAD] [UNK] a fine film that nobody saw but me and you it is not so bad".split(" ")
+WORDS = ["[PAD]", "[UNK]", "a", "fine", "film", "that", "nobody", "saw", "but", "me", "and", "you", "it", "is", "not"]
+WORDS += ["so", "bad"]
 
 
 class Text(nn.Module):
