@@ -91,7 +91,7 @@ class Sink:
         errors = self.folder / ERRORS / self._shard(number).name
         self._shard(number).parent.mkdir(exist_ok=True)
         with atomic_path(self._shard(number)) as temporary:
-            with pq.ParquetWriter(temporary, self._schema(), compression="zstd", use_dictionary=False) as writer:
+            with pq.ParquetWriter(temporary, self._schema(), compression="snappy", use_dictionary=False) as writer:
                 shard = Shard(self, writer)
                 yield shard
                 said = {**self.manifest, "shard": number, "counts": asdict(shard.counts)}
