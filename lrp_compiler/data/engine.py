@@ -1,4 +1,4 @@
-"""`Explain`: a batch of rows in, their explanations out. The same class works here and in others' engines.
+"""`Explain`: a batch of rows in, their explanations out. Made to be called by others' engines as well.
 
 dataset.map_batches(Explain, fn_constructor_args=("m.lrp.onnx",), batch_format="pyarrow", concurrency=4)  # Ray
 frame.mapInArrow(Explain("m.lrp.onnx").each, schema)                                                        # Spark
@@ -92,7 +92,9 @@ class Explain:
             InputError: it is wrong with all rows: a column is missing, or of another shape.
         """
         if hasattr(batch, "iloc"):
-            return self(pa.RecordBatch.from_pandas(batch, preserve_index=False)).to_pandas()
+            # Arrow would take NaN inside its values for nothing at all.
+            found = self({name: batch[name].to_numpy() for name in batch.columns})
+            return type(batch)({name: list(values) for name, values in found.items()})
         if isinstance(batch, pa.Table):
             return pa.Table.from_batches([self(batch.combine_chunks().to_batches()[0])])
         given = (
