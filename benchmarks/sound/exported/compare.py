@@ -100,8 +100,9 @@ def _figures(file: _Relevance, module: _Relevance) -> dict[str, float]:
     """Shares of Σ|R|.
 
     `own`: of the module's explainer, float32 against float64. `stored`: what its weights, each rounded to another
-    neighbour, change in float64: exporters fold weights in float32. `file_own`: as `own`, of the file's. `double`: the file's against
-    the module's, both in float64: what the way through the file changed. `single`: both in float32. `size`: operations
+    neighbour, change in float64: exporters fold weights in float32. `file_own`: as `own`, of the file's.
+    `double`: the file's against the module's, both in float64: what the way through the file changed.
+    `single`: both in float32. `size`: operations
     of the file's explainer for each one of the module's.
     """
     return {
