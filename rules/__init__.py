@@ -25,6 +25,7 @@ from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
+from .operators.layers import LAYERS, STEPS, SUMS
 from .operators.pooling import POOL
 from .operators.remainder import REMAINDER
 from .operators.whole_module import EXPLAINED_BY, MODULE
@@ -54,6 +55,7 @@ __all__ = [
     "FACTS",
     "FUNCTION",
     "GATE",
+    "LAYERS",
     "MODULE",
     "MULTIPLYING",
     "NONNEGATIVE",
@@ -68,6 +70,8 @@ __all__ = [
     "RULES",
     "SLOPE",
     "STEP",
+    "STEPS",
+    "SUMS",
     "TOTAL_STABILISER",
     "TRAITS",
     "USERS",

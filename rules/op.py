@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, TypeVar, cast
 
 import torch
@@ -129,6 +130,12 @@ class Op:
             absorb=absorb,
             asked=asked,
         )
+
+    def seen_as(self, target: OpOverload) -> Op:
+        """The same operands and result, as a call of another op."""
+        op = copy(self)
+        op.target = target
+        return op
 
     def has(self, name: str) -> bool:
         """Whether the operand was given (an optional bias may be `None`)."""

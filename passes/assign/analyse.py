@@ -18,6 +18,7 @@ from .collapse_modules import collapse_modules
 from .find_gates import find_gates
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
+from .layers import mark_layers
 from .quantisers import mark_quantisers, steps
 from .signs import mark_nonnegative
 from .straight_through import mark_straight_through
@@ -55,6 +56,7 @@ def analyse(
     if not composite.primitives:
         mark_straight_through(forward)
         mark_quantisers(forward)
+        mark_layers(forward)
         fuse_functions(forward)
     for find_out in ANALYSES:
         find_out(forward)

@@ -9,6 +9,7 @@ A flat, w² or box rule, a pass, or a seed breaks that.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 
 from torch import fx
@@ -25,15 +26,20 @@ def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> N
         seeded: the nodes that relevance is put on.
     """
     proportional: set[fx.Node] = set()
+    consumers: defaultdict[fx.Node, list[fx.Node]] = defaultdict(list)
     for node in reversed(module.graph.nodes):
-        if node not in seeded and all(_keeps(user, proportional) for user in node.users if assignment(user)):
+        given = assignment(node)
+        if node not in seeded and all(_keeps(consumer, proportional) for consumer in consumers[node]):
             proportional.add(node)
+        if given is not None and given.rule:
+            for name in given.active:
+                consumers[given.operand(name)].append(node)
     for node in module.graph.nodes:
         given = assignment(node)
         if given is None or not given.rule or node in seeded:
             continue
-        users = [user for user in node.users if assignment(user) is not None]
-        given.know(ONLY_POSITIVE, bool(users) and all(_rectifies(user) and user in proportional for user in users))
+        known = consumers[node]
+        given.know(ONLY_POSITIVE, bool(known) and all(_rectifies(one) and one in proportional for one in known))
 
 
 def _rectifies(node: fx.Node) -> bool:
@@ -42,12 +48,12 @@ def _rectifies(node: fx.Node) -> bool:
     return asked is not None and asked(bind(node.target, node.args, node.kwargs))
 
 
-def _keeps(user: fx.Node, proportional: set[fx.Node]) -> bool:
+def _keeps(consumer: fx.Node, proportional: set[fx.Node]) -> bool:
     """Whether what this consumer passes back to its operands is 0 where they are."""
-    given = assignment(user)
+    given = assignment(consumer)
     assert given is not None
-    operator = find(given.op(user))
+    operator = find(given.op(consumer))
     if operator is not None and (operator.family, given.rule) in MULTIPLYING:
         return True
-    passes = given.rule == "route" or (given.rule == "identity" and _rectifies(user))
-    return passes and user in proportional
+    passes = given.rule == "route" or (given.rule == "identity" and _rectifies(consumer))
+    return passes and consumer in proportional

@@ -23,6 +23,10 @@ from .subject import Subject
 
 BATCHES = (2, 3, 4)
 """Rows of the example, and of two runs."""
+HALF_UNIT = 2.0**-24
+"""By how much of a number the nearest float32 is off at most."""
+ROUNDINGS = 4
+"""How often weights are rounded another way."""
 
 
 def compared(subject: Subject, files: dict[str, tuple[Path, int]], composite: str) -> dict[str, Any]:
@@ -65,18 +69,45 @@ class _Relevance:
         with torch.no_grad():
             self.single = [torch.cat([r.flatten() for r in explainer.module(*x)[own:]]).double() for x in runs]
             self.double = [torch.cat([r.flatten() for r in exact.run(*x)[own:]]) for x in runs]
+        self._rerun = lambda weights: [
+            torch.cat([r.flatten() for r in Otherwise(explainer.module, weights).run(*x)[own:]]) for x in runs
+        ]
         self.operations = sum(node.op == "call_function" for node in explainer.module.graph.nodes)
+
+    def otherwise(self, seed: int) -> list[Tensor]:
+        """`double`, of weights that were rounded another way."""
+        with torch.no_grad():
+            return self._rerun(torch.Generator().manual_seed(seed))
+
+
+class Otherwise(Float64):
+    """A graph in float64 whose weights are up to half a unit in the last place of float32 from what they are."""
+
+    def __init__(self, module: torch.fx.GraphModule, generator: torch.Generator) -> None:
+        super().__init__(module)
+        self.generator = generator
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A weight."""
+        value = super().get_attr(target, args, kwargs)
+        if not isinstance(value, Tensor) or value.dtype != torch.float32 or not value.dim():
+            return value
+        off = torch.rand(value.shape, generator=self.generator, dtype=torch.float64) * 2 - 1
+        return value.double() * (1 + HALF_UNIT * off)
 
 
 def _figures(file: _Relevance, module: _Relevance) -> dict[str, float]:
     """Shares of Σ|R|.
 
-    `own`: of the module's explainer, float32 against float64. `file_own`: of the file's. `double`: the file's against
-    the module's, both in float64: what the way through the file changed. `single`: both in float32. `size`: operations
+    `own`: of the module's explainer, float32 against float64. `stored`: what its weights, each rounded to another
+    neighbour, change in float64: exporters fold weights in float32. `file_own`: as `own`, of the file's.
+    `double`: the file's against the module's, both in float64: what the way through the file changed.
+    `single`: both in float32. `size`: operations
     of the file's explainer for each one of the module's.
     """
     return {
         "own": _apart(module.single, module.double),
+        "stored": max(_apart(module.otherwise(seed), module.double) for seed in range(ROUNDINGS)),
         "file_own": _apart(file.single, file.double),
         "double": _apart(file.double, module.double),
         "single": _apart(file.single, module.single),

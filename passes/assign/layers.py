@@ -1,0 +1,79 @@
+"""Linear maps whose result is multiplied and added to, channel by channel, in steps of their own: one layer.
+
+    x ─ conv2d ─ mul s ─ add b ─ …          one linear map of x, from the last sum to x
+
+What is multiplied and added carries no relevance, and is one number or one for each output channel. Nobody else reads
+what lies in between: it keeps no relevance of its own, and its names are the layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape, takes_up
+from lrp_compiler.rules import LAYERS, STEPS, SUMS
+
+
+def mark_layers(module: fx.GraphModule) -> None:
+    """Re-assign the last sum behind every such map: its rule sees what the map reads, the weights and the steps."""
+    for node in module.graph.nodes:
+        given = assignment(node)
+        layer = LAYERS.get(node.target)
+        if layer is None or given is None or given.target is not node.target or given.active != (layer.operand,):
+            continue
+        behind = given.arguments[layer.weight].meta["val"].dim() - 2
+        if given.wanted or behind < 0:
+            continue
+        steps = list(_steps(node, behind))
+        while steps and steps[-1].name not in SUMS:
+            steps.pop()
+        if not steps:
+            continue
+        values = {f"steps.{index}": step.value for index, step in enumerate(steps)}
+        arguments = {**given.arguments, "steps": [step.name for step in steps], **values}
+        end = steps[-1].node
+        assign(end, Assignment(layer.name, arguments, given.active, facts=given.facts))
+        for between in (*(step.node for step in reversed(steps[:-1])), node):
+            takes_up(end, between)
+            assign(between, None)
+        # A composite addresses the layer where its map is.
+        end.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+
+
+@dataclass(frozen=True)
+class _Step:
+    node: fx.Node
+    name: str
+    value: Any
+
+
+def _steps(node: fx.Node, behind: int) -> Iterator[_Step]:
+    """What is done to the value of a map, and nothing else with it."""
+    while len(node.users) == 1:
+        (user,) = node.users
+        given = assignment(user)
+        if given is None or given.target is not user.target or given.wanted or len(given.active) != 1:
+            return
+        name = STEPS.get((given.target, given.active[0]))
+        if name is None or not same_shape(node, user) or given.arguments.get("alpha", 1) != 1:
+            return
+        (other,) = {"self", "other"} - set(given.active)
+        value = given.arguments[other]
+        if not _is_by_channel(value, node, behind):
+            return
+        yield _Step(user, name, value)
+        node = user
+
+
+def _is_by_channel(value: Any, node: fx.Node, behind: int) -> bool:
+    """Whether it is one number, or one for each channel of the node."""
+    if not is_tensor(value):
+        return isinstance(value, (int, float))
+    sizes = list(reversed(value.meta["val"].shape))
+    return all(place == behind or size == 1 for place, size in enumerate(sizes) if isinstance(size, int)) and all(
+        isinstance(size, int) for size in sizes
+    )

@@ -1,0 +1,132 @@
+"""Layers in steps: a linear map, and then what is done to each output channel by itself, up to a sum.
+
+    conv2d(x, W) ─ mul(·, s) ─ add(·, b)         one linear map: y = (s W) x + b
+
+A quantised layer multiplies its whole numbers by the size of a step that it finds at run time, and adds the bias behind
+that; others spell a bias, or a batch norm, so. To the rules it is the layer that it is with a bias of its own: as a sum
+the bias would take its share by ε, whatever rule the layer has. `passes/assign/layers.py` finds them.
+"""
+
+from __future__ import annotations
+
+import operator as python
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrp_compiler.rules.conditions import only
+from lrp_compiler.rules.linear_map import Constant, LinearMap, add_up, scaled
+from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.registry import OPERATORS, Overload, operator
+
+from .convolution import CHANNEL_FIRST
+from .linear import PRODUCTS
+
+aten = torch.ops.aten
+
+SUMS: dict[str, tuple[int, int]] = {"add": (1, 1), "subtract": (1, -1), "subtract from": (-1, 1)}
+"""Step → the sign of the map's result in it, and that of the constant."""
+SCALINGS: dict[str, Callable[[Any, Any], Any]] = {"multiply": python.mul, "divide": python.truediv}
+STEPS: dict[tuple[Any, str], str] = {
+    **{(aten.add.Tensor, operand): "add" for operand in ("self", "other")},
+    **{(aten.mul.Tensor, operand): "multiply" for operand in ("self", "other")},
+    (aten.add.Scalar, "self"): "add",
+    (aten.sub.Tensor, "self"): "subtract",
+    (aten.sub.Tensor, "other"): "subtract from",
+    (aten.sub.Scalar, "self"): "subtract",
+    (aten.rsub.Tensor, "self"): "subtract from",
+    (aten.rsub.Tensor, "other"): "subtract",
+    (aten.rsub.Scalar, "self"): "subtract from",
+    (aten.mul.Scalar, "self"): "multiply",
+    (aten.div.Tensor, "self"): "divide",
+    (aten.div.Scalar, "self"): "divide",
+}
+"""(op, its operand that is the result so far) → the step that it is."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map that may be the first step.
+
+    Args:
+        target: its op.
+        operand: what it maps.
+        weight: its weights. All their dims but two are dims of the result that come behind its channels.
+    """
+
+    target: Overload
+    operand: str = "input"
+    weight: str = "weight"
+
+    @property
+    def name(self) -> str:
+        """Stands where an overload does for all the steps together."""
+        return f"lrp::{self.target._opname}_in_steps"
+
+    def register(self) -> None:
+        """Enter the steps as an operator of the map's own kind: its operands, and `steps.0`, … for the `steps`."""
+        (own,) = (entry for entry in OPERATORS[self.target] if entry.when == only(self.operand))
+
+        def describe(op: Op) -> LinearMap:
+            return self._in_steps(op, own.describe(op.seen_as(self.target)))
+
+        operator(self.name, kind=own.kind, family=own.family, rule=own.rule, when=own.when)(describe)
+
+    def _in_steps(self, op: Op, linear: LinearMap) -> LinearMap:
+        (term,) = linear.terms
+
+        def weight() -> Tensor:
+            return self._by_channel(op, term.weight(), _steps(op)[0])
+
+        def bias() -> Any:
+            factor, constants = _steps(op)
+            return add_up([*(scaled(own.weight(), factor) for own in linear.constants), *constants])
+
+        return LinearMap((replace(term, weight=weight, parameter=None, weigh=None),), (Constant("bias", bias),))
+
+    def _by_channel(self, op: Op, weight: Tensor, factor: Any) -> Tensor:
+        """The weights, those of each output channel times its factor."""
+        if not isinstance(factor, Tensor) or factor.numel() == 1:
+            return scaled(weight, factor.reshape(()) if isinstance(factor, Tensor) else factor)
+        transposed = op.arguments.get("transposed", "output_padding" in op.arguments)
+        first = not transposed and self.weight == "weight"
+        # In front of the output channels of a transposed convolution lie the input channels of all groups.
+        groups = op.option("groups") if transposed else 1
+        apart = weight.unflatten(0, (groups, -1))
+        shape = [groups, -1, 1] if first else [groups, 1, -1]
+        scaled_apart: Tensor = apart * factor.reshape(*shape, *[1] * (apart.dim() - 3))
+        return scaled_apart.flatten(0, 1)
+
+
+def _steps(op: Op) -> tuple[Any, list[Any]]:
+    """By what the map's result is multiplied in the end, and what is added to that."""
+    factor: Any = 1.0
+    constants: list[Any] = []
+    for index, name in reversed(list(enumerate(op.option("steps")))):
+        value: Any = op.factor(f"steps.{index}")
+        if name in SCALINGS:
+            factor = SCALINGS[name](factor, value)
+        else:
+            of_result, of_constant = SUMS[name]
+            constants.append(scaled(scaled(value, of_constant), factor))
+            factor = scaled(factor, of_result)
+    return factor, constants
+
+
+CONVOLUTIONS = (
+    *CHANNEL_FIRST,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.convolution.default,
+)
+LAYERS: dict[Any, Layer] = {
+    **{target: Layer(target) for target in (aten.linear.default, *CONVOLUTIONS)},
+    **{target: Layer(target, *PRODUCTS[target]) for target in (aten.mm.default, aten.matmul.default)},
+}
+"""Op → the layer that it may begin."""
+for layer in LAYERS.values():
+    layer.register()
