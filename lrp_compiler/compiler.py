@@ -185,6 +185,7 @@ def compile(
     options = _fitted(options, captured)
     with quiet(), sources_forgotten(), nullcontext() if entry is None else entry.recorder:
         compiled = compile_graphs(captured, options, Watch(folder, report))
+    captured = compiled.captured
     check_same_output(captured, compiled.forward)
     other = other_at_one(captured, compiled.forward)
     artefact = artefact_of(captured, compiled, options, other)

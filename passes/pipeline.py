@@ -26,6 +26,7 @@ from lrp_compiler.passes.decompose import (
     make_dense,
     pair_complex,
     work_out_algebra,
+    write_out_layer_norms,
     write_out_products,
     write_out_quantised,
     write_out_scatters,
@@ -38,6 +39,7 @@ from lrp_compiler.passes.forward import (
     recognise_dense_layers,
     recognise_functions,
     recognise_layer_norms,
+    beside_reference,
     refuse_randomness,
     select_answer,
     select_by_function,
@@ -52,6 +54,7 @@ from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
 from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_of
+from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
 from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED
@@ -66,6 +69,7 @@ class Compiled:
     """What the passes make of a program.
 
     Args:
+        captured: the model, with references among its inputs where relevance is of differences from these.
         forward: the assigned forward graph; returns the model's flat outputs.
         explained: its `[batch, classes]` node that is explained.
         joint: both in one: model inputs, seed inputs, latents → flat outputs, relevance of each value asked for.
@@ -78,6 +82,7 @@ class Compiled:
             are such → these.
     """
 
+    captured: Captured
     forward: fx.GraphModule
     explained: fx.Node
     joint: fx.GraphModule
@@ -96,7 +101,8 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         UnsupportedOpError: ops without a rule, all of them at once.
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
-    forward = forward_graph(captured, watch, options.composite.primitives, options.wrt or (), options.splice)
+    composite, fixed = options.composite, options.fixed
+    forward = forward_graph(captured, watch, composite, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
     target = options.seed.target
@@ -108,8 +114,15 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         explained = select_explained(forward, options.output, name, target)
         target = target.counted(explained.meta["val"].shape[-1])
     options = replace(options, seed=replace(options.seed, target=target))
+    if composite.differences:
+        _refuse_weights(captured, options.wrt)
+        taking, whole = input_kinds(forward, captured, options.fixed)
+        own, named = captured.inputs, [name for name in whole if captured.inputs[name] in (options.wrt or ())]
+        captured = beside_reference(forward, captured, [*(taking or whole), *named])
+        fixed = (*fixed, *(name for key, name in captured.inputs.items() if key not in own))
+        watch.sees("beside_reference", forward, FORWARD)
     watch.starts("assign rules")
-    taking, whole = input_kinds(forward, captured, options.fixed)
+    taking, whole = input_kinds(forward, captured, fixed)
     named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]
     wanted: dict[str, fx.Node] = {}
     # Flags and whole numbers that are no indices take part where they are asked for, or where nothing else does.
@@ -123,7 +136,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     decided = {
         captured.inputs.get(input.meta["input"], input.name): decision
         for input, decision in decisions(forward, explained, reached).items()
-        if captured.inputs.get(input.meta["input"]) not in options.fixed
+        if captured.inputs.get(input.meta["input"]) not in fixed
     }
     if not wanted and decided:
         first = next(iter(decided.values()))
@@ -141,7 +154,13 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
     watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
-    return Compiled(forward, explained, joint, wanted, plan, options.seed, latents, coefficients, decided)
+    return Compiled(captured, forward, explained, joint, wanted, plan, options.seed, latents, coefficients, decided)
+
+
+def _refuse_weights(captured: Captured, wrt: Sequence[str] | None) -> None:
+    strange = [name for name in wrt or () if name not in captured.inputs.values()]
+    if strange:
+        raise InputError(f"wrt names {strange[0]!r}, which is no input: a weight does not differ at a reference.")
 
 
 def with_forms(
@@ -172,12 +191,16 @@ def with_forms(
 
 
 def forward_graph(
-    captured: Captured, watch: Watch, primitives: bool = False, wrt: Sequence[str] = (), spliced: Collection[str] = ()
+    captured: Captured,
+    watch: Watch,
+    composite: Composite = Composite("plain"),
+    wrt: Sequence[str] = (),
+    spliced: Collection[str] = (),
 ) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
-    With `primitives` every op stays by itself: nothing is recognised, batch norms are not folded, biases become
-    additions. Those that `wrt` names, or whose weights it names, are not folded either;
+    With a composite of primitives every op stays by itself: nothing is recognised, batch norms are not folded, biases
+    become additions. For one of differences normalisations are written out. Batch norms that `wrt` names, or whose weights it names, are not folded either;
     nor what reads the value of a module that is `spliced`.
     """
     watch.starts("decompose")
@@ -185,12 +208,9 @@ def forward_graph(
     watch.sees("unlift", forward, UNLIFTED)
     watch.starts("canonicalise")
     layers: tuple[Callable[[fx.GraphModule], Result], ...] = (split_bias,)
-    if not primitives:
-        layers = (
-            recognise_functions,
-            recognise_layer_norms,
-            *(_keeping(wrt, spliced, pass_) for pass_ in WITH_WEIGHTS),
-        )
+    if not composite.primitives:
+        norms = write_out_layer_norms if composite.differences else recognise_layer_norms
+        layers = (recognise_functions, norms, *(_keeping(wrt, spliced, pass_) for pass_ in WITH_WEIGHTS))
     written = (
         refuse_randomness,
         make_dense,

@@ -5,6 +5,7 @@ family. Nothing here knows about graphs: every rule runs on real tensors as it s
 """
 
 from . import (
+    differences,
     elementwise,
     embedding,
     first_layer,
@@ -45,7 +46,7 @@ from .registry import (
     rule,
     rules_of,
 )
-from .relevance import TOTAL_STABILISER, Form, Relevance, divide, times, total, unit
+from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, times, total, unit
 from .signed import ONLY_POSITIVE
 from .traits import TRAITS, Call, Traits, declare, traits
 
@@ -88,6 +89,8 @@ __all__ = [
     "Traits",
     "bind",
     "declare",
+    "difference",
+    "differences",
     "divide",
     "elementwise",
     "embedding",

@@ -119,12 +119,15 @@ class Composite:
         seed: relevance put on the explained value when the caller says nothing: "value" or "one".
         primitives: take every primitive op by itself: biases are additions, batch norms are not folded,
             normalisations and activations that are written out are not recognised.
+        differences: relevance is of differences from a reference, at which the model is run, too: every rule is one of
+            differences, and nothing is held fixed.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
     seed: str = "value"
     primitives: bool = False
+    differences: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values of a wrong kind; a list of entries is as good as a tuple."""
@@ -146,6 +149,7 @@ class Composite:
             "entries": [entry.to_dict() for entry in self.entries],
             "seed": self.seed,
             "primitives": self.primitives,
+            "differences": self.differences,
         }
 
     @classmethod
@@ -338,6 +342,14 @@ def dynamic_lrp(
     return Composite("dynamic-lrp", entries, seed="one", primitives=True)
 
 
+def reference() -> Composite:
+    """Differences from a reference: `R = (x − x₀) ⊙ g`, and `Σ R = f(x) − f(x₀)`; called with `reference=…`.
+
+    Source: `rules/differences.py`, after DeepLIFT (Shrikumar et al., arXiv 1704.02685).
+    """
+    return Composite("reference", (Entry(ANY, "difference", optional=True),), differences=True)
+
+
 COMPOSITES: dict[str, Callable[..., Composite]] = {
     "epsilon": epsilon,
     "epsilon-plus": epsilon_plus,
@@ -349,6 +361,7 @@ COMPOSITES: dict[str, Callable[..., Composite]] = {
     "cp-lrp": cp_lrp,
     "attnlrp-gamma": attnlrp_gamma,
     "dynamic-lrp": dynamic_lrp,
+    "reference": reference,
 }
 """By the name that `compile(composite=…)` takes."""
 

@@ -50,6 +50,8 @@ class Term:
             putting their signs together.
         channel: the operand's channel dim, for bounds given by channel.
         splits: whether W⁺ and |W| can be had (not for a normalisation, whose centring is implied).
+        between: of weights that follow from x, (W, W₀) → those by which the difference of two results follows from that
+            of x; `None`: they do not.
         scales: whether the result has the operand's shape, and the weights multiply what of it they broadcast over.
     """
 
@@ -63,6 +65,7 @@ class Term:
     channel: int = -1
     splits: bool = True
     scales: bool = False
+    between: Callable[[Weight, Weight], Weight] | None = None
 
     def value(self, op: Op) -> Tensor:
         """x."""

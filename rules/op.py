@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from lrp_compiler.torch_private import OpOverload, schema
 
 from .facts import Fact, Facts
-from .relevance import TOTAL_STABILISER, Relevance, divide
+from .relevance import TOTAL_STABILISER, Relevance, difference, divide
 from .traits import traits
 
 T = TypeVar("T")
@@ -74,6 +75,8 @@ class Op:
         wanted: names of the constant operands (parameters) whose relevance is asked for.
         absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
         asked: told the handle of every forward value that is read.
+        there: where relevance is of differences from a reference: handle → that of the same value at the reference,
+            itself if it is the same there. Relevance in unit form multiplies the difference of the two then.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Op:
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
+        there: Callable[[Any], Any] | None = None,
     ) -> None:
         self.target: Any = target
         self.arguments = arguments
@@ -98,8 +102,11 @@ class Op:
         self._fetch = fetch
         self._absorb = absorb
         self._asked = asked
+        self._there = there
         self.precision = torch.float32
         """In which whole numbers are read that are calculated with: that of the relevance that arrives."""
+        self.varied = False
+        """Whether a value has been read that differs at the reference."""
 
     @classmethod
     def eager(
@@ -111,24 +118,33 @@ class Op:
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
+        reference: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> Op:
         """The op run on real tensors: how a rule is tried out by hand.
 
-        `active` defaults to the first tensor operand.
+        `active` defaults to the first tensor operand. With `reference`, values of operands by name, relevance is of
+        differences from what the op makes of these.
         """
         arguments = bind(target, args, kwargs)
         tensors = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+        result, there = target(*args, **kwargs), None
+        if reference is not None:
+            pairs = [(arguments[name], value) for name, value in reference.items()]
+            given = {id(here): value for here, value in pairs}
+            pairs.append((result, target(*(given.get(id(arg), arg) for arg in args), **kwargs)))
+            there = partial(_at_reference, pairs)
         return cls(
             target,
             arguments,
-            target(*args, **kwargs),
+            result,
             fetch=lambda tensor: cast(Tensor, tensor),
             active=tensors[:1] if active is None else active,
             facts=facts,
             wanted=wanted,
             absorb=absorb,
             asked=asked,
+            there=there,
         )
 
     def seen_as(self, target: OpOverload) -> Op:
@@ -136,6 +152,51 @@ class Op:
         op = copy(self)
         op.target = target
         return op
+
+    @property
+    def differs(self) -> bool:
+        """Whether relevance is of differences from a reference."""
+        return self._there is not None
+
+    @property
+    def there(self) -> Op:
+        """The same operation at the reference."""
+        assert self._there is not None
+        other = Op(
+            self.target,
+            {name: _mapped(value, self._there) for name, value in self.arguments.items()},
+            self._there(self._result),
+            fetch=self._fetch,
+            active=self.active,
+            facts=self._facts,
+            asked=self._asked,
+        )
+        other.precision = self.precision
+        return other
+
+    @property
+    def varying(self) -> list[str]:
+        """Operands that carry no relevance and differ at the reference."""
+        there = self._there
+        if there is None:
+            return []
+        plain = [(name, value) for name, value in self.arguments.items() if not isinstance(value, list | tuple)]
+        return [name for name, value in plain if name not in self.active and there(value) is not value]
+
+    def calculated(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The op with other values for some of its operands, by name."""
+
+        def given(name: str) -> Any:
+            value = self.arguments[name]
+            if name in values:
+                return values[name]
+            if isinstance(value, list | tuple):
+                return [given(f"{name}.{index}") for index in range(len(value))]
+            return torch.fx.map_arg(value, self._read)
+
+        parameters = schema(self.target).arguments
+        args = [given(one.name) for one in parameters if not one.kwarg_only]
+        return cast(Tensor, self.target(*args, **{one.name: given(one.name) for one in parameters if one.kwarg_only}))
 
     def has(self, name: str) -> bool:
         """Whether the operand was given (an optional bias may be `None`)."""
@@ -236,9 +297,18 @@ class Op:
         ones = torch.ones(sizes, dtype=self.dtype(name), device=self.device(name))
         return torch.nn.functional.pad(ones, list(amounts))
 
+    @property
+    def amount(self) -> Tensor:
+        """What relevance of the result in unit form multiplies: the result, or its difference from the reference."""
+        return difference(self.output, self.there.output) if self.differs else self.output
+
+    def amount_of(self, name: str) -> Tensor:
+        """The same of an operand."""
+        return difference(self.tensor(name), self.there.tensor(name)) if self.differs else self.tensor(name)
+
     def total(self, relevance: Relevance) -> Tensor:
         """`R` of the op's result."""
-        return relevance.total_of(lambda: self.output)
+        return relevance.total_of(lambda: self.amount)
 
     def quotient(self, relevance: Relevance, epsilon: float, z: Callable[[], Tensor] | None = None) -> Tensor:
         """`R / s(z)` for the relevance R of the op's result; its share for the stabiliser is absorbed.
@@ -249,11 +319,11 @@ class Op:
         if relevance.form == "unit" and z is None:
             if not epsilon:
                 return relevance.tensor
-            size = self.output.abs()
-            self.absorb("stabiliser", lambda: relevance.tensor * self.output * (epsilon / (size + epsilon)))
+            size = self.amount.abs()
+            self.absorb("stabiliser", lambda: relevance.tensor * self.amount * (epsilon / (size + epsilon)))
             return relevance.tensor * (size / (size + epsilon))
         epsilon = epsilon or TOTAL_STABILISER
-        denominator = self.output if z is None else z()
+        denominator = self.amount if z is None else z()
         total = self.total(relevance)
         self.absorb("stabiliser", lambda: total * epsilon / (denominator.abs() + epsilon))
         return divide(total, denominator, epsilon)
@@ -266,4 +336,21 @@ class Op:
     def _ask(self, handle: Any) -> Tensor:
         if self._asked is not None:
             self._asked(handle)
+        if self._there is not None and self._there(handle) is not handle:
+            self.varied = True
         return self._fetch(handle)
+
+    def _read(self, handle: Any) -> Any:
+        value: Any = self._fetch(handle)
+        return self._ask(handle) if isinstance(value, Tensor) else value
+
+
+def _at_reference(pairs: Sequence[tuple[Tensor, Tensor]], handle: Any) -> Any:
+    return next((value for here, value in pairs if here is handle), handle)
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """An argument with its handles mapped, those in a list one by one."""
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, function) for item in value)
+    return function(value)

@@ -162,6 +162,13 @@ def find(op: Op) -> Operator | None:
     return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
 
 
+def describe(op: Op) -> Any:
+    """How the rules see this call: what its operator says of it."""
+    entry = find(op)
+    assert entry is not None
+    return entry.describe(op)
+
+
 def rules_of(family: str) -> list[str]:
     """Names of the rules that fit a family."""
     return sorted(name for owner, name in RULES if owner == family)

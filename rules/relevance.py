@@ -90,6 +90,11 @@ def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
     return numerator / (z + ((z >= 0).to(z.dtype) * (2 * epsilon) - epsilon))
 
 
+def difference(here: Tensor, there: Tensor) -> Tensor:
+    """`here − there`, 0 where they are equal, be they infinite (a masked score)."""
+    return torch.where(here == there, 0.0, here - there)
+
+
 def times(share: Tensor, value: Tensor) -> Tensor:
     """`share ⊙ value` with 0 · ∞ = 0 · NaN = 0: what is masked and got no share gives nothing, not NaN.
 

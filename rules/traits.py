@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from torch import Tensor
+
 Arguments = Mapping[str, Any]
 """Arguments of a call by schema name, defaults filled in (see `bind`)."""
 
@@ -61,6 +63,8 @@ class Traits:
         pairs: calculates on pairs of elements.
         multiplies: gives the product or the quotient of its operands.
         additive: adds its operands up, perhaps with another sign.
+        extreme: +1: gives the largest of what it is given, −1: the smallest.
+        derivative: of a function of one operand with corners or poles: (op, x) → f′(x); others need none.
         squashes: makes a probability, or its logarithm, of a logit.
         lowered: of an op of the project's own: the function of torch's that does the same.
     """
@@ -86,6 +90,8 @@ class Traits:
     pairs: bool = False
     multiplies: bool = False
     additive: bool = False
+    extreme: int = 0
+    derivative: Callable[[Any, Tensor], Tensor] | None = None
     squashes: bool = False
     lowered: Callable[..., Any] | None = None
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import Float64, assignment, module_path
+from lrp_compiler.passes.graph import Float64, assignment, module_path, twins_of
 from lrp_compiler.passes.relevance import (
     MASKED,
     Latent,
@@ -27,7 +27,7 @@ from lrp_compiler.passes.relevance import (
     seed_relevance,
     wide,
 )
-from lrp_compiler.rules import Relevance, times
+from lrp_compiler.rules import Relevance, difference, times
 from lrp_compiler.torch_private import pytree
 
 from .books import Audit, Entry
@@ -70,7 +70,7 @@ def audit(
             start = None if start is None else start.map(Tensor.double)
             inside = {name: tensor.double() for name, tensor in inside.items()}
             values = _values(Float64, forward, inputs)
-        books = _Books(values)
+        books = _Books(values, twins_of(forward))
         nodes = {node.name: node for node in forward.graph.nodes}
         result = Audit([])
         for number in range(seed.target.targets or 1):
@@ -95,7 +95,7 @@ def audit(
                 share = books.sum(node, relevance)
                 books.passed[node] += share
                 result.inputs[name] = result.inputs.get(name, 0.0) + share
-                result.magnitude += float(_total(relevance, values[node]).abs().sum(dtype=torch.float64))
+                result.magnitude += float(books.total(node, relevance).abs().sum(dtype=torch.float64))
         result.entries = books.close()
         result.flows = {(node.name, operand.name): share for (node, operand), share in books.flows.items()}
     return result
@@ -107,21 +107,30 @@ def _one_of(targets: int | None, number: int, tensor: Tensor) -> Tensor:
 
 
 class _Books:
-    def __init__(self, values: dict[fx.Node, Any]) -> None:
+    def __init__(self, values: Mapping[fx.Node, Any], twins: Mapping[fx.Node, fx.Node]) -> None:
         self.values = values
+        self.twins = twins
         self.seen: defaultdict[fx.Node, float] = defaultdict(float)
         self.absorbed: defaultdict[fx.Node, dict[str, float]] = defaultdict(dict)
         self.passed: defaultdict[fx.Node, float] = defaultdict(float)
         self.flows: defaultdict[tuple[fx.Node, fx.Node], float] = defaultdict(float)
         self.magnitude: defaultdict[fx.Node, float] = defaultdict(float)
 
+    def total(self, node: fx.Node, relevance: Relevance) -> Tensor:
+        """R, with 0 · ∞ = 0 also where R was made of another infinite value on the way."""
+        value: Tensor = self.values[node]
+        amount = difference(value, self.values[self.twins[node]]) if node in self.twins else value
+        R = relevance.total_of(lambda: amount, times)
+        none = R.isnan() & value.isinf() & (relevance.tensor == 0)
+        return R.masked_fill(none, 0.0) if relevance.form == "unit" else R
+
     def rows(self, node: fx.Node, relevance: Relevance) -> float:
         """Σ over the rows of what is put on each, without its sign."""
-        R = _total(relevance, self.values[node])
+        R = self.total(node, relevance)
         return float(R.reshape(R.shape[0] if R.dim() else 1, -1).sum(1, dtype=torch.float64).abs().sum())
 
     def sum(self, node: fx.Node, relevance: Relevance) -> float:
-        return float(_total(relevance, self.values[node]).sum(dtype=torch.float64))
+        return float(self.total(node, relevance).sum(dtype=torch.float64))
 
     def absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
         self.absorbed[node][cause] = self.absorbed[node].get(cause, 0.0) + float(share.sum(dtype=torch.float64))
@@ -132,7 +141,7 @@ class _Books:
         self.absorb(node, MASKED, share)
 
     def observe(self, node: fx.Node, relevance: Relevance) -> None:
-        R = _total(relevance, self.values[node])
+        R = self.total(node, relevance)
         self.seen[node] += float(R.sum(dtype=torch.float64))
         self.magnitude[node] += float(R.abs().sum(dtype=torch.float64))
 
@@ -159,13 +168,6 @@ class _Books:
                     )
                 )
         return entries
-
-
-def _total(relevance: Relevance, value: Tensor) -> Tensor:
-    """R, with 0 · ∞ = 0 also where R was made of another infinite value on the way."""
-    R = relevance.total_of(lambda: value, times)
-    none = R.isnan() & value.isinf() & (relevance.tensor == 0)
-    return R.masked_fill(none, 0.0) if relevance.form == "unit" else R
 
 
 def _values(interpreter: type[fx.Interpreter], forward: fx.GraphModule, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:

@@ -48,12 +48,13 @@ def analyse(
         optimise: whether rules are told what only makes them faster.
         numbers: names of the placeholders of whole numbers or flags that are calculated with.
     """
-    frozen = () if composite.primitives else statistics(forward)
+    plain = composite.primitives or composite.differences
+    frozen = () if plain else statistics(forward)
     mark_active(forward, inputs, frozen, numbers=numbers)
-    fixed = fixed_values(forward, composite) | (set() if composite.primitives else steps(forward))
+    fixed = fixed_values(forward, composite) | (set() if plain else steps(forward))
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
-    if not composite.primitives:
+    if not plain:
         mark_straight_through(forward)
         mark_quantisers(forward)
         mark_layers(forward)

@@ -7,6 +7,7 @@ from .program import written_out
 from .quantised import write_out_quantised
 from .scatters import write_out_scatters
 from .sparse import make_dense
+from .statistics import write_out_layer_norms
 from .table import DECOMPOSITIONS, decomposition_table
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "make_dense",
     "pair_complex",
     "work_out_algebra",
+    "write_out_layer_norms",
     "write_out_products",
     "write_out_quantised",
     "write_out_scatters",

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional
 
+from lrp_compiler.passes.graph import Result, write_out
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -69,6 +70,31 @@ def native_layer_norm(
     """The kernel's spelling, with mean and 1/σ of each row."""
     mean, variance = _moments(tensor, list(range(-len(normalized_shape), 0)), 0, keepdim=True)
     return functional.layer_norm(tensor, normalized_shape, weight, bias, eps), mean, torch.rsqrt(variance + eps)
+
+
+def layer_norm(
+    tensor: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Its primitives, for rules in which the deviation takes part."""
+    dims = list(range(-len(normalized_shape), 0))
+    centred = tensor - tensor.mean(dims, keepdim=True)
+    normalised = centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
+    normalised = normalised if weight is None else normalised * weight
+    return normalised if bias is None else normalised + bias
+
+
+def write_out_layer_norms(module: fx.GraphModule) -> Result:
+    """Rewrite the forward graph in place."""
+    found = module.graph.find_nodes(op="call_function", target=aten.layer_norm.default)
+    for node in found:
+        write_out(node, layer_norm)
+    module.recompile()
+    return Result(module, bool(found))
 
 
 def instance_norm(

@@ -8,6 +8,7 @@ from .fold_batch_norm import fold_batch_norm
 from .known_functions import recognise_functions
 from .layer_norms import recognise_layer_norms
 from .randomness import refuse_randomness
+from .reference import beside_reference
 from .select_explained import (
     EXPLAINED,
     KIND,
@@ -36,6 +37,7 @@ __all__ = [
     "Pick",
     "Step",
     "Target",
+    "beside_reference",
     "explained_in",
     "explained_value",
     "fold_batch_norm",

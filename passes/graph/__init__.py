@@ -36,6 +36,7 @@ from .tools import (
     takes_up,
     value_calls,
 )
+from .twins import TWIN, twins_of
 
 __all__ = [
     "CHECKS",
@@ -43,6 +44,7 @@ __all__ = [
     "REBUILT",
     "RESHAPES",
     "SEEDED",
+    "TWIN",
     "WAIT",
     "Assignment",
     "Dominators",
@@ -85,6 +87,7 @@ __all__ = [
     "takes_up",
     "trace_into",
     "type_text",
+    "twins_of",
     "value_calls",
     "write_notes",
     "write_out",

@@ -59,6 +59,7 @@ class Assignment:
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Any], None] | None = None,
         wanted: tuple[str, ...] = (),
+        there: Callable[[Any], Any] | None = None,
     ) -> Op:
         """The rule's view of the node; by default it sees the symbolic values of the capture."""
         return Op(
@@ -71,6 +72,7 @@ class Assignment:
             wanted=wanted,
             absorb=absorb,
             asked=asked,
+            there=there,
         )
 
 

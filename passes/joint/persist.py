@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.forward import EXPLAINED
-from lrp_compiler.passes.graph import LEAVES, Assignment, assign, assignment, attribute, outputs
+from lrp_compiler.passes.graph import LEAVES, TWIN, Assignment, assign, assignment, attribute, outputs
 from lrp_compiler.rules import Facts, bind
 from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, takes_a_path, unguarded
 
@@ -38,6 +38,10 @@ ATTRIBUTES: dict[type, tuple[str, Callable[[Any], Any]]] = {
     torch.memory_format: ("memory_format", lambda name: getattr(torch, name)),
 }
 """Arguments that are attributes of torch."""
+
+
+KEPT = ("input", "seed", "parameter", LEAVES, TWIN)
+"""What else of a node's `meta` is plain data."""
 
 
 class UnknownOperator(AttributeError):
@@ -97,7 +101,7 @@ def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
     nodes = []
     for node in _calls(forward):
         entry = _entry(node)
-        entry |= {key: node.meta[key] for key in ("input", "seed", "parameter", LEAVES) if key in node.meta}
+        entry |= {key: node.meta[key] for key in KEPT if key in node.meta}
         stack = [
             [key, path, _type_name(kind)] for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items()
         ]
@@ -142,7 +146,7 @@ def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.Grap
         else:
             node.meta["val"] = _value(node, fake_mode)
         made[name] = node
-        node.meta.update({key: entry[key] for key in ("input", "seed", "parameter", LEAVES) if key in entry})
+        node.meta.update({key: entry[key] for key in KEPT if key in entry})
         if "module" in entry:
             stack = data["modules"][entry["module"]]
             node.meta["nn_module_stack"] = {key: (path, kind) for key, path, kind in stack}

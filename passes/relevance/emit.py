@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
-from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node, is_tensor, set_origin
+from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node, is_tensor, set_origin, twins_of
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import (
     OpOverload,
@@ -75,6 +75,7 @@ def emit_relevance(
     sizes = {size for size in open_sizes if all(atom.is_integer for atom in size.atoms())}
     fake_mode = fake_mode_of(explained.meta["val"])
     by_name = {node.name: node for node in forward.graph.nodes}
+    twins = twins_of(forward)
     several = seed.target.targets
     with fake_mode:
         extra = [seed.placeholder(wide(explained.meta["val"]))] if seed.inputs else []
@@ -139,10 +140,10 @@ def emit_relevance(
                 asked=asked,
                 observe=observe,
                 parameters=True,
-                repeat=Remembered(traced) if alike else None,
+                repeat=Remembered(traced, twins) if alike else None,
             )
             result = {}
-            reached = Accumulator(fetch, asked)
+            reached = Accumulator(fetch, asked, twins)
             for name, node in wanted.items():
                 with made_by(node, "input"):
                     if node in seen:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -111,10 +112,14 @@ class Remembered:
 
     Args:
         value: forward node → its value, as it was traced.
+        twins: forward node → that of the same value at the reference.
     """
 
-    def __init__(self, value: Callable[[fx.Node], Any]) -> None:
+    def __init__(
+        self, value: Callable[[fx.Node], Any], twins: Mapping[fx.Node, fx.Node] = MappingProxyType({})
+    ) -> None:
         self._value = value
+        self._twins = twins
         self._known: dict[Any, Known | None] = {}
         self._recorders: list[Recorder] = []
 
@@ -130,6 +135,10 @@ class Remembered:
         """
         handles: dict[fx.Node, None] = {}
         fx.map_arg(dict(given.arguments), lambda handle: handles.setdefault(handle))
+        # Rules of differences read the operation at the reference, too.
+        for here in [*handles, node] if self._twins else ():
+            handles.setdefault(self._twins.get(here, here))
+        handles.pop(node, None)
         values = [self._value(handle) for handle in [*handles, node]]
         tensors = [value for value in values if isinstance(value, Tensor)] + [relevance.tensor]
         makers = [node_that_makes(tensor) for tensor in tensors]

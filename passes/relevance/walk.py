@@ -12,13 +12,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError, InputError
-from lrp_compiler.passes.graph import Assignment, assignment, module_path
-from lrp_compiler.rules import TOTAL_STABILISER, Flow, Relevance, RuleError, divide, propagate, times, total, traits
+from lrp_compiler.passes.graph import Assignment, assignment, module_path, twins_of
+from lrp_compiler.rules import (
+    TOTAL_STABILISER,
+    Flow,
+    Relevance,
+    RuleError,
+    difference,
+    divide,
+    propagate,
+    times,
+    total,
+    traits,
+)
 from lrp_compiler.torch_private import annotate, expression
 
 Fetch = Callable[[fx.Node], Tensor]
@@ -63,9 +75,10 @@ class Accumulator:
     Like forms are added as they are; unlike ones meet in total form, the only one that every relevance has.
     """
 
-    def __init__(self, fetch: Fetch, asked: Asked) -> None:
+    def __init__(self, fetch: Fetch, asked: Asked, twins: Mapping[fx.Node, fx.Node] = MappingProxyType({})) -> None:
         self._fetch = fetch
         self._asked = asked
+        self._twins = twins
         self._parts: defaultdict[fx.Node, dict[str, Relevance]] = defaultdict(dict)
 
     def add(self, node: fx.Node, relevance: Relevance) -> None:
@@ -102,18 +115,23 @@ class Accumulator:
     ) -> Tensor:
         """`R` of the node's value."""
 
-        def value() -> Tensor:
-            self._asked(node, node)
-            return self._fetch(node)
+        multiply = multiply or (times if is_searched_for_nan(node) else torch.mul)
+        return relevance.total_of(lambda: self.amount(node), multiply)
 
-        return relevance.total_of(value, multiply or (times if is_searched_for_nan(node) else torch.mul))
+    def amount(self, node: fx.Node) -> Tensor:
+        """What unit form multiplies: the node's value, or its difference from that at the reference."""
+        here, twin = self._read(node, node), self._twins.get(node)
+        return here if twin is None else difference(here, self._read(node, twin))
+
+    def _read(self, origin: fx.Node, value: fx.Node) -> Tensor:
+        self._asked(origin, value)
+        return self._fetch(value)
 
     def unit(self, node: fx.Node, relevance: Relevance) -> Tensor:
         """`g` of the node's value, with `R = a ⊙ g`; of relevance in total form that is R / s(a)."""
         if relevance.form == "unit":
             return relevance.tensor
-        self._asked(node, node)
-        return divide(relevance.tensor, self._fetch(node), TOTAL_STABILISER)
+        return divide(relevance.tensor, self.amount(node), TOTAL_STABILISER)
 
 
 def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
@@ -176,7 +194,8 @@ def propagate_relevance(
     Raises:
         CompositeError: a rule does not fit an operation.
     """
-    reached = Accumulator(fetch, asked)
+    twins = twins_of(forward)
+    reached = Accumulator(fetch, asked, twins)
     for node, relevance in seeds.items() if isinstance(seeds, Mapping) else seeds:
         reached.add(node, relevance)
     arrived: dict[fx.Node, Relevance] = {}
@@ -195,7 +214,7 @@ def propagate_relevance(
                     arrived[node] = relevance
                 continue
             keep = None if absorb is None else partial(absorb, node)
-            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else ())
+            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins)
             ask = partial(asked, node)
             try:
                 flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
@@ -230,11 +249,17 @@ def _apply(
     fetch: Fetch,
     absorb: Callable[[str, Tensor], None] | None,
     wanted: tuple[str, ...],
+    twins: Mapping[fx.Node, fx.Node],
     relevance: Relevance,
     ask: Callable[[fx.Node], None],
 ) -> Flow:
     """The node's rule."""
-    return propagate(given.op(node, fetch, absorb, ask, wanted), relevance, given.rule, **given.options)
+
+    def there(handle: Any) -> Any:
+        return twins.get(handle, handle) if isinstance(handle, fx.Node) else handle
+
+    op = given.op(node, fetch, absorb, ask, wanted, there if twins else None)
+    return propagate(op, relevance, given.rule, **given.options)
 
 
 def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:

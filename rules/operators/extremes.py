@@ -41,6 +41,8 @@ def _one_is_nonnegative(call: Call) -> bool:
 
 
 declare(aten.amax.default, reduces=True)
+declare(aten.amax.default, aten.maximum.default, extreme=1)
+declare(aten.amin.default, aten.minimum.default, extreme=-1)
 declare(aten.maximum.default, sign=_one_is_nonnegative, arithmetic=True)
 declare(aten.minimum.default, sign=keeps_sign())
 

@@ -48,6 +48,7 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
     aten.max_pool3d.default,
     kind="max pool",
     sign=keeps_sign(),
+    extreme=1,
 )
 def max_pool(op: Op) -> Selection:
     """Each window's largest element, the first one of equals."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.differences import logarithmic_mean
 from lrp_compiler.rules.linear_map import UNKNOWN_FAN_IN, Constant, LinearMap, Term
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
@@ -43,11 +44,17 @@ def logsumexp(op: Op) -> LinearMap:
     def p() -> Tensor:
         return torch.exp(op.tensor("self") - grown(op.output))
 
+    def between(p: Tensor, there: Tensor) -> Tensor:
+        mean = logarithmic_mean(p, there)
+        return mean / mean.sum(dims, keepdim=True)
+
     term = Term(
         "self",
-        apply=lambda x, weight: (p() * x).sum(dims, keepdim),
-        transpose=lambda q, weight: p() * grown(q),
+        apply=lambda x, weight: (weight * x).sum(dims, keepdim),
+        transpose=lambda q, weight: weight * grown(q),
+        weight=p,
         fan_in=UNKNOWN_FAN_IN,
         splits=False,
+        between=between,
     )
     return LinearMap((term,), (Constant("entropy", lambda: torch.special.entr(p()).sum(dims, keepdim)),))

@@ -1,0 +1,283 @@
+"""Relevance of differences: what an output says more of x than of a reference x₀, place by place.
+
+Here relevance in unit form multiplies the difference of a value from that at the reference: `R = (a − a₀) ⊙ g`. Each
+rule finds `g` of its operands such that `Σ (a − a₀) ⊙ g` is what the result's is, exactly, so that the inputs' relevance
+sums to `f(x) − f(x₀)`. There is one rule a family, all called "difference", and composite "reference" takes them:
+
+    linear maps, selections     the transpose; what is added takes nothing, whatever it is
+    functions                   the slope Δf/Δx of each element; the derivative at the midpoint where Δx is small
+    products, matrix products   the other factor's midpoint, ½(b + b₀)
+    quotients                   the product with 1/b, and Δ(1/b) = −Δb / (b b₀)
+    softmax                     L ⊙ g − L/ΣL · Σ(L ⊙ g), L the logarithmic mean of p and p₀
+    extremes                    the place of the larger end takes all: it changed at least as much as the result
+
+What an operation reads besides what is explained (an index, a mask, a divisor that is held fixed) may differ at the
+reference, too; then the map is the mean of both ends', and what its own change is worth is absorbed as "decision".
+
+Source: on functions the rescale rule of Shrikumar et al., "Learning important features through propagating activation
+differences", arXiv 1704.02685; on extremes that of its implementations for max pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .linear_map import LinearMap
+from .matmul import transpose_left, transpose_right
+from .op import Op
+from .product import Product
+from .registry import Flow, RuleError, describe, family_rule, find
+from .relevance import Relevance, difference, sum_to_shape, times, total, unit
+from .selection import FILLED, Selection
+from .traits import traits
+
+NAME = "difference"
+"""Of the rules."""
+DECISION = "decision"
+"""What the books call the share of what differs at the reference and is not explained."""
+Back = Callable[[Tensor], Tensor]
+
+
+def _ends(op: Op) -> Op:
+    """The operation at the reference."""
+    if not op.differs:
+        raise RuleError("The rule 'difference' explains differences from a reference: take composite='reference'")
+    return op.there
+
+
+def multiplier(op: Op, relevance: Relevance) -> Tensor:
+    """`g` of the result; what is given in total form and lies where nothing differs is lost, and booked."""
+    _ends(op)
+    if relevance.form == "unit":
+        return relevance.tensor
+    amount = op.amount
+    same = (amount == 0).to(amount.dtype)
+    op.absorb("stabiliser", lambda: relevance.tensor * same)
+    return relevance.tensor / (amount + same)
+
+
+def _handed(op: Op, shares: Mapping[str, Tensor]) -> Flow:
+    if op.wanted:
+        raise RuleError(f"{' and '.join(op.wanted)} of {op.target}: weights do not differ at a reference")
+    return {name: unit(share.to(op.dtype(name))) for name, share in shares.items()}
+
+
+def _mean(op: Op, g: Tensor, here: Mapping[str, Back], there: Callable[[], Mapping[str, Back]]) -> Flow:
+    """The transposes of an affine map, or, where what they read differs at the reference, the mean of both ends'."""
+    op.varied = False
+    shares = {name: back(g) for name, back in here.items()}
+    if op.varied:
+        shares = {name: (shares[name] + back(g)) / 2 for name, back in there().items()}
+    op.absorb(DECISION, partial(_decided, op, g))
+    return _handed(op, shares)
+
+
+def _decided(op: Op, g: Tensor) -> Tensor:
+    """What the map's own change is worth: both maps of the midpoints, since each is affine."""
+    if not (op.varied or op.varying):
+        return g.new_zeros(())
+    other = op.there
+    middles = {name: (op.tensor(name) + other.tensor(name)) / 2 for name in op.active}
+    return times(g, difference(op.calculated(middles), other.calculated(middles)))
+
+
+@family_rule("linear map", NAME)
+def linear_map(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
+    """`g_x = Wᵀ g`; constants do not differ."""
+    g = multiplier(op, relevance)
+
+    def backs(linear: LinearMap) -> dict[str, Back]:
+        return {term.operand: lambda q, term=term: term.transpose(q, term.weight()) for term in linear.terms}
+
+    (first, *_) = linear.terms
+    if first.between is not None:
+        (other, *_) = describe(op.there).terms
+        return _handed(op, {first.operand: first.transpose(g, first.between(first.weight(), other.weight()))})
+    return _mean(op, g, backs(linear), lambda: backs(describe(op.there)))
+
+
+@family_rule("selection", NAME)
+def selection(op: Op, chosen: Selection, relevance: Relevance) -> Flow:
+    """The transpose; of extremes the place of the larger end, of a bounded value its slope."""
+    known = traits(op.target)
+    if known.derivative is not None:
+        return function(op, None, relevance)
+    g = multiplier(op, relevance)
+    if known.extreme:
+        return _extreme(op, chosen, g, known.extreme)
+
+    def backs(chosen: Selection) -> dict[str, Back]:
+        return {name: chosen[name] for name in op.active}
+
+    if relevance.form == "total":
+        op.varied = False
+        shares = {name: back(relevance.tensor) for name, back in backs(chosen).items()}
+        if not op.varied:
+            return {name: total(share) for name, share in shares.items()}
+    return _mean(op, g, backs(chosen), lambda: backs(describe(op.there)))
+
+
+def _extreme(op: Op, chosen: Selection, g: Tensor, largest: int) -> Flow:
+    """`R` where the result of the larger end (of a smallest value: of the smaller) stood, at both ends.
+
+    There the operand differs at least as much as the result, so that no multiplier is larger than g.
+    """
+    there: Selection = describe(op.there)
+    amount = op.amount
+    at_x = (amount * largest >= 0).to(g.dtype)
+    R_x, R_there = g * amount * at_x, g * amount * (1 - at_x)
+    shares = {}
+    for name in op.active:
+        moved = op.amount_of(name)
+        same = (moved == 0).to(g.dtype)
+        R = chosen[name](R_x) + there[name](R_there)
+        shares[name] = R / (moved + same) + chosen[name](g) * same
+    op.absorb(DECISION, lambda: _beyond(op, chosen, R_x) + _beyond(op.there, there, R_there))
+    return _handed(op, shares)
+
+
+def _beyond(op: Op, chosen: Selection, R: Tensor) -> Tensor:
+    """What of an extreme lies on operands that are not explained."""
+    shares = [back(R).sum() for name, back in chosen.items() if not op.is_active(name) and name != FILLED]
+    return torch.stack(shares).sum() if shares else R.new_zeros(())
+
+
+@family_rule("elementwise", NAME)
+def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
+    """`g_x = g ⊙ Δf/Δx`; of a function that multiplies by a constant that constant."""
+    _ends(op)
+    (name,) = op.active
+    shape = op.shape(name)
+    if relevance.form == "total":
+        return {name: relevance.map(lambda R: sum_to_shape(R.to(op.dtype(name)), shape))}
+    g, entry = relevance.tensor, find(op)
+    if entry is not None and entry.kind == SCALE:
+        backs = lambda factor: {name: lambda q: sum_to_shape(q * factor(), shape)}  # noqa: E731
+        return _mean(op, g, backs(quotient), lambda: backs(describe(op.there)))
+    x, there = op.tensor(name), op.there.tensor(name)
+    if not op.varying:
+        found = slope(op, name, (x, there), (op.output, op.there.output))
+        return _handed(op, {name: sum_to_shape(g * found, shape)})
+    ends = [(end.calculated({name: x}), end.calculated({name: there})) for end in (op, op.there)]
+    slopes = [slope(end, name, (x, there), values) for end, values in zip((op, op.there), ends, strict=True)]
+    (here_x, here_there), (there_x, there_there) = ends
+    op.absorb(DECISION, lambda: g * (difference(here_x, there_x) + difference(here_there, there_there)) / 2)
+    return _handed(op, {name: sum_to_shape(g * (slopes[0] + slopes[1]) / 2, shape)})
+
+
+ROUNDINGS = 4.0
+"""By how many of its last digits a function's value may be off."""
+
+
+def slope(op: Op, name: str, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+    """`Δf/Δx`, element by element; the derivative at the midpoint wherever that says the same.
+
+    The quotient of two small differences is rounding. The derivative is taken as long as `f′ Δx` is Δf but for the
+    rounding of f itself, so that no digit of the sum is lost, and nothing need be known of where f is smooth.
+
+    Args:
+        op: the function.
+        name: the operand that it is a function of.
+        x: its two ends.
+        y: the function's values there.
+    """
+    moved, risen = difference(*x), difference(*y)
+    middle = (x[0] + x[1]) / 2
+    derivative = traits(op.target).derivative
+    steep = _central(op, name, middle) if derivative is None else derivative(op, middle)
+    off = (steep * moved - risen).abs()
+    near = off <= ROUNDINGS * torch.finfo(middle.dtype).eps * (y[0].abs() + y[1].abs())
+    return torch.where(near, steep, risen / (moved + (moved == 0).to(moved.dtype)))
+
+
+def _central(op: Op, name: str, middle: Tensor) -> Tensor:
+    """The derivative by central differences, as wide as their errors of rounding and of curvature are alike."""
+    width = float(torch.finfo(middle.dtype).eps) ** (1 / 3)
+    above, below = middle + width, middle - width
+    return (op.calculated({name: above}) - op.calculated({name: below})) / (above - below)
+
+
+SCALE = "scale"
+"""Kind of functions that multiply by a constant."""
+
+
+@family_rule("product", NAME)
+def product(op: Op, product: Product, relevance: Relevance) -> Flow:
+    """`g_a = g ⊙ ½(b + b₀)`; of what is no plain product half of R to each."""
+    _ends(op)
+    if None in product.factors.values():
+        R = op.total(relevance) / 2
+        return {name: total(sum_to_shape(R, op.shape(name))) for name in product.factors}
+    g = multiplier(op, relevance)
+    middles = {name: _middle(op, str(factor)) for name, factor in product.factors.items()}
+    return _handed(op, {name: sum_to_shape(g * middle, op.shape(name)) for name, middle in middles.items()})
+
+
+def _middle(op: Op, name: str) -> Tensor:
+    return (op.tensor(name) + op.there.tensor(name)) / 2
+
+
+@family_rule("quotient", NAME)
+def quotient(op: Op, exact: bool, relevance: Relevance) -> Flow:
+    """`g_a = g ⊙ ½(1/b + 1/b₀)`, `g_b = −g ⊙ ½(a + a₀) / (b b₀)`; of what is no plain quotient all to the dividend."""
+    _ends(op)
+    if not exact:
+        return {"self": total(sum_to_shape(op.total(relevance), op.shape("self"))), "other": None}
+    g, b, there = multiplier(op, relevance), op.tensor("other"), op.there.tensor("other")
+    each = {"self": g * (1 / b + 1 / there) / 2, "other": -g * _middle(op, "self") / (b * there)}
+    return _handed(op, {name: sum_to_shape(share, op.shape(name)) for name, share in each.items()})
+
+
+@family_rule("matrix product", NAME)
+def matrix_product(op: Op, operands: tuple[str, str], relevance: Relevance) -> Flow:
+    """`g_A = g · ½(B + B₀)ᵀ`, `g_B = ½(A + A₀)ᵀ · g`."""
+    left, right = operands
+    g = multiplier(op, relevance)
+    shares = {
+        left: transpose_left(g, _middle(op, right), op.shape(left)),
+        right: transpose_right(g, _middle(op, left), op.shape(right)),
+    }
+    return _handed(op, shares)
+
+
+@family_rule("softmax", NAME)
+def softmax(op: Op, dim: int, relevance: Relevance) -> Flow:
+    """`g_x = L ⊙ g − L/ΣL · Σ(L ⊙ g)`, with L the logarithmic mean of p and p₀: 0 where a mask makes one of them 0.
+
+    From `Δp = L ⊙ Δ ln p` and `Δ ln p = Δx − Δ ln Σ eˣ`, whose sum over L is 0 since Σ Δp is.
+    """
+    g = multiplier(op, relevance)
+    p, there = op.output, op.there.output
+    mean = logarithmic_mean(p, there)
+    share = mean / mean.sum(dim, keepdim=True)
+    weighted = (mean * g).sum(dim, keepdim=True)
+
+    def masked_at_one_end() -> Tensor:
+        return (p - there) * ((p == 0) | (there == 0)).to(p.dtype) * (g - (share * g).sum(dim, keepdim=True))
+
+    op.absorb(DECISION, masked_at_one_end)
+    return _handed(op, {op.active[0]: mean * g - share * weighted})
+
+
+CLOSE = 0.03
+"""(p − q) / (p + q) up to which four terms of a series are exact in double precision."""
+
+
+def logarithmic_mean(p: Tensor, q: Tensor) -> Tensor:
+    """`(p − q) / (ln p − ln q)` of numbers ≥ 0, 0 where one is; of close ones ½(p + q) · z / artanh z by its series.
+
+    z is (p − q) / (p + q).
+    """
+    none = (p == 0) | (q == 0)
+    p, q = torch.where(none, 1.0, p), torch.where(none, 1.0, q)
+    z = (p - q) / (p + q)
+    square = z * z
+    series = (p + q) / 2 * (1 - square * (1 / 3 + square * (4 / 45 + square * (44 / 945 + square * (428 / 14175)))))
+    close = z.abs() < CLOSE
+    found = torch.where(close, series, (p - q) / torch.where(close, 1.0, p.log() - q.log()))
+    return torch.where(none, 0.0, found)
