@@ -106,6 +106,7 @@ class Explainer(ExplainsAnswers):
         against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
+        reference: Any = None,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> Explanation[Tensor]:
@@ -127,12 +128,15 @@ class Explainer(ExplainsAnswers):
                 then has it, too, and the forward is run once for all of them. What is not given is ones.
             seeds: path → relevance put on this value, for those that `compile(seeds=…)` named, in the value's shape;
                 dims as for masks. What is not given is zeros.
+            reference: what the inputs are compared with, with `composite="reference"` only: a tensor that spreads to
+                the input's shape, a number (of a mask token, say), or "blur" for pictures; a dict of such by input.
+                Zeros, if it is not given, but of ids.
             check_nan: refuse inputs that hold a NaN.
 
         Raises:
             InputError: inputs, target, position, seed, weights, masks or seeds that do not fit; one sentence says what.
         """
-        inside, kwargs = self._inside(masks, seeds, kwargs)
+        inside, reference, kwargs = self._inside(masks, seeds, reference, kwargs)
         choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
         several = {name: as_tensor(name, choices[name]) for name in several_given(choices, self.about.seed_inputs)}
         count = conditions_of(self.about, {**inside, **several})
@@ -140,7 +144,8 @@ class Explainer(ExplainsAnswers):
         def bound(number: int | None) -> tuple[list[Tensor], dict[str, int]]:
             chosen = {} if number is None else {name: tensor[number] for name, tensor in several.items()}
             given = inside if number is None else condition(self.about, inside, number)
-            return bound_inputs(self.about, args, kwargs, {**choices, **chosen}, check_nan and not number, given)
+            chosen = {**choices, **chosen}
+            return bound_inputs(self.about, args, kwargs, chosen, check_nan and not number, given, reference)
 
         tensors, sizes = bound(None if count is None else 0)
         own = len(self.about.outputs)
@@ -160,12 +165,15 @@ class Explainer(ExplainsAnswers):
         placed: dict[str, Any] = {name: as_tensor(name, array).to(device) for name, array in arrays.items()}
         return self(**placed)
 
-    def _inside(self, masks: Any, seeds: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The masks and seeds of a call by name of the input, unless the model has inputs of such a name itself."""
+    def _inside(
+        self, masks: Any, seeds: Any, reference: Any, kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], Any, dict[str, Any]]:
+        """The masks and seeds of a call by name of the input, and its reference, unless the model has inputs of such a
+        name itself."""
         names = {*self.about.arguments, *(spec.name for spec in self.about.inputs)}
-        choices, kwargs = own_inputs(names, (), {"masks": masks, "seeds": seeds}, kwargs)
+        choices, kwargs = own_inputs(names, (), {"masks": masks, "seeds": seeds, "reference": reference}, kwargs)
         given = latent_inputs(self.about, choices["masks"], choices["seeds"])
-        return {name: as_tensor(name, value) for name, value in given.items()}, kwargs
+        return {name: as_tensor(name, value) for name, value in given.items()}, choices["reference"], kwargs
 
     def _each(self, tensors: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Outputs, and the relevance of each condition, stacked: one run of the forward."""
@@ -186,6 +194,7 @@ class Explainer(ExplainsAnswers):
         against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
+        reference: Any = None,
         precision: Precision = "float64",
         **kwargs: Any,
     ) -> Audit:
@@ -198,9 +207,9 @@ class Explainer(ExplainsAnswers):
         """
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r}: choose 'float64' or 'model'.")
-        inside, kwargs = self._inside(masks, seeds, kwargs)
+        inside, reference, kwargs = self._inside(masks, seeds, reference, kwargs)
         choices = {"position": position, "target": target, "seed": seed, "weights": weights, "against": against}
-        tensors, _ = bound_inputs(self.about, args, kwargs, choices, False, inside)
+        tensors, _ = bound_inputs(self.about, args, kwargs, choices, False, inside, reference)
         _ = self.artefact.explained
         placeholders = self.forward.graph.find_nodes(op="placeholder")
         names = {node.name: spec.name for node, spec in zip(placeholders, self.about.inputs, strict=False)}

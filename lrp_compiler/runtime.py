@@ -44,12 +44,12 @@ from lrp_compiler.base.onnx_session import (
 )
 from lrp_compiler.base.optimised import open_and_keep, open_kept, place_of
 from lrp_compiler.base.progress import row_bar
+from lrp_compiler.base.references import bind_with_references
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.seal import check_pair, check_seal, without_seal
 from lrp_compiler.base.validate import (
     EXTRAS,
     TensorSpec,
-    bind,
     check,
     check_choice,
     check_option,
@@ -182,6 +182,7 @@ class OnnxExplainer(ExplainsAnswers):
         against: Any = None,
         masks: Mapping[str, Any] | None = None,
         seeds: Mapping[str, Any] | None = None,
+        reference: Any = None,
         check_nan: bool = False,
         batch_size: int | None = None,
         progress: bool = False,
@@ -207,6 +208,9 @@ class OnnxExplainer(ExplainsAnswers):
                 front or have size 1. One dim more in front is several conditions: relevance then has it, too. What is
                 not given is ones.
             seeds: path → relevance put on this value, in its shape; dims as for masks. What is not given is zeros.
+            reference: what the inputs are compared with, if it was compiled with `composite="reference"`: an array that
+                spreads to the input's shape, a number, or "blur" for pictures; a dict of such by input. Zeros, if it is
+                not given, but of ids.
             check_nan: refuse NaN in the inputs.
             batch_size: run at most so many rows at a time, cutting every tensor along its dimension `batch`.
             progress: show a progress bar over the rows, on stderr; needs rich.
@@ -223,7 +227,8 @@ class OnnxExplainer(ExplainsAnswers):
         if session is None:
             raise LrpError("This explainer is closed.")
         choices = {"target": target, "seed": seed, "position": position, "weights": weights, "against": against}
-        bound, extras, inside = self._given(arrays, named_arrays, {**choices, "masks": masks, "seeds": seeds})
+        inner = {"masks": masks, "seeds": seeds, "reference": reference}
+        bound, extras, inside = self._given(arrays, named_arrays, {**choices, **inner})
         several = {
             name: to_array(self._extras[name], extras[name])
             for name in several_given(extras, list(self._extras.values()))
@@ -250,20 +255,27 @@ class OnnxExplainer(ExplainsAnswers):
 
     @boundary("read these inputs")
     def feeds(
-        self, *, masks: Mapping[str, Any] | None = None, seeds: Mapping[str, Any] | None = None, **named_arrays: Any
+        self,
+        *,
+        masks: Mapping[str, Any] | None = None,
+        seeds: Mapping[str, Any] | None = None,
+        reference: Any = None,
+        **named_arrays: Any,
     ) -> dict[str, np.ndarray]:
         """What a call with these inputs gives to onnxruntime, by the names of the graph: checked, cast and spread.
 
         Args:
             masks: by path, as a call takes them.
             seeds: by path, likewise.
+            reference: what the inputs are compared with, as a call takes it.
             named_arrays: the model's inputs, and `target`, `position`, `seed`, `weights` and `against`, by name.
 
         Raises:
             InputError: they do not fit.
         """
         choices = {name: named_arrays.pop(name, None) for name in EXTRAS}
-        bound, extras, inside = self._given((), named_arrays, {**choices, "masks": masks, "seeds": seeds})
+        inner = {"masks": masks, "seeds": seeds, "reference": reference}
+        bound, extras, inside = self._given((), named_arrays, {**choices, **inner})
         return self._feeds(bound, extras, inside, None)[0]
 
     def _given(
@@ -274,7 +286,8 @@ class OnnxExplainer(ExplainsAnswers):
         extras, named_arrays = own_inputs(names, list(self._extras.values()), choices, named_arrays)
         given = latent_inputs(self._about, extras.pop("masks"), extras.pop("seeds"))
         inside = {name: to_array(self._inside[name], value) for name, value in given.items()}
-        return bind(self._about.inputs, arrays, named_arrays), extras, inside
+        bound = bind_with_references(self._about, arrays, named_arrays, extras.pop("reference"))
+        return bound, extras, inside
 
     def _results(
         self,

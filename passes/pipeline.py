@@ -35,11 +35,11 @@ from lrp_compiler.passes.decompose import (
 from lrp_compiler.passes.forward import (
     Answer,
     Captured,
+    beside_reference,
     fold_batch_norm,
     recognise_dense_layers,
     recognise_functions,
     recognise_layer_norms,
-    beside_reference,
     refuse_randomness,
     select_answer,
     select_by_function,
@@ -190,18 +190,22 @@ def with_forms(
     return (wanted if form == "unit" else both), seen
 
 
+PRIMITIVES_ASIDE = Composite("plain")
+"""Layers are recognised, and batch norms folded."""
+
+
 def forward_graph(
     captured: Captured,
     watch: Watch,
-    composite: Composite = Composite("plain"),
+    composite: Composite = PRIMITIVES_ASIDE,
     wrt: Sequence[str] = (),
     spliced: Collection[str] = (),
 ) -> fx.GraphModule:
     """The program as the rules want it: composite ops written out, unlifted, one spelling, batch norms folded.
 
     With a composite of primitives every op stays by itself: nothing is recognised, batch norms are not folded, biases
-    become additions. For one of differences normalisations are written out. Batch norms that `wrt` names, or whose weights it names, are not folded either;
-    nor what reads the value of a module that is `spliced`.
+    become additions. For one of differences normalisations are written out. Batch norms that `wrt` names, or whose
+    weights it names, are not folded either; nor what reads the value of a module that is `spliced`.
     """
     watch.starts("decompose")
     forward = unlift(written_out(captured.program))

@@ -1,8 +1,8 @@
 """Relevance of differences: what an output says more of x than of a reference x₀, place by place.
 
 Here relevance in unit form multiplies the difference of a value from that at the reference: `R = (a − a₀) ⊙ g`. Each
-rule finds `g` of its operands such that `Σ (a − a₀) ⊙ g` is what the result's is, exactly, so that the inputs' relevance
-sums to `f(x) − f(x₀)`. There is one rule a family, all called "difference", and composite "reference" takes them:
+rule finds `g` of its operands such that `Σ (a − a₀) ⊙ g` is what the result's is, exactly, so that the relevance of the
+inputs sums to `f(x) − f(x₀)`. There is one rule a family, all called "difference"; composite "reference" takes them:
 
     linear maps, selections     the transpose; what is added takes nothing, whatever it is
     functions                   the slope Δf/Δx of each element; the derivative at the midpoint where Δx is small
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .linear_map import LinearMap
+from .linear_map import LinearMap, Term
 from .matmul import transpose_left, transpose_right
 from .op import Op
 from .product import Product
@@ -92,13 +92,17 @@ def linear_map(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
     g = multiplier(op, relevance)
 
     def backs(linear: LinearMap) -> dict[str, Back]:
-        return {term.operand: lambda q, term=term: term.transpose(q, term.weight()) for term in linear.terms}
+        return {term.operand: partial(_transposed, term) for term in linear.terms}
 
     (first, *_) = linear.terms
     if first.between is not None:
         (other, *_) = describe(op.there).terms
         return _handed(op, {first.operand: first.transpose(g, first.between(first.weight(), other.weight()))})
     return _mean(op, g, backs(linear), lambda: backs(describe(op.there)))
+
+
+def _transposed(term: Term, q: Tensor) -> Tensor:
+    return term.transpose(q, term.weight())
 
 
 @family_rule("selection", NAME)
@@ -157,7 +161,10 @@ def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
         return {name: relevance.map(lambda R: sum_to_shape(R.to(op.dtype(name)), shape))}
     g, entry = relevance.tensor, find(op)
     if entry is not None and entry.kind == SCALE:
-        backs = lambda factor: {name: lambda q: sum_to_shape(q * factor(), shape)}  # noqa: E731
+
+        def backs(factor: Callable[[], Any]) -> dict[str, Back]:
+            return {name: lambda q: sum_to_shape(q * factor(), shape)}
+
         return _mean(op, g, backs(quotient), lambda: backs(describe(op.there)))
     x, there = op.tensor(name), op.there.tensor(name)
     if not op.varying:
@@ -197,7 +204,7 @@ def slope(op: Op, name: str, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor])
 
 def _central(op: Op, name: str, middle: Tensor) -> Tensor:
     """The derivative by central differences, as wide as their errors of rounding and of curvature are alike."""
-    width = float(torch.finfo(middle.dtype).eps) ** (1 / 3)
+    width: float = torch.finfo(middle.dtype).eps ** (1 / 3)
     above, below = middle + width, middle - width
     return (op.calculated({name: above}) - op.calculated({name: below})) / (above - below)
 

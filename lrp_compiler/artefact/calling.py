@@ -15,11 +15,11 @@ from lrp_compiler.base.boundary import describe_node, reason_of
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.latents import check_spread, whole_shape
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.references import bind_with_references
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.sizes import size_of
 from lrp_compiler.base.validate import (
     TensorSpec,
-    bind,
     check,
     check_choice,
     check_weights,
@@ -42,6 +42,7 @@ def bound_inputs(
     extras: Mapping[str, Any],
     check_nan: bool,
     inside: Mapping[str, Tensor] = MappingProxyType({}),
+    reference: Any = None,
 ) -> tuple[list[Tensor], dict[str, int]]:
     """One tensor for each input, and the open sizes.
 
@@ -52,10 +53,11 @@ def bound_inputs(
         extras: `target`, `position`, `seed`, `weights` and `against`.
         check_nan: refuse NaN in the model's inputs.
         inside: masks and seeds of values inside the network, those that are given, by name of the input.
+        reference: what the inputs are compared with, as `Explainer.__call__` takes it.
     """
     expected = about.choices
     extras, kwargs = own_inputs({*about.arguments, *(spec.name for spec in about.inputs)}, expected, extras, kwargs)
-    given = bind(about.inputs, *_flattened(about, args, kwargs))
+    given = bind_with_references(about, *_flattened(about, args, kwargs), reference)
     bound = {name: as_tensor(name, value) for name, value in given.items()}
     has_nan: Callable[[Tensor], bool] | None = (lambda t: bool(torch.isnan(t).any())) if check_nan else None
     sizes = check(about.inputs, bound, has_nan=has_nan, ranges=about.ranges)
@@ -89,7 +91,7 @@ def own_tensors(about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any
     Raises:
         InputError: something is missing, or is no tensor.
     """
-    given = bind(about.inputs, *_flattened(about, args, kwargs))
+    given = bind_with_references(about, *_flattened(about, args, kwargs), None)
     return [as_tensor(spec.name, given[spec.name]).to(getattr(torch, spec.dtype)) for spec in about.inputs]
 
 

@@ -26,11 +26,12 @@ from lrp_compiler.passes.graph import (
     set_origin,
     simplify,
     trace_into,
+    twins_of,
     write_notes,
 )
 from lrp_compiler.passes.joint import constants_first, reduce, row_sums
 from lrp_compiler.passes.relevance import Seed, seed_relevance
-from lrp_compiler.rules import times
+from lrp_compiler.rules import difference, times
 from lrp_compiler.torch_private import sources_forgotten
 
 from .artefact import Artefact
@@ -126,8 +127,8 @@ def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     about, explained = artefact.about, explained_value(artefact.forward)
     if about.picks is None or explained is None or any(latent.kind == "seed" for latent in about.latents):
         return None
-    found = _in_joint(joint, explained)
-    if found is None:
+    ends = [_in_joint(joint, end) for end in (explained, twins_of(artefact.forward).get(explained)) if end is not None]
+    if None in ends:
         return None
     placeholders, seed = joint.graph.find_nodes(op="placeholder"), artefact.seed
     given = {
@@ -137,17 +138,18 @@ def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     }
     like = next(node for node in outputs(joint)[len(about.outputs) :] if isinstance(node, fx.Node))
 
-    def put(z: Tensor, given: dict[str, Tensor]) -> Tensor:
-        return _put(z, seed, given)
+    def put(given: dict[str, Tensor], *ends: Tensor) -> Tensor:
+        return _put(seed, given, *ends)
 
-    return trace_into(joint.graph.output_node(), put, [found, given], like=like)
+    return trace_into(joint.graph.output_node(), put, [given, *ends], like=like)
 
 
-def _put(z: Tensor, seed: Seed, given: dict[str, Tensor]) -> Tensor:
-    z = z if z.dtype.is_floating_point and z.element_size() >= 4 else z.float()
+def _put(seed: Seed, given: dict[str, Tensor], z: Tensor, *there: Tensor) -> Tensor:
+    """Of the explained value, and perhaps of what it is at a reference."""
+    z, *there = (end if end.dtype.is_floating_point and end.element_size() >= 4 else end.float() for end in (z, *there))
     start = seed_relevance(z, seed, given)
     assert start is not None
-    return start.total_of(lambda: z, times).sum(-1)
+    return start.total_of(lambda: difference(z, there[0]) if there else z, times).sum(-1)
 
 
 def _in_joint(joint: fx.GraphModule, explained: fx.Node) -> fx.Node | None:

@@ -213,6 +213,11 @@ class Metadata:
         return self.kind if self.scale == "logit" else self.scale
 
     @property
+    def differences(self) -> bool:
+        """Whether relevance is of differences from a reference, which inputs `reference.<input>` take."""
+        return bool(self.composite.get("differences"))
+
+    @property
     def picks(self) -> Any:
         """The explained classes as plain data: one, or a list."""
         return self.explains.get("classes", self.target)

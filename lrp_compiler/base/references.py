@@ -1,6 +1,122 @@
-"""What an input is compared with: the references of a call."""
+"""What inputs are compared with, where relevance is of differences: the references of a call. Torch-free.
+
+explainer(x, reference="blur")      →      {"x": x, "reference.x": x blurred}
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, did_you_mean
+from .metadata import Metadata
+from .validate import TensorSpec, bind, is_floating, is_number, not_numbers, shortened
+
 PREFIX = "reference."
 """In front of an input's name: the input that takes its reference."""
+BLUR = "blur"
+SPREAD = 1 / 8
+"""Standard deviation of the blur, as a share of the picture's shorter side."""
+PICTURE = 4
+"""How many dims pictures have, `[batch, channels, height, width]`."""
+
+
+def bind_with_references(
+    about: Metadata, args: Sequence[Any], kwargs: Mapping[str, Any], reference: Any
+) -> dict[str, Any]:
+    """A value for every input, those of references made from what the call says.
+
+    Args:
+        about: what the explainer says about itself.
+        args: the model's inputs by position.
+        kwargs: and by name; `reference.<input>` among them are taken as they are.
+        reference: of all inputs that have one, or by input: an array (dims of size 1 and missing ones in front are
+            spread), a number, or "blur". None: zeros, of inputs of floats.
+
+    Raises:
+        InputError: as `bind`; a reference that does not fit, or none where the input is no float.
+    """
+    specs = {spec.name: spec for spec in about.inputs if about.differences and spec.name.startswith(PREFIX)}
+    if reference is not None and not specs:
+        raise InputError("A reference was given, but relevance is not of differences: compile composite='reference'.")
+    own = bind(
+        [spec for spec in about.inputs if spec.name not in specs],
+        args,
+        {name: value for name, value in kwargs.items() if name not in specs},
+    )
+    given = _by_input([name.removeprefix(PREFIX) for name in specs], reference)
+    for name, spec in specs.items():
+        of = name.removeprefix(PREFIX)
+        own[name] = kwargs[name] if kwargs.get(name) is not None else _made(spec, of, own[of], given.get(of))
+    return {spec.name: own[spec.name] for spec in about.inputs}
+
+
+def _by_input(names: Sequence[str], reference: Any) -> Mapping[str, Any]:
+    if not isinstance(reference, Mapping):
+        return dict.fromkeys(names, reference)
+    strange = [name for name in reference if name not in names]
+    if strange:
+        hint = did_you_mean(strange[0], names) if isinstance(strange[0], str) else ""
+        raise InputError(f"reference names {strange[0]!r}{hint}: the inputs that have one are {', '.join(names)}.")
+    return reference
+
+
+def _made(spec: TensorSpec, name: str, x: Any, reference: Any) -> Any:
+    """The reference of one input, as an array or a tensor like x."""
+    x = x if hasattr(x, "shape") else _array(name, x)
+    if reference is None:
+        if not is_floating(spec.dtype):
+            raise InputError(
+                f"Input {name!r} has no reference that goes without saying: give one, the number of a mask or padding "
+                f"token, say, as in reference={{{name!r}: 103}}."
+            )
+        reference = 0
+    if isinstance(reference, str):
+        if reference != BLUR or len(x.shape) != PICTURE or not is_floating(spec.dtype):
+            raise InputError(
+                f"reference={shortened(reference)} of input {name!r}: give an array, a number, or 'blur' for pictures "
+                "of floats, [batch, channels, height, width]."
+            )
+        return blurred(_array(name, x))
+    if is_number(reference):
+        return x.new_full(x.shape, reference) if hasattr(x, "new_full") else np.full(x.shape, reference, x.dtype)
+    reference = reference if hasattr(reference, "shape") else _array(f"{PREFIX}{name}", reference)
+    try:
+        if hasattr(reference, "expand"):
+            return reference.expand(x.shape)
+        return np.broadcast_to(reference, tuple(x.shape))
+    except (ValueError, RuntimeError):
+        shapes = f"{list(reference.shape)}, but the input has {list(x.shape)}"
+        raise InputError(f"The reference of input {name!r} has shape {shapes}: it cannot be spread to that.") from None
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(not_numbers(name, value, str(error))) from error
+
+
+def blurred(pictures: np.ndarray) -> np.ndarray:
+    """Pictures blurred by a normal distribution; beyond the border they go on as they end.
+
+    Args:
+        pictures: `[batch, channels, height, width]`, floats.
+    """
+    deviation = SPREAD * min(pictures.shape[-2:])
+    reach = max(1, round(3 * deviation))
+    places = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (places / max(deviation, 1e-6)) ** 2)
+    weights = weights / weights.sum()
+    result = pictures.astype(np.float64)
+    for dim in (-2, -1):
+        size = pictures.shape[dim]
+        around = [(0, 0)] * result.ndim
+        around[dim] = (reach, reach)
+        padded = np.pad(result, around, mode="edge")
+        result = sum(
+            weight * np.take(padded, range(start, start + size), axis=dim) for start, weight in enumerate(weights)
+        )
+    return result.astype(pictures.dtype)

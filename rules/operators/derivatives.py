@@ -34,11 +34,12 @@ def _within(low: Any, high: Any, x: Tensor) -> Tensor:
 
 def _clamped(op: Op, x: Tensor) -> Tensor:
     given = {name: op.option(name) for name in op.arguments if name.startswith(("min", "max"))}
-    return _within(*(bounds(given) if given else (0.0, 6.0)), x)
+    low, high = bounds(given) if given else (0.0, 6.0)
+    return _within(low, high, x)
 
 
 def _leaky(op: Op, x: Tensor) -> Tensor:
-    slope = op.option("negative_slope")
+    slope: float = op.option("negative_slope")
     return _rectified(op, x) * (1 - slope) + slope
 
 
