@@ -101,7 +101,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         UnsupportedOpError: ops without a rule, all of them at once.
         InputError: the explained output depends on none of the inputs, or there is no such value as wrt names.
     """
-    composite, fixed = options.composite, options.fixed
+    composite = options.composite
     forward = forward_graph(captured, watch, composite, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
     name = captured.outputs[options.output]
@@ -114,21 +114,14 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         explained = select_explained(forward, options.output, name, target)
         target = target.counted(explained.meta["val"].shape[-1])
     options = replace(options, seed=replace(options.seed, target=target))
-    if composite.differences:
-        _refuse_weights(captured, options.wrt)
-        taking, whole = input_kinds(forward, captured, options.fixed)
-        own, named = captured.inputs, [name for name in whole if captured.inputs[name] in (options.wrt or ())]
-        captured = beside_reference(forward, captured, [*(taking or whole), *named])
-        fixed = (*fixed, *(name for key, name in captured.inputs.items() if key not in own))
-        watch.sees("beside_reference", forward, FORWARD)
     watch.starts("assign rules")
-    taking, whole = input_kinds(forward, captured, fixed)
+    taking, whole = input_kinds(forward, captured, options.fixed)
     named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]
     wanted: dict[str, fx.Node] = {}
     # Flags and whole numbers that are no indices take part where they are asked for, or where nothing else does.
     for numbers in (named, whole):
         inputs = list(dict.fromkeys([*taking, *numbers]))
-        analyse(forward, inputs, options.composite, options.wrt, options.optimise, numbers)
+        analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
         if wanted:
@@ -136,7 +129,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     decided = {
         captured.inputs.get(input.meta["input"], input.name): decision
         for input, decision in decisions(forward, explained, reached).items()
-        if captured.inputs.get(input.meta["input"]) not in fixed
+        if captured.inputs.get(input.meta["input"]) not in options.fixed
     }
     if not wanted and decided:
         first = next(iter(decided.values()))
@@ -146,8 +139,16 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         )
     if not wanted:
         raise InputError(f"Output {name!r} depends on none of the inputs: there is nothing to explain.")
+    if composite.differences:
+        _refuse_weights(captured, options.wrt)
+        inputs_reached = [node.meta["input"] for node in reached if node.op == "placeholder"]
+        captured = beside_reference(forward, captured, inputs_reached)
+        watch.sees("beside_reference", forward, FORWARD)
+        analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
+        reached = reachable(forward, explained)
+        wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
-    assign_rules(forward, options.composite, reached)
+    assign_rules(forward, composite, reached)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     if options.optimise:
         put = {latent.node for latent in latents if latent.kind == "seed"}

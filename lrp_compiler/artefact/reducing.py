@@ -144,12 +144,12 @@ def _seeded(joint: fx.GraphModule, artefact: Artefact) -> fx.Node | None:
     return trace_into(joint.graph.output_node(), put, [given, *ends], like=like)
 
 
-def _put(seed: Seed, given: dict[str, Tensor], z: Tensor, *there: Tensor) -> Tensor:
-    """Of the explained value, and perhaps of what it is at a reference."""
-    z, *there = (end if end.dtype.is_floating_point and end.element_size() >= 4 else end.float() for end in (z, *there))
-    start = seed_relevance(z, seed, given)
+def _put(seed: Seed, given: dict[str, Tensor], *ends: Tensor) -> Tensor:
+    """Of the explained value, and of what it is at a reference, if there is one."""
+    wide = [end if end.dtype.is_floating_point and end.element_size() >= 4 else end.float() for end in ends]
+    start = seed_relevance(wide[0], seed, given)
     assert start is not None
-    return start.total_of(lambda: difference(z, there[0]) if there else z, times).sum(-1)
+    return start.total_of(lambda: difference(*wide) if len(wide) > 1 else wide[0], times).sum(-1)
 
 
 def _in_joint(joint: fx.GraphModule, explained: fx.Node) -> fx.Node | None:

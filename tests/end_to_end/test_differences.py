@@ -1,0 +1,213 @@
+"""Composite "reference": what inputs get is the difference of two outputs, in torch, in files, however it is asked."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lrp_compiler as lrp
+from benchmarks.faithful.differences import Rules, explain, exported
+from benchmarks.faithful.training import vit
+from lrp_compiler.errors import InputError
+from lrp_compiler.runtime import OnnxExplainer
+
+BATCH = {"x": {0: torch.export.Dim("batch", min=1)}}
+EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-9}
+
+
+class Mixed(nn.Module):
+    """Convolution, folded norm, pool; layer norm, attention, GELU, gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.norm, self.qkv, self.gate = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x).flatten(2).mT
+        q, k, v = self.qkv(self.norm(h)).chunk(3, -1)
+        h = h + nn.functional.scaled_dot_product_attention(q, k, v) * torch.sigmoid(self.gate(h))
+        h = h + self.mlp(self.norm(h))
+        return self.head(h.amax(1) / (1 + h.abs().mean(1)))
+
+
+class Texts(nn.Module):
+    """Ids, a mask, an RMS norm, a log-softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(30, 8), nn.Linear(8, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        h = self.embedding(ids)
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)
+        scores = (h @ h.mT).masked_fill(~mask[:, None, :].bool(), -torch.inf)
+        h = (scores.softmax(-1) @ h) * mask[..., None]
+        return self.head(h.sum(1)).log_softmax(-1)
+
+
+def drawn(model: nn.Module) -> nn.Module:
+    """In eval mode and float64, away from what initialisation leaves at 0 and 1."""
+    model = model.eval().double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return model
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[nn.Module, lrp.Explainer]:
+    torch.manual_seed(0)
+    model = drawn(Mixed())
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    return model, lrp.compile(model, (x,), composite="reference", dynamic_shapes=BATCH)
+
+
+def pictures(batch: int, seed: int) -> Tensor:
+    return torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def risen(model: nn.Module, x: Tensor, there: Tensor) -> Tensor:
+    """The difference of the logits of the class that x is put in."""
+    with torch.no_grad():
+        target = model(x).argmax(-1, keepdim=True)
+        return (model(x) - model(there)).gather(1, target)[:, 0]
+
+
+@pytest.mark.parametrize("reference", [None, 0.3, "one row", "each"])
+def test_relevance_sums_to_the_difference_of_the_outputs(mixed: Any, reference: Any) -> None:
+    model, explainer = mixed
+    x, there = pictures(3, 1), pictures(3, 2)
+    given = {"one row": there[:1], "each": {"x": there}}.get(reference, reference)
+    at = {None: torch.zeros_like(x), 0.3: torch.full_like(x, 0.3), "one row": there[:1].expand_as(x)}.get(
+        reference, there
+    )
+
+    found = explainer(x, reference=given)
+
+    torch.testing.assert_close(found.relevance["x"].sum((1, 2, 3)), risen(model, x, at), **EXACT)
+
+
+def test_the_books_balance_and_nothing_is_absorbed(mixed: Any) -> None:
+    _, explainer = mixed
+
+    books = explainer.audit(pictures(3, 1), reference=pictures(3, 2))
+
+    assert not books.suspects(1e-12)
+    assert all(abs(share) <= 1e-12 for share in books.absorbed.values())
+
+
+def test_an_input_that_is_its_own_reference_gets_nothing(mixed: Any) -> None:
+    x = pictures(2, 1)
+    assert torch.equal(mixed[1](x, reference=x).relevance["x"], torch.zeros_like(x))
+
+
+def test_files_explain_the_same(tmp_path: Path) -> None:
+    single = lrp.compile(drawn(Mixed()).float(), (pictures(2, 0).float(),), composite="reference", dynamic_shapes=BATCH)
+    single.to_onnx(tmp_path / "m.lrp.onnx")
+    single.save(tmp_path / "m.lrp.pt2")
+    x, there = pictures(3, 1).float(), pictures(3, 2).float()
+
+    wanted = single(x, reference=there)
+
+    loaded = lrp.load(tmp_path / "m.lrp.pt2")
+    assert torch.equal(loaded(x, reference=there).relevance["x"], wanted.relevance["x"])
+    assert abs(loaded.audit(x, reference=there).error) <= 1e-12
+    session = OnnxExplainer(tmp_path / "m.lrp.onnx")
+    for reference in (there.numpy(), 0.0, "blur", None):
+        found = session(x.numpy(), reference=reference)
+        again = single(x, reference=reference if not isinstance(reference, np.ndarray) else there)
+        # Sums in another order: float32's rounding of values of about 1.
+        np.testing.assert_allclose(found.relevance["x"], again.relevance["x"].numpy(), rtol=0, atol=2e-6)
+
+
+def test_tokens_are_compared_with_another_token() -> None:
+    torch.manual_seed(0)
+    model = drawn(Texts())
+    ids, mask = torch.randint(1, 30, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    mask[1, 4:] = 0
+    shapes = {name: {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2)} for name in ("ids", "mask")}
+    explainer = lrp.compile(model, (ids, mask), composite="reference", dynamic_shapes=shapes)
+
+    found = explainer(ids, mask, reference=0)
+
+    with torch.no_grad():
+        # The logit in front of the log-probability is what is explained.
+        logits = [model(given, mask) for given in (ids, torch.zeros_like(ids))]
+    assert found.relevance["ids"].shape == (2, 6)
+    assert (found.relevance["ids"][1, 4:] == 0).all()
+    assert torch.isfinite(found.relevance["ids"]).all()
+    probability = lrp.compile(model, (ids, mask), composite="reference", target=lrp.Target("argmax", probability=True))
+    of_logarithm = probability(ids, mask, reference={"ids": torch.zeros_like(ids)}).relevance["ids"].sum(1)
+    wanted = (logits[0] - logits[1]).gather(1, logits[0].argmax(-1, keepdim=True))[:, 0]
+    torch.testing.assert_close(of_logarithm, wanted, **EXACT)
+    with pytest.raises(InputError, match="mask or padding token"):
+        explainer(ids, mask)
+
+
+def test_it_goes_with_all_that_explainers_do(mixed: Any) -> None:
+    model, _ = mixed
+    x, there = pictures(2, 1), pictures(2, 2)
+
+    several = lrp.compile(model, (x,), composite="reference", target=[0, 3])(x, reference=there)
+    reduced = lrp.compile(model, (x,), composite="reference", target=1, reduce="channels")(x, reference=there)
+    inside = lrp.compile(model, (x,), composite="reference", target=1, observe="stem")(x, reference=there)
+
+    with torch.no_grad():
+        wanted = model(x) - model(there)
+    torch.testing.assert_close(several.relevance["x"].sum((2, 3, 4)).T, wanted[:, [0, 3]], **EXACT)
+    torch.testing.assert_close(reduced.sums["x"], wanted[:, 1], **EXACT)
+    torch.testing.assert_close(reduced.sums["absorbed"], torch.zeros(2, dtype=torch.float64), **EXACT)
+    torch.testing.assert_close(inside.relevance["stem"].flatten(1).sum(1), wanted[:, 1], **EXACT)
+
+
+def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
+    model, explainer = mixed
+    x = pictures(2, 1)
+    for reference, said in (("black", "'blur'"), ({"y": 0}, "'y'"), (torch.zeros(7), r"\[7\]")):
+        with pytest.raises(InputError, match=said):
+            explainer(x, reference=reference)
+    with pytest.raises(InputError, match="composite='reference'"):
+        lrp.compile(model, (x,))(x, reference=0.0)
+    with pytest.raises(InputError, match="a weight does not differ"):
+        lrp.compile(model, (x,), composite="reference", wrt=["head.weight"])
+
+
+def test_a_vision_transformer_is_explained_as_an_implementation_on_autograd_does_it() -> None:
+    torch.manual_seed(0)
+    model = drawn(vit())
+    x, there = (torch.randn(2, 1, 28, 28, dtype=torch.float64) for _ in range(2))
+    program = exported(model, (x,), ({0: torch.export.Dim("batch")},))
+    theirs, _ = explain(program, x, there, torch.tensor([3, 3]), Rules(small=1e-7))
+
+    ours = lrp.compile(model, (x,), composite="reference", target=3)(x, reference=there).relevance["x"]
+
+    # Slopes at differences below 1e-5 are another estimate of the same derivative there.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("function", [nn.ReLU, nn.Sigmoid])
+def test_on_networks_of_pools_it_is_deeplift(function: type[nn.Module]) -> None:
+    attr = pytest.importorskip("captum.attr")
+    torch.manual_seed(0)
+    model = drawn(
+        nn.Sequential(
+            # Captum's does not add up where a function stands next to a pool.
+            *(nn.Conv2d(1, 4, 3), function(), nn.Conv2d(4, 4, 1), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 6, 3, padding=1), function(), nn.Conv2d(6, 6, 1), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(54, 8), function(), nn.Linear(8, 5)),
+        )
+    )
+    x, there = (torch.randn(2, 1, 14, 14, dtype=torch.float64) for _ in range(2))
+    theirs, off = attr.DeepLift(model).attribute(x, there, target=3, return_convergence_delta=True)
+    assert float(off.abs().max()) <= 1e-12
+
+    ours = lrp.compile(model, (x,), composite="reference", target=3)(x, reference=there).relevance["input"]
+
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
