@@ -28,6 +28,7 @@ from torch.export import ExportedProgram
 from lrp_compiler.artefact.provenance import hash_of
 from lrp_compiler.base.version import __version__
 from lrp_compiler.rules import MULTIPLYING, OPERATORS, RULES
+from lrp_compiler.torch_private import OpOverload
 
 from .code import (
     INSIDE,
@@ -190,6 +191,8 @@ class _Pickler(pickle.Pickler):
             return self._tensor(value)
         if type(value) in (set, frozenset) and all(type(one) in PLAIN for one in value):
             return "set", sorted(map(repr, value))
+        if isinstance(value, OpOverload):
+            return "operator", str(value)
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
             return "module", value.__name__

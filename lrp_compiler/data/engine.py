@@ -1,9 +1,4 @@
-"""`Explain`: a batch of rows in, their explanations out. Made to be called by others' engines as well.
-
-dataset.map_batches(Explain, fn_constructor_args=("m.lrp.onnx",), batch_format="pyarrow", concurrency=4)  # Ray
-frame.mapInArrow(Explain("m.lrp.onnx").each, schema)                                                        # Spark
-frame.map_partitions(Explain("m.lrp.onnx"))                                                                 # Dask
-"""
+"""`Explain`: a batch of rows in, their explanations out. A callable class, as engines that map batches take one."""
 
 from __future__ import annotations
 

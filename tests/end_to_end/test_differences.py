@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from benchmarks.faithful.differences import Rules, explain, exported
 from benchmarks.faithful.training import vit
+from benchmarks.networks.architectures import ARCHITECTURES
+from benchmarks.networks.architectures.paper import FIFTEEN
 from lrp_compiler.errors import InputError
 from lrp_compiler.runtime import OnnxExplainer
 
@@ -211,3 +213,27 @@ def test_on_networks_of_pools_it_is_deeplift(function: type[nn.Module]) -> None:
     ours = lrp.compile(model, (x,), composite="reference", target=3)(x, reference=there).relevance["input"]
 
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", FIFTEEN)
+def test_it_adds_up_on_architectures_of_every_kind(name: str) -> None:
+    """Two layers deep, narrow; nothing is absorbed anywhere."""
+    architecture = ARCHITECTURES[name]
+    model = architecture.build(width=18 if name == "siglip2" else 16, depth=2)
+    explainer = lrp.compile(
+        model,
+        kwargs=architecture.inputs(2),
+        composite="reference",
+        target=lrp.Target("index", position=architecture.position),
+        dynamic_shapes=architecture.dynamic_shapes,
+    )
+    x, there = architecture.inputs(2, seed=5), architecture.inputs(2, seed=9)
+    given = {spec.name.removeprefix("reference.") for spec in explainer.inputs if spec.name.startswith("reference.")}
+
+    reference = {key: there[key] for key in given}
+    books = explainer.audit(**x, target=torch.tensor([1, 0]), reference=reference)
+
+    assert abs(books.seed - sum(books.inputs.values())) <= 1e-9 * books.magnitude
+    assert all(abs(share) <= 1e-9 * books.magnitude for share in books.absorbed.values())
+    assert not books.suspects(1e-9)

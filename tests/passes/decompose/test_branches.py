@@ -186,4 +186,4 @@ def test_modules_inside_a_branch_go_by_their_nodes(option: str) -> None:
         lrp.compile(model, (x,), composite="epsilon", **{option: "left"})
     with pytest.raises(InputError, match=r"near it: [^.]*\.$"):
         lrp.compile(model, (x,), composite="epsilon", **{option: "nowhere"})
-    lrp.compile(model, (x,), composite="epsilon", **{option: "linear_1"})
+    lrp.compile(model, (x,), composite="epsilon", **{option: "linear_2"})

@@ -20,7 +20,7 @@ Compile = Callable[[], lrp.Explainer]
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch, compile: Compile) -> lrp.Explainer:
     with monkeypatch.context() as patch:
-        patch.setattr(emit, "Remembered", lambda value: None)
+        patch.setattr(emit, "Remembered", lambda value, twins: None)
         return compile()
 
 
