@@ -19,6 +19,7 @@ from . import (
     softmax,
 )
 from .conditions import Condition
+from .differences import NAME as DIFFERENCE
 from .facts import FACTS, Fact, Facts
 from .first_layer import STEP
 from .matmul import READOUT
@@ -52,6 +53,7 @@ from .traits import TRAITS, Call, Traits, declare, traits
 
 __all__ = [
     "BORDERS",
+    "DIFFERENCE",
     "EXPLAINED_BY",
     "FACTS",
     "FUNCTION",

@@ -40,19 +40,19 @@ NAME = "difference"
 """Of the rules."""
 DECISION = "decision"
 """What the books call the share of what differs at the reference and is not explained."""
+SCALE = "scale"
+"""Kind of functions that multiply by a constant."""
 Back = Callable[[Tensor], Tensor]
 
 
-def _ends(op: Op) -> Op:
-    """The operation at the reference."""
+def _check(op: Op) -> None:
     if not op.differs:
         raise RuleError("The rule 'difference' explains differences from a reference: take composite='reference'")
-    return op.there
 
 
 def multiplier(op: Op, relevance: Relevance) -> Tensor:
     """`g` of the result; what is given in total form and lies where nothing differs is lost, and booked."""
-    _ends(op)
+    _check(op)
     if relevance.form == "unit":
         return relevance.tensor
     amount = op.amount
@@ -154,7 +154,7 @@ def _beyond(op: Op, chosen: Selection, R: Tensor) -> Tensor:
 @family_rule("elementwise", NAME)
 def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
     """`g_x = g ⊙ Δf/Δx`; of a function that multiplies by a constant that constant."""
-    _ends(op)
+    _check(op)
     (name,) = op.active
     shape = op.shape(name)
     if relevance.form == "total":
@@ -209,14 +209,10 @@ def _central(op: Op, name: str, middle: Tensor) -> Tensor:
     return (op.calculated({name: above}) - op.calculated({name: below})) / (above - below)
 
 
-SCALE = "scale"
-"""Kind of functions that multiply by a constant."""
-
-
 @family_rule("product", NAME)
 def product(op: Op, product: Product, relevance: Relevance) -> Flow:
     """`g_a = g ⊙ ½(b + b₀)`; of what is no plain product half of R to each."""
-    _ends(op)
+    _check(op)
     if None in product.factors.values():
         R = op.total(relevance) / 2
         return {name: total(sum_to_shape(R, op.shape(name))) for name in product.factors}
@@ -232,7 +228,7 @@ def _middle(op: Op, name: str) -> Tensor:
 @family_rule("quotient", NAME)
 def quotient(op: Op, exact: bool, relevance: Relevance) -> Flow:
     """`g_a = g ⊙ ½(1/b + 1/b₀)`, `g_b = −g ⊙ ½(a + a₀) / (b b₀)`; of what is no plain quotient all to the dividend."""
-    _ends(op)
+    _check(op)
     if not exact:
         return {"self": total(sum_to_shape(op.total(relevance), op.shape("self"))), "other": None}
     g, b, there = multiplier(op, relevance), op.tensor("other"), op.there.tensor("other")
@@ -261,7 +257,7 @@ def softmax(op: Op, dim: int, relevance: Relevance) -> Flow:
     g = multiplier(op, relevance)
     p, there = op.output, op.there.output
     mean = logarithmic_mean(p, there)
-    share = mean / mean.sum(dim, keepdim=True)
+    share = shares_of(mean, [dim])
     weighted = (mean * g).sum(dim, keepdim=True)
 
     def masked_at_one_end() -> Tensor:
@@ -269,6 +265,12 @@ def softmax(op: Op, dim: int, relevance: Relevance) -> Flow:
 
     op.absorb(DECISION, masked_at_one_end)
     return _handed(op, {op.active[0]: mean * g - share * weighted})
+
+
+def shares_of(weights: Tensor, dims: list[int]) -> Tensor:
+    """Weights ≥ 0 over their sum; 0 where all of them are, in a row that is masked as a whole."""
+    whole = weights.sum(dims, keepdim=True)
+    return weights / (whole + (whole == 0).to(whole.dtype))
 
 
 CLOSE = 0.03

@@ -27,6 +27,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lrp_compiler.rules.differences import logarithmic_mean
+
 ATEN = torch.ops.aten
 LOWEST = -1e30
 """What a max pool's border shows."""
@@ -122,17 +124,6 @@ def product(a: Pair, b: Pair, rules: Rules, matrices: bool = False) -> Pair:
     if matrices:
         return given(torch.matmul, lambda g: (g @ of_b.mT, of_a.mT @ g), a, b)
     return given(torch.mul, lambda g: ((g * of_b).sum_to_size(of_a.shape), (g * of_a).sum_to_size(of_b.shape)), a, b)
-
-
-def logarithmic_mean(p: Tensor, q: Tensor) -> Tensor:
-    """(p − q) / (ln p − ln q) of numbers ≥ 0; of close ones ½(p + q) · z / artanh z, with z = (p − q) / (p + q)."""
-    none = (p == 0) | (q == 0)
-    p, q = torch.where(none, 1.0, p), torch.where(none, 1.0, q)
-    z = (p - q) / (p + q)
-    near = z.abs() < 0.03
-    series = (p + q) / 2 * (1 - z**2 / 3 - 4 * z**4 / 45 - 44 * z**6 / 945)
-    found = torch.where(near, series, (p - q) / torch.where(near, 1.0, p.log() - q.log()))
-    return torch.where(none, 0.0, found)
 
 
 def softmax(scores: Pair, dim: int, rules: Rules) -> Pair:

@@ -8,7 +8,6 @@ the other by the last bit, and what follows is calculated from another number.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -59,14 +58,14 @@ def check_parity(module: OnnxModule, inputs: Sequence[Tensor]) -> str:
     for name, got, want in zip(module.output_names, found, expected, strict=True):
         off = difference(got, want)
         if off > room(got):
-            where = _first(module, feeds, inputs)
-            if where is None and module.rounds(*inputs):
+            first = _first(module, feeds, inputs)
+            if first is None and module.rounds(*inputs):
                 break  # a tie that is rounded the other way is another number from there on
-            if where and SUMS_OF_8_BITS.search(where) and overflows():
+            if first is not None and first.op_type in SUMS_OF_8_BITS and overflows():
                 return "its sums of 8-bit products overflow on this processor"
             raise CaptureError(
                 f"Output {name!r} differs from what onnxruntime makes of {module.source.label} by {off:.0e} of the "
-                f"largest value{where or ''}."
+                f"largest value{f', first at {called(first)}' if first is not None and first is not UNKNOWN else ''}."
             )
     return ""
 
@@ -91,8 +90,22 @@ def _stores_8_bits(model: onnx.ModelProto) -> bool:
     return any(one.data_type in STORED_8_BITS for one in model.graph.initializer)
 
 
-SUMS_OF_8_BITS = re.compile(r"\((MatMulInteger|ConvInteger|QLinear|QGemm|QAttention|DynamicQuantize(MatMul|LSTM))")
-"""In what a node is called: operators that add 8-bit products."""
+SUMS_OF_8_BITS = frozenset(
+    {
+        *(
+            "MatMulInteger",
+            "MatMulIntegerToFloat",
+            "ConvInteger",
+            "QLinearConv",
+            "QLinearMatMul",
+            "QGemm",
+            "QAttention",
+        ),
+        *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM"),
+    }
+)
+"""Operators that add 8-bit products."""
+UNKNOWN = onnx.NodeProto()
 STORED_8_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
@@ -165,16 +178,13 @@ def room(got: Any) -> float:
     return ROOM * float(torch.finfo(got.dtype).eps) ** 0.5
 
 
-def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]) -> str | None:
-    """`, first at Node …`: the first node that makes something else of what onnxruntime gives it; empty where that
-    cannot be told, None where there is none.
-    """
+def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]) -> onnx.NodeProto | None:
+    """The first node that makes something else of what onnxruntime gives it; `UNKNOWN` where that cannot be told."""
     try:
         differing = (node for node, got, want in node_by_node(module, feeds, inputs) if not _is_near(got, want))
-        node = next(differing, None)
+        return next(differing, None)
     except _FAILURES:
-        return ""
-    return None if node is None else f", first at {called(node)}"
+        return UNKNOWN
 
 
 def node_by_node(

@@ -19,7 +19,7 @@ from torch import fx
 from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError, did_you_mean
 from lrp_compiler.base.validate import is_number, shortened
 from lrp_compiler.passes.graph import Assignment, assignment, inside, module_path, module_types, source_line
-from lrp_compiler.rules import OPERATORS, RULES, Operator, find, rules_of
+from lrp_compiler.rules import DIFFERENCE, OPERATORS, RULES, Operator, find, rules_of
 from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
 
 Site = tuple[fx.Node, Assignment, Operator]
@@ -41,16 +41,24 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collectio
     for node, given, operator in sites:
         entry = chosen.get(node)
         given.kind = operator.kind
+        given.rule, given.options = (operator.rule, {}) if entry is None else (str(entry.rule), dict(entry.options))
+        if composite.differences and given.rule not in OF_DIFFERENCES and (operator.family, DIFFERENCE) in RULES:
+            raise CompositeError(
+                f"Composite {composite.name!r} is of differences and gives {operator.kind!r} the rule {given.rule!r}, "
+                f"which is of values: end it with the entries of lrp.composites.reference()."
+            )
         if entry is None:
-            given.rule = operator.rule
             continue
-        given.rule, given.options = str(entry.rule), dict(entry.options)
         if given.rule not in rules_of(operator.family):
             raise CompositeError(
                 f"Composite {composite.name!r} gives {operator.kind!r} the rule {given.rule!r}: "
                 f"it takes one of {', '.join(rules_of(operator.family))}."
             )
         _check_options(composite, operator.family, given)
+
+
+OF_DIFFERENCES = (DIFFERENCE, "zero")
+"""Rules that hold for differences from a reference, too."""
 
 
 def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:

@@ -21,6 +21,7 @@ from lrp_compiler.passes.graph import TWIN, add_placeholder, is_tensor
 from lrp_compiler.torch_private import fake_mode_of, pytree
 
 from .captured import Captured
+from .select_explained import EXPLAINED
 
 
 def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collection[str]) -> Captured:
@@ -53,10 +54,10 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
         last.meta["input"] = PREFIX + key
         known[PREFIX + key] = name
     for node in list(graph.nodes):
-        if node.op == "call_function" and is_made_of_tensors(node) and any(at in twins for at in node.all_input_nodes):
+        if node.op == "call_function" and _is_made_of_tensors(node) and any(at in twins for at in node.all_input_nodes):
             with graph.inserting_after(node):
                 twin = graph.node_copy(node, lambda at: twins.get(at, at))
-            twin.meta = {key: value for key, value in node.meta.items() if key not in NOT_OF_TWINS}
+            twin.meta = {key: value for key, value in node.meta.items() if key != EXPLAINED}
             twin.meta["val"] = pytree.tree_map_only(Tensor, _another, node.meta["val"])
             twins[node] = twin
     for node, twin in twins.items():
@@ -75,10 +76,6 @@ def _another(value: Tensor) -> Tensor:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
 
 
-NOT_OF_TWINS = ("lrp_explained",)
-"""What is said of a value, and not of the same at the reference."""
-
-
-def is_made_of_tensors(node: fx.Node) -> bool:
+def _is_made_of_tensors(node: fx.Node) -> bool:
     """Whether the value is more than a size, which is the same at the reference."""
     return is_tensor(node) or isinstance(node.meta.get("val"), list | tuple)

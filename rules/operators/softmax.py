@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules.differences import logarithmic_mean
+from lrp_compiler.rules.differences import logarithmic_mean, shares_of
 from lrp_compiler.rules.linear_map import UNKNOWN_FAN_IN, Constant, LinearMap, Term
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
@@ -45,8 +45,7 @@ def logsumexp(op: Op) -> LinearMap:
         return torch.exp(op.tensor("self") - grown(op.output))
 
     def between(p: Tensor, there: Tensor) -> Tensor:
-        mean = logarithmic_mean(p, there)
-        return mean / mean.sum(dims, keepdim=True)
+        return shares_of(logarithmic_mean(p, there), dims)
 
     term = Term(
         "self",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.faithful.differences import Rules, explain, exported, logarithmic_mean
+from benchmarks.faithful.differences import Rules, explain, exported
 from benchmarks.faithful.training import vit
 
 EXACT = Rules(small=1e-7)
@@ -68,15 +68,3 @@ def test_on_relu_networks_it_is_deeplift():
 
     theirs = attr.DeepLift(model).attribute(x, reference, target=target)
     torch.testing.assert_close(relevance, theirs, rtol=0, atol=1e-9)
-
-
-def test_the_logarithmic_mean_is_exact_and_lies_between():
-    p = torch.tensor([0.3, 1e-8, 0.5, 0.4, 0.0, 0.2], dtype=torch.float64)
-    q = torch.tensor([0.1, 0.9, 0.5, 0.4 + 1e-9, 0.7, 0.0], dtype=torch.float64)
-
-    found = logarithmic_mean(p, q)
-
-    by_definition = (p[:2] - q[:2]) / (p[:2].log() - q[:2].log())
-    torch.testing.assert_close(found[:2], by_definition, rtol=1e-12, atol=0)
-    torch.testing.assert_close(found[2:4], (p[2:4] + q[2:4]) / 2, rtol=1e-9, atol=0)
-    assert (found[4:] == 0).all()

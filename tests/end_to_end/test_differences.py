@@ -13,7 +13,7 @@ from benchmarks.faithful.differences import Rules, explain, exported
 from benchmarks.faithful.training import vit
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.networks.architectures.paper import FIFTEEN
-from lrp_compiler.errors import InputError
+from lrp_compiler.errors import CompositeError, InputError
 from lrp_compiler.runtime import OnnxExplainer
 
 BATCH = {"x": {0: torch.export.Dim("batch", min=1)}}
@@ -179,6 +179,22 @@ def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
         lrp.compile(model, (x,))(x, reference=0.0)
     with pytest.raises(InputError, match="a weight does not differ"):
         lrp.compile(model, (x,), composite="reference", wrt=["head.weight"])
+
+
+def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> None:
+    model, _ = mixed
+    entries = lrp.composites.reference().entries
+    strange = lrp.Composite("mine", (lrp.Entry("linear", "epsilon"), *entries), differences=True)
+    bare = lrp.Composite("bare", (), differences=True)
+    for composite in (strange, bare):
+        with pytest.raises(CompositeError, match="which is of values"):
+            lrp.compile(model, (pictures(2, 1),), composite=composite)
+    with pytest.raises(CompositeError, match="composite='reference'"):
+        lrp.compile(model, (pictures(2, 1),), composite=lrp.Composite("mine", (lrp.Entry("linear", "difference"),)))
+    stopped = lrp.Composite("stopped", (lrp.Entry("softmax", "zero"), *entries), differences=True)
+    books = lrp.compile(model, (pictures(2, 1),), composite=stopped).audit(pictures(2, 1), reference=pictures(2, 2))
+    assert abs(books.error) <= 1e-12
+    assert books.absorbed["softmax"] != 0
 
 
 def test_a_vision_transformer_is_explained_as_an_implementation_on_autograd_does_it() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.errors import LrpError
 from lrp_compiler.rules import OPERATORS, Op, propagate, total, unit
 from lrp_compiler.rules.differences import logarithmic_mean
 from lrp_compiler.rules.registry import RuleError
@@ -203,6 +202,21 @@ def test_masked_scores_get_nothing_and_make_no_nan() -> None:
     torch.testing.assert_close(handed, (g * op.amount).sum(), **EXACT)
 
 
+@pytest.mark.parametrize("there", ["masked too", "masked at the reference alone"])
+def test_a_row_that_is_masked_as_a_whole_makes_no_nan(there: str) -> None:
+    x, reference = drawn(3, 5), drawn(3, 5, seed=2)
+    reference[1] = -math.inf
+    if there == "masked too":
+        x[1] = -math.inf
+    op = Op.eager(aten._safe_softmax.default, x, -1, active=["self"], reference={"self": reference})
+    g = drawn(3, 5, seed=9)
+
+    (share,) = propagate(op, unit(g), "difference").values()
+
+    assert (share.tensor[1] == 0).all()
+    assert share.tensor.isfinite().all()
+
+
 def test_total_relevance_stays_the_total() -> None:
     x, there = drawn(3, 4), drawn(3, 4, seed=2)
     R = drawn(3, 4, seed=5)
@@ -218,7 +232,6 @@ def test_without_a_reference_the_rule_says_what_to_do() -> None:
     op = Op.eager(aten.relu.default, drawn(3))
     with pytest.raises(RuleError, match="composite='reference'"):
         propagate(op, unit(drawn(3)), "difference")
-    assert not issubclass(RuleError, LrpError)
 
 
 def test_the_logarithmic_mean_is_exact_and_lies_between() -> None:
