@@ -25,6 +25,7 @@ from torch._subclasses.fake_impls import fast_detach
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive import constants as archive_layout
 from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as untraced
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx, track_tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
@@ -51,6 +52,7 @@ __all__ = [
     "fake_mode_of",
     "fake_tensor",
     "hint",
+    "is_traced",
     "known_size",
     "load_package",
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
@@ -65,6 +67,7 @@ __all__ = [
     "remembered_annotations",
     "renamed",
     "schema",
+    "sequences_stay_open",
     "sources_forgotten",
     "stand_ins",
     "statically_known_true",  # what is known of sizes without fixing them; waits for torch.sym_* of the kind
@@ -72,6 +75,7 @@ __all__ = [
     "takes_a_path",
     "traced_again",
     "unguarded",
+    "untraced",  # looking at symbolic values while something else is traced; waits for a public name
     "without_modes",  # looking at a tensor itself while something else is traced; waits for a public name
     "without_stand_ins",
 ]
@@ -157,6 +161,11 @@ def node_that_makes(tensor: Tensor) -> fx.Node | None:
         tensor = torch._C._functorch.get_unwrapped(tensor)
     slot: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
     return None if slot is None else slot.proxy.node
+
+
+def is_traced() -> bool:
+    """Whether what is done now is traced into a graph."""
+    return get_proxy_mode() is not None
 
 
 def traced_again(node: fx.Node) -> Tensor:
@@ -331,6 +340,41 @@ def promotion_where_dtypes_mix() -> Iterator[None]:
             yield
         finally:
             interpreter.run_node = run_node
+
+
+RECURRENT = [getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
+
+
+@contextmanager
+def sequences_stay_open() -> Iterator[None]:
+    """A recurrent layer over a sequence of open length is exported whole in this block, not for one length.
+
+    torch works out what it returns step by step, which fixes the length. Waits for a symbolic shape of these operators.
+    """
+
+    def around(kernel: Any) -> Any:
+        @functools.wraps(kernel)
+        def returned(tensor: Tensor, hx: Any, params: Any, has_biases: bool, num_layers: int, *options: Any) -> Any:
+            if known_size(tensor.shape[0]) is not None and known_size(tensor.shape[1]) is not None:
+                return kernel(tensor, hx, params, has_biases, num_layers, *options)
+            states = [hx] if isinstance(hx, Tensor) else list(hx)
+            directions = 2 if options[2] else 1
+            result = tensor.new_empty([*tensor.shape[:2], states[0].shape[-1] * directions])
+            return (result, *(torch.empty_like(state) for state in states))
+
+        return returned
+
+    with _changing:
+        known = {op: dict(op.py_kernels) for op in RECURRENT}
+        for op, kernels in known.items():
+            op.py_kernels.update({key: around(kernel) for key, kernel in kernels.items()})
+            op._dispatch_cache.clear()
+        try:
+            yield
+        finally:
+            for op, kernels in known.items():
+                op.py_kernels.update(kernels)
+                op._dispatch_cache.clear()
 
 
 def without_stand_ins(spec: Any) -> Any:

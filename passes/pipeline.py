@@ -48,12 +48,12 @@ from lrp_compiler.passes.forward import (
     split_bias,
     unlift,
 )
-from lrp_compiler.passes.graph import Result, assignment, outputs, simplify, write_notes
+from lrp_compiler.passes.graph import Result, assignment, in_bodies, outputs, simplify, without_unread, write_notes
 from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lower_own_ops
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
-from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_of
+from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_of, open_loops
 from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
@@ -149,6 +149,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     assign_rules(forward, composite, reached)
+    open_loops(forward)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     if options.optimise:
         put = {latent.node for latent in latents if latent.kind == "seed"}
@@ -228,6 +229,7 @@ def forward_graph(
     for rewrite in (*written, simplify, pair_complex, *layers):
         result = rewrite(forward)
         forward = result.graph_module
+        in_bodies(forward, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
     return forward
 
@@ -303,6 +305,9 @@ def joint_graph(
     joint = join(forward, relevance)
     watch.sees("join", joint, JOINT)
     watch.starts("simplify")
+    without_unread(joint)
+    for rewrite in (lower_own_ops, simplify):
+        in_bodies(joint, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
     for rewrite in (lower_own_ops, simplify, *(OF_JOINT if options.optimise else ())):
         result = rewrite(joint)
         joint = result.graph_module

@@ -30,6 +30,7 @@ from .operators.interpolation import RESIZE
 from .operators.layers import LAYERS, STEPS, SUMS
 from .operators.pooling import POOL
 from .operators.remainder import REMAINDER
+from .operators.scan import INSIDE, SCAN
 from .operators.whole_module import EXPLAINED_BY, MODULE
 from .product import GATE
 from .registry import (
@@ -55,11 +56,13 @@ __all__ = [
     "BORDERS",
     "DIFFERENCE",
     "EXPLAINED_BY",
+    "INSIDE",
     "FACTS",
     "FUNCTION",
     "GATE",
     "LAYERS",
     "MODULE",
+    "SCAN",
     "MULTIPLYING",
     "NONNEGATIVE",
     "ONLY_POSITIVE",

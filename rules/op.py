@@ -328,6 +328,11 @@ class Op:
         self.absorb("stabiliser", lambda: total * epsilon / (denominator.abs() + epsilon))
         return divide(total, denominator, epsilon)
 
+    @property
+    def keeps_books(self) -> bool:
+        """Whether anybody asks what leaves the flow."""
+        return self._absorb is not None
+
     def absorb(self, cause: str, share: Share) -> None:
         """Book relevance that leaves the flow here: `share()` is summed under `cause` when an audit is kept."""
         if self._absorb is not None:

@@ -20,7 +20,7 @@ from lrp_compiler.formats import reader_of
 from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import OpOverload, pytree, sources_forgotten
+from lrp_compiler.torch_private import OpOverload, pytree, sequences_stay_open, sources_forgotten
 
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
@@ -163,7 +163,7 @@ def _export(
     with without_cache(model, kwargs, dynamic_shapes) as (kwargs, dynamic_shapes):
 
         def export(exporter: Any, **options: Any) -> Any:
-            with quiet(output=True), torch.no_grad():
+            with quiet(output=True), torch.no_grad(), sequences_stay_open():
                 return exporter(model, *clones(), dynamic_shapes=dynamic_shapes, **options)
 
         try:

@@ -18,13 +18,16 @@ it meets an active operand it is *wanted*: the rule of that op tells its share a
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, is_tensor, same_shape
+from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape
 from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
 from lrp_compiler.torch_private import statically_known_true
+
+from .loops import active_inside, assigned
 
 ONE_HOT = torch.ops.aten.eq.Tensor
 
@@ -52,15 +55,30 @@ def mark_active(
     own = set(parameters)
     varying: set[fx.Node] = set()
     looked_up = _looked_up_by(module)
+    inside: dict[Any, tuple[list[str], set[int]]] = {}
+
+    def again(body: fx.GraphModule, names: Collection[str]) -> set[fx.Node]:
+        return mark_active(body, names, frozen, (), fixed)
+
     for node in module.graph.nodes:
         assign(node, None)
-        if node.op == "placeholder" or any(is_tensor(source) and source in varying for source in node.all_input_nodes):
+        is_input = node.op == "placeholder" and not node.meta.get("constant", False)
+        if is_input or any(is_tensor(source) and source in varying for source in node.all_input_nodes):
             varying.add(node)
         if node.op == "placeholder" and node.meta["input"] in inputs:
             active.add(node)
         if node.op == "placeholder" and node.meta["input"] in numbers:
             numeric.add(node)
         if node.op != "call_function" or node in fixed:
+            continue
+        if isinstance(node.target, Scan):
+            inside[node] = active_inside(node, active, again)
+            continue
+        if node.args and node.args[0] in inside:
+            names, results = inside[node.args[0]]
+            if result_number(node) in results:
+                active.add(node)
+                assign(node, assigned(node, names))
             continue
         arguments = bind(node.target, node.args, node.kwargs)
         carried = {

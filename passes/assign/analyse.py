@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from lrp_compiler.passes.graph import assignment
+from lrp_compiler.passes.graph import assignment, everywhere
 from lrp_compiler.rules import NONNEGATIVE, Fact
 from lrp_compiler.rules.composite import Composite
 
@@ -24,6 +24,13 @@ from .signs import mark_nonnegative
 from .straight_through import mark_straight_through
 from .wanted_values import parameters_of
 
+REGIONS: tuple[Callable[[fx.GraphModule], None], ...] = (
+    mark_straight_through,
+    mark_quantisers,
+    mark_layers,
+    fuse_functions,
+)
+"""Each makes one operation of several."""
 ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (mark_nonnegative, find_gates, mark_borders)
 """Each writes down one fact of every node that relevance passes, and may read those before it."""
 FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE,)
@@ -49,20 +56,17 @@ def analyse(
         numbers: names of the placeholders of whole numbers or flags that are calculated with.
     """
     plain = composite.primitives or composite.differences
-    frozen = () if plain else statistics(forward)
+    graphs = list(everywhere(forward))
+    frozen = set() if plain else {pair for graph in graphs for pair in statistics(graph)}
     mark_active(forward, inputs, frozen, numbers=numbers)
-    fixed = fixed_values(forward, composite) | (set() if plain else steps(forward))
+    fixed = fixed_values(forward, composite)
+    fixed.update(node for graph in graphs if not plain for node in steps(graph))
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
-    if not plain:
-        mark_straight_through(forward)
-        mark_quantisers(forward)
-        mark_layers(forward)
-        fuse_functions(forward)
-    for find_out in ANALYSES:
-        find_out(forward)
-    if not optimise:
-        for node in forward.graph.nodes:
+    for graph in graphs:
+        for find_out in (*(() if plain else REGIONS), *ANALYSES):
+            find_out(graph)
+        for node in () if optimise else graph.graph.nodes:
             if (given := assignment(node)) is not None:
                 for fact in FOR_SPEED:
                     given.know(fact, fact.default)

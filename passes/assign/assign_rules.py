@@ -10,7 +10,7 @@ Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from inspect import Parameter, signature
 from operator import getitem
 
@@ -18,14 +18,14 @@ from torch import fx
 
 from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError, did_you_mean
 from lrp_compiler.base.validate import is_number, shortened
-from lrp_compiler.passes.graph import Assignment, assignment, inside, module_path, module_types, source_line
+from lrp_compiler.passes.graph import Assignment, Scan, assignment, inside, module_path, module_types, source_line
 from lrp_compiler.rules import DIFFERENCE, OPERATORS, RULES, Operator, find, rules_of
 from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
 
 Site = tuple[fx.Node, Assignment, Operator]
 
 
-def assign_rules(module: fx.GraphModule, composite: Composite, needed: Collection[fx.Node]) -> None:
+def assign_rules(module: fx.GraphModule, composite: Composite, needed: Set[fx.Node]) -> None:
     """Complete the Assignment of every active node that relevance can reach (`needed`).
 
     Raises:
@@ -68,9 +68,11 @@ def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:
     return {node for entry in entries for node in _matching(composite, entry, sites)}
 
 
-def _sites(module: fx.GraphModule, needed: Collection[fx.Node]) -> Iterator[Site]:
+def _sites(module: fx.GraphModule, needed: Set[fx.Node]) -> Iterator[Site]:
     for node in module.graph.nodes:
         given = assignment(node)
+        if isinstance(node.target, Scan) and not needed.isdisjoint(node.users):
+            yield from _sites(node.target.body, set(node.target.body.graph.nodes))
         if given is not None and node in needed:
             operator = find(given.op(node))
             if operator is not None:
@@ -171,11 +173,13 @@ RULE_ARGUMENTS = 3
 """What every rule of a family takes before its options: op, description, relevance."""
 
 
-def uncovered(module: fx.GraphModule, needed: Collection[fx.Node]) -> list[UnsupportedNode]:
+def uncovered(module: fx.GraphModule, needed: Set[fx.Node]) -> list[UnsupportedNode]:
     """The active nodes among `needed` whose op no rule speaks for."""
     missing = []
     for node in module.graph.nodes:
         given = assignment(node)
+        if isinstance(node.target, Scan) and not needed.isdisjoint(node.users):
+            missing += uncovered(node.target.body, set(node.target.body.graph.nodes))
         # A result picked out of an op with several is reported with that op.
         if given is None or node not in needed or node.target is getitem:
             continue

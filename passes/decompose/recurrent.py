@@ -1,10 +1,10 @@
-"""Recurrent layers over a sequence of known length, step by step.
+"""Recurrent layers over a sequence: step by step where its length is known, else as a loop.
 
     h = o ⊙ tanh(c),  c = f ⊙ c + i ⊙ tanh(…)        →        gate(tanh(c), o),  gate(c, f) + gate(tanh(…), i)
 
 The projections of all steps are one matrix product. A gate's product is marked as such (`lrp::gate`): the signal takes
 all of the relevance, the gate nothing. The weights of signal and gates are kept apart, so that relevance passes the
-signal's part only. (torch.export fixes the length of a sequence that a recurrent layer reads.)
+signal's part only.
 
 Source: Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", WASSA 2017,
 arXiv 1706.07206.
@@ -20,7 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lrp_compiler.torch_private import known_size
+
 aten = torch.ops.aten
+scan = torch.ops.higher_order.scan
 
 State = tuple[Tensor, ...]
 Weights = Sequence[Tensor | None]
@@ -100,12 +103,32 @@ def _direction(recurrence: Recurrence, steps: Tensor, state: State, params: Weig
     input_weight, hidden_weight, input_bias, hidden_bias, projection = params
     projections = recurrence.project(steps, input_weight, input_bias)
     weights = [*recurrence.pieces(hidden_weight), *recurrence.pieces(hidden_bias), projection]
+    if known_size(steps.shape[0]) is None:
+        return _loop(recurrence, projections, state, weights, backward)
     times = range(int(steps.shape[0]))
     results = []
     for time in reversed(times) if backward else times:
         state = recurrence.step([projected[time] for projected in projections], state, weights)
         results.append(state[0])
     return torch.stack(results[::-1] if backward else results), state
+
+
+def _loop(
+    recurrence: Recurrence, projections: Sequence[Tensor], state: State, weights: Weights, backward: bool
+) -> Any:
+    """The same over as many steps as there will be: a loop."""
+    given = [weight for weight in weights if weight is not None]
+    count, pieces = len(state), len(projections)
+
+    def step(*operands: Tensor) -> list[Tensor]:
+        constants = iter(operands[count + pieces :])
+        own = [None if weight is None else next(constants) for weight in weights]
+        made = recurrence.step(operands[count : count + pieces], operands[:count], own)
+        return [*made, made[0].clone()]
+
+    read = [piece.flip(0) if backward else piece for piece in projections]
+    *last, results = scan(step, [one.contiguous() for one in state], read, tuple(given))
+    return results.flip(0) if backward else results, tuple(last)
 
 
 def layers(recurrence: Recurrence) -> Callable[..., Any]:

@@ -16,8 +16,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.passes.graph import add_placeholder, copy_node, keep_tensor
+from lrp_compiler.passes.graph import add_placeholder, copy_node, from_torch, keep_tensor
 from lrp_compiler.torch_private import fake_mode_of, fake_tensor
+
+SCANS = torch.ops.higher_order.scan
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
@@ -63,6 +65,10 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             copies[node] = weights[shared]
         elif node.op == "get_attr":
             value = getattr(program.graph_module, str(node.target))
+            if isinstance(value, torch.nn.Module) and all(user.target is SCANS for user in node.users):
+                root.add_module(str(node.target), value)
+                copies[node] = graph.get_attr(str(node.target))
+                continue
             if not isinstance(value, torch.Tensor):
                 (user, *_) = node.users
                 raise CaptureError(
@@ -82,6 +88,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
         else:
             copies[node] = copy_node(graph, node, copies)
     module = fx.GraphModule(root, graph)
+    from_torch(module)
     module.graph.lint()
     return module
 

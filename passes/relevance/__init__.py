@@ -5,7 +5,11 @@ from .latents import Latent, Mask, Put, gates_of, latents_of, put_on
 from .seed import Seed, SeedMode, seed_relevance
 from .walk import MASKED, propagate_relevance, wide
 
+from .loops import know_inside, open_loops
+
 __all__ = [
+    "know_inside",
+    "open_loops",
     "MASKED",
     "Latent",
     "Mask",

@@ -17,7 +17,18 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError
-from lrp_compiler.passes.graph import SEEDED, Origin, add_placeholder, copy_node, is_tensor, set_origin, twins_of
+from lrp_compiler.passes.graph import (
+    SEEDED,
+    Origin,
+    add_placeholder,
+    copy_node,
+    everywhere,
+    from_torch,
+    is_tensor,
+    set_origin,
+    twins_of,
+    without_unread,
+)
 from lrp_compiler.rules import Form, Relevance
 from lrp_compiler.torch_private import (
     OpOverload,
@@ -167,9 +178,12 @@ def emit_relevance(
     dispatcher = contextlib.nullcontext() if several is None else python_dispatcher()
     with torch.no_grad(), notes_are_kept(), unguarded(explained), fake_mode, dispatcher:
         traced = make_fx(relevance, pre_dispatch=several is None)(*values, *extra)
-    _refuse_writing(traced)
-    _settle_sizes(traced)
-    _settle_origins(traced)
+    from_torch(traced)
+    without_unread(traced)
+    for graph in everywhere(traced):
+        _refuse_writing(graph)
+        _settle_sizes(graph)
+        _settle_origins(graph)
     return _with_named_placeholders(traced, nodes, entering), list(promises)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Assignment
-from lrp_compiler.rules import USERS, Flow, Relevance
+from lrp_compiler.rules import SCAN, USERS, Flow, Relevance
 from lrp_compiler.torch_private import OpOverload, expression, node_that_makes, notes_here, traced_again
 
 Ask = Callable[[Any], None]
@@ -300,7 +300,7 @@ class Handle:
 
 def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values: list[Any], same: list[int]) -> Any:
     """All that a rule can see of an operation; None: it is not to be compared."""
-    if given.rule == USERS:
+    if given.rule == USERS or given.target == SCAN:
         return None
     numbers: dict[fx.Node, Any] = {handle: Handle(number) for number, handle in enumerate(handles)}
     key = (

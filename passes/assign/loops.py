@@ -1,0 +1,66 @@
+"""Loops over time, seen from outside: which of their results carry relevance, and from which operands.
+
+    scan(h0, c0, x, W) → (h_last, c_last, h)       h: from x by every step, from h0 by the first one
+
+A state carries relevance where what a step makes of it does, and the other way round, so that is found by going through
+the body until nothing is added. Each result that carries some is one operation to whoever walks the graph; how its
+relevance goes back through the steps is the body's affair, whose nodes have rules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from torch import fx
+
+from lrp_compiler.passes.graph import Assignment, Scan, outputs, result_number
+from lrp_compiler.rules import SCAN
+
+MarkActive = Callable[[fx.GraphModule, Collection[str]], set[fx.Node]]
+"""(body, names of its placeholders that carry relevance) → its active nodes."""
+
+
+def active_inside(node: fx.Node, active: Collection[fx.Node], mark: MarkActive) -> tuple[list[str], set[int]]:
+    """What carries relevance in a loop.
+
+    Args:
+        node: the loop.
+        active: the nodes in front of it that carry some.
+        mark: goes through the body.
+
+    Returns:
+        Names of the body's placeholders, and numbers of the loop's results.
+    """
+    loop = node.target
+    assert isinstance(loop, Scan)
+    places = loop.placeholders
+    names = [place.meta["input"] for place, operand in zip(places, node.args, strict=True) if operand in active]
+    while True:
+        inside = mark(loop.body, names)
+        results = {number for number, result in enumerate(outputs(loop.body)) if result in inside}
+        more = [places[number].meta["input"] for number in sorted(results) if number < loop.states]
+        more = [name for name in more if name not in names]
+        if not more:
+            return names, results
+        names += more
+
+
+def assigned(node: fx.Node, names: Collection[str]) -> Assignment:
+    """How relevance passes one result of a loop.
+
+    Args:
+        node: the result.
+        names: of the body's placeholders that carry relevance.
+    """
+    made_by = node.args[0]
+    assert isinstance(made_by, fx.Node)
+    loop = made_by.target
+    assert isinstance(loop, Scan)
+    operands = dict(zip((operand_name(place) for place in loop.placeholders), made_by.args, strict=True))
+    own = [operand_name(place) for place in loop.placeholders if place.meta["input"] in names]
+    return Assignment(SCAN, {**operands, "result": result_number(node)}, tuple(own))
+
+
+def operand_name(place: fx.Node) -> str:
+    """What the operand goes by that a placeholder of the body stands for."""
+    return str(place.meta["input"])

@@ -1,0 +1,260 @@
+"""A loop over time as one node of a graph: its body is a graph of its own.
+
+    scan(h0, c0, x, W) → (h_last, c_last, h, …)        body: (h, c, x_t, W) → (h', c', h', …)
+
+The operands are the states that it starts from, what is read step by step (time comes first), and what stays the same;
+it returns the last states, and whatever each step hands out, stacked in front. torch's own operator for it takes the
+body from an attribute of the module and its operands in lists; here the body belongs to the target, and the operands
+are tensors like any other node's, so that passes need to know nothing of it. `from_torch` and `to_torch` lie between
+the two.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.torch_private import known_size
+
+from .tools import attribute, call, outputs
+
+aten = torch.ops.aten
+TORCHS = torch.ops.higher_order.scan
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A loop: what a node of a graph calls.
+
+    Args:
+        body: one step, `(*states, *slices, *constants) → (*states, *results)`; all that it reads are its placeholders.
+        states: how many states there are.
+        slices: how many operands are read step by step.
+    """
+
+    body: fx.GraphModule
+    states: int
+    slices: int
+    __name__ = "scan"  # what generated code and listings call it
+
+    def __call__(self, *operands: Tensor) -> tuple[Tensor, ...]:
+        """Run it.
+
+        Returns:
+            The last states, then the results of all steps, `[time, …]`.
+        """
+        states, slices, constants = self.parts(operands)
+        length = slices[0].shape[0]
+        if known_size(length) is None or _is_symbolic(operands) or not length:
+            first = [one.select(0, 0) if length is None or length else one.new_zeros(one.shape[1:]) for one in slices]
+            made = self.body(*states, *first, *constants)
+            stacked = (one.new_empty([length, *one.shape]) for one in made[self.states :])
+            return (*(made if length else states)[: self.states], *stacked)
+        steps = []
+        for time in range(length):
+            made = self.body(*states, *(one[time] for one in slices), *constants)
+            states = made[: self.states]
+            steps.append(made[self.states :])
+        return (*states, *(torch.stack(results) for results in zip(*steps, strict=True)))
+
+    def parts(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """The operands, or the body's placeholders: states, what is read step by step, what stays the same."""
+        ends = self.states + self.slices
+        return operands[: self.states], operands[self.states : ends], operands[ends:]
+
+    @property
+    def placeholders(self) -> list[fx.Node]:
+        """Of the body."""
+        return self.body.graph.find_nodes(op="placeholder")
+
+    def with_body(self, body: fx.GraphModule) -> Scan:
+        """The same loop of another body, with the same states and slices in front."""
+        return replace(self, body=body)
+
+
+def _is_symbolic(operands: Sequence[Any]) -> bool:
+    return any(hasattr(operand, "fake_mode") for operand in operands)
+
+
+def scans(module: fx.GraphModule) -> list[fx.Node]:
+    """The loops of a graph, not those inside their bodies."""
+    return [node for node in module.graph.nodes if isinstance(node.target, Scan)]
+
+
+def scan_of(node: Any) -> Scan | None:
+    """The loop of which the node is a result, if it is one."""
+    is_result = isinstance(node, fx.Node) and node.target is operator.getitem
+    made_by: Any = node.args[0].target if is_result and isinstance(node.args[0], fx.Node) else None
+    return made_by if isinstance(made_by, Scan) else None
+
+
+def result_number(node: fx.Node) -> int:
+    """Which one of the loop's results it is."""
+    number = node.args[1]
+    assert isinstance(number, int)
+    return number
+
+
+def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> bool:
+    """Rewrite the body of every loop, those inside bodies first; whether there is one.
+
+    Args:
+        module: the graph, whose nodes get new targets.
+        rewrite: body → body, with the same placeholders and results; it gets a copy, since graphs share their loops.
+    """
+    found = scans(module)
+    for node in found:
+        loop: Any = node.target
+        body = fx.GraphModule(loop.body, _copied(loop.body))
+        in_bodies(body, rewrite)
+        node.target = loop.with_body(rewrite(body))
+    return bool(found)
+
+
+def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """The graph, and every body in it."""
+    yield module
+    for node in scans(module):
+        loop: Any = node.target
+        yield from everywhere(loop.body)
+
+
+def from_torch(module: fx.GraphModule) -> None:
+    """torch's own operator as nodes of this kind, in place; bodies inside bodies, too.
+
+    What a body holds itself, or works out of what stays the same, is read and worked out once, in front of the loop.
+    """
+    graph = module.graph
+    for node in graph.find_nodes(op="call_function", target=TORCHS):
+        body_of, states, slices, constants = node.args
+        body = fx.GraphModule(attribute(module, str(body_of.target)), _copied(attribute(module, str(body_of.target))))
+        from_torch(body)
+        for place, placeholder in enumerate(body.graph.find_nodes(op="placeholder")):
+            placeholder.meta["input"] = placeholder.name
+            if place >= len(states) + len(slices):
+                placeholder.meta.setdefault("constant", True)
+        handed = list(constants)
+        with graph.inserting_before(node):
+            handed += _in_front(module, body, len(states) + len(slices), constants)
+            loop = Scan(body, len(states), len(slices))
+            made = graph.call_function(loop, (*states, *slices, *handed))
+        made.meta.update(node.meta)
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
+        if not body_of.users:
+            graph.erase_node(body_of)
+    for node in graph.find_nodes(op="get_attr"):
+        if not node.users and isinstance(attribute(module, str(node.target)), torch.nn.Module):
+            graph.erase_node(node)
+
+
+def _copied(module: fx.GraphModule) -> fx.Graph:
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(module.graph, copies))
+    for node in graph.find_nodes(op="placeholder"):
+        node.target = node.name
+    graph.output_node().args = (tuple(graph.output_node().args[0]),)  # type: ignore[arg-type]
+    return graph
+
+
+def _in_front(
+    module: fx.GraphModule, body: fx.GraphModule, varying: int, constants: Sequence[fx.Node]
+) -> list[fx.Node]:
+    """Move what is the same in every step out of the body; the nodes that its new placeholders stand for."""
+    places = body.graph.find_nodes(op="placeholder")
+    outside: dict[fx.Node, fx.Node] = dict(zip(places[varying:], constants, strict=True))
+    given = set(outside)
+    for node in body.graph.nodes:
+        if node.op == "get_attr":
+            name = f"{node.name}_in_loop"
+            module.register_buffer(name, attribute(body, str(node.target)))
+            outside[node] = module.graph.get_attr(name)
+            outside[node].meta.update(node.meta)
+        elif node.op == "call_function" and node.all_input_nodes and all(one in outside for one in node.all_input_nodes):
+            outside[node] = module.graph.node_copy(node, outside.__getitem__)
+    read = [
+        node
+        for node in outside
+        if node not in given and any(user not in outside for user in node.users) and _is_tensor(node)
+    ]
+    for node in read:
+        with body.graph.inserting_after(body.graph.find_nodes(op="placeholder")[-1]):
+            place = body.graph.placeholder(f"{node.name}_given")
+        place.target = place.name
+        place.meta.update({"val": node.meta["val"], "input": place.name})
+        node.replace_all_uses_with(place)
+    body.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    body.recompile()
+    return [outside[node] for node in read]
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)
+
+
+def to_torch(module: fx.GraphModule) -> None:
+    """The inverse of `from_torch`, in place: every loop is called by torch's operator, its body an attribute."""
+    for number, node in enumerate(scans(module)):
+        loop: Any = node.target
+        body = fx.GraphModule(loop.body, _copied(loop.body))
+        to_torch(body)
+        # torch's operator takes no result that is another, or one of the operands, as it is.
+        with body.graph.inserting_before(body.graph.output_node()):
+            results = [call(body.graph, aten.clone.default, result, like=result) for result in outputs(body)]
+        body.graph.output_node().args = (results,)
+        body.recompile()
+        name = f"scan_body_{number}"
+        module.add_module(name, body)
+        states, slices, constants = loop.parts(node.args)
+        with module.graph.inserting_before(node):
+            body_of = module.graph.get_attr(name)
+        node.target = TORCHS
+        node.args = (body_of, list(states), list(slices), tuple(constants))
+    module.recompile()
+
+
+def without_unread(module: fx.GraphModule) -> bool:
+    """Results of loops that nobody reads, and operands that no body reads, go; in place. Whether anything went."""
+    changed = False
+    for node in scans(module):
+        changed |= _drop_unread(module, node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return changed
+
+
+def _drop_unread(module: fx.GraphModule, node: fx.Node) -> bool:
+    loop: Any = node.target
+    read: Collection[int] = {result_number(user) for user in node.users}
+    results = outputs(loop.body)
+    kept = [place for place in range(len(results)) if place < loop.states or place in read]
+    graph = _copied(loop.body)
+    graph.output_node().args = (tuple(graph.output_node().args[0][place] for place in kept),)  # type: ignore[index]
+    body = fx.GraphModule(loop.body, graph)
+    graph.eliminate_dead_code(is_impure_node=lambda one: one.op in ("placeholder", "output"))
+    without_unread(body)
+    places = graph.find_nodes(op="placeholder")
+    needed = [place for place, one in enumerate(places) if place < loop.states or one.users]
+    # Something has to say how many steps there are.
+    if loop.slices and not any(loop.states <= place < loop.states + loop.slices for place in needed):
+        needed = sorted([*needed, loop.states])
+    if len(kept) == len(results) and len(needed) == len(places):
+        return False
+    for place, one in enumerate(places):
+        if place not in needed:
+            graph.erase_node(one)
+    body.recompile()
+    slices = sum(loop.states <= place < loop.states + loop.slices for place in needed)
+    node.target = Scan(body, loop.states, slices)
+    node.args = tuple(node.args[place] for place in needed)
+    numbers = {place: number for number, place in enumerate(kept)}
+    for user in list(node.users):
+        user.args = (node, numbers[result_number(user)])
+    if isinstance(node.meta.get("val"), tuple | list):
+        node.meta["val"] = tuple(node.meta["val"][place] for place in kept)
+    return True

@@ -1,0 +1,225 @@
+"""Relevance through a loop over time: the walk of one step's graph, from the last step to the first.
+
+    forward     h_t, y_t = body(h_{t-1}, x_t, W)                        t = 0 … T−1
+    relevance   R(h_{t-1}), R(x_t) = walk of the body (R(h_t), R(y_t))  t = T−1 … 0
+
+The walk is the same that goes through every graph, so the body's operations have the rules that the composite gives
+them. Where the outer walk is traced it becomes a loop, too: torch's `scan` of a graph that is one step's relevance. The
+values of the steps that its rules ask for are promises like any other: the forward loop hands all of them out
+(`open_loops`), and those that nobody reads go when it is known (`without_unread`).
+
+Relevance of a state keeps one form over all steps: unit form as long as every step hands it back so, else total form,
+which every relevance has. What stays the same in all steps gets the sum of what it gets in each.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, scans
+from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
+from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
+
+from .walk import propagate_relevance
+
+INNER = "inside."
+"""In front of the name of a value of the steps, among the arguments of a loop's result."""
+
+
+def open_loops(forward: fx.GraphModule) -> None:
+    """Let every loop that relevance passes hand out all values of its steps, and tell its results how to go through.
+
+    Args:
+        forward: the assigned forward graph, changed in place.
+    """
+    for node in scans(forward):
+        results = [given for user in node.users if (given := assignment(user)) is not None]
+        if results:
+            loop = node.target
+            assert isinstance(loop, Scan)
+            open_loops(loop.body)
+            values = _hand_out(node, loop)
+            for given in results:
+                given.arguments = {**given.arguments, **values}
+    know_inside(forward)
+
+
+def know_inside(forward: fx.GraphModule) -> None:
+    """Tell the results of every loop how relevance goes through it: after a file, which holds no functions."""
+    for node in scans(forward):
+        loop = node.target
+        assert isinstance(loop, Scan)
+        know_inside(loop.body)
+        for user in node.users:
+            if (given := assignment(user)) is not None:
+                given.know(INSIDE, partial(_through, loop))
+
+
+def _hand_out(node: fx.Node, loop: Scan) -> dict[str, fx.Node]:
+    """All values of the steps as further results; by name among the arguments."""
+    body = loop.body
+    places = loop.placeholders
+    inner = [one for one in body.graph.nodes if one.op == "call_function" and is_tensor(one)] + places[: loop.states]
+    results = outputs(body)
+    body.graph.output_node().args = ((*results, *inner),)
+    body.recompile()
+    length = node.args[loop.states].meta["val"].shape[0]  # type: ignore[union-attr]
+    graph, found = node.graph, {}
+    with graph.inserting_after(node):
+        for number, one in reversed(list(enumerate(inner, len(results)))):
+            name = f"{node.name}_{one.name}"
+            value = graph.create_node("call_function", operator.getitem, (node, number), name=name)
+            with fake_mode_of(one.meta["val"]):
+                value.meta["val"] = one.meta["val"].new_empty([length, *one.meta["val"].shape])
+            value.meta.update({key: one.meta[key] for key in ("nn_module_stack", "stack_trace") if key in one.meta})
+            found[f"{INNER}{one.name}"] = value
+    node.meta["val"] = (*node.meta["val"], *(found[f"{INNER}{one.name}"].meta["val"] for one in inner))
+    return found
+
+
+def _through(loop: Scan, op: Op, relevance: Relevance) -> Flow:
+    """Relevance of what a loop reads, from that of one of its results."""
+    return _Backwards(loop, op, relevance).flow()
+
+
+class _Backwards:
+    """One loop, backwards.
+
+    Args:
+        loop: the loop, with every value of its steps among its results.
+        op: one of its results.
+        relevance: what arrives there.
+    """
+
+    def __init__(self, loop: Scan, op: Op, relevance: Relevance) -> None:
+        self.loop = loop
+        self.op = op
+        self.relevance = relevance
+        self.number: int = op.option("result")
+        self.ends = outputs(loop.body)
+        active = set(op.active)
+        states, slices, constants = (
+            [place for place in part if place.meta["input"] in active] for part in loop.parts(loop.placeholders)
+        )
+        self.states, self.read, self.summed = states, slices, constants
+        self.forms: dict[fx.Node, Form] = dict.fromkeys((*states, *slices, *constants), "unit")
+        if self.number < loop.states:
+            self.forms[loop.placeholders[self.number]] = relevance.form
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self._inner()}
+        steps = loop.parts(loop.placeholders)[1]
+        self.values |= {place: op.tensor(place.meta["input"]) for place in steps}
+        self.constants = {
+            place: op.tensor(place.meta["input"]) for place in loop.parts(loop.placeholders)[2] if is_tensor(place)
+        }
+
+    def _inner(self) -> list[fx.Node]:
+        named = {name.removeprefix(INNER) for name in self.op.arguments if name.startswith(INNER)}
+        return [node for node in self.loop.body.graph.nodes if node.name in named]
+
+    def flow(self) -> Flow:
+        """What each operand gets."""
+        self._settle_forms()
+        seeds = [] if self.number < self.loop.states else [self.relevance.tensor]
+        start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
+        slices = [*seeds, *self.values.values()]
+        made = _run(self._step, start, [one.flip(0) for one in slices], list(self.constants.values()))
+        kept = len(start)
+        results = [*made[:kept], *(one.flip(0) for one in made[kept:])]
+        places = [*self.states, *self.summed, *self.read]
+        return {
+            place.meta["input"]: Relevance(tensor, self.forms[place])
+            for place, tensor in zip(places, results, strict=True)
+        }
+
+    def _start(self, place: fx.Node) -> Tensor:
+        """Relevance of a state behind the last step."""
+        last = self.number < self.loop.states and self.loop.placeholders[self.number] is place
+        return self.relevance.tensor if last else self._zeros(place)
+
+    def _zeros(self, place: fx.Node) -> Tensor:
+        return self.relevance.tensor.new_zeros(self.op.shape(place.meta["input"]))
+
+    def _settle_forms(self) -> None:
+        """In which form relevance of each operand is carried: found by going through one step, until it is stable."""
+        seeds = [] if self.number < self.loop.states else [self.relevance.tensor]
+        with untraced():
+            start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
+            slices = [one.select(0, -1) for one in (*seeds, *self.values.values())]
+            while True:
+                arrived = self._walk(start, slices, list(self.constants.values()), None)
+                total = [place for place, share in arrived.items() if share.form == "total"]
+                more = [place for place in total if self.forms.get(place) == "unit"]
+                if not more:
+                    return
+                self.forms.update(dict.fromkeys(more, "total"))
+
+    def _walk(
+        self, carried: Sequence[Tensor], slices: Sequence[Tensor], constants: Sequence[Tensor], absorb: Any
+    ) -> Mapping[fx.Node, Relevance]:
+        """One step."""
+        fetch = self._fetch(slices, constants)
+        ends = [(self.ends[self.loop.placeholders.index(place)], place) for place in self.states]
+        seeds = [
+            (end, Relevance(tensor, self.forms[place]))
+            for (end, place), tensor in zip(ends, carried[: len(self.states)], strict=True)
+        ]
+        if self.number >= self.loop.states:
+            seeds.append((self.ends[self.number], Relevance(slices[0], self.relevance.form)))
+        return propagate_relevance(self.loop.body, seeds, fetch, absorb=absorb)
+
+    def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
+        values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
+        values |= dict(zip(self.constants, constants, strict=True))
+
+        def fetch(node: Any) -> Any:
+            if node not in values:  # a size, or what has several results
+                operands, options = fx.map_arg((node.args, node.kwargs), fetch)
+                values[node] = node.target(*operands, **options)
+            return values[node]
+
+        return fetch
+
+    def _absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
+        self.op.absorb(cause, lambda: share)
+
+    def _step(self, carried: Sequence[Tensor], slices: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
+        """Relevance of the states before the step, sums so far, and relevance of what the step read."""
+        arrived = self._walk(carried, slices, constants, self._absorb if self.op.keeps_books else None)
+        fetch = self._fetch(slices, constants)
+
+        def share(place: fx.Node) -> Tensor:
+            if place not in arrived:
+                return torch.zeros_like(fetch(place), dtype=self.relevance.tensor.dtype)
+            found = arrived[place]
+            return found.tensor if self.forms[place] == "unit" else found.total_of(lambda: fetch(place))
+
+        sums = zip(carried[len(self.states) :], self.summed, strict=True)
+        return [
+            *(share(place) for place in self.states),
+            *(so_far + share(place) for so_far, place in sums),
+            *(share(place) for place in self.read),
+        ]
+
+
+def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
+    """The loop of `step`: traced as one, or run. The last states, then what else the steps return, stacked."""
+    count, read = len(states), len(slices)
+
+    def flat(*operands: Tensor) -> list[Tensor]:
+        made: list[Tensor] = step(operands[:count], operands[count : count + read], operands[count + read :])
+        return made
+
+    if is_traced():
+        return list(torch.ops.higher_order.scan(flat, states, slices, tuple(constants)))
+    results = []
+    for time in range(slices[0].shape[0]):
+        made = flat(*states, *(one[time] for one in slices), *constants)
+        states = made[:count]
+        results.append(made[count:])
+    return [*states, *(torch.stack(one) for one in zip(*results, strict=True))]
