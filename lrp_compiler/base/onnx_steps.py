@@ -1,7 +1,8 @@
 """What an ONNX file does, read off its bytes before anything of it is run. Torch-free, and without `onnx`.
 
-A file that was written by the project takes as many steps as it has nodes. One with a loop may take 2⁴⁰ of them, or
-never end, and onnxruntime has no limit for it.
+A file that was written by the project takes as many steps as it has nodes, and of a recurrence as many as its sequence
+is long (`Scan`). One with a `Loop` may take 2⁴⁰ of them, or never end, and onnxruntime has no limit for it; scans in
+scans multiply.
 """
 
 import mmap
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 
 from .errors import FormatError
 
-REPEATING = ("Loop", "Scan", "SequenceMap")
-"""Operations that run a graph of theirs again and again; no explainer has any."""
+REPEATING = ("Loop", "SequenceMap")
+"""Operations that run a graph of theirs again and again, as often as they like; no explainer has any."""
+SCAN, DEEP = "Scan", 2
+"""Runs a graph of its once for each element along a dim; and how deep it may lie in graphs of graphs."""
 _GRAPH, _FUNCTION, _FUNCTION_NODE = 7, 25, 7  # of ModelProto; of FunctionProto
 _NODE, _OP_TYPE, _ATTRIBUTE, _INNER = 1, 4, 5, (6, 11)  # of GraphProto, NodeProto, AttributeProto
 _VARINT, _BYTES, _WIDTH = 0, 2, {1: 8, 5: 4}  # wire types
@@ -42,12 +45,15 @@ def _found(source: str | os.PathLike[str] | bytes) -> str:
 
 def _repeating(model: memoryview) -> str:
     try:
-        return next((op for op in _ops_of_model(model) if op in REPEATING), "")
+        for op, depth in _ops_of_model(model):
+            if op in REPEATING or (op == SCAN and depth > DEEP):
+                return op
+        return ""
     except RecursionError:
         return "a graph in a graph, a thousand deep"
 
 
-def _ops_of_model(model: memoryview) -> Iterator[str]:
+def _ops_of_model(model: memoryview) -> Iterator[tuple[str, int]]:
     for number, part in _fields(model):
         if number == _GRAPH:
             yield from _ops(part, _NODE)
@@ -55,17 +61,18 @@ def _ops_of_model(model: memoryview) -> Iterator[str]:
             yield from _ops(part, _FUNCTION_NODE)
 
 
-def _ops(graph: memoryview, node: int) -> Iterator[str]:
+def _ops(graph: memoryview, node: int, depth: int = 0) -> Iterator[tuple[str, int]]:
+    """Every operation, and in how many other graphs it lies."""
     for number, part in _fields(graph):
         if number != node:
             continue
         for field, value in _fields(part):
             if field == _OP_TYPE:
-                yield bytes(value).decode("utf-8", "replace")
+                yield bytes(value).decode("utf-8", "replace"), depth
             elif field == _ATTRIBUTE:
                 for inner, subgraph in _fields(value):
                     if inner in _INNER:
-                        yield from _ops(subgraph, _NODE)
+                        yield from _ops(subgraph, _NODE, depth + 1)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

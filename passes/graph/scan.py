@@ -210,12 +210,21 @@ def to_torch(module: fx.GraphModule) -> None:
         body.recompile()
         name = f"scan_body_{number}"
         module.add_module(name, body)
-        states, slices, constants = loop.parts(node.args)
         with module.graph.inserting_before(node):
+            states, slices, constants = loop.parts(_each_once(node))
             body_of = module.graph.get_attr(name)
         node.target = TORCHS
         node.args = (body_of, list(states), list(slices), tuple(constants))
     module.recompile()
+
+
+def _each_once(node: fx.Node) -> list[Any]:
+    """A loop's operands at the graph's insertion point; a copy of what is there twice, which torch's operator refuses."""
+    operands: list[Any] = []
+    for operand in node.args:
+        twice = operand in operands
+        operands.append(call(node.graph, aten.clone.default, operand, like=node) if twice else operand)
+    return operands
 
 
 def without_unread(module: fx.GraphModule) -> bool:

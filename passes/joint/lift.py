@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from lrp_compiler.passes.graph import add_placeholder, attribute, copy_node, is_tensor, outputs
+from lrp_compiler.passes.graph import add_placeholder, attribute, copy_node, is_tensor, outputs, scans, to_torch
 from lrp_compiler.torch_private import ValueRanges, hint, pytree, range_of
 
 UNWRITTEN = ("nn_module_stack", "source_fn_stack", "torch_fn")
@@ -37,7 +37,8 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
 
     Weights are shared with the module, not copied, and become buffers; the sample inputs are zeros.
     """
-    graph = fx.Graph()
+    module = _with_torchs_loops(module)
+    graph, root = fx.Graph(), torch.nn.Module()
     copies: dict[fx.Node, fx.Node] = {}
     weights: dict[str, fx.Node] = {}
     taken: list[InputSpec] = []
@@ -57,6 +58,11 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
     with graph.inserting_before(next(iter(graph.nodes))):
         for node in module.graph.find_nodes(op="get_attr"):
             target = str(node.target)
+            held = attribute(module, target)
+            if isinstance(held, torch.nn.Module):  # the body of a loop
+                root.add_module(target, held)
+                copies[node] = graph.get_attr(target)
+                continue
             if target not in weights:
                 weights[target] = take(node, f"b_{target}", InputKind.BUFFER, target)
             copies[node] = weights[target]
@@ -78,7 +84,7 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
         forward_arg_names=[copies[node].name for node in placeholders],
     )
     return ExportedProgram(
-        root=torch.nn.Module(),
+        root=root,
         graph=graph,
         graph_signature=ExportGraphSignature(taken, given),
         state_dict={target: attribute(module, target) for target in weights},
@@ -86,6 +92,19 @@ def lift(module: fx.GraphModule) -> ExportedProgram:
         module_call_graph=[ModuleCallEntry("", call)],
         example_inputs=(tuple(_zeros(node.meta["val"]) for node in placeholders), {}),
     )
+
+
+def _with_torchs_loops(module: fx.GraphModule) -> fx.GraphModule:
+    """The module, or a copy in which torch's own operator calls the loops."""
+    if not scans(module):
+        return module
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(module.graph, copies))
+    for node in graph.find_nodes(op="placeholder"):
+        node.target = node.name
+    copied = fx.GraphModule(module, graph)
+    to_torch(copied)
+    return copied
 
 
 def _argument(result: Any) -> Any:

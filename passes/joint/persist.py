@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from lrp_compiler.passes.forward import EXPLAINED
-from lrp_compiler.passes.graph import LEAVES, TWIN, Assignment, assign, assignment, attribute, outputs
+from lrp_compiler.passes.graph import LEAVES, TWIN, Assignment, Scan, assign, assignment, attribute, outputs
+from lrp_compiler.passes.relevance import know_inside
 from lrp_compiler.rules import Facts, bind
 from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, takes_a_path, unguarded
 
@@ -40,7 +41,7 @@ ATTRIBUTES: dict[type, tuple[str, Callable[[Any], Any]]] = {
 """Arguments that are attributes of torch."""
 
 
-KEPT = ("input", "seed", "parameter", LEAVES, TWIN)
+KEPT = ("input", "constant", "seed", "parameter", LEAVES, TWIN)
 """What else of a node's `meta` is plain data."""
 
 
@@ -50,7 +51,7 @@ class UnknownOperator(AttributeError):
 
 def joint_to_dict(joint: fx.GraphModule) -> dict[str, Any]:
     """The nodes of the joint graph as plain data (JSON), to be run and no more."""
-    return {"nodes": [_entry(node) for node in _calls(joint)], "outputs": _plain(outputs(joint))}
+    return {"nodes": [_entry(node, joint_to_dict) for node in _calls(joint)], "outputs": _plain(outputs(joint))}
 
 
 def joint_from_dict(data: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> fx.GraphModule:
@@ -68,7 +69,7 @@ def joint_from_dict(data: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
     for entry in data["nodes"]:
         if entry["op"] == "get_attr" and not hasattr(root, str(entry["target"])):
             root.register_buffer(str(entry["target"]), weights[entry["target"]])
-        made[str(entry["name"])] = _node_of(graph, entry, made)
+        made[str(entry["name"])] = _node_of(graph, entry, made, lambda body, operands: joint_from_dict(body, {}))
     graph.output(tuple(_unplain(data["outputs"], made)))
     return fx.GraphModule(root, graph)
 
@@ -77,21 +78,37 @@ def _calls(module: fx.GraphModule) -> Iterable[fx.Node]:
     return (node for node in module.graph.nodes if node.op != "output")
 
 
-def _entry(node: fx.Node) -> dict[str, Any]:
+def _entry(node: fx.Node, describe: Callable[[fx.GraphModule], dict[str, Any]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": node.name, "op": node.op, "target": _target_name(node)}
     if node.op == "call_function":
         entry["args"], entry["kwargs"] = _plain(list(node.args)), _plain(dict(node.kwargs))
+    if isinstance(node.target, Scan):
+        entry["loop"] = {
+            "states": node.target.states,
+            "slices": node.target.slices,
+            "body": describe(node.target.body),
+        }
     return entry
 
 
-def _node_of(graph: fx.Graph, entry: Mapping[str, Any], made: Mapping[str, fx.Node]) -> fx.Node:
+Build = Callable[[Mapping[str, Any], Sequence[Any]], fx.GraphModule]
+"""(what a file says of a loop's body, the operands of one step) → the body."""
+
+
+def _node_of(graph: fx.Graph, entry: Mapping[str, Any], made: Mapping[str, fx.Node], build: Build) -> fx.Node:
     name, op = str(entry["name"]), entry["op"]
     if op in ("placeholder", "get_attr"):
         return graph.create_node(op, name if op == "placeholder" else str(entry["target"]), name=name)
     if op != "call_function":
         raise ValueError(f"a node of kind {op!r}")
     args, kwargs = _unplain(entry["args"], made), _unplain(entry["kwargs"], made)
-    return graph.create_node("call_function", _target_of(entry["target"]), tuple(args), kwargs, name=name)
+    target = _loop_of(entry["loop"], args, build) if "loop" in entry else _target_of(entry["target"])
+    return graph.create_node("call_function", target, tuple(args), kwargs, name=name)
+
+
+def _loop_of(data: Mapping[str, Any], operands: Sequence[Any], build: Build) -> Scan:
+    states, slices = int(data["states"]), int(data["slices"])
+    return Scan(build(data["body"], operands), states, slices)
 
 
 def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
     modules: list[Any] = []
     nodes = []
     for node in _calls(forward):
-        entry = _entry(node)
+        entry = _entry(node, forward_to_dict)
         entry |= {key: node.meta[key] for key in KEPT if key in node.meta}
         stack = [
             [key, path, _type_name(kind)] for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items()
@@ -128,17 +145,43 @@ def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.Grap
     Raises:
         KeyError, TypeError, ValueError, AttributeError: the data is not what `forward_to_dict` makes.
     """
+    originals = {node.name: node for node in joint.graph.nodes}
+    values = {node.name: node.meta["val"] for node in joint.graph.find_nodes(op="placeholder")}
+    forward = _graph_of(data, joint, originals, values)
+    know_inside(forward)
+    return forward
+
+
+def _graph_of(
+    data: Mapping[str, Any], joint: fx.GraphModule, originals: Mapping[str, fx.Node], values: Mapping[str, Any]
+) -> fx.GraphModule:
+    """The graph, or the body of a loop in it.
+
+    Args:
+        data: of it.
+        joint: the joint graph of the same file.
+        originals: its nodes by name.
+        values: symbolic value of each input by name.
+    """
     graph, root = fx.Graph(), torch.nn.Module()
     made: dict[str, fx.Node] = {}
-    originals = {node.name: node for node in joint.graph.nodes}
-    placeholders = {node.name: node for node in joint.graph.find_nodes(op="placeholder")}
-    like = next(iter(placeholders.values())).meta["val"]
-    fake_mode = fake_mode_of(*(node.meta["val"] for node in placeholders.values()))
+    like = next(value for value in values.values() if isinstance(value, torch.Tensor))
+    fake_mode = fake_mode_of(like)
+
+    def body(inner: Mapping[str, Any], operands: Sequence[Any]) -> fx.GraphModule:
+        loop = next(entry["loop"] for entry in data["nodes"] if entry.get("loop", {}).get("body") is inner)
+        states, ends = int(loop["states"]), int(loop["states"]) + int(loop["slices"])
+        names = [entry["name"] for entry in inner["nodes"] if entry["op"] == "placeholder"]
+        given = [operand.meta["val"] if isinstance(operand, fx.Node) else operand for operand in operands]
+        with fake_mode:
+            step = [one.select(0, 0) if states <= place < ends else one for place, one in enumerate(given)]
+        return _graph_of(inner, joint, originals, dict(zip(names, step, strict=True)))
+
     for entry in data["nodes"]:
-        node = _node_of(graph, entry, made)
+        node = _node_of(graph, entry, made, body)
         name = str(entry["name"])
         if node.op == "placeholder":
-            node.meta["val"] = placeholders[name].meta["val"]
+            node.meta["val"] = values[name]
         elif node.op == "get_attr":
             tensor = attribute(joint, str(node.target))
             root.register_buffer(str(node.target), tensor)
@@ -205,6 +248,8 @@ def _assignment_from_dict(node: fx.Node, data: Mapping[str, Any], made: Mapping[
 
 def _target_name(node: fx.Node) -> str:
     target = node.target
+    if isinstance(target, Scan):
+        return target.__name__
     if isinstance(target, OpOverload):
         return str(target)
     return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
