@@ -48,7 +48,7 @@ from lrp_compiler.passes.forward import (
     split_bias,
     unlift,
 )
-from lrp_compiler.passes.graph import Result, assignment, in_bodies, outputs, simplify, without_unread, write_notes
+from lrp_compiler.passes.graph import Result, assignment, in_bodies, move_in_front, outputs, simplify, without_unread, write_notes
 from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lower_own_ops
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
@@ -231,6 +231,7 @@ def forward_graph(
         forward = result.graph_module
         in_bodies(forward, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
+    move_in_front(forward)
     return forward
 
 

@@ -8,7 +8,7 @@ from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64
 from .result import Result
-from .scan import Scan, everywhere, from_torch, in_bodies, result_number, scan_of, scans, to_torch, without_unread
+from .scan import Scan, everywhere, from_torch, in_bodies, move_in_front, result_number, scan_of, scans, to_torch, without_unread
 from .simplify import simplify
 from .sizes import Sizes
 from .text import graph_text, operation_text, type_text
@@ -40,6 +40,7 @@ from .tools import (
 from .twins import TWIN, twins_of
 
 __all__ = [
+    "move_in_front",
     "without_unread",
     "to_torch",
     "scans",

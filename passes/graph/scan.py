@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.torch_private import known_size
 
-from .tools import attribute, call, outputs
+from .tools import attribute, call, keep_tensor, outputs
 
 aten = torch.ops.aten
 TORCHS = torch.ops.higher_order.scan
@@ -125,10 +125,7 @@ def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
 
 
 def from_torch(module: fx.GraphModule) -> None:
-    """torch's own operator as nodes of this kind, in place; bodies inside bodies, too.
-
-    What a body holds itself, or works out of what stays the same, is read and worked out once, in front of the loop.
-    """
+    """torch's own operator as nodes of this kind, in place; bodies inside bodies, too."""
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=TORCHS):
         body_of, states, slices, constants = node.args
@@ -138,16 +135,14 @@ def from_torch(module: fx.GraphModule) -> None:
             placeholder.meta["input"] = placeholder.name
             if place >= len(states) + len(slices):
                 placeholder.meta.setdefault("constant", True)
-        handed = list(constants)
         with graph.inserting_before(node):
-            handed += _in_front(module, body, len(states) + len(slices), constants)
-            loop = Scan(body, len(states), len(slices))
-            made = graph.call_function(loop, (*states, *slices, *handed))
+            made = graph.call_function(Scan(body, len(states), len(slices)), (*states, *slices, *constants))
         made.meta.update(node.meta)
         node.replace_all_uses_with(made)
         graph.erase_node(node)
         if not body_of.users:
             graph.erase_node(body_of)
+    move_in_front(module)
     for node in graph.find_nodes(op="get_attr"):
         if not node.users and isinstance(attribute(module, str(node.target)), torch.nn.Module):
             graph.erase_node(node)
@@ -162,39 +157,43 @@ def _copied(module: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _in_front(
-    module: fx.GraphModule, body: fx.GraphModule, varying: int, constants: Sequence[fx.Node]
-) -> list[fx.Node]:
-    """Move what is the same in every step out of the body; the nodes that its new placeholders stand for."""
+def move_in_front(module: fx.GraphModule) -> None:
+    """What a body holds itself, or works out of what stays the same, is worked out once, in front of the loop; in place."""
+    for node in scans(module):
+        _move_in_front(module, node)
+    module.graph.lint()
+
+
+def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
+    loop: Any = node.target
+    body = fx.GraphModule(loop.body, _copied(loop.body))
+    move_in_front(body)
     places = body.graph.find_nodes(op="placeholder")
-    outside: dict[fx.Node, fx.Node] = dict(zip(places[varying:], constants, strict=True))
-    given = set(outside)
-    for node in body.graph.nodes:
-        if node.op == "get_attr":
-            name = f"{node.name}_in_loop"
-            module.register_buffer(name, attribute(body, str(node.target)))
-            outside[node] = module.graph.get_attr(name)
-            outside[node].meta.update(node.meta)
-        elif node.op == "call_function" and node.all_input_nodes and all(one in outside for one in node.all_input_nodes):
-            outside[node] = module.graph.node_copy(node, outside.__getitem__)
-    read = [
-        node
-        for node in outside
-        if node not in given and any(user not in outside for user in node.users) and _is_tensor(node)
-    ]
-    for node in read:
-        with body.graph.inserting_after(body.graph.find_nodes(op="placeholder")[-1]):
-            place = body.graph.placeholder(f"{node.name}_given")
+    *_, constants = loop.parts(places)
+    outside: dict[fx.Node, Any] = dict(zip(constants, loop.parts(node.args)[2], strict=True))
+    for inner in body.graph.nodes:
+        if inner.op == "get_attr":
+            target = keep_tensor(module, f"{inner.target}_in_loop", attribute(body, str(inner.target)))
+            with module.graph.inserting_before(node):
+                outside[inner] = module.graph.get_attr(target)
+            outside[inner].meta.update(inner.meta)
+        elif inner.op == "call_function" and inner.all_input_nodes and outside.keys() >= set(inner.all_input_nodes):
+            with module.graph.inserting_before(node):
+                outside[inner] = module.graph.node_copy(inner, outside.__getitem__)
+    read = [inner for inner in outside if inner not in constants and any(user not in outside for user in inner.users)]
+    if not read:
+        return
+    for inner in read:
+        with body.graph.inserting_after(places[-1]):
+            place = body.graph.placeholder(f"{inner.name}_given")
         place.target = place.name
-        place.meta.update({"val": node.meta["val"], "input": place.name})
-        node.replace_all_uses_with(place)
-    body.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        place.meta.update({"val": inner.meta["val"], "input": place.name, "constant": True})
+        inner.replace_all_uses_with(place)
+        places.append(place)
+    body.graph.eliminate_dead_code(is_impure_node=lambda one: one.op in ("placeholder", "output"))
     body.recompile()
-    return [outside[node] for node in read]
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), Tensor)
+    node.target = loop.with_body(body)
+    node.args = (*node.args, *(outside[inner] for inner in read))
 
 
 def to_torch(module: fx.GraphModule) -> None:
