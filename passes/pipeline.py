@@ -48,7 +48,16 @@ from lrp_compiler.passes.forward import (
     split_bias,
     unlift,
 )
-from lrp_compiler.passes.graph import Result, assignment, in_bodies, move_in_front, outputs, simplify, without_unread, write_notes
+from lrp_compiler.passes.graph import (
+    Result,
+    assignment,
+    in_bodies,
+    move_in_front,
+    outputs,
+    simplify,
+    without_unread,
+    write_notes,
+)
 from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lower_own_ops
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises

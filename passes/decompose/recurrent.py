@@ -113,9 +113,7 @@ def _direction(recurrence: Recurrence, steps: Tensor, state: State, params: Weig
     return torch.stack(results[::-1] if backward else results), state
 
 
-def _loop(
-    recurrence: Recurrence, projections: Sequence[Tensor], state: State, weights: Weights, backward: bool
-) -> Any:
+def _loop(recurrence: Recurrence, projections: Sequence[Tensor], state: State, weights: Weights, backward: bool) -> Any:
     """The same over as many steps as there will be: a loop."""
     given = [weight for weight in weights if weight is not None]
     count, pieces = len(state), len(projections)

@@ -8,7 +8,18 @@ from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64
 from .result import Result
-from .scan import Scan, everywhere, from_torch, in_bodies, move_in_front, result_number, scan_of, scans, to_torch, without_unread
+from .scan import (
+    Scan,
+    everywhere,
+    from_torch,
+    in_bodies,
+    move_in_front,
+    result_number,
+    scan_of,
+    scans,
+    to_torch,
+    without_unread,
+)
 from .simplify import simplify
 from .sizes import Sizes
 from .text import graph_text, operation_text, type_text
@@ -40,16 +51,6 @@ from .tools import (
 from .twins import TWIN, twins_of
 
 __all__ = [
-    "move_in_front",
-    "without_unread",
-    "to_torch",
-    "scans",
-    "scan_of",
-    "result_number",
-    "in_bodies",
-    "from_torch",
-    "everywhere",
-    "Scan",
     "CHECKS",
     "LEAVES",
     "REBUILT",
@@ -62,6 +63,7 @@ __all__ = [
     "Float64",
     "Origin",
     "Result",
+    "Scan",
     "Sizes",
     "add_constant",
     "add_placeholder",
@@ -75,7 +77,10 @@ __all__ = [
     "canonicalise",
     "constant_of",
     "copy_node",
+    "everywhere",
+    "from_torch",
     "graph_text",
+    "in_bodies",
     "inline",
     "inside",
     "is_between",
@@ -85,21 +90,27 @@ __all__ = [
     "module_calls",
     "module_path",
     "module_types",
+    "move_in_front",
     "nearest",
     "note_of",
     "operation_text",
     "origin",
     "outputs",
+    "result_number",
     "same_shape",
+    "scan_of",
+    "scans",
     "set_origin",
     "share_origin",
     "simplify",
     "source_line",
     "takes_up",
+    "to_torch",
     "trace_into",
     "twins_of",
     "type_text",
     "value_calls",
+    "without_unread",
     "write_notes",
     "write_out",
 ]

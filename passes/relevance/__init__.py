@@ -2,14 +2,11 @@
 
 from .emit import emit_relevance
 from .latents import Latent, Mask, Put, gates_of, latents_of, put_on
+from .loops import know_inside, open_loops
 from .seed import Seed, SeedMode, seed_relevance
 from .walk import MASKED, propagate_relevance, wide
 
-from .loops import know_inside, open_loops
-
 __all__ = [
-    "know_inside",
-    "open_loops",
     "MASKED",
     "Latent",
     "Mask",
@@ -18,7 +15,9 @@ __all__ = [
     "SeedMode",
     "emit_relevance",
     "gates_of",
+    "know_inside",
     "latents_of",
+    "open_loops",
     "propagate_relevance",
     "put_on",
     "seed_relevance",
