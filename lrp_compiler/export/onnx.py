@@ -204,7 +204,7 @@ def _translated(
     quick.run_decompositions = partial(decomposed, program)
     for attempt in (quick, program):
         try:
-            with quiet(output=True), promotion_where_dtypes_mix():
+            with quiet(output=True), promotion_where_dtypes_mix(), torch.no_grad():
                 return torch.onnx.export(
                     attempt,
                     dynamo=True,

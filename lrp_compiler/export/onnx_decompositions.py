@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lrp_compiler.passes.graph import is_tensor, write_out
+from lrp_compiler.passes.graph import attribute, is_tensor, write_out
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import decompositions_of, pytree
 
@@ -146,6 +146,26 @@ def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]
     """
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
     table = {**table, torch.ops.aten.batch_norm.default: _batch_norm, torch.ops.aten.cumprod.default: _running_product}
+    _write_out_everywhere(module, table)
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        constants=program.constants,
+    )
+
+
+def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[..., Any]]) -> None:
+    """In the graph and in the bodies of its loops, which are copied."""
+    for node in module.graph.find_nodes(op="get_attr"):
+        held = attribute(module, str(node.target))
+        if isinstance(held, fx.GraphModule):
+            body = fx.GraphModule(held, copy.deepcopy(held.graph))
+            _write_out_everywhere(body, table)
+            module.add_module(str(node.target), body)
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
         node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, node.args[:1], {"dtype": node.args[1]}
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
@@ -159,12 +179,3 @@ def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]
             write_out(node, _WITH_ATTRIBUTES[node.target], composite=False)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=program.graph_signature,
-        state_dict=program.state_dict,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        constants=program.constants,
-    )

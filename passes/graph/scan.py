@@ -158,7 +158,7 @@ def _copied(module: fx.GraphModule) -> fx.Graph:
 
 
 def move_in_front(module: fx.GraphModule) -> None:
-    """What a body holds itself, or works out of what stays the same, is worked out once, in front of the loop; in place."""
+    """What a body holds itself, or works out of what stays the same, is worked out once, in front of it; in place."""
     for node in scans(module):
         _move_in_front(module, node)
     module.graph.lint()
@@ -218,7 +218,7 @@ def to_torch(module: fx.GraphModule) -> None:
 
 
 def _each_once(node: fx.Node) -> list[Any]:
-    """A loop's operands at the graph's insertion point; a copy of what is there twice, which torch's operator refuses."""
+    """A loop's operands at the graph's insertion point; a copy of what is there twice: torch refuses that."""
     operands: list[Any] = []
     for operand in node.args:
         twice = operand in operands
