@@ -125,7 +125,8 @@ def _loop(recurrence: Recurrence, projections: Sequence[Tensor], state: State, w
         return [*made, made[0].clone()]
 
     read = [piece.flip(0) if backward else piece for piece in projections]
-    *last, results = scan(step, [one.contiguous() for one in state], read, tuple(given))
+    # torch's operator takes no views of one tensor.
+    *last, results = scan(step, [one.clone() for one in state], read, tuple(one.clone() for one in given))
     return results.flip(0) if backward else results, tuple(last)
 
 
