@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.torch_private import known_size
+from lrp_compiler.torch_private import known_size, take_name
 
 from .tools import attribute, call, keep_tensor, outputs
 
@@ -140,6 +140,7 @@ def from_torch(module: fx.GraphModule) -> None:
         made.meta.update(node.meta)
         node.replace_all_uses_with(made)
         graph.erase_node(node)
+        take_name(made, node)
         if not body_of.users:
             graph.erase_node(body_of)
     move_in_front(module)
@@ -227,10 +228,16 @@ def _each_once(node: fx.Node) -> list[Any]:
 
 
 def without_unread(module: fx.GraphModule) -> bool:
-    """Results of loops that nobody reads, and operands that no body reads, go; in place. Whether anything went."""
+    """Results of loops that nobody reads, and operands that no body reads, go; in place. Whether anything went.
+
+    What is left of the results stands behind the loop in their order, as it does in a graph out of a file.
+    """
     changed = False
+    module.graph.eliminate_dead_code()
     for node in scans(module):
         changed |= _drop_unread(module, node)
+        for user in sorted(node.users, key=result_number, reverse=True):
+            node.append(user)
     module.graph.eliminate_dead_code()
     module.recompile()
     return changed

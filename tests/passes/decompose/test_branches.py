@@ -182,7 +182,7 @@ def test_a_loop_is_refused_by_its_name() -> None:
 @pytest.mark.parametrize("option", ["observe", "masks", "seeds"])
 def test_modules_inside_a_branch_go_by_their_nodes(option: str) -> None:
     model, x = model_of(by_sum), torch.randn(2, 4, dtype=torch.float64)
-    with pytest.raises(InputError, match=r"names no module and no node .*inside the branches of torch.cond none does"):
+    with pytest.raises(InputError, match=r"names no module and no node .*inside the branches of torch.cond, none does"):
         lrp.compile(model, (x,), composite="epsilon", **{option: "left"})
     with pytest.raises(InputError, match=r"near it: [^.]*\.$"):
         lrp.compile(model, (x,), composite="epsilon", **{option: "nowhere"})
