@@ -72,8 +72,8 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
             if not isinstance(value, torch.Tensor):
                 (user, *_) = node.users
                 raise CaptureError(
-                    f"The model has control flow that no rule speaks for ({user.target} at {user.name}): unroll the "
-                    "loop, or write branches as torch.cond or torch.where."
+                    f"The model has control flow that no rule speaks for ({user.target} at {user.name}): write a loop "
+                    "as torch's scan or unroll it, and branches as torch.cond or torch.where."
                 )
             copies[node] = graph.get_attr(keep_tensor(root, str(node.target), value.detach()))
             copies[node].meta.update(node.meta)
