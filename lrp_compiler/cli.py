@@ -2,8 +2,8 @@
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
 2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` and `verify`
-on an `.onnx` file, `explain`, `serve`, `triton` and `page` need no torch; every other command imports it when it runs.
-`--help` imports little.
+on an `.onnx` file, `explain`, `summarise`, `serve`, `triton` and `page` need no torch; every other command imports it
+when it runs. `--help` imports little.
 """
 
 import argparse
@@ -177,6 +177,16 @@ def _parser() -> argparse.ArgumentParser:
         "readers of Parquet take as one. The same command goes on where it was stopped, by whatever.",
     )
     _add_explain_options(command)
+
+    command = _add(
+        subparsers,
+        "summarise_command",
+        "summarise",
+        "say what a data set's explanations have in common, class by class, and write a page of it",
+        "lrp-compiler summarise out --labels labels.txt\n"
+        "  lrp-compiler summarise out --tokenizer tokenizer.json -o reviews.html",
+    )
+    _add_summarise_options(command)
 
     command = _add(
         subparsers,
@@ -566,6 +576,21 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-check", dest="check", action="store_false", help="do not compare the file with the hash in its seal first"
     )
+
+
+def _add_summarise_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="OUT", help="written by explain")
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default: OUT/summary.html)")
+    command.add_argument("--input", metavar="NAME", help="whose relevance, if there are several")
+    command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
+    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="of texts, for their tokens' names")
+    command.add_argument(
+        "--no-clusters",
+        dest="clusters",
+        action="store_false",
+        help="do not group heatmaps, and do without scikit-learn",
+    )
+    command.add_argument("--seed", type=_count, default=0, metavar="N", help="of what is drawn (default: 0)")
 
 
 def _add_served_explainer(command: argparse.ArgumentParser) -> None:

@@ -78,6 +78,28 @@ def explain_command(arguments: argparse.Namespace) -> None:
     _report(arguments, {**vars(done), "folder": str(done.folder)}, "\n".join(lines))
 
 
+def summarise_command(arguments: argparse.Namespace) -> None:
+    """`summarise`: what the explanations of a data set have in common."""
+    _must_exist(arguments.folder)
+    from .data import summarise
+    from .website.page_spec import read_labels
+
+    summary = summarise(
+        arguments.folder,
+        arguments.output,
+        labels=None if arguments.labels is None else read_labels(arguments.labels, None),
+        progress=sys.stderr.isatty(),
+        **{name: getattr(arguments, name) for name in ("input", "tokenizer", "clusters", "seed")},
+    )
+    lines = []
+    for one in summary.classes:
+        groups = f", {len(one.groups)} groups of alike maps ({one.apart:.2f} apart)" if len(one.groups) > 1 else ""
+        words = [", ".join(token.token for token in side[:5]) for side in (one.tokens_for, one.tokens_against)]
+        said = [f"; {side}: {tokens}" for side, tokens in zip(("for", "against"), words, strict=True) if tokens]
+        lines.append(f"{one.name}: {one.rows:,} rows, relevance {one.relevance[0]:.4g}{groups}{''.join(said)}")
+    _report(arguments, summary.to_dict(), "\n".join([*lines, f"wrote {summary.report}"]))
+
+
 def serve_command(arguments: argparse.Namespace) -> None:
     """`serve`: an explainer behind an endpoint, until the process is told to stop."""
     _must_be_onnx(arguments.explainer, "serving")

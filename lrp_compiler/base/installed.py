@@ -26,6 +26,7 @@ EXTRAS = {
     "pyarrow": ("pyarrow", "data"),
     "PIL": ("pillow", "data"),
     "tokenizers": ("tokenizers", "data"),
+    "sklearn": ("scikit-learn", "summary"),
     "orjson": ("orjson", "serve"),
     "prometheus_client": ("prometheus-client", "serve"),
     "starlette": ("starlette", "serve"),

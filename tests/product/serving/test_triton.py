@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from support.data_sets import of_rows, rows
-from support.hand_made import chooser, doubler, lookup
+from support.data_sets import of_rows
+from support.hand_made import chooser, doubler, lookup, x_of
 
-import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.cli import main
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.serving import triton_repository
@@ -88,7 +89,7 @@ def test_open_dims_stay_open(tmp_path: Path) -> None:
 
 
 def test_what_the_repository_names_is_what_the_file_in_it_takes_and_gives(tmp_path: Path) -> None:
-    explainer = of_rows(tmp_path / "m.lrp.onnx", masks="2", reduce=["channels", "float16"])
+    explainer = of_rows(tmp_path / "m.lrp.onnx", masks="2")
     folder = triton_repository(explainer, tmp_path / "r")
     config = config_of(folder)
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
@@ -101,19 +102,18 @@ def test_what_the_repository_names_is_what_the_file_in_it_takes_and_gives(tmp_pa
 
 
 def test_weights_beside_the_file_come_with_it(tmp_path: Path) -> None:
-    import torch
-
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 3)).eval()
-    made = lrp.compile(
-        net, (torch.randn(2, 2, 3),), composite="epsilon", dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
-    made.to_onnx(tmp_path / "m.lrp.onnx", profile="small")
+    model = onnx.load_from_string(doubler())
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(2), "two"))
+    del model.metadata_props[1:]  # the seal
+    path = tmp_path / "m.lrp.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    seal(path, Seal({"w.data": file_digest(tmp_path / "w.data")}))
 
     folder = triton_repository(tmp_path / "m.lrp.onnx", tmp_path / "r")
 
     assert len(list((folder / "1").iterdir())) == 2
     with OnnxExplainer(tmp_path / "m.lrp.onnx") as one, OnnxExplainer(folder / "1" / "model.onnx") as other:
-        np.testing.assert_array_equal(one(rows(2)).relevance["input"], other(rows(2)).relevance["input"])
+        np.testing.assert_array_equal(one(x_of(2)).relevance["x"], other(x_of(2)).relevance["x"])
 
 
 def test_the_command_replaces_its_own_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
