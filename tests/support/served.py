@@ -15,6 +15,18 @@ from typing import Any
 
 import numpy as np
 
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent)
+from lrp_compiler.cli import main
+raise SystemExit(main())
+"""
+"""The command line in a process where packages are absent."""
+
 
 @dataclass
 class Served:
@@ -66,8 +78,9 @@ def sentence(text: str) -> str:
 
 @contextmanager
 def served(explainer: Path, *options: str) -> Iterator[Served]:
-    """`lrp-compiler serve`, once it answers."""
-    command = [sys.executable, "-m", "lrp_compiler", "serve", str(explainer), "--port", "0", "--json", *options]
+    """`lrp-compiler serve`, once it answers; torch and onnx are not there."""
+    start = [sys.executable, "-c", WITHOUT.format(absent=("torch", "onnx"))]
+    command = [*start, "serve", str(explainer), "--port", "0", "--json", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **pipes) as process:

@@ -3,6 +3,8 @@
 import http.client
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 from onnx import helper
 from support.data_sets import of_rows, rows
 from support.hand_made import doubler, entry, metadata_of, model_bytes
-from support.served import Served, array, sentence, served, tensor
+from support.served import WITHOUT, Served, array, sentence, served, tensor
 
 from lrp_compiler.cli import main
 from lrp_compiler.runtime import OnnxExplainer
@@ -199,7 +201,10 @@ def slow() -> bytes:
 def test_who_waits_too_long_or_is_one_too_many_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(slow())
     large, small = ({"inputs": [tensor("x", np.ones((1, width), np.float32))]} for width in (2500, 3))
-    with served(tmp_path / "m.onnx", "--max-waiting", "1", "--timeout", "0.3") as server, ThreadPoolExecutor() as other:
+    with (
+        served(tmp_path / "m.onnx", "--max-waiting", "1", "--timeout", "0.3", "--threads", "1") as server,
+        ThreadPoolExecutor() as other,
+    ):
         running = other.submit(server.refused, large)
         while b"lrp_batch_rows_count 1.0" not in server.ask("GET", "/metrics")[1]:
             assert not running.done()
@@ -237,6 +242,17 @@ def test_options_that_do_not_fit_are_one_sentence(
     assert text.startswith("lrp-compiler: error: ")
     assert said in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("absent", ["starlette", "uvicorn", "orjson", "prometheus_client"])
+def test_what_is_absent_is_said_with_the_command(absent: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(doubler())
+    command = [sys.executable, "-c", WITHOUT.format(absent=(absent,)), "serve", str(tmp_path / "m.onnx")]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    said = f"Cannot serve the explainer without {absent.replace('_', '-')}: pip install 'lrp-compiler[serve]'."
+    assert (done.returncode, done.stderr) == (1, f"lrp-compiler: error: {said}\n")
 
 
 def test_a_port_that_is_taken_is_one_sentence(
