@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from lrp_compiler.base.errors import InputError
 
@@ -21,7 +22,8 @@ CELLS = 32
 """Of a map, on each side, at most: what is finer is added up."""
 FLAT, COLOURS = 3, (1, 3, 4)
 """Dims of rows of maps, `[rows, height, width]`, and how many channels pictures have."""
-BATCH = 4096
+BATCH, MEMORY = 4096, 1 << 26
+"""Rows that are read at a time, and bytes of their relevance, at most."""
 SIGNS = (".positive", ".negative")
 
 
@@ -64,8 +66,8 @@ class Outcome:
         place = self.folder / RELEVANCE
         if not place.is_dir() or not any(place.glob("*.parquet")):
             raise InputError(f"{folder} has no explanations yet: let lrp-compiler explain run first.")
-        self._data = ds.dataset(place, format="parquet", exclude_invalid_files=False, ignore_prefixes=[".", "_"])
-        self._schema = self._data.schema
+        self._files = sorted(place.glob("*.parquet"))
+        self._schema = pq.read_schema(self._files[0])
         self.input = self._which(input)
         self.is_text = f"{TOKENS}{self.input}" in self._schema.names
         self._values = [name for name in self._parts(self.input) if name in self._schema.names]
@@ -82,12 +84,12 @@ class Outcome:
     @property
     def rows(self) -> int:
         """How many were explained."""
-        return int(self._data.count_rows())
+        return sum(pq.read_metadata(file).num_rows for file in self._files)
 
     def classes(self) -> dict[int, int]:
         """Class → rows."""
         found: dict[int, int] = {}
-        for batch in self._data.to_batches(columns=[self._class]):
+        for batch in self._batches([self._class], BATCH):
             for number, count in zip(*np.unique(batch[0].to_numpy(), return_counts=True), strict=True):
                 found[int(number)] = found.get(int(number), 0) + int(count)
         return found
@@ -96,9 +98,7 @@ class Outcome:
         """All rows, batch by batch."""
         tokens = [f"{TOKENS}{self.input}"] if self.is_text else []
         columns = ["id", self._class, ABSORBED, *self._values, *tokens]
-        for batch in self._data.to_batches(columns=columns, batch_size=BATCH):
-            if not len(batch):
-                continue
+        for batch in self._batches(columns, max(1, min(BATCH, MEMORY // max(self._bytes(), 1)))):
             absorbed = batch[ABSORBED]
             known = absorbed.null_count == 0 and pa.types.is_floating(absorbed.type)
             arrays = [batch[name] for name in self._values]
@@ -110,13 +110,26 @@ class Outcome:
                 self._texts(batch, arrays[0]) if self.is_text else [],
             )
 
+    def _batches(self, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+        """File after file, so many rows at a time: a reader of the whole folder would read ahead."""
+        for file in self._files:
+            with pq.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(size, columns=list(columns)):
+                    yield batch.select(columns)
+
+    def _bytes(self) -> int:
+        """Of the relevance of a row, if it is of one shape."""
+        kinds = [self._schema.field(name).type for name in self._values]
+        shaped = [kind for kind in kinds if isinstance(kind, pa.FixedShapeTensorType)]
+        return sum(math.prod(kind.shape) * kind.value_type.bit_width // 8 for kind in shaped)
+
     def _texts(self, batch: pa.RecordBatch, relevance: pa.Array) -> list[tuple[np.ndarray, np.ndarray]]:
         ids, values = (_pieces(array) for array in (batch[f"{TOKENS}{self.input}"], relevance))
         return [(one[: len(other)], other[: len(one)]) for one, other in zip(ids, values, strict=True)]
 
     def _known(self, name: str) -> bool:
-        batch = next(iter(self._data.head(1, columns=[name]).to_batches()), None)
-        return batch is not None and batch[0].null_count == 0 and batch[0].to_pylist()[0] != -1
+        batch = next(self._batches([name], 1), None)
+        return batch is not None and batch[0].to_pylist()[0] not in (None, -1)
 
     def _which(self, input: str | None) -> str:
         names = [name.removeprefix("sum.") for name in self._schema.names if name.startswith("sum.")]

@@ -20,6 +20,8 @@ from .token_rows import shown
 
 PERCENTILE = 99.5
 """Where a map's colours end, of |relevance|."""
+SECTIONS = 100
+"""Classes that are shown, at most; the table has all."""
 BARS = 24
 """Numbers of a row, such as features, that are listed, at most."""
 APART = (
@@ -42,7 +44,7 @@ def summary_page(summary: Any, done: bool) -> str:
     rows = f"{summary.rows:,} rows" + ("" if done else " so far: the job has not ended")
     said = f"Relevance of {escape(summary.input)}, composite {escape(summary.composite)}; {rows}."
     legend = '<span class="red">Red speaks for</span> the class, <span class="blue">blue against</span> it.'
-    content = f"{_overview(summary.classes)}\n{''.join(map(_section, summary.classes))}"
+    content = f"{_overview(summary.classes)}\n{''.join(map(_section, summary.classes[:SECTIONS]))}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -59,10 +61,10 @@ def _overview(classes: Sequence[Any]) -> str:
     known = any(one.absorbed is not None for one in classes)
     heads = ["class", "rows", *["groups", "apart"] * grouped, "Σ relevance", *["absorbed"] * known]
     lines = []
-    for one in classes:
+    for place, one in enumerate(classes):
         absorbed = ["" if one.absorbed is None else number(one.absorbed)] * known
         groups = [str(len(one.groups) or ""), f"{one.apart:.2f}" if len(one.groups) > 1 else ""] * grouped
-        link = f'<a href="#c{one.number}">{escape(one.name)}</a>'
+        link = f'<a href="#c{one.number}">{escape(one.name)}</a>' if place < SECTIONS else escape(one.name)
         cells = [link, f"{one.rows:,}", *groups, _mean(*one.relevance), *absorbed]
         lines.append("".join(f"<td>{cell}</td>" for cell in cells))
     note = f"<p>{APART}</p>" * grouped

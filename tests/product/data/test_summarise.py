@@ -16,7 +16,7 @@ from PIL import Image
 from support.data_sets import WORDS, of_texts, tokenizer, written
 
 from lrp_compiler.cli import main
-from lrp_compiler.data import explain, summarise
+from lrp_compiler.data import explain, outcome, summarise
 from lrp_compiler.data.moments import Moments
 from lrp_compiler.data.spectral import groups
 from lrp_compiler.errors import InputError
@@ -269,6 +269,24 @@ def test_features_are_listed(tmp_path: Path) -> None:
 
     assert page.count("<b>number ") == 9
     assert "base64" not in page
+
+
+def test_no_more_is_read_at_a_time_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "MEMORY", 7 * MAPS[0].nbytes)
+
+    read = list(outcome.Outcome(of_maps(tmp_path, MAPS, shards=3), None).read())
+
+    assert max(len(rows.ids) for rows in read) == 7
+    assert [id for rows in read for id in rows.ids] == list(range(60))
+
+
+def test_of_many_classes_the_first_are_shown(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).standard_normal((130, 2, 2)).astype(np.float32)
+
+    page = summarise(of_maps(tmp_path, maps, target=np.arange(130)), clusters=False).report.read_text(encoding="utf-8")
+
+    assert page.count("<h2>") == page.count('href="#c') == 100
+    assert page.count("<tr>") == 131
 
 
 def test_rows_without_a_class_are_one(tmp_path: Path) -> None:
