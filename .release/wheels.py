@@ -31,13 +31,14 @@ DOORS = (
     "lrp_compiler.runtime",
     "lrp_compiler.concepts",
     "lrp_compiler.data",
+    "lrp_compiler.serving",
     "lrp_compiler.errors",
 )
 """What one imports of the runtime, or runs."""
 HEAVY = ("torch", "onnx", "onnxscript", "onnx_ir")
 """Packages that the runtime does without."""
 NEEDS = ("numpy", "onnxruntime", "rich")
-EXTRAS = ("plots", "openvino", "data")
+EXTRAS = ("plots", "openvino", "data", "summary", "serve")
 DATA = ("py.typed", "web/*", "web/node/*")
 """Files of the package that are no modules: all but the page of the graphs, which needs these."""
 

@@ -2,8 +2,8 @@
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
 2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` and `verify`
-on an `.onnx` file, `explain` and `page` need no torch; every other command imports it when it runs. `--help` imports
-little.
+on an `.onnx` file, `explain`, `summarise`, `serve`, `triton` and `page` need no torch; every other command imports it
+when it runs. `--help` imports little.
 """
 
 import argparse
@@ -177,6 +177,42 @@ def _parser() -> argparse.ArgumentParser:
         "readers of Parquet take as one. The same command goes on where it was stopped, by whatever.",
     )
     _add_explain_options(command)
+
+    command = _add(
+        subparsers,
+        "summarise_command",
+        "summarise",
+        "say what a data set's explanations have in common, class by class, and write a page of it",
+        "lrp-compiler summarise out --labels labels.txt\n"
+        "  lrp-compiler summarise out --tokenizer tokenizer.json -o reviews.html",
+    )
+    _add_summarise_options(command)
+
+    command = _add(
+        subparsers,
+        "serve_command",
+        "serve",
+        "answer requests over HTTP: Open Inference Protocol v2, as Triton's and KServe's clients speak it",
+        "lrp-compiler serve image.lrp.onnx --port 8000\n"
+        "  lrp-compiler serve text.lrp.onnx --name reviews --host 0.0.0.0 --max-rows 64 --timeout 10 --grace 5\n"
+        "  curl localhost:8000/v2/models/image    # its tensors; POST to …/image/infer, numbers for Prometheus at "
+        "/metrics\n\n"
+        "Requests that wait run together if their shapes are equal. On SIGTERM and Ctrl+C those that have come\n"
+        "are answered first. There is no password and no TLS: put a proxy in front where others can reach it.",
+    )
+    _add_serve_options(command)
+
+    command = _add(
+        subparsers,
+        "triton_command",
+        "triton",
+        "put an explainer into a model repository for Triton",
+        "lrp-compiler triton image.lrp.onnx -o repository\n"
+        "  docker run --rm -p 8000:8000 -v ./repository:/models nvcr.io/nvidia/tritonserver:25.08-py3 \\\n"
+        "      tritonserver --model-repository=/models",
+    )
+    _add_served_explainer(command)
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of the repository")
 
     command = _add(
         subparsers,
@@ -540,6 +576,67 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-check", dest="check", action="store_false", help="do not compare the file with the hash in its seal first"
     )
+
+
+def _add_summarise_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="OUT", help="written by explain")
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default: OUT/summary.html)")
+    command.add_argument("--input", metavar="NAME", help="whose relevance, if there are several")
+    command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
+    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="of texts, for their tokens' names")
+    command.add_argument(
+        "--no-clusters",
+        dest="clusters",
+        action="store_false",
+        help="do not group heatmaps, and do without scikit-learn",
+    )
+    command.add_argument("--seed", type=_count, default=0, metavar="N", help="of what is drawn (default: 0)")
+
+
+def _add_served_explainer(command: argparse.ArgumentParser) -> None:
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")
+    command.add_argument("--name", dest="called", metavar="NAME", help="of the model (default: the name of the file)")
+    command.add_argument(
+        "--max-rows", type=int, default=32, metavar="N", help="that run at once, at most (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-check", dest="check", action="store_false", help="do not compare the file with the hash in its seal first"
+    )
+
+
+def _add_serve_options(command: argparse.ArgumentParser) -> None:
+    _add_served_explainer(command)
+    command.add_argument(
+        "--host", default="127.0.0.1", help="to listen at; 0.0.0.0: for other machines (default: %(default)s)"
+    )
+    command.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
+    command.add_argument(
+        "--max-waiting",
+        type=int,
+        default=256,
+        metavar="N",
+        help="requests in the queue, at most (default: %(default)s)",
+    )
+    command.add_argument(
+        "--max-body", type=float, default=64, metavar="MB", help="of a request, at most (default: %(default)s)"
+    )
+    command.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds that a request may take to arrive, and then to be answered (default: %(default)s)",
+    )
+    command.add_argument(
+        "--grace",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds after SIGTERM in which new connections are still taken, while probes hear that the server is not "
+        "ready (default: 0)",
+    )
+    command.add_argument("--threads", type=int, metavar="N", help="of onnxruntime (default: one for each core)")
+    command.add_argument("--check-nan", action="store_true", help="refuse NaN in the inputs")
 
 
 def _add_picture_options(command: argparse.ArgumentParser) -> None:

@@ -58,9 +58,7 @@ def run_command(arguments: argparse.Namespace) -> None:
 
 def explain_command(arguments: argparse.Namespace) -> None:
     """`explain`: a data set, row by row, into Parquet."""
-    _must_exist(arguments.explainer)
-    if runtime_of(arguments.explainer) != "onnxruntime":
-        raise InputError(f"{arguments.explainer} is no ONNX file: compile the explainer to M.lrp.onnx for data sets.")
+    _must_be_onnx(arguments.explainer, "data sets")
     from .data import explain
 
     names = ["id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit"]
@@ -78,6 +76,53 @@ def explain_command(arguments: argparse.Namespace) -> None:
     lines = [f"{said}, {done.shards} files in {done.folder}/relevance.parquet"]
     lines += [f"{done.bad} rows could not be explained: {done.folder}/errors.parquet"] * bool(done.bad)
     _report(arguments, {**vars(done), "folder": str(done.folder)}, "\n".join(lines))
+
+
+def summarise_command(arguments: argparse.Namespace) -> None:
+    """`summarise`: what the explanations of a data set have in common."""
+    _must_exist(arguments.folder)
+    from .data import summarise
+    from .website.page_spec import read_labels
+
+    summary = summarise(
+        arguments.folder,
+        arguments.output,
+        labels=None if arguments.labels is None else read_labels(arguments.labels, None),
+        progress=sys.stderr.isatty(),
+        **{name: getattr(arguments, name) for name in ("input", "tokenizer", "clusters", "seed")},
+    )
+    lines = []
+    for one in summary.classes:
+        groups = f", {len(one.groups)} groups of alike maps ({one.apart:.2f} apart)" if len(one.groups) > 1 else ""
+        words = [", ".join(token.token for token in side[:5]) for side in (one.tokens_for, one.tokens_against)]
+        said = [f"; {side}: {tokens}" for side, tokens in zip(("for", "against"), words, strict=True) if tokens]
+        lines.append(f"{one.name}: {one.rows:,} rows, relevance {one.relevance[0]:.4g}{groups}{''.join(said)}")
+    _report(arguments, summary.to_dict(), "\n".join([*lines, f"wrote {summary.report}"]))
+
+
+def serve_command(arguments: argparse.Namespace) -> None:
+    """`serve`: an explainer behind an endpoint, until the process is told to stop."""
+    _must_be_onnx(arguments.explainer, "serving")
+    from .serving import Limits, serve
+
+    def ready(url: str) -> None:
+        _report(arguments, {"url": url}, f"serving {url}")
+        sys.stdout.flush()
+
+    body = int(arguments.max_body * 1e6) if math.isfinite(arguments.max_body) else arguments.max_body
+    limits = Limits(arguments.max_rows, arguments.max_waiting, body, arguments.timeout, arguments.grace)
+    options = {name: getattr(arguments, name) for name in ("host", "port", "threads", "check", "check_nan")}
+    serve(arguments.explainer, name=arguments.called, limits=limits, ready=ready, **options)
+
+
+def triton_command(arguments: argparse.Namespace) -> None:
+    """`triton`: an explainer in a model repository."""
+    _must_be_onnx(arguments.explainer, "Triton")
+    from .serving import triton_repository
+
+    options = {"name": arguments.called, "rows": arguments.max_rows, "check": arguments.check}
+    folder = triton_repository(arguments.explainer, arguments.output, **options)
+    _report(arguments, {"path": str(folder)}, f"wrote {folder}")
 
 
 def plan_command(arguments: argparse.Namespace) -> None:
@@ -389,6 +434,12 @@ def _load_array(path: str) -> np.ndarray:
 def _must_exist(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
+
+
+def _must_be_onnx(path: Path, purpose: str) -> None:
+    _must_exist(path)
+    if runtime_of(path) != "onnxruntime":
+        raise InputError(f"{path} is no ONNX file: compile the explainer to M.lrp.onnx for {purpose}.")
 
 
 def _described(name: str, array: np.ndarray) -> dict[str, Any]:

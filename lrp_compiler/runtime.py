@@ -153,6 +153,11 @@ class OnnxExplainer(ExplainsAnswers):
         return self._about.inputs
 
     @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """All that the graph takes by name: the model's inputs, `target` and the like, masks and seeds."""
+        return (*self._about.inputs, *self._extras.values(), *self._inside.values())
+
+    @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The model's outputs; without relevance."""
         return self._about.outputs
@@ -278,6 +283,21 @@ class OnnxExplainer(ExplainsAnswers):
         bound, extras, inside = self._given((), named_arrays, {**choices, **inner})
         return self._feeds(bound, extras, inside, None)[0]
 
+    @boundary("explain these inputs")
+    def results(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """What onnxruntime gives for what `feeds` returned, or for several such joined along the batch.
+
+        Args:
+            feeds: by the names of the graph; they are not checked again.
+            names: of the outputs that are wanted, by the names of the graph: nothing else is calculated. None: all.
+
+        Raises:
+            LrpError: onnxruntime failed on these inputs, or the explainer is closed.
+        """
+        if self._session is None:
+            raise LrpError("This explainer is closed.")
+        return _run(self._session, [spec.name for spec in self._about.returns] if names is None else names, feeds)
+
     def _given(
         self, arrays: Sequence[Any], named_arrays: Mapping[str, Any], choices: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
@@ -299,13 +319,14 @@ class OnnxExplainer(ExplainsAnswers):
     ) -> Mapping[str, np.ndarray]:
         """All that the file returns, by name, so many rows at a time."""
         specs = self._about.returns
+        names = [spec.name for spec in specs]
         rows = sizes.get("batch", 1)
         axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
         step = batch_size or rows
         pieces = []
         with row_bar(rows, progress) as advance:
             for start in range(0, rows, step):
-                pieces.append(_run(session, specs, _cut(feeds, axes, slice(start, start + step))))
+                pieces.append(_run(session, names, _cut(feeds, axes, slice(start, start + step))))
                 advance(min(step, rows - start))
         return _join(pieces, axes)
 
@@ -477,11 +498,10 @@ def _cut(feeds: Mapping[str, np.ndarray], axes: Mapping[str, int], rows: slice) 
 
 
 def _run(
-    session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec], feeds: Mapping[str, np.ndarray]
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    names = [spec.name for spec in specs]
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
     except ONNXRUNTIME_ERRORS as error:
         raise LrpError(f"The explainer failed on these inputs in onnxruntime: {first_line(error)}") from error
 

@@ -27,6 +27,7 @@ ROOMS = ("graph", "decompose", "forward", "assign", "relevance", "promises", "op
 TORCH_FREE = (
     "base",
     "data",
+    "serving",
     "pictures",
     "website",
     "runtime",

@@ -44,6 +44,7 @@ STAGES = {
     "views": "showing the explainer",
     "pictures": "drawing",
     "website": "making the page",
+    "serving": "serving",
 }
 """Room → what is done in it."""
 OWN = "lrp_compiler"

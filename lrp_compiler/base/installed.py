@@ -22,7 +22,16 @@ OF_THE_WHOLE = ("torch", "onnx", "onnxscript", "onnx_ir")
 """Packages that only the whole distribution brings."""
 OTHERS = ("numpy", "onnxruntime", "rich")
 """Packages that both bring."""
-EXTRAS = {"pyarrow": ("pyarrow", "data"), "PIL": ("pillow", "data"), "tokenizers": ("tokenizers", "data")}
+EXTRAS = {
+    "pyarrow": ("pyarrow", "data"),
+    "PIL": ("pillow", "data"),
+    "tokenizers": ("tokenizers", "data"),
+    "sklearn": ("scikit-learn", "summary"),
+    "orjson": ("orjson", "serve"),
+    "prometheus_client": ("prometheus-client", "serve"),
+    "starlette": ("starlette", "serve"),
+    "uvicorn": ("uvicorn", "serve"),
+}
 """Packages that an extra brings: as they are imported → what they are called, and the extra."""
 
 

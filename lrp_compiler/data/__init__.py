@@ -6,7 +6,7 @@
 
 A *source* hands out rows in order (`sources.py`), `Explain` makes a batch of rows a batch of explanations
 (`engine.py`), a *sink* puts each shard to its place in one step (`sink.py`). `explain` ties them in this process, or
-several.
+several. `summarise` reads what was written, and says what it has in common.
 """
 
 from lrp_compiler.base.boundary import boundary
@@ -15,5 +15,6 @@ with boundary("explain data sets"):  # without pyarrow, one sentence
     from .engine import Explain
     from .job import Done, explain
     from .preparation import Preparation
+    from .summarise import Summary, summarise
 
-__all__ = ["Done", "Explain", "Preparation", "explain"]
+__all__ = ["Done", "Explain", "Preparation", "Summary", "explain", "summarise"]

@@ -15,6 +15,8 @@ from lrp_compiler.base.sizes import size_of
 from lrp_compiler.base.validate import TensorSpec
 
 PREDICTION, TARGET = "prediction", "target"
+TOKENS = "tokens."
+"""In front of an input's name."""
 OPEN = None
 """A dim whose size differs from row to row."""
 
@@ -83,7 +85,7 @@ class Column:
         return pa.StructArray.from_arrays([lists, dims], fields=[kind.field("data"), kind.field("shape")])
 
 
-def layout(about: Metadata, cut: Mapping[str, Collection[int]]) -> list[Column]:
+def layout(about: Metadata, cut: Mapping[str, Collection[int]], ids: Collection[str] = ()) -> list[Column]:
     """The columns of an explainer's output.
 
     `prediction` and `target` are classes, −1 where there is none; `logit` (or what the model returns of a class) is
@@ -93,6 +95,7 @@ def layout(about: Metadata, cut: Mapping[str, Collection[int]]) -> list[Column]:
     Args:
         about: what its file says.
         cut: relevance's name → dims of a row that are cut where its text ends.
+        ids: names of inputs that are a text's tokens: which they were is written as well, as `tokens.<input>`.
 
     Raises:
         InputError: something that it returns is not made row by row.
@@ -112,7 +115,10 @@ def layout(about: Metadata, cut: Mapping[str, Collection[int]]) -> list[Column]:
         own = [entry for entry in about.relevance if entry.form == "total" and not entry.part]
         sums = [Column(f"sum.{entry.input}", "float64", several, entry) for entry in own if not about.reduce]
     absorbed = [column for column in entries if column.name == ABSORBED] or [Column(ABSORBED, "float64", known=False)]
-    first = [*found, *sums, *absorbed]
+    lengths = {spec.name: spec.shape[1] for spec in about.inputs if spec.name in ids}
+    shapes = {name: (size if isinstance(size, int) and not cut else OPEN,) for name, size in lengths.items()}
+    tokens = [Column(f"{TOKENS}{name}", "int32", shape) for name, shape in shapes.items()]
+    first = [*found, *sums, *absorbed, *tokens]
     return [*first, *(column for column in entries if column not in first)]
 
 

@@ -17,7 +17,7 @@ from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.runtime import OnnxExplainer
 
 from .batches import batches, shapes_of, stacked
-from .columns import ABSORBED, PREDICTION, TARGET, Column, batch_axis, is_open, layout
+from .columns import ABSORBED, PREDICTION, TARGET, TOKENS, Column, batch_axis, is_open, layout
 from .inputs import Inputs, Values
 from .preparation import Preparation
 from .text import IDS, length_bounds, may_be_filled_up
@@ -70,7 +70,8 @@ class Explain:
         self._fixed = None if is_open(self.about) else int(self.about.inputs[0].shape[0])
         self._batch = self._fixed or batch_size
         self._cut = self._where_cut()
-        self.columns = layout(self.about, self._cut)
+        self._ids = [name for name, kind in self.inputs.texts.items() if kind == IDS]
+        self.columns = layout(self.about, self._cut, self._ids)
 
     @boundary("explain these rows")
     def __call__(self, batch: Any) -> Any:
@@ -186,7 +187,8 @@ class Explain:
         names = [spec.name for spec in self.about.inputs]
         choices: dict[str, Any] = {name: array for name, array in arrays.items() if name not in names}
         explanation = self._explainer(*(arrays[name] for name in names), **choices)
-        found = {**_classes(explanation.run), **self._relevance(explanation)}
+        tokens = {f"{TOKENS}{name}": arrays[name].astype(np.int32) for name in self._ids}
+        found = {**_classes(explanation.run), **self._relevance(explanation), **tokens}
         return lengths, {name: values[: len(rows)] for name, values in found.items()}
 
     def _relevance(self, explanation: Any) -> dict[str, np.ndarray]:
@@ -223,7 +225,7 @@ class Explain:
                 dims = dims[-1:] if entry.input in self.inputs.texts else ()
             if dims:
                 found[entry.called] = dims
-        return found
+        return found | {f"{TOKENS}{name}": (0,) for name, kind in self.inputs.texts.items() if kind == IDS}
 
     def _without_filling(self, column: Column, value: np.ndarray, length: int) -> np.ndarray:
         """A row's value, cut where its text ends; a copy, so that it does not hold the batch."""

@@ -82,8 +82,9 @@ def explain(
 
     Written are `output/manifest.json`, `output/relevance.parquet/` and, of rows that could not be explained,
     `output/errors.parquet/` (row, id, error). The columns of relevance: `id`, `prediction`, `target`, `logit`,
-    `sum.<input>` (Σ relevance), `absorbed` (null, unless the explainer returns it), `relevance.<input>` and whatever
-    else the explainer returns, as Arrow's tensors of fixed shape; of texts and other open sizes as lists.
+    `sum.<input>` (Σ relevance), `absorbed` (null, unless the explainer returns it), of texts `tokens.<input>`, which
+    says which they are, `relevance.<input>` and whatever else the explainer returns, as Arrow's tensors of fixed shape;
+    of texts and other open sizes as lists.
 
     Args:
         explainer: its ONNX file.

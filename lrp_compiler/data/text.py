@@ -68,6 +68,7 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises plain Exceptions
             said = f"{os.fspath(path)} is no tokenizer.json as Hugging Face's fast tokenizers write it"
             raise InputError(f"{said} ({reason_of(error)}).") from error
+        self.names: dict[int, str] = {number: name for name, number in self._tokenizer.get_vocab().items()}
         known = (self._tokenizer.truncation or {}).get("max_length") or TOKENS
         self.most = min(number for number in (most or known, taken) if number is not None)
         self.pad = int((self._tokenizer.padding or {}).get("pad_id", 0))

@@ -8,19 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.data_sets import errors, of_rows, rows, written
+from support.served import WITHOUT
 
 from lrp_compiler.cli import main
-
-WITHOUT = """
-import sys
-class Absent:
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent)
-from lrp_compiler.cli import main
-raise SystemExit(main())
-"""
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_a_text_is_explained_as_it_is_alone(masked: bool, length: int | None, ba
             args = (whole, (np.arange(whole.shape[1]) < count)[None].astype(np.int64)) if masked else (whole,)
             alone = opened(*args)
             assert len(row["relevance.input_ids"]) == count
+            assert row["tokens.input_ids"] == ids[0].tolist()
             # Sums over filled-up places add zeros, in an order of their own: rounding alone differs.
             np.testing.assert_allclose(
                 row["relevance.input_ids"], alone.relevance["input_ids"][0, :count], rtol=1e-4, atol=1e-6

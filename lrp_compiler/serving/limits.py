@@ -1,0 +1,37 @@
+"""What a server takes: rows, bytes, requests and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrp_compiler.base.validate import check_option, is_number, whole_number
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a server.
+
+    Args:
+        rows: that run at once, and that one request may have.
+        waiting: requests that wait while others run; more are turned away.
+        body: bytes of a request.
+        seconds: that a request may take to arrive, and then to be answered.
+        grace: seconds for which, once the server is told to stop, it still takes new connections, while it says that it
+            is not ready: as long as a load balancer needs to see that.
+
+    Raises:
+        InputError: one is no such number.
+    """
+
+    rows: int = 32
+    waiting: int = 256
+    body: int = 1 << 26
+    seconds: float = 30.0
+    grace: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "waiting", "body"):
+            value = getattr(self, name)
+            check_option(name, value, (whole_number(value) or 0) > 0, "a whole number from 1 up")
+        check_option("seconds", self.seconds, is_number(self.seconds) and self.seconds > 0, "a number above 0")
+        check_option("grace", self.grace, is_number(self.grace) and self.grace >= 0, "a number from 0 up")
