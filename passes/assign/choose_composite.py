@@ -14,12 +14,12 @@ can wait until it is known where relevance flows, and refuses nothing that opera
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from torch import fx
 
-from lrp_compiler.passes.graph import assignment
+from lrp_compiler.passes.graph import Scan, assignment
 from lrp_compiler.rules import READOUT, find
 from lrp_compiler.rules.composite import Composite, attnlrp, attnlrp_gamma, epsilon, epsilon_plus
 
@@ -85,7 +85,7 @@ CHOICES: tuple[Choice, ...] = (
 """The first that fits decides; the last one fits everything."""
 
 
-def choose_composite(composite: Composite, module: fx.GraphModule, needed: Collection[fx.Node]) -> Composite:
+def choose_composite(composite: Composite, module: fx.GraphModule, needed: Set[fx.Node]) -> Composite:
     """The composite itself; or, of one that stands for others (`by_structure`), the one that this graph is given.
 
     Args:
@@ -100,16 +100,26 @@ def choose_composite(composite: Composite, module: fx.GraphModule, needed: Colle
     return replace(choice.composite, why=f"{composite.name}: {choice.why.format(chain=structure.chain)}")
 
 
-def structure_of(module: fx.GraphModule, needed: Collection[fx.Node]) -> Structure:
-    """The kinds of the operations that relevance passes, and how many convolutions it passes in a row at most."""
+def structure_of(module: fx.GraphModule, needed: Set[fx.Node]) -> Structure:
+    """The kinds of the operations that relevance passes, and how many convolutions it passes in a row at most.
+
+    One step of a loop counts, as often as it may run.
+    """
     kinds: Counter[str] = Counter()
     behind: dict[fx.Node, int] = {}
+    within: dict[fx.Node, int] = {}
     for node in module.graph.nodes:
+        if isinstance(node.target, Scan) and not needed.isdisjoint(node.users):
+            body = node.target.body
+            step = structure_of(body, set(body.graph.nodes))
+            kinds.update(step.kinds)
+            within[node] = step.chain
         given = assignment(node)
         if given is not None and node in needed:
             operator = find(given.op(node))
             kind = "" if operator is None else operator.kind
             kinds[kind] += 1
             before = max((behind.get(given.operand(name), 0) for name in given.active), default=0)
-            behind[node] = before + (kind == CONVOLUTION)
+            inside = within.get(node.args[0], 0) if node.args else 0
+            behind[node] = before + (kind == CONVOLUTION) + inside
     return Structure(kinds, max(behind.values(), default=0))

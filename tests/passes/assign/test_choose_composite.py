@@ -131,6 +131,14 @@ def test_structure_chooses(make: Callable[[], nn.Module], shape: tuple[int, ...]
     assert composite.why == "auto: " + why.replace("…", "its longest row of convolutions")
 
 
+def test_a_loop_counts_by_its_step() -> None:
+    """A recurrent layer of open length is a loop; behind convolutions, and with what its step does."""
+    length = {"x": {1: torch.export.Dim("length", min=2, max=64)}}
+    recurrent = lrp.compile(Recurrent(nn.GRU).eval(), (torch.randn(SEQUENCE),), dynamic_shapes=length)
+
+    assert recurrent.about.why == f"auto: {NEITHER}"
+
+
 def test_only_what_relevance_passes_counts() -> None:
     """A row of shares at the end, of which the logit in front is explained, is no attention; nor is a second output."""
 
