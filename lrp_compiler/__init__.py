@@ -2,7 +2,7 @@
 
     import lrp_compiler as lrp
 
-    explainer = lrp.compile(model, (x,), composite="epsilon-plus")
+    explainer = lrp.compile(model, (x,))
     explanation = explainer(x)                  # .output, .relevance["x"]
     explainer.to_onnx("model.lrp.onnx")         # runs in onnxruntime, without torch
 

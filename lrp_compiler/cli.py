@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "compile",
         "compile a model into an explainer",
         "lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-plus --target index\n"
-        "  lrp-compiler compile model.onnx -o model.lrp.onnx --composite epsilon-plus\n"
+        "  lrp-compiler compile model.onnx -o model.lrp.onnx\n"
         "  lrp-compiler compile model.pt2 -o model.lrp.onnx --composite epsilon-gamma-box --option low=-2.1 "
         "--option high=2.6",
     )
@@ -333,7 +333,11 @@ def _add(subparsers: Any, function: str, name: str, purpose: str, example: str) 
 
 
 def _add_compile_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--composite", default="epsilon", help="which rules apply where (default: %(default)s)")
+    command.add_argument(
+        "--composite",
+        default="auto",
+        help="which rules apply where; auto: chosen from the model's structure (default: %(default)s)",
+    )
     command.add_argument(
         "--option",
         action="append",

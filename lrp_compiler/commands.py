@@ -29,7 +29,10 @@ def compile_command(arguments: argparse.Namespace) -> None:
             progress("write")
         options = {name: getattr(arguments, name) for name in OUTPUTS[ending_of(arguments.output)].options}
         writer_of(arguments.output)(explainer.artefact, arguments.output, **options)
-    _report(arguments, {"path": str(arguments.output)}, f"wrote {arguments.output}")
+    result, about = {"path": str(arguments.output)}, explainer.about
+    chosen = {"composite": about.name, "why": about.why} if about.why else {}
+    said = f"composite {about.named_why}\n" if chosen else ""
+    _report(arguments, {**result, **chosen}, f"{said}wrote {arguments.output}")
 
 
 def run_command(arguments: argparse.Namespace) -> None:

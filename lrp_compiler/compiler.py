@@ -38,7 +38,7 @@ def compile(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    composite: str | Composite = "epsilon",
+    composite: str | Composite = "auto",
     target: Explained | Pick | Sequence[Pick] | None = "argmax",
     seed: str | None = None,
     wrt: str | Sequence[str] | None = None,
@@ -69,6 +69,8 @@ def compile(
             model they are made from the file, if none are given.
         kwargs: example inputs by name.
         composite: which rule where: a name ("epsilon-plus", "attnlrp", …), or a `Composite` (`lrp.composites`).
+            "auto": one that is chosen from the model's structure, by what was most faithful to networks of that
+            structure; the explainer and its metadata say which, and why.
         target: what is explained: "argmax" (each row's largest logit), a class number, "index" (an int64 input
             `target` of shape `[batch]` at run time), a pair `(a, b)` (logit a minus logit b), or a list of class
             numbers and pairs (all in one run; relevance has a leading dim `[targets]`). A `Target` also says which
@@ -298,6 +300,8 @@ def resolve_composite(composite: str | Composite, options: Mapping[str, Any] | N
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
     unknown = [name for name in given if name not in parameters]
     if missing or unknown:
+        if not parameters:
+            raise CompositeError(f"The composite {composite!r} has no options: name the composite whose they are.")
         takes = ", ".join(name if p.default is p.empty else f"{name}={p.default}" for name, p in parameters.items())
         hint = "" if missing else did_you_mean(unknown[0], parameters)
         wrong = f"needs {' and '.join(missing)}" if missing else f"has no option {unknown[0]!r}"

@@ -480,8 +480,9 @@ class Explainer(ExplainsAnswers):
     def __repr__(self) -> str:
         inputs = ", ".join(str(spec) for spec in self.inputs)
         explained = ", ".join(entry.key for entry in self.about.relevance)
+        why = f" ({self.about.why})" if self.about.why else ""
         return (
-            f"Explainer(({inputs}) → relevance of {explained}; composite {self.about.name!r}, "
+            f"Explainer(({inputs}) → relevance of {explained}; composite {self.about.name!r}{why}, "
             f"target {self.about.target!r})"
         )
 

@@ -16,6 +16,7 @@ from lrp_compiler.passes.assign import (
     Decision,
     analyse,
     assign_rules,
+    choose_composite,
     decisions,
     mark_only_positive,
     reachable,
@@ -81,6 +82,7 @@ class Compiled:
         captured: the model, with references among its inputs where relevance is of differences from these.
         forward: the assigned forward graph; returns the model's flat outputs.
         explained: its `[batch, classes]` node that is explained.
+        composite: which rule where; of `auto` the one that was chosen.
         joint: both in one: model inputs, seed inputs, latents → flat outputs, relevance of each value asked for.
         wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
         latents: the run-time inputs at values of the network.
@@ -94,6 +96,7 @@ class Compiled:
     captured: Captured
     forward: fx.GraphModule
     explained: fx.Node
+    composite: Composite
     joint: fx.GraphModule
     wanted: dict[str, fx.Node]
     plan: Plan
@@ -157,6 +160,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
+    composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
     open_loops(forward)
     latents = latents_of(forward, options.masks, options.seeds, reached)
@@ -165,7 +169,8 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
     watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
-    return Compiled(captured, forward, explained, joint, wanted, plan, options.seed, latents, coefficients, decided)
+    seed = options.seed
+    return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)
 
 
 def _refuse_weights(captured: Captured, wrt: Sequence[str] | None) -> None:

@@ -121,6 +121,9 @@ class Composite:
             normalisations and activations that are written out are not recognised.
         differences: relevance is of differences from a reference, at which the model is run, too: every rule is one of
             differences, and nothing is held fixed.
+        by_structure: the composite stands for another one, chosen from the model's structure when that is compiled
+            (`passes/assign/choose_composite.py`).
+        why: of a composite that was chosen so: what chose it, and why, in words.
     """
 
     name: str
@@ -128,6 +131,8 @@ class Composite:
     seed: str = "value"
     primitives: bool = False
     differences: bool = False
+    by_structure: bool = False
+    why: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values of a wrong kind; a list of entries is as good as a tuple."""
@@ -150,6 +155,8 @@ class Composite:
             "seed": self.seed,
             "primitives": self.primitives,
             "differences": self.differences,
+            **({"by_structure": True} if self.by_structure else {}),
+            **({"why": self.why} if self.why else {}),
         }
 
     @classmethod
@@ -159,7 +166,8 @@ class Composite:
 
     def table(self) -> Any:
         """The composite as a rich table, one row an entry."""
-        table = plain_table(title=f"composite {self.name}", title_justify="left")
+        why = f" ({self.why})" if self.why else ""
+        table = plain_table(title=f"composite {self.name}{why}", title_justify="left")
         for column in ("applies to", "rule", "options"):
             table.add_column(column, overflow="fold")
         for entry in self.entries:
@@ -167,7 +175,8 @@ class Composite:
             where = [conditions.pop("kind"), *(f"{key} {value}" for key, value in conditions.items())]
             options = ", ".join(f"{key}={value}" for key, value in entry.options.items())
             table.add_row(", ".join(where), str(_name(entry.rule)), options)
-        table.add_row("everything else", "the operator's own", "")
+        rest = "chosen from the model's structure" if self.by_structure else "the operator's own"
+        table.add_row("everything else", rest, "")
         return table
 
     def __str__(self) -> str:
@@ -350,7 +359,16 @@ def reference() -> Composite:
     return Composite("reference", (Entry(ANY, "difference", optional=True),), differences=True)
 
 
+def auto() -> Composite:
+    """One of the others, chosen from the model's structure when it is compiled, by what was measured.
+
+    Which, and why, stands in the explainer's metadata; the table is `passes/assign/choose_composite.py`.
+    """
+    return Composite("auto", by_structure=True)
+
+
 COMPOSITES: dict[str, Callable[..., Composite]] = {
+    "auto": auto,
     "epsilon": epsilon,
     "epsilon-plus": epsilon_plus,
     "epsilon-plus-flat": epsilon_plus_flat,

@@ -133,8 +133,7 @@ FEWER = (1, 5)
 """Points of integrated gradients where it is asked what they owe to their number."""
 AVERAGED = ((0.0, 0.0), (0.05, 0.01), (0.25, 0.05))
 """γ of convolutions and dense layers behind the first map."""
-GAMMAS = ((0.05, 0.01), (0.25, 0.05))
-GAMMAS = ((0.05, 0.01), (0.25, 0.01), (0.25, 0.05), (1.0, 0.05), (1.0, 0.25), (10.0, 0.5))
+GAMMAS = ((0.05, 0.01), (0.25, 0.01), (0.25, 0.05), (1.0, 0.05), (1.0, 0.25), (10.0, 0.5), (0.1, 0.01))
 """γ of convolutions and of dense layers."""
 BOX_GAMMAS = (0.05, 0.1, 1.0)
 OURS: dict[str, Method] = {

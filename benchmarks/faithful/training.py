@@ -133,9 +133,15 @@ RECIPES = {
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def trained(name: str, report: Report = lambda _: None) -> nn.Module:
-    """The network of a recipe with its weights, in eval mode; trained where build/faithfulness has none."""
-    recipe = RECIPES[name]
+def trained(name: str, report: Report = lambda _: None, recipe: Recipe | None = None) -> nn.Module:
+    """The network of a recipe with its weights, in eval mode; trained where build/faithfulness has none.
+
+    Args:
+        name: of the recipe, and of the file that the weights lie in.
+        report: told how far the training is.
+        recipe: one that is not among `RECIPES`.
+    """
+    recipe = recipe or RECIPES[name]
     path = FOLDER / f"{name}.safetensors"
     torch.manual_seed(SEED)
     model = recipe.build()

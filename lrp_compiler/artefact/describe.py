@@ -54,7 +54,7 @@ def artefact_of(
     ]
     given = distinct(captured.outputs, [*takes, *(entry.tensor.name for entry in relevance)])
     about = Metadata(
-        composite=options.composite.to_dict(),
+        composite=compiled.composite.to_dict(),
         target=FUNCTION if options.function is not None else target.label,
         explains=target.to_dict(),
         seed=compiled.seed.mode,

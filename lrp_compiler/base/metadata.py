@@ -208,6 +208,16 @@ class Metadata:
         return str(self.composite.get("name", "without a name"))
 
     @property
+    def why(self) -> str:
+        """Of a composite that was chosen from the model's structure: what chose it, and why."""
+        return str(self.composite.get("why", ""))
+
+    @property
+    def named_why(self) -> str:
+        """The composite's name, and why it was chosen, if it was."""
+        return f"{self.name} ({self.why})" if self.why else self.name
+
+    @property
     def score(self) -> str:
         """What the explained output holds for each class: its "logit", "probability" or "log-probability"."""
         return self.kind if self.scale == "logit" else self.scale

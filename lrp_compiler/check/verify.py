@@ -157,5 +157,5 @@ def _metadata(about: Metadata) -> Check:
     if missing:
         return Check("metadata", False, f"{missing[0]!r} is missing: the file is of an older release")
     rules = ", ".join(dict.fromkeys(entry["rule"] for entry in about.rules))
-    text = f"composite {about.name}, target {about.target}, rules {rules}"
+    text = f"composite {about.named_why}, target {about.target}, rules {rules}"
     return Check("metadata", True, text)

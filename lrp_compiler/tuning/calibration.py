@@ -121,7 +121,7 @@ class Study:
     def _compile(self, composite: Composite) -> Explainer:
         return compile(self._sample.captured.program, composite=composite, target=self._target, wrt=self._wrt)
 
-    def default_grid(self) -> tuple[dict[str, tuple[float, ...]], tuple[str, ...]]:
+    def default_grid(self) -> tuple[dict[str, tuple[Any, ...]], tuple[str, ...]]:
         """The composite's default grid, and the options of it that are left out: they change no rule of this model.
 
         Raises:
@@ -130,8 +130,8 @@ class Study:
         """
         grid, plain, unused = self._choices.default_grid(), _rules(self._default), []
         for option, values in grid.items():
-            other = next(value for value in values if value != self._choices.defaults[option])
-            if _rules(self._compile(self._choices.make({option: other}))) == plain:
+            others = (value for value in values if value != self._choices.defaults[option])
+            if all(_rules(self._compile(self._choices.make({option: other}))) == plain for other in others):
                 unused.append(option)
         if len(unused) == len(grid):
             raise InputError(

@@ -28,7 +28,7 @@ def tune(
     args: Any = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    composite: str | Composite | Callable[..., Composite] = "epsilon",
+    composite: str | Composite | Callable[..., Composite] = "auto",
     options: Mapping[str, Any] | None = None,
     grid: Mapping[str, Iterable[Any]] | None = None,
     target: str | int | Tensor | Target = "argmax",
@@ -68,11 +68,12 @@ def tune(
         args: the calibration inputs, `[inputs, …]` each: dozens, like those to be explained later.
         kwargs: the same by name.
         composite: a name, a function that makes composites, or a Composite (its options are then those of its entries:
-            "gamma", or "linear.gamma" of one kind; α takes β = α − 1 along).
+            "gamma", or "linear.gamma" of one kind; α takes β = α − 1 along). "auto" has one option, "composite": the
+            name of the composite in place of the one that the model's structure chooses.
         options: options of that composite that are settled, such as low and high of "epsilon-gamma-box".
         grid: option → values to try; all combinations are. The default is always tried too. By default every option
             that leads to a γ (0, 0.05, 0.25, 1, 4) or an α (1, 1.5, 2, 3) of a rule that this model meets; if there is
-            none, ε (1e-6 to 1).
+            none, ε (1e-6 to 1); of "auto" the composites that need to be told nothing.
         target: the class that is explained and measured: "argmax" (of the input as it is), a class number, int64
             `[inputs]`, or a `Target` with one of the first two (and output and position).
         wrt: the input whose features are replaced; needed where several carry relevance.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from itertools import product
 from typing import Any
@@ -20,7 +20,10 @@ TRIED = {
     "epsilon": (1e-6, 1e-3, 1e-2, 1e-1, 1.0),
 }
 """Values to try, by the option of the rule that they end up in; ε only where there is nothing else."""
+COMPOSITES_TRIED = ("epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp")
+"""What is tried in place of the composite that `auto` chooses: those of one run that need to be told nothing."""
 STABILISER = "epsilon"
+AUTO, OTHER = "auto", "composite"
 MARK = 0.4370312
 """A number that no composite holds: where it turns up, there the option leads."""
 
@@ -33,11 +36,13 @@ class Variants:
         name: of the composite, for messages.
         make: options → the composite.
         defaults: option → its value where nothing is said; None may also stand for several values.
+        grid: the values to try, where they do not follow from what an option leads to.
     """
 
     name: str
     make: Callable[[Options], Composite]
     defaults: dict[str, Any]
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def leads_to(self, option: str) -> set[str]:
         """The options of rules that this one sets."""
@@ -47,12 +52,14 @@ class Variants:
         entries = self.make({option: MARK}).entries
         return {name for entry in entries for name, value in entry.options.items() if value == MARK}
 
-    def default_grid(self) -> dict[str, tuple[float, ...]]:
+    def default_grid(self) -> dict[str, tuple[Any, ...]]:
         """Every option that leads to a γ or an α, with the values to try; ε where there is none of these.
 
         Raises:
             CompositeError: the composite has nothing to tune.
         """
+        if self.grid:
+            return dict(self.grid)
         whole = [option for option in self.defaults if "." not in option]
         meanings = {option: self.leads_to(option) & TRIED.keys() for option in whole}
         if not any(meanings.values()):
@@ -100,7 +107,8 @@ def variants(composite: str | Composite | Callable[..., Composite], options: Opt
 
     Args:
         composite: a name, a function that makes composites (`lrp.composites.attnlrp_gamma`, or one of your own), or a
-            Composite, whose entries' options are then named "gamma", or "linear.gamma" of one kind.
+            Composite, whose entries' options are then named "gamma", or "linear.gamma" of one kind. "auto" has the
+            option "composite": the name of another one in its place.
         options: values that are settled already.
 
     Raises:
@@ -111,6 +119,9 @@ def variants(composite: str | Composite | Callable[..., Composite], options: Opt
         if given:
             raise CompositeError("A Composite holds its options itself: options belong to a composite's name.")
         return Variants(composite.name, lambda chosen: _with(composite, chosen), _options_of(composite))
+    if composite == AUTO and not given:
+        tried = {OTHER: COMPOSITES_TRIED}
+        return Variants(AUTO, lambda chosen: composite_named(chosen.get(OTHER, AUTO))(), {OTHER: AUTO}, tried)
     factory = composite if callable(composite) else composite_named(composite)
     name = getattr(composite, "__name__", str(composite))
     parameters = signature(factory).parameters

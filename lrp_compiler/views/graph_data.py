@@ -90,7 +90,7 @@ class GraphData:
         promises: rows of the plan; nodes are positions in `forward`.
         books: node by node relevance in, out, absorbed by cause and error, and the flows along edges, of a real run;
             what is no finite number is `None`.
-        summary: composite, target, seed, inputs, outputs, versions, and the plan in one line.
+        summary: composite (and why, if it was chosen), target, seed, inputs, outputs, versions, and the plan in a line.
     """
 
     forward: list[Node]
@@ -357,7 +357,8 @@ def _books(books: Audit, position: dict[str, int]) -> dict[str, Any]:
 def _summary(artefact: Artefact) -> dict[str, Any]:
     about = artefact.about
     return {
-        "composite": about.composite["name"],
+        "composite": about.name,
+        **({"why": about.why} if about.why else {}),
         "target": str(about.target),
         "seed": about.seed,
         "inputs": [str(spec) for spec in about.inputs],

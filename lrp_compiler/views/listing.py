@@ -77,10 +77,12 @@ class Listing:
     Args:
         rows: in the order of the graph.
         returns: name of each result → the node that it is; empty where only some nodes were asked for.
+        chosen: the composite and why, where it was chosen from the model's structure.
     """
 
     rows: Sequence[Row]
     returns: Mapping[str, str]
+    chosen: str = ""
 
     def __iter__(self) -> Iterator[Row]:
         """The nodes, one by one."""
@@ -92,11 +94,13 @@ class Listing:
 
     def to_dict(self) -> dict[str, Any]:
         """The nodes as plain data."""
-        return {"nodes": [asdict(row) for row in self.rows], "returns": dict(self.returns)}
+        chosen = {"composite": self.chosen} if self.chosen else {}
+        return {"nodes": [asdict(row) for row in self.rows], "returns": dict(self.returns), **chosen}
 
     def __str__(self) -> str:
-        """One line a node."""
-        lines = columns(
+        """One line a node; in front the composite, if it was chosen from the model's structure."""
+        lines = [f"composite {self.chosen}"] if self.chosen else []
+        lines += columns(
             ("node", "relevance", "rule", "explains", "module", "promises"),
             [
                 (
@@ -123,7 +127,8 @@ def show(artefact: Artefact, only: str | Sequence[str] = (), rule: str | None = 
     rows = rows_of(artefact)
     chosen = chosen_rows(rows, only, rule, op)
     everything = len(chosen) == len(rows)
-    return Listing(chosen, _returns(artefact) if everything else {})
+    about = artefact.about
+    return Listing(chosen, _returns(artefact) if everything else {}, about.named_why if about.why else "")
 
 
 def in_phase(rows: Iterable[Row], phase: str) -> list[Row]:
@@ -140,7 +145,7 @@ def summary_table(artefact: Artefact) -> Any:
         "inputs": "\n".join(map(str, about.inputs)),
         "outputs": "\n".join(map(str, about.outputs)),
         "relevance": "\n".join(str(entry.tensor) for entry in about.relevance),
-        "composite": about.name,
+        "composite": about.named_why,
         "target": f"{about.target}, seed {about.seed}",
         "nodes": f"{len(artefact.forward.graph.nodes) - 1} forward, {phases.count('relevance')} relevance",
         "promises": artefact.plan.summary(),

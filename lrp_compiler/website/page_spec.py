@@ -82,7 +82,7 @@ def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], 
     if relevance is None or len(relevance.shape) != len(main.shape):
         raise InputError(f"{name} has no single relevance of {main.name}: compile it for that input and one target.")
     return {
-        "composite": str(about.composite.get("name", "")),
+        "composite": about.named_why,
         "classes": output.shape[-1],
         "output": {"name": output.name, "next": following, "score": about.score},
         "accounted": about.scale == "logit" and about.seed == "value",

@@ -3,6 +3,7 @@
 from .analyse import analyse
 from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
+from .choose_composite import choose_composite
 from .decisions import Decision, decisions
 from .only_positive import mark_only_positive
 from .wanted_values import named_values, wanted_values, with_observed
@@ -11,6 +12,7 @@ __all__ = [
     "Decision",
     "analyse",
     "assign_rules",
+    "choose_composite",
     "decisions",
     "mark_only_positive",
     "named_values",

@@ -119,7 +119,11 @@ def test_an_array_of_the_other_byte_order_is_read(ending: str, call: Any, folder
         (("run", "m.lrp.onnx", "--input", "x.npy", "--target", str(10**30), "-o", "r.npz"), "out of range"),
         (("run", "m.lrp.pt2", "--input", "x.npy", "--target", str(10**30), "-o", "r.npz"), "out of range"),
         (("compile", "model.pt2", "-o", "o.onnx", "--composite", "epsilon_plus"), "did you mean 'epsilon-plus'"),
-        (("compile", "model.pt2", "-o", "o.onnx", "--option", "epsilon=abc"), "a number from 0 up"),
+        (
+            ("compile", "model.pt2", "-o", "o.onnx", "--composite", "epsilon", "--option", "epsilon=abc"),
+            "a number from 0 up",
+        ),
+        (("compile", "model.pt2", "-o", "o.onnx", "--option", "epsilon=1"), "'auto' has no options"),
         (("compile", "x.npy", "-o", "o.onnx"), "not a .pt2 file"),
         (("plan", "m.lrp.onnx"), "ONNX"),
         (("audit", "m.lrp.onnx", "--input", "x.npy"), "no forward graph"),
@@ -241,7 +245,8 @@ def test_a_warning_of_the_library_is_a_line_on_stderr(call: Any, folder: Path) -
 
     code, out, err = call("compile", "p.pt2", "-o", "p.lrp.onnx")
 
-    assert (code, out) == (0, "wrote p.lrp.onnx\n")
+    chosen = "composite epsilon (auto: it has neither attention nor convolutions)"
+    assert (code, out) == (0, f"{chosen}\nwrote p.lrp.onnx\n")
     lines = [line for line in err.splitlines() if "warning" in line]
     assert len(lines) == 1
     assert lines[0].startswith("lrp-compiler: warning: The model returns the probability")

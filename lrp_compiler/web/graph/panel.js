@@ -160,7 +160,7 @@ class Panel {
     data.promises.forEach((promise) => { counts[promise.resolution] = (counts[promise.resolution] ?? 0) + 1 });
     return [
       element("div", { class: "head" }, element("p", { class: "kind" }, "Explainer"), element("h2", {}, data.title)),
-      this.facts([["composite", summary.composite], ["target", summary.target], ["seed", summary.seed], ["inputs", element("code", {}, summary.inputs.join(", "))], ["relevance of", summary.relevance.join(", ")], ["forward nodes", String(data.forward.name.length)], ["relevance nodes", String(data.relevance.name.length)], ["promises", summary.plan]]),
+      this.facts([["composite", summary.why ? `${summary.composite} (${summary.why})` : summary.composite], ["target", summary.target], ["seed", summary.seed], ["inputs", element("code", {}, summary.inputs.join(", "))], ["relevance of", summary.relevance.join(", ")], ["forward nodes", String(data.forward.name.length)], ["relevance nodes", String(data.relevance.name.length)], ["promises", summary.plan]]),
       data.books ? this.total() : element("p", { class: "quiet" }, "Without statistics: they come with a run (--input, or to_html with inputs)."),
       element("section", {}, element("h3", {}, "How to read it"), element("p", { class: "quiet" },
         "On the left the model as it computes, from top to bottom. On the right, at the same height, what explains it, from bottom to top. Double-click opens a box. A dotted box is a node that relevance passes untouched.")),

@@ -195,6 +195,21 @@ def test_settings_that_change_no_rule_of_the_model_are_measured_once() -> None:
     assert sum("flip" in step for step in steps) == 2
 
 
+def test_by_default_composites_are_compared_with_the_chosen_one() -> None:
+    """By hand as above: ε finds what a, b and s contribute."""
+    steps: list[str] = []
+
+    found = lrp.tune(Difference().eval(), TRIPLES, baseline=0.0, measure="logit", progress=steps.append)
+
+    names = [trial.options["composite"] for trial in found.trials]
+    assert names == ["auto", "epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp"]
+    assert found.default.composite.name == "auto"
+    np.testing.assert_allclose(found.default.samples, [1, 2, 3], rtol=1e-4)
+    # epsilon is what auto chooses here, and epsilon-plus differs in convolutions alone: measured once.
+    assert sum("flip" in step for step in steps) == 3
+    assert found.unused == ()
+
+
 def test_by_default_what_the_model_does_not_meet_is_not_tuned() -> None:
     found = lrp.tune(linear(3, 2, 1), torch.ones(2, 3), composite="attnlrp-gamma")
 
@@ -487,19 +502,30 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "different numbers of rows (2, 4)",
     ),
     "an empty grid": (lambda: lrp.tune(MODEL, X, grid={}), "The grid is empty"),
-    "no values": (lambda: lrp.tune(MODEL, X, grid={"epsilon": []}), "The grid gives 'epsilon' no values"),
-    "one value": (lambda: lrp.tune(MODEL, X, grid={"epsilon": 0.1}), "a list is wanted"),
+    "no values": (
+        lambda: lrp.tune(MODEL, X, composite="epsilon", grid={"epsilon": []}),
+        "The grid gives 'epsilon' no values",
+    ),
+    "one value": (lambda: lrp.tune(MODEL, X, composite="epsilon", grid={"epsilon": 0.1}), "a list is wanted"),
     "an unknown option": (
-        lambda: lrp.tune(MODEL, X, grid={"gamma": [1]}),
+        lambda: lrp.tune(MODEL, X, composite="epsilon", grid={"gamma": [1]}),
         "no option 'gamma' to tune: it takes epsilon",
     ),
-    "an unknown settled option": (lambda: lrp.tune(MODEL, X, options={"gamma": 1}), "no option 'gamma'"),
+    "an unknown settled option": (
+        lambda: lrp.tune(MODEL, X, composite="epsilon", options={"gamma": 1}),
+        "no option 'gamma'",
+    ),
     "a missing option": (lambda: lrp.tune(MODEL, X, composite="epsilon-gamma-box"), "needs low and high"),
     "a value that is none": (
-        lambda: lrp.tune(MODEL, X, grid={"epsilon": [-1.0]}),
+        lambda: lrp.tune(MODEL, X, composite="epsilon", grid={"epsilon": [-1.0]}),
         "a finite number from 0 up, not -1.0",
     ),
     "an unknown composite": (lambda: lrp.tune(MODEL, X, composite="gamma"), "Unknown composite 'gamma'"),
+    "an unknown composite in place of auto's": (
+        lambda: lrp.tune(MODEL, X, grid={"composite": ["gamma"]}),
+        "Unknown composite 'gamma'",
+    ),
+    "a composite that is none": (lambda: lrp.tune(MODEL, X, grid={"composite": [1]}), "is a str, not 1"),
     "nothing to tune": (
         lambda: lrp.tune(MODEL, X, composite=lrp.Composite("bare")),
         "no option that leads to a γ, α or ε",

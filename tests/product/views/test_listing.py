@@ -189,7 +189,7 @@ def test_the_command_line_shows_diffs_and_prints_json(
     assert main(["inspect", str(folder / "m.lrp.pt2"), *filters]) == 0
     assert capsys.readouterr().out.strip() == str(explainer.show("layer2.*", "epsilon", "conv2d"))
 
-    assert main(["inspect", str(folder / "m.pt2"), "--diff", "epsilon-plus"]) == 0
+    assert main(["inspect", str(folder / "m.pt2"), "--composite", "epsilon", "--diff", "epsilon-plus"]) == 0
     assert "epsilon → epsilon-plus: another rule at 6 of" in capsys.readouterr().out
 
     assert main(["inspect", str(folder / "m.lrp.pt2"), "--json", "--diff", str(folder / "m.lrp.pt2")]) == 0
