@@ -99,9 +99,13 @@ class Explanation(Drawn[Array]):
     def _table_html(self) -> str:
         cases = self.explained()
         names = list(cases[0].relevance) if cases else []
-        head = ["row", "target", self.run.about.score, *(f"Σ relevance of {name}" for name in names)]
+        head = ["row", "target", self.run.score, *(f"Σ relevance of {name}" for name in names)]
         rows = [
-            [str(case.row), case.name, (case.probability or "–") if case.logit is None else number(case.logit)]
+            [
+                str(case.row),
+                case.name,
+                (case.probability.rpartition(" ")[2] or "–") if case.logit is None else number(case.logit),
+            ]
             + [number(case.relevance[name]) for name in names]
             for case in cases[: SHOWN_ROWS * (self.run.several or 1)]
         ]

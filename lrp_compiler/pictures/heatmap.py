@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,15 +9,17 @@ import numpy as np
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
-from lrp_compiler.base.run import Labels
+from lrp_compiler.base.run import Explained, Labels, number
 
-from .common import choose, drawn, limit_of, note, smoothed
+from .common import choose, drawn, limit_of, note, smoothed, whereabouts, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 from .pixels import aggregated, flat, is_image, pictures_of
 
 STYLES = ("overlay", "contour", "beside", "plain")
 LEVELS = (0.2, 0.5, 0.8)
 """Contours are drawn at these shares of the limit, on both sides."""
+ROOM, LINE = 44, 0.16
+"""Of a caption: characters on a line, and a line's height in inches."""
 
 
 def heatmap(
@@ -35,6 +36,7 @@ def heatmap(
     smooth: float = 0.0,
     colours: str | Colormap = COLOURS,
     columns: int | None = None,
+    books: Any = None,
     title: str = "",
 ) -> Picture:
     """Draw the relevance of an image, summed over its channels: one part for each row of the batch.
@@ -59,6 +61,8 @@ def heatmap(
         smooth: standard deviation of a Gaussian, in pixels, that relevance is smoothed by; sums stay as they are.
         colours: a diverging colour map of matplotlib.
         columns: parts side by side; default: 4, or as many as there are targets.
+        books: `explainer.audit(…)` of the same run: what in the network absorbed how much, and where most of it, is
+            said above all parts.
         title: a first line.
 
     Raises:
@@ -78,25 +82,38 @@ def heatmap(
     wide = columns or explanation.run.several or min(len(cases), 4)
     each = 2 if style == "beside" else 1
     tall = -(-len(cases) // wide)
-    figure = Picture(figsize=(max(2.7 * wide * each, 6.4), 3.3 * tall + 1.5), layout="constrained")
+    across = max(2.7 * wide * each, 6.4)
+    titles = [_caption(case, end, limit is None, books is None) for case, end in zip(cases, limits, strict=True)]
+    went = "" if books is None else f"of all rows' {number(books.seed)}: {whereabouts(books)}"
+    summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
+    above = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels"), went]
+    heading = wrapped("\n".join(above), int(14.5 * across))
+    high = min(across / (wide * each) * maps[0].shape[0] / maps[0].shape[1], 3.3) + LINE * max(map(len, titles))
+    figure = Picture(figsize=(across, high * tall + 0.75 + LINE * len(heading)), layout="constrained")
     axes = figure.subplots(tall, wide * each, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     parts = axes.reshape(-1, each)
-    for part, case, values, end in zip(parts, cases, maps, limits, strict=False):
+    for part, case, values, end, lines in zip(parts, cases, maps, limits, titles, strict=False):
         picture = pictures[order.index(case.row)]
         where: dict[str, Any] = {"extent": (0, values.shape[1], values.shape[0], 0)}
         if picture is not None and style != "plain":
             _draw_picture(part[0], picture, grey=style == "overlay", where=where)
         _draw_relevance(part[-1], values, end, palette, style if picture is not None else "plain", where)
-        name_lines = textwrap.wrap(case.name, 40)[:2]
-        ends = [f"colours end at ±{end:.2g}"] if limit is None else []
-        part[-1].set_title("\n".join([*name_lines, *textwrap.wrap(case.caption, 44), *ends]), fontsize=8.5)
+        part[-1].set_title("\n".join(lines), fontsize=8.5)
     colour_bar(figure, axes, palette, limits)
-    summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
-    lines = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels")]
-    figure.suptitle("\n".join(filter(None, lines)), fontsize=10)
+    figure.suptitle("\n".join(heading), fontsize=10)
     return figure
+
+
+def _caption(case: Explained, end: float, scaled: bool, alone: bool) -> list[str]:
+    """The lines above one part: with the end of its colours if it has its own, and what went elsewhere if alone."""
+    lines = [
+        *wrapped(case.name, ROOM)[:2],
+        *wrapped(case.caption, ROOM),
+        *(wrapped(case.elsewhere, ROOM) if alone else []),
+    ]
+    return [*lines, f"colours end at ±{end:.2g}"] if scaled else lines
 
 
 def _draw_picture(axis: Any, picture: np.ndarray, grey: bool, where: dict[str, Any]) -> None:

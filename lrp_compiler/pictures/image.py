@@ -111,8 +111,8 @@ def image(
     strength = np.clip(values / end, -1, 1)
     picture = pictures_of(image, explanation.run.inputs.get(name), [case.row], values.shape)[0]
     pixels = coloured(strength) if picture is None else _on(picture.mean(-1), strength)
-    what = f"{explanation.run.heading}; {case.name}: {case.caption}; colours end at ±{end:.3g}"
-    return Image(np.rint(pixels).astype(np.uint8), what)
+    parts = [explanation.run.heading, f"{case.name}: {case.caption}", case.elsewhere, f"colours end at ±{end:.3g}"]
+    return Image(np.rint(pixels).astype(np.uint8), "; ".join(filter(None, parts)))
 
 
 def coloured(strength: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ class Drawn(Results[Array]):
         smooth: float = 0.0,
         colours: str | Colormap = "RdBu_r",
         columns: int | None = None,
+        books: Any = None,
         title: str = "",
     ) -> Picture:
         """Relevance of pixels, drawn with matplotlib: `lrp_compiler.pictures.heatmap.heatmap` says what each means."""
@@ -57,6 +58,7 @@ class Drawn(Results[Array]):
             smooth=smooth,
             colours=colours,
             columns=columns,
+            books=books,
             title=title,
         )
 
