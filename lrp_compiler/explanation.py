@@ -99,7 +99,7 @@ class Explanation(Drawn[Array]):
     def _table_html(self) -> str:
         cases = self.explained()
         names = list(cases[0].relevance) if cases else []
-        head = ["row", "target", self.run.score, *(f"Σ relevance of {name}" for name in names)]
+        head = ["row", "target", cases[0].kind if cases else "logit", *(f"Σ relevance of {name}" for name in names)]
         rows = [
             [
                 str(case.row),

@@ -78,18 +78,6 @@ class Run:
             return z[np.arange(len(z)), ((mask != 0) * np.arange(mask.shape[1])).argmax(1)]
         return _at(z, position)
 
-    @property
-    def score(self) -> str:
-        """What the model returns for each class, in a word: as its file says, and "probability" where every row is one.
-
-        A network may end in shares of a sum in a way of its own, which nobody recognises but by the values.
-        """
-        z = self.logits() if self.about.score == "logit" else None
-        if z is None or z.shape[-1] < 2 or not z.size:
-            return self.about.score
-        shares = (z >= 0).all() and np.abs(z.sum(-1) - 1).max() <= SHARES
-        return "probability" if shares else self.about.score
-
     def classes(self) -> list[list[Class | None]]:
         """What is explained: for each target (one, unless there are several) the class of every row.
 
@@ -168,7 +156,7 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
     """Every explained value of a run, row by row, the several targets of a row side by side."""
     classes, z, several = run.classes(), run.logits(), run.several
     sums = {name: _sums(values, len(classes[0]), several) for name, values in relevance.items() if name in run.inputs}
-    scale, kind = run.about.scale, run.score
+    scale, kind = run.about.scale, _kind(run.about.score, z)
     returned = [[None if z is None else _logit(z[row], one) for row, one in enumerate(chosen)] for chosen in classes]
     return [
         Explained(
@@ -196,6 +184,17 @@ def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"
+
+
+def _kind(score: str, z: np.ndarray | None) -> str:
+    """What the model returns for each class: as its file says, and "probability" where all rows are shares of 1.
+
+    A network may end in these in a way of its own, which nobody recognises but by the values.
+    """
+    if score != "logit" or z is None or z.shape[-1] < 2 or not z.size:
+        return score
+    shares = (z >= 0).all() and np.abs(z.sum(-1) - 1).max() <= SHARES
+    return "probability" if shares else score
 
 
 def _put(run: Run, logit: float | None) -> float | None:

@@ -89,7 +89,8 @@ def heatmap(
     above = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels"), went]
     heading = wrapped("\n".join(above), int(14.5 * across))
     high = min(across / (wide * each) * maps[0].shape[0] / maps[0].shape[1], 3.3) + LINE * max(map(len, titles))
-    figure = Picture(figsize=(across, high * tall + 0.75 + LINE * len(heading)), layout="constrained")
+    size = across, round(high * tall + 0.75 + LINE * len(heading), 1)
+    figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(tall, wide * each, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
