@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial test test-all fuzz faithful lint types wheels clean
+.PHONY: help demo pictures tutorial test test-all test-torch fuzz faithful lint types wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,19 @@ test: $(VENV)/.test  ## the tests, without those marked heavy
 
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30 -m ""
+
+# What holds of any torch: rules, compiling, files, onnxruntime.
+CORE = tests/rules tests/end_to_end/test_zennit_parity.py tests/end_to_end/test_attnlrp.py tests/test_extension.py \
+	tests/product/test_explainer.py tests/product/test_loading.py tests/product/export/test_onnx.py
+OTHER = .venv-torch-$(VERSION)
+
+test-torch:  ## the core of the tests with another torch: make test-torch VERSION=2.12.1
+	$(PYTHON) -m venv $(OTHER)
+	grep -vE '^(torch|torchvision|sympy)==' constraints.txt > $(OTHER)/constraints.txt
+	echo "torch==$(VERSION)" >> $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt torch
+	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt --editable ".[test]"
+	$(OTHER)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE)
 
 fuzz: $(VENV)/.test  ## random modules for an hour: each ends in a right result or in one sentence
 	$(BIN)/python -m benchmarks.sound.fuzz --minutes 60 --jobs 2
@@ -44,7 +57,7 @@ wheels: $(VENV)/bin/python  ## lrp-compiler and lrp-compiler-runtime; results in
 	$(BIN)/python .release/wheels.py dist
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-torch-* build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

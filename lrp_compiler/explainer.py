@@ -391,7 +391,7 @@ class Explainer(ExplainsAnswers):
         Args:
             path: of the page.
             args: inputs of a run, as `audit` takes them; without any, the page has no statistics.
-            title: of the page; by default the composite's name.
+            title: of the page; by default the name of the model's class, or else of the composite.
             dagre: folder with the unpacked npm package @dagrejs/dagre; by default npm fetches it once.
             kwargs: inputs, `target`, `seed` and `position` of the run by name.
 

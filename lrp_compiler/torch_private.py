@@ -268,10 +268,17 @@ def remembered_annotations() -> Iterator[None]:
             serialize.typing, reader._parse_sym_expr = typing, parse
 
 
+def record_size(reader: PT2ArchiveReader, name: str) -> int:
+    """How many bytes a record of a `.pt2` file has. Before torch 2.13 it is read for that."""
+    archive: Any = reader.archive_file
+    size = getattr(archive, "get_record_size", None)
+    return int(size(name)) if size is not None else len(archive.get_record(name))
+
+
 def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
     """The weights of a program in a `.pt2` file, by name, as they lie in the file: read when they are first used.
 
-    Waits for `torch.export.load(mmap=True)`.
+    Torch before 2.13 asks for their bytes instead, which are read at once. Waits for `torch.export.load(mmap=True)`.
 
     Args:
         memory: the bytes of the file, a writable buffer.
@@ -284,7 +291,9 @@ def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReade
     archive: Any = reader.archive_file
 
     class Mapped:
-        get_record_size = staticmethod(archive.get_record_size)
+        @staticmethod
+        def get_record_size(name: str) -> int:
+            return record_size(reader, name)
 
         @staticmethod
         def get_storage_from_record(name: str, count: int, dtype: torch.dtype) -> Tensor:
@@ -294,7 +303,10 @@ def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReade
             return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
 
     mapping: Any = types.SimpleNamespace(
-        archive_file=Mapped, read_string=reader.read_string, get_file_names=reader.get_file_names
+        archive_file=Mapped,
+        read_string=reader.read_string,
+        read_bytes=reader.read_bytes,
+        get_file_names=reader.get_file_names,
     )
     weights: Any = _package._load_state_dict(mapping, model)
     return {name: tensor.detach() for name, tensor in weights.items()}
@@ -334,7 +346,7 @@ def promotion_where_dtypes_mix() -> Iterator[None]:
                 return value
         return run_node(self, node)
 
-    with _changing:
+    with _changing, _answers_not_traced(type_promotion):
         interpreter.run_node = run_where_dtypes_mix
         try:
             yield
@@ -375,6 +387,28 @@ def sequences_stay_open() -> Iterator[None]:
             for op, kernels in known.items():
                 op.py_kernels.update(kernels)
                 op._dispatch_cache.clear()
+
+
+@contextmanager
+def _answers_not_traced(type_promotion: Any) -> Iterator[None]:
+    """Before torch 2.13 promotion takes the first operation that is traced for the one that it asked for, and so what a
+    tensor says of its device."""
+    mode: Any = getattr(type_promotion, "_OpTraceDispatchMode", None)
+    if mode is None:
+        yield
+        return
+    dispatch = mode.__torch_dispatch__
+
+    def without_questions(self: Any, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "namespace", "") == "prim":
+            return function(*args, **(kwargs or {}))
+        return dispatch(self, function, types, args, kwargs or {})
+
+    mode.__torch_dispatch__ = without_questions
+    try:
+        yield
+    finally:
+        mode.__torch_dispatch__ = dispatch
 
 
 def without_stand_ins(spec: Any) -> Any:

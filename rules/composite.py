@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lrp_compiler.base.errors import CompositeError, did_you_mean
-from lrp_compiler.base.tables import as_text, plain_table
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.base.validate import is_number, shortened
 
 from .registry import RULES, RuleError
@@ -181,7 +181,10 @@ class Composite:
 
     def __str__(self) -> str:
         """The table as text."""
-        return as_text(self.table(), width=120)
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
 
 def _name(value: Any) -> str | None:

@@ -116,19 +116,33 @@ def family_rule(family: str, name: str, *, multiplies: bool = False) -> Callable
     return register
 
 
-def rule(*targets: Overload) -> Callable[[UserRuleT], UserRuleT]:
+def rule(*targets: Overload, replace: bool = False) -> Callable[[UserRuleT], UserRuleT]:
     """Register the decorated function `(op, relevance) → relevance` as the rule of one op, or of several.
 
     It returns the relevance of the op's operands by name, or a single `Relevance` for an op with one active operand.
 
+    Args:
+        targets: overloads, `torch.ops.mylib.myop.default`.
+        replace: whether it takes the place of a rule that was registered so before, as when a notebook's cell runs
+            again. What was compiled before keeps its graph; its `audit` asks the rule that stands here now.
+
     Raises:
         TypeError: a packet (`torch.ops.mylib.myop`) was given instead of an overload (`torch.ops.mylib.myop.default`).
-        ValueError: one of the ops has a rule already.
+        ValueError: one of the ops has a rule already: one of the library's, or another, and `replace` is not given.
+            No op's rule has changed then.
     """
 
     def register(function: UserRuleT) -> UserRuleT:
+        mine = Operator("user", USERS, lambda op: function, USERS)
         for target in targets:
-            _add(target, Operator("user", USERS, lambda op: function, USERS))
+            known = OPERATORS.get(target, ())
+            if any(entry.family != USERS for entry in known):
+                raise ValueError(f"{target} has a rule of the library's: give another one in a composite's entry")
+            if known and not replace:
+                raise ValueError(f"{target} has a rule already: @lrp.rule(…, replace=True) takes its place")
+            _check_overload(target)
+        for target in targets:
+            OPERATORS[target] = [mine]
         return function
 
     return register
@@ -200,9 +214,13 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
 
 
 def _add(target: Overload | str, entry: Operator) -> None:
-    if not isinstance(target, Overload | str):
-        raise TypeError(f"{target} is not an op overload: write for example {target}.default")
+    _check_overload(target)
     entries = OPERATORS.setdefault(target, [])
     if not all(known.when.excludes(entry.when) for known in entries):
         raise ValueError(f"{target} has a rule already for some of these calls")
     entries.append(entry)
+
+
+def _check_overload(target: Any) -> None:
+    if not isinstance(target, Overload | str):
+        raise TypeError(f"{target} is not an op overload: write for example {target}.default")

@@ -1,7 +1,9 @@
 """What a newcomer adds to the compiler costs one place: each kind of extension is made here, and used from outside."""
 
+import ast
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,14 @@ def test_a_new_input_format_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(MODELS, ".program", f"{__name__}:read_renamed")  # the entry in lrp_compiler/formats.py
 
     torch.testing.assert_close(lrp.compile(tmp_path / "m.program")(X).output, net()(X))
+
+
+def test_what_contributing_shows_is_what_is_made_here() -> None:
+    here = Path(__file__)
+    text = (here.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    made = {ast.dump(node) for node in ast.walk(ast.parse(here.read_text(encoding="utf-8")))}
+
+    shown = [ast.parse(block).body for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+    assert len(shown) == 3
+    assert all(ast.dump(node) in made for body in shown for node in body)

@@ -15,6 +15,10 @@ Labels = Sequence[str] | Mapping[int, str] | Callable[[int], str]
 """The classes' names by number."""
 Class = int | tuple[int, int]
 """A class, or a pair: the first minus the second."""
+SHARES = 1e-3
+"""By how much a row of probabilities may miss 1: float16's rounding."""
+TOLD = 0.5
+"""Where so large a share of what was explained is in no input, or more, a caption says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,7 @@ class Explained:
         relevance: what each input got, summed, by name.
         probability: what a model without logits returns of it, in words: `probability 0.97`.
         kind: what the model returns for each class: its "logit", "probability" or "log-probability".
+        put: what was put on it, where the logit or 1 was; None where that is not all, or differences are explained.
     """
 
     row: int
@@ -116,6 +121,19 @@ class Explained:
     relevance: dict[str, float]
     probability: str = ""
     kind: str = "logit"
+    put: float | None = None
+
+    @property
+    def elsewhere(self) -> str:
+        """`9.149, 99.99 %, went elsewhere: …`: of what was put on it what no input has; "" where that is little.
+
+        Biases, constants and stabilisers absorb it (`audit` says how much each), or inputs that nobody asked for.
+        """
+        if not self.put or abs(left := self.put - self.sum) < TOLD * abs(self.put):
+            return ""
+        share = left / self.put
+        part = f", {100 * share:.4g} %," * (0 < share <= 1)
+        return f"{number(left)}{part} went elsewhere: to biases, constants, stabilisers"
 
     @property
     def sum(self) -> float:
@@ -138,7 +156,7 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
     """Every explained value of a run, row by row, the several targets of a row side by side."""
     classes, z, several = run.classes(), run.logits(), run.several
     sums = {name: _sums(values, len(classes[0]), several) for name, values in relevance.items() if name in run.inputs}
-    scale = run.about.scale
+    scale, kind = run.about.scale, _kind(run.about.score, z)
     returned = [[None if z is None else _logit(z[row], one) for row, one in enumerate(chosen)] for chosen in classes]
     return [
         Explained(
@@ -149,7 +167,8 @@ def explained(run: Run, relevance: Mapping[str, Any], labels: Labels | None) -> 
             returned[at][row] if scale == "logit" else None,
             {name: float(values[at, row]) for name, values in sums.items() if values is not None},
             "" if scale == "logit" or isinstance(chosen[row], tuple) else f"{scale} {_short(returned[at][row])}",
-            run.about.score,
+            kind,
+            _put(run, returned[at][row]),
         )
         for row in range(len(classes[0]))
         for at, chosen in enumerate(classes)
@@ -165,6 +184,24 @@ def named(target: Class | None, labels: Labels | None, run: Run) -> str:
     pair = target if isinstance(target, tuple) else (target,)
     numbers = ("class " if len(pair) == 1 else "classes ") + " − ".join(map(str, pair))
     return numbers if labels is None else f"{' − '.join(_label(one, labels) for one in pair)} ({numbers})"
+
+
+def _kind(score: str, z: np.ndarray | None) -> str:
+    """What the model returns for each class: as its file says, and "probability" where all rows are shares of 1.
+
+    A network may end in these in a way of its own, which nobody recognises but by the values.
+    """
+    if score != "logit" or z is None or z.shape[-1] < 2 or not z.size:
+        return score
+    shares = (z >= 0).all() and np.abs(z.sum(-1) - 1).max() <= SHARES
+    return "probability" if shares else score
+
+
+def _put(run: Run, logit: float | None) -> float | None:
+    about = run.about
+    if about.differences or about.latents or about.seed == "tensor" or logit is None:
+        return None
+    return 1.0 if about.seed == "one" else logit if about.scale == "logit" else None
 
 
 def _difference_of(kind: str) -> str:

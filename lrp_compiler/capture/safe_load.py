@@ -29,6 +29,7 @@ from lrp_compiler.passes.joint import UnknownOperator
 from lrp_compiler.torch_private import (
     PT2ArchiveReader,
     mapped_weights,
+    record_size,
     remembered_annotations,
     stand_ins,
     takes_a_path,
@@ -199,7 +200,7 @@ def _check_weights(reader: PT2ArchiveReader) -> None:
             kinds = (layout.WEIGHT_FILENAME_PREFIX, layout.TENSOR_CONSTANT_FILENAME_PREFIX)
             if entry["use_pickle"] is not False or not entry["path_name"].startswith(kinds):
                 raise Refused(f"{folder}{entry['path_name']} is a pickle")
-            _check_claim(entry, reader.archive_file.get_record_size(f"{folder}{entry['path_name']}"))
+            _check_claim(entry, record_size(reader, f"{folder}{entry['path_name']}"))
 
 
 def _check_samples(reader: PT2ArchiveReader) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import UnsupportedNode
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.base.tables import plain_table
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output
 from lrp_compiler.passes import Watch, explainable_inputs, forward_graph
@@ -65,6 +65,13 @@ class Coverage:
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
             table.add_row(op, str(count), str(count - missing[op]), ", ".join(places[:3]) + more)
         return table
+
+    def __str__(self) -> str:
+        """The table as text."""
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
 
 
 SEQUENCE_RANK = 3

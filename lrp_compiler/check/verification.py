@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrp_compiler.base.tables import plain_table
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 
 Result = tuple[list[np.ndarray], dict[str, np.ndarray]]
 """What one run gives: outputs, flat, and relevances by their keys."""
@@ -51,3 +51,10 @@ class Verification:
         for check in self.checks:
             table.add_row(check.name, Text("look", "yellow") if check.warns else words[check.passed], check.found)
         return table
+
+    def __str__(self) -> str:
+        """The table as text."""
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())

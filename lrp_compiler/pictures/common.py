@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
-from lrp_compiler.base.run import Explained, Labels
+from lrp_compiler.base.run import Explained, Labels, number
 
 RED, BLUE = (178, 24, 43), (33, 102, 172)
 """What speaks for the target, and against it: the arms of RdBu."""
@@ -100,6 +102,30 @@ def note(percentile: float, limit: float | None, smooth: float, unit: str) -> st
     largest = "largest" if percentile == 100 else f"{percentile:g}th percentile of"
     ends = f"±{limit:.3g}" if limit else f"the {largest} |relevance|, part by part"
     return f"colours end at {ends}" + f"; smoothed, σ = {smooth:g} {unit}" * (smooth > 0)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most so many characters, that break between words: never in a number, nor between it and its name."""
+    held = re.sub(r"( =)? (?=[-−±]?\d)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines = [line for part in held.splitlines() for line in textwrap.wrap(part, width, break_on_hyphens=False)]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def whereabouts(books: Any) -> str:
+    """Where all that was explained went, in words: `bias 8.93 (most at features.12: 4.2), stabiliser 0.2, inputs 0.1`.
+
+    Args:
+        books: an `Audit` of the run.
+    """
+    causes = sorted(books.absorbed.items(), key=lambda item: -abs(item[1]))
+    said = [f"{cause} {number(share)}" for cause, share in causes[:3]]
+    if said:
+        first = causes[0][0]
+        most = max(books.by_module().entries, key=lambda entry: abs(entry.absorbed.get(first, 0.0)))
+        said[0] += f" (most at {most.node}: {number(most.absorbed[first])})"
+    others = sum(share for _, share in causes[3:])
+    said += [f"others {number(others)}"] * (len(causes) > 3)
+    return ", ".join([*said, f"inputs {number(sum(books.inputs.values()))}"])
 
 
 def mixed(strength: float) -> tuple[int, ...]:

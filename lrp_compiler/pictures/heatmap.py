@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
-from lrp_compiler.base.run import Labels, to_numpy
+from lrp_compiler.base.run import Explained, Labels, number
 
-from .common import choose, drawn, limit_of, note, smoothed
+from .common import choose, drawn, limit_of, note, smoothed, whereabouts, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
+from .pixels import aggregated, flat, is_image, pictures_of
 
 STYLES = ("overlay", "contour", "beside", "plain")
 LEVELS = (0.2, 0.5, 0.8)
 """Contours are drawn at these shares of the limit, on both sides."""
-COLOURED = (1, 3, 4)
-"""Numbers of channels that a picture may have."""
+ROOM, LINE = 44, 0.16
+"""Of a caption: characters on a line, and a line's height in inches."""
 
 
 def heatmap(
@@ -37,6 +36,7 @@ def heatmap(
     smooth: float = 0.0,
     colours: str | Colormap = COLOURS,
     columns: int | None = None,
+    books: Any = None,
     title: str = "",
 ) -> Picture:
     """Draw the relevance of an image, summed over its channels: one part for each row of the batch.
@@ -61,6 +61,8 @@ def heatmap(
         smooth: standard deviation of a Gaussian, in pixels, that relevance is smoothed by; sums stay as they are.
         colours: a diverging colour map of matplotlib.
         columns: parts side by side; default: 4, or as many as there are targets.
+        books: `explainer.audit(…)` of the same run: what in the network absorbed how much, and where most of it, is
+            said above all parts.
         title: a first line.
 
     Raises:
@@ -70,95 +72,49 @@ def heatmap(
     if style not in STYLES:
         raise InputError(f"There is no style {style!r}: choose {', '.join(STYLES)}.")
     cases, palette = drawn(explanation, rows, labels), diverging(colours)
-    shown = _aggregate(explanation) if aggregate else explanation
-    name = choose(shown, input, "an image, [batch, channels, height, width]", _is_image)
-    maps = [smoothed(_flat(shown.of(case, name)), smooth, (0, 1)) for case in cases]
+    shown = aggregated(explanation) if aggregate else explanation
+    name = choose(shown, input, "an image, [batch, channels, height, width]", is_image)
+    maps = [smoothed(flat(shown.of(case, name)), smooth, (0, 1)) for case in cases]
     limits = [limit_of(values, percentile, limit) for values in maps]
     order = list(dict.fromkeys(case.row for case in cases))
-    pictures = _pictures(image, explanation.run.inputs.get(name), order, maps[0].shape)
+    pictures = pictures_of(image, explanation.run.inputs.get(name), order, maps[0].shape)
 
     wide = columns or explanation.run.several or min(len(cases), 4)
     each = 2 if style == "beside" else 1
     tall = -(-len(cases) // wide)
-    figure = Picture(figsize=(max(2.7 * wide * each, 6.4), 3.3 * tall + 1.5), layout="constrained")
+    across = max(2.7 * wide * each, 6.4)
+    titles = [_caption(case, end, limit is None, books is None) for case, end in zip(cases, limits, strict=True)]
+    went = "" if books is None else f"of all rows' {number(books.seed)}: {whereabouts(books)}"
+    summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
+    above = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels"), went]
+    heading = wrapped("\n".join(above), int(14.5 * across))
+    high = min(across / (wide * each) * maps[0].shape[0] / maps[0].shape[1], 3.3) + LINE * max(map(len, titles))
+    size = across, round(high * tall + 0.75 + LINE * len(heading), 1)
+    figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(tall, wide * each, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     parts = axes.reshape(-1, each)
-    for part, case, values, end in zip(parts, cases, maps, limits, strict=False):
+    for part, case, values, end, lines in zip(parts, cases, maps, limits, titles, strict=False):
         picture = pictures[order.index(case.row)]
         where: dict[str, Any] = {"extent": (0, values.shape[1], values.shape[0], 0)}
         if picture is not None and style != "plain":
             _draw_picture(part[0], picture, grey=style == "overlay", where=where)
         _draw_relevance(part[-1], values, end, palette, style if picture is not None else "plain", where)
-        name_lines = textwrap.wrap(case.name, 40)[:2]
-        ends = [f"colours end at ±{end:.2g}"] if limit is None else []
-        part[-1].set_title("\n".join([*name_lines, *textwrap.wrap(case.caption, 44), *ends]), fontsize=8.5)
+        part[-1].set_title("\n".join(lines), fontsize=8.5)
     colour_bar(figure, axes, palette, limits)
-    summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
-    lines = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels")]
-    figure.suptitle("\n".join(filter(None, lines)), fontsize=10)
+    figure.suptitle("\n".join(heading), fontsize=10)
     return figure
 
 
-def _aggregate(explanation: Results[Any]) -> Results[Any]:
-    """With what is summed over values of the network in place of relevance."""
-    if not explanation.aggregate:
-        raise InputError("Nothing is summed over values of the network here: compile with aggregate=.")
-    return replace(explanation, relevance=explanation.aggregate)
-
-
-def _is_image(shape: tuple[int, ...], dtype: str) -> bool:
-    return len(shape) == 3 or (len(shape) == 2 and "int64" not in dtype)
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """`[height, width]`: the channels added up."""
-    values = values.astype(np.float64)
-    return values if values.ndim == 2 else values.sum(_channel_axis(values.shape))
-
-
-def _channel_axis(shape: tuple[int, ...]) -> int:
-    return -1 if shape[-1] in COLOURED and shape[0] not in COLOURED else 0
-
-
-def _pictures(image: Any, seen: Any, rows: Sequence[int], shape: tuple[int, ...]) -> Sequence[np.ndarray | None]:
-    """For each row a picture `[height, width, 3]` in [0, 1], or None."""
-    if image is False or (image is None and seen is None):
-        return [None] * len(rows)
-    if image is None:
-        whole = to_numpy(seen)
-        given = [whole[row] for row in rows]
-        channels = 1 if given[0].ndim == 2 else given[0].shape[_channel_axis(given[0].shape)]
-        return [_picture(one, shape) if channels in COLOURED else None for one in given]
-    several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
-    images = list(image) if several else [image]
-    if len(images) != len(rows):
-        raise InputError(
-            f"{len(rows)} row{'s are' if len(rows) > 1 else ' is'} drawn, on {len(images)}: give one each."
-        )
-    return [_picture(one, shape) for one in images]
-
-
-def _picture(image: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = to_numpy(image)
-    if array.ndim == 3 and _channel_axis(array.shape) == 0:
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == 2:
-        array = array[..., np.newaxis]
-    if array.ndim != 3 or array.shape[-1] not in COLOURED:
-        raise InputError(f"An image is [height, width], [height, width, 3] or [3, height, width], not {array.shape}.")
-    height, width = array.shape[:2]
-    if abs(height * shape[1] / (width * shape[0]) - 1) > 0.02:
-        raise InputError(
-            f"The image is {width} × {height}, relevance {shape[1]} × {shape[0]}: crop it as the network saw it."
-        )
-    colour = array[..., :3].astype(np.float64)
-    if array.dtype == np.uint8:
-        colour /= 255
-    elif colour.min() < 0 or colour.max() > 1:
-        colour = (colour - colour.min()) / (np.ptp(colour) or 1)
-    return np.broadcast_to(colour, (height, width, 3))
+def _caption(case: Explained, end: float, scaled: bool, alone: bool) -> list[str]:
+    """The lines above one part: with the end of its colours if it has its own, and what went elsewhere if alone."""
+    lines = [
+        *wrapped(case.name, ROOM)[:2],
+        *wrapped(case.caption, ROOM),
+        *(wrapped(case.elsewhere, ROOM) if alone else []),
+    ]
+    return [*lines, f"colours end at ±{end:.2g}"] if scaled else lines
 
 
 def _draw_picture(axis: Any, picture: np.ndarray, grey: bool, where: dict[str, Any]) -> None:

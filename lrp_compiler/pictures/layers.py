@@ -11,7 +11,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels, number, to_numpy
 
-from .common import drawn, limit_of
+from .common import drawn, limit_of, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
 
@@ -53,14 +53,16 @@ def layers(
                 axis.barh(at, part, color=palette(end), height=0.9)
         total = float(array.sum())
         axis.barh(at, total, color=palette(0.9 if total > 0 else 0.1), height=0.5)
-        axis.text(total, at, f" {number(total)} ", va="center", ha="left" if total >= 0 else "right", fontsize=8)
+        # Beside the axes, where no line is drawn.
+        axis.text(1.01, at, number(total), va="center", fontsize=8, transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=0.6)
     if case.logit is not None:
         axis.axvline(case.logit, color="black", linewidth=0.8, linestyle="--")
-        axis.text(case.logit, len(values) - 0.4, case.kind, fontsize=8, ha="center", va="bottom")
+        above: dict[str, Any] = {"va": "bottom", "ha": "center", "transform": axis.get_xaxis_transform()}
+        axis.text(case.logit, 1.01, f"{case.kind} {number(case.logit)}", fontsize=8, **above)
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.set_xlabel("Σ relevance" + ", and of its positive and negative part (pale)" * parts)
-    axis.margins(x=0.12)
+    axis.margins(x=0.05)
     axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(_heading(title, explanation, case), fontsize=10)
     return figure
@@ -151,4 +153,5 @@ def _by_head(name: str, values: np.ndarray, axis: int, count: int | None) -> np.
 
 
 def _heading(title: str, explanation: Results[Any], case: Explained) -> str:
-    return "\n".join(filter(None, [title, explanation.run.heading, f"{case.name}: {case.caption}"]))
+    lines = [title, explanation.run.heading, f"{case.name}: {case.caption}", case.elsewhere]
+    return "\n".join(wrapped("\n".join(lines), 100))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels, to_numpy
 
-from .common import choose, drawn, limit_of, note, smoothed
+from .common import choose, drawn, limit_of, note, smoothed, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
 WINDOWS = 100
@@ -92,7 +91,7 @@ def spectrogram(
         _curve(below, spread.sum(0), step, palette)
         behind = float(relevance[:, shown:].sum())
         hidden = f"\nbehind what is shown: {behind:.3g}" if shown < len(relevance.T) else ""
-        lines = [case.name, *textwrap.wrap(case.caption, 62)]
+        lines = [case.name, *wrapped(case.caption, 62)]
         above.set_title("\n".join(lines) + hidden, fontsize=9)
         above.set_ylabel("band" if len(relevance) > 1 else "frequency bin", fontsize=8)
         above.tick_params(labelbottom=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .common import mixed
+from .common import mixed, wrapped
 from .figure import FancyBboxPatch, Picture, TextPath
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ MARGIN, LINE, BOX, GAP = 12.0, 34.0, 29.0, 4.0
 TEXT, SMALL = 11.0, 7.0
 
 
+WIDTH, WIDEST, TALL = 10.0, 40.0, 1.4
+"""In inches, of a picture whose width nobody chose: it grows with the text, to stay no taller than so many widths."""
+
+
 class _Box(NamedTuple):
     left: float
     top: float
@@ -24,35 +28,49 @@ class _Box(NamedTuple):
     piece: Piece
 
 
-def token_figure(rows: Sequence[TokenRow], title: str, width: float) -> Picture:
+class _Page(NamedTuple):
+    width: float
+    height: float
+    texts: list[tuple[float, str, float]]
+    boxes: list[tuple[TokenRow, list[_Box]]]
+
+
+def token_figure(rows: Sequence[TokenRow], title: str, width: float | None) -> Picture:
     """One paragraph for each row, its caption above it."""
+    page = _laid_out(rows, title, width or WIDTH)
+    while width is None and page.height > 72 * TALL * page.width and page.width < WIDEST:
+        page = _laid_out(rows, title, page.width * 1.2)
+    figure = Picture(figsize=(page.width, page.height / 72))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 72 * page.width), ylim=(page.height, 0))
+    axis.set_axis_off()
+    for at, line, size in page.texts:
+        axis.text(MARGIN, at, line, fontsize=size, va="top")
+    for row, placed in page.boxes:
+        for box in placed:
+            _draw(axis, box, row)
+    return figure
+
+
+def _laid_out(rows: Sequence[TokenRow], title: str, width: float) -> _Page:
+    """Where everything goes on a page of that width, in inches."""
     edge = 72 * width - MARGIN
     scale = "one scale for all rows" if len({row.limit for row in rows}) == 1 else "colours are scaled for each row"
     heads = [title, f"{rows[0].heading}; red speaks for the target, blue against it; {scale}"]
     top = MARGIN
     texts, boxes = [], []
-    for line in filter(None, heads):
+    for line in wrapped("\n".join(heads), int(edge / 6)):
         texts.append((top, line, 12.0))
         top += 17
     for row in rows:
         top += 12
-        for line in textwrap.wrap(row.caption, int(edge / 6)):
+        for line in wrapped(row.caption, int(edge / 6)):
             texts.append((top, line, 10.0))
             top += 14
         top += 4
         placed, top = _placed(row.pieces, top, edge)
         boxes.append((row, placed))
-    height = top + MARGIN
-    figure = Picture(figsize=(width, height / 72))
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.set(xlim=(0, 72 * width), ylim=(height, 0))
-    axis.set_axis_off()
-    for at, line, size in texts:
-        axis.text(MARGIN, at, line, fontsize=size, va="top")
-    for row, placed in boxes:
-        for box in placed:
-            _draw(axis, box, row)
-    return figure
+    return _Page(width, top + MARGIN, texts, boxes)
 
 
 def _placed(pieces: Sequence[Piece], top: float, edge: float) -> tuple[list[_Box], float]:
@@ -85,6 +103,7 @@ def _value(piece: Piece) -> str:
     return f"{piece.relevance:+.2g}"
 
 
+@lru_cache(10_000)
 def _width(text: str, size: float) -> float:
     # A path, unlike a text, cannot be told that a `$` is no formula.
     return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width)

@@ -47,12 +47,12 @@ class Tokens(Sequence[TokenRow]):
         """For a terminal: see `TokenRow.ansi`."""
         return "\n\n".join([self.rows[0].heading, *(row.ansi() for row in self.rows)])
 
-    def figure(self, title: str = "", width: float = 10.0) -> Picture:
+    def figure(self, title: str = "", width: float | None = None) -> Picture:
         """The tokens drawn with matplotlib.
 
         Args:
             title: a first line.
-            width: of the picture, in inches.
+            width: of the picture, in inches; by default 10, and more for a text that would be much taller than that.
 
         Raises:
             LrpError: matplotlib is not there.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.tables import as_html, plain_table
+from lrp_compiler.base.tables import as_html, as_text, plain_table
 
 Sort = Literal["absorbed", "error", "relevance", "order"]
 
@@ -33,7 +33,7 @@ class Entry:
         return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
 
 
-@dataclass
+@dataclass(repr=False)
 class Audit:
     """The books of one run: `seed = Σ inputs + Σ absorbed + error`.
 
@@ -140,12 +140,21 @@ class Audit:
         books = self if depth is None else self.by_module(depth)
         return books_table(books, ordered(books.entries, sort), limit)
 
+    def __str__(self) -> str:
+        """The table as text: the largest entries, and the others in one row."""
+        return as_text(self.table(SHOWN_ROWS))
+
+    def __repr__(self) -> str:
+        """How many entries there are, and what they account for."""
+        what = "modules" if self.folded else "nodes"
+        return f"Audit({len(self.entries)} {what}; seed {self.seed:.6g}, error {self.error:.2e})"
+
     def _repr_html_(self) -> str:
         return as_html(self.table(SHOWN_ROWS))
 
 
 SHOWN_ROWS = 40
-"""How many nodes a notebook shows."""
+"""How many entries a notebook shows, and `print`."""
 CANCELLING = 1e4
 """From this conditioning on float32 keeps no more than three digits of a share."""
 WHOLE = "(model)"

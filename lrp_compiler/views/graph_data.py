@@ -90,7 +90,8 @@ class GraphData:
         promises: rows of the plan; nodes are positions in `forward`.
         books: node by node relevance in, out, absorbed by cause and error, and the flows along edges, of a real run;
             what is no finite number is `None`.
-        summary: composite (and why, if it was chosen), target, seed, inputs, outputs, versions, and the plan in a line.
+        summary: the model's class ("" where it has none of its own), composite (and why, if it was chosen), target,
+            seed, inputs, outputs, versions, and the plan in one line.
     """
 
     forward: list[Node]
@@ -357,6 +358,7 @@ def _books(books: Audit, position: dict[str, int]) -> dict[str, Any]:
 def _summary(artefact: Artefact) -> dict[str, Any]:
     about = artefact.about
     return {
+        "model": _model_class(artefact),
         "composite": about.name,
         **({"why": about.why} if about.why else {}),
         "target": str(about.target),
@@ -367,3 +369,14 @@ def _summary(artefact: Artefact) -> dict[str, Any]:
         "plan": artefact.plan.summary(),
         "versions": about.versions,
     }
+
+
+def _model_class(artefact: Artefact) -> str:
+    """The name of the model's class; "" of what was no module, and of an ONNX file, whose module is ours."""
+    for node in artefact.forward.graph.nodes:
+        for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+            # torch.export gives the class as a string, tracing as the class itself.
+            name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
+            if path == "" and not name.startswith("lrp_compiler."):
+                return name.rpartition(".")[2]
+    return ""

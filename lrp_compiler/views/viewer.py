@@ -36,7 +36,7 @@ def write_viewer(
     Args:
         data: what it shows.
         path: of the page, ending in `.html` if browsers are to know what it is.
-        title: of the page; by default the composite's name.
+        title: of the page; by default the name of the model's class, or else of the composite.
         dagre: folder with the unpacked npm package @dagrejs/dagre; by default npm fetches it once.
 
     Raises:
@@ -46,7 +46,8 @@ def write_viewer(
     """
     with atomic_path(path) as temporary:
         library, licence = _dagre(dagre)
-        known = {"title": title or f"Explainer, {data.summary['composite']}", **data.to_dict()}
+        named = title or data.summary["model"] or f"Explainer, {data.summary['composite']}"
+        known = {"title": named, **data.to_dict()}
         web = files("lrp_compiler").joinpath("web", "graph")
         own = [web.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS]
         script = "\n".join([f"/* dagre\n{licence}*/", library, '(() => { "use strict";', *own, "})();"])

@@ -109,10 +109,10 @@ class Plan:
         counts = {name: len(self.of(name)) for name in ("kept", "rebuilt", "constant", "elided")}
         held = f"holds {megabytes(self.held_bytes)} of {megabytes(self.promised_bytes)}"
         floor = "" if self.reached else f" (budget {self.budget:g} cannot be reached)"
-        return (
-            f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {held}{floor}; computes "
-            f"{self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
-        )
+        again = f"computes {self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
+        if counts["rebuilt"] and not self.rebuilt_nodes:
+            again = "computes nothing again, since what is rebuilt are views"
+        return f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {held}{floor}; {again}"
 
     def table(self, limit: int | None = None) -> Any:
         """The plan as a rich table, constants left out; of `limit` rows."""

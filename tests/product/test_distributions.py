@@ -17,6 +17,7 @@ from torch import nn
 from wheels import HEAVY, is_package, main, modules, path_in_package, runtime_modules, stage
 
 import lrp_compiler as lrp
+from lrp_compiler import errors
 from lrp_compiler.base.errors import InstallError
 from lrp_compiler.base.installed import check_versions, lacking
 
@@ -162,9 +163,13 @@ def test_a_public_name_that_needs_torch_says_so(bare: Run) -> None:
         f"for name in {lrp.__all__!r}:\n"
         "    try: getattr(lrp_compiler, name)\n"
         "    except lrp_compiler.base.errors.InstallError as error: print(error)\n"
+        "    else: print(name)\n"
     )
+    there = {"AnswerExplanation", "Explanation", "OnnxExplainer", "open_split", "page", "verify", *errors.__all__}
     assert bare(code)[1].splitlines() == [
-        f"Cannot use lrp_compiler.{name} without torch, which lrp-compiler-runtime leaves out: {WHOLE}."
+        name
+        if name in there
+        else f"Cannot use lrp_compiler.{name} without torch, which lrp-compiler-runtime leaves out: {WHOLE}."
         for name in lrp.__all__
     ]
 

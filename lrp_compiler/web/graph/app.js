@@ -1,6 +1,7 @@
 // The page: state, colours, mouse, keys and search.
 
 const byId = (id) => document.getElementById(id);
+const LEGIBLE = 0.72; // of the scale: names are nine pixels high
 const MODES = { rule: "rule", relevance: "relevance", absorbed: "absorbed", error: "error" };
 
 // JSON has no NaN; of a run that has one, null stands for it.
@@ -25,6 +26,7 @@ class App {
     this.layOut();
     this.panel.show(null);
     this.picture.resize();
+    this.closeToRead();
     this.start();
   }
 
@@ -39,6 +41,17 @@ class App {
       next.forEach((item) => { item.open = true });
       boxes += more;
       level = next;
+    }
+  }
+
+  // As many levels as can be read side by side; a phone opens what a wide screen has open.
+  closeToRead() {
+    while (this.across() < LEGIBLE) {
+      const open = this.layout.shown.filter((item) => item.open && item.openable && item !== this.tree.root);
+      const deepest = Math.max(...open.map((item) => item.depth));
+      if (!open.length) return;
+      open.filter((item) => item.depth === deepest).forEach((item) => { item.open = false });
+      this.layOut();
     }
   }
 
@@ -163,10 +176,14 @@ class App {
     this.picture.now();
   }
 
+  // The scale at which each graph is as wide as its pane.
+  across() { return (this.picture.size.width / 2 - 40) / Math.max(...this.tree.root.widths) }
+  collapsed() { return !this.layout.shown.some((item) => item.open && item.openable && item !== this.tree.root) }
+
   start() {
     this.fit();
     const { view, size } = this.picture;
-    const least = Math.min(0.72, (size.width / 2 - 40) / Math.max(...this.tree.root.widths));
+    const least = this.collapsed() ? LEGIBLE : Math.min(LEGIBLE, this.across());
     if (view.scale < least) {
       view.scale = least;
       view.y = this.tree.root.y - this.tree.root.height / 2 + size.height / least / 2 - 26 / least;

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import UnsupportedOpError
+from lrp_compiler.rules import OPERATORS
 
 pytestmark = pytest.mark.sampled(4)
 
@@ -411,6 +412,25 @@ def test_a_rule_of_the_user_explains_a_custom_op() -> None:
 def test_a_second_rule_for_an_op_is_refused() -> None:
     with pytest.raises(ValueError, match="has a rule already"):
         lrp.rule(torch.ops.lrp_tests.cube.default)(lambda op, relevance: relevance)
+
+
+@pytest.mark.usefixtures("cubic_rule")
+def test_a_notebooks_cell_may_run_again() -> None:
+    """`replace` changes the rule of all that is compiled from then on, and of nothing where one op is refused."""
+    cube = torch.ops.lrp_tests.cube.default
+    before = OPERATORS[cube]
+    model, x = alive(Cubic()), torch.randn(3, 4, dtype=torch.float64)
+    twice = lambda op, relevance: lrp.total(2 * op.total(relevance))  # noqa: E731
+    try:
+        for _ in range(2):
+            assert lrp.rule(cube, replace=True)(twice) is twice
+        again = lrp.compile(model, (x,), composite="attnlrp", target=2)(x)
+        same(again.relevance["x"], (2 * x**3 * model.head.weight[2]).detach())
+        with pytest.raises(ValueError, match="has a rule of the library's"):
+            lrp.rule(cube, torch.ops.aten.relu.default, replace=True)(lambda op, relevance: relevance)
+        assert OPERATORS[cube][0].describe(None) is twice
+    finally:
+        OPERATORS[cube] = before
 
 
 def test_a_packet_is_refused() -> None:

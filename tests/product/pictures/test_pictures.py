@@ -14,51 +14,17 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
+from support.explanations import LABELS, LOGITS, images, made
 from support.hand_made import doubler
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.base.run import Run
 from lrp_compiler.explanation import Explanation
 from lrp_compiler.pictures.common import BLUE, RED, STRONGEST, smoothed
 from lrp_compiler.pictures.figure import SUITED, diverging
 from lrp_compiler.runtime import OnnxExplainer
-
-LOGITS = np.array([[1.0, 5.0, 2.0], [7.0, 0.0, -3.0]])
-LABELS = ["cat", "dog", "<b>fish</b>"]
-
-
-def made(
-    relevance: dict[str, Any],
-    inputs: dict[str, Any] | None = None,
-    logits: np.ndarray = LOGITS,
-    choices: dict[str, Any] | None = None,
-    **metadata: Any,
-) -> Explanation[np.ndarray]:
-    """An explanation of a run that never was."""
-    inputs = dict(relevance) if inputs is None else inputs
-    about = {
-        "composite": {"name": "epsilon-plus"},
-        "target": "argmax",
-        "explains": {"classes": "argmax"},
-        "explained": 0,
-        "seed": "value",
-        "classes": logits.shape[-1],
-        "inputs": [{"name": name, "shape": [], "dtype": "float32"} for name in inputs],
-        "outputs": [{"name": "y", "shape": ["batch", *logits.shape[1:]], "dtype": "float32"}],
-        "relevance": [],
-        "versions": {},
-    }
-    return Explanation(
-        logits, relevance, Run(Metadata.from_dict(about | metadata), inputs, {"y": logits}, choices or {})
-    )
-
-
-def images(rows: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(rows, 3, 6, 8)).astype(np.float32)
 
 
 def texts(figure: Any) -> str:
@@ -420,7 +386,8 @@ def test_without_matplotlib_one_sentence_says_what_to_do(monkeypatch: pytest.Mon
     with pytest.raises(LrpError, match=r"Pictures need matplotlib: pip install 'lrp-compiler\[plots\]'"):
         explanation.heatmap()
     assert "<table>" in explanation._repr_html_()
-    assert "<img" not in explanation._repr_html_()
+    assert explanation._repr_html_().count("<img") == 2  # images, one for each row
+    assert "<img" not in made({"x": np.ones((2, 5))})._repr_html_()
     monkeypatch.undo()
     importlib.import_module("lrp_compiler.pictures.figure")
 

@@ -344,6 +344,28 @@ def visit(tools: Any, browser: Any, explainer: lrp.Explainer, tmp_path: Path) ->
         assert not visited.complaints
 
 
+@pytest.mark.parametrize("width", [390, 1500])
+def test_it_opens_legible_and_whole_on_a_phone_too(
+    width: int, tools: Any, browser: Any, explainer: lrp.Explainer, tmp_path: Path
+) -> None:
+    """Nothing is cut at the side, however long the title; names are nine pixels high; the model gives its name."""
+    explainer.to_html(tmp_path / "graph.html", X, target=1)
+    explainer.to_html(tmp_path / "long.html", X, target=1, title="AVeryLongNameOfAModelForTheClassificationOfSequences")
+    for name, title in (("graph", "Net"), ("long", "AVery")):
+        viewport = {"width": width, "height": 800}
+        with tools.headless.visit(browser, (tmp_path / f"{name}.html").as_uri(), viewport=viewport) as visited:
+            tools.ready(visited)
+            page = visited.page
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            ends = (
+                "[...document.querySelectorAll('header *, footer, aside')].map((e) => e.getBoundingClientRect().right)"
+            )
+            assert max(page.evaluate(ends)) <= width
+            assert page.locator("h1").inner_text().startswith(title)
+            assert 12.5 * page.evaluate("lrp.app.picture.view.scale") >= 9
+            assert page.evaluate("lrp.app.picture.size.height") > 200
+
+
 def details(visited: Any) -> str:
     """Text of the panel."""
     found: str = visited.page.locator("#details").inner_text()
