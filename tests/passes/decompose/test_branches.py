@@ -175,7 +175,7 @@ def test_a_loop_is_refused_by_its_name() -> None:
         y: Tensor = own.left(last)
         return y
 
-    with pytest.raises(CaptureError, match=r"no rule speaks for \(while_loop at while_loop\): write a loop as torch.s scan"):
+    with pytest.raises(CaptureError, match=r"for \(while_loop at while_loop\): write a loop as torch.s scan"):
         lrp.compile(model_of(looped), (torch.randn(2, 4, dtype=torch.float64),), target=1)
 
 
