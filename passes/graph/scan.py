@@ -27,7 +27,7 @@ aten = torch.ops.aten
 TORCHS = torch.ops.higher_order.scan
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan:
     """A loop: what a node of a graph calls.
 
@@ -61,6 +61,9 @@ class Scan:
             states = made[: self.states]
             steps.append(made[self.states :])
         return (*states, *(torch.stack(results) for results in zip(*steps, strict=True)))
+
+    def __repr__(self) -> str:
+        return self.__name__
 
     def parts(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """The operands, or the body's placeholders: states, what is read step by step, what stays the same."""

@@ -15,6 +15,7 @@ from torch import fx
 
 from .assignment import assignment
 from .origin import origin
+from .scan import Scan
 from .tools import outputs
 
 DTYPES = {
@@ -30,7 +31,10 @@ DTYPES = {
 
 
 def graph_text(module: fx.GraphModule) -> str:
-    """One line a node: name, dtype and shape, operation, and behind `#` the rule that explains it or that made it."""
+    """One line a node: name, dtype and shape, operation, and behind `#` the rule that explains it or that made it.
+
+    The body of a loop stands behind it, indented.
+    """
     lines = []
     for node in module.graph.nodes:
         if node.op == "output":
@@ -38,6 +42,8 @@ def graph_text(module: fx.GraphModule) -> str:
         text = f"{node.name}{type_text(node)} = {operation_text(node)}"
         note = _note(node)
         lines.append(f"{text:<64}  # {note}" if note else text)
+        if isinstance(node.target, Scan):
+            lines += [f"    {line}" for line in graph_text(node.target.body).splitlines()]
     return "\n".join([*lines, f"return {_returned(module)}"]) + "\n"
 
 

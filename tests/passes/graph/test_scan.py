@@ -12,6 +12,7 @@ from lrp_compiler.passes.graph import (
     Scan,
     everywhere,
     from_torch,
+    graph_text,
     in_bodies,
     move_in_front,
     outputs,
@@ -126,3 +127,13 @@ def test_there_and_back() -> None:
     module.recompile()
     assert [type(node.target) for node in scans(module)] == [Scan]
     torch.testing.assert_close(module(X)[0], expected, rtol=0, atol=0)
+
+
+def test_the_text_shows_a_body_behind_its_loop() -> None:
+    lines = graph_text(forward_graph()).splitlines()
+
+    (place,) = (number for number, line in enumerate(lines) if "= scan(" in line)
+    body = [line for line in lines[place + 1 :] if line.startswith("    ")]
+    assert "scan(body" not in lines[place]
+    assert any("tanh(" in line for line in body)
+    assert body[-1].strip().startswith("return ")
