@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
 from lrp_compiler.rules.composite import Composite, Entry, attnlrp
 
@@ -212,9 +211,12 @@ def test_a_loaded_explainer_keeps_its_books(tmp_path: Path) -> None:
     assert loaded.audit(x).absorbed == pytest.approx(explainer.audit(x).absorbed)
 
 
-def test_the_length_of_the_sequence_is_fixed() -> None:
+def test_the_length_of_the_sequence_may_be_open() -> None:
+    """By a loop; `end_to_end/test_loops.py` compares every kind."""
     model = net("lstm")
     shapes = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("time")},)
+    explainer = lrp.compile(model, (inputs(model),), composite="attnlrp", dynamic_shapes=shapes)
 
-    with pytest.raises(CaptureError, match="time"):
-        lrp.compile(model, (inputs(model),), composite="attnlrp", dynamic_shapes=shapes)
+    longer = torch.cat([inputs(model)] * 2, 1)
+    expected = lrp.compile(model, (longer,), composite="attnlrp")(longer)
+    torch.testing.assert_close(explainer(longer).relevance, expected.relevance)

@@ -106,7 +106,7 @@ def test_entries_are_sorted_by_what_is_asked_for(books: Audit) -> None:
 
 
 def test_the_table_has_a_column_for_each_cause_and_its_rows_add_up(books: Audit) -> None:
-    lines = as_text(books.table(limit=1)).splitlines()
+    lines = as_text(books.table(limit=1), width=120).splitlines()
     cells = {
         line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in lines if "│" in line
     }
@@ -117,7 +117,7 @@ def test_the_table_has_a_column_for_each_cause_and_its_rows_add_up(books: Audit)
     assert cells["linear_1"][-5:-1] == ["3", "3", "0.75", "-0.75"]
     assert cells["… 2 more"][-3:-1] == ["0.9375", "–"]
     assert cells["all"][-5:-1] == ["3", "2.0625", "1.688", "-0.75"]
-    assert "classes" in as_text(books.table(depth=1))
+    assert "classes" in as_text(books.table(depth=1), width=120)
 
 
 # ── rules that are wrong ─────────────────────────────────────────────────────────────────────────────────────────────
