@@ -5,10 +5,13 @@ from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
 from .choose_composite import choose_composite
 from .decisions import Decision, decisions
+from .loops import CARRIED, RESULT
 from .only_positive import mark_only_positive
 from .wanted_values import named_values, wanted_values, with_observed
 
 __all__ = [
+    "CARRIED",
+    "RESULT",
     "Decision",
     "analyse",
     "assign_rules",

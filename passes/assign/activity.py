@@ -63,7 +63,7 @@ def mark_active(
     for node in module.graph.nodes:
         assign(node, None)
         is_input = node.op == "placeholder" and not node.meta.get("constant", False)
-        if is_input or any(is_tensor(source) and source in varying for source in node.all_input_nodes):
+        if is_input or any(_is_value(source) and source in varying for source in node.all_input_nodes):
             varying.add(node)
         if node.op == "placeholder" and node.meta["input"] in inputs:
             active.add(node)
@@ -78,7 +78,7 @@ def mark_active(
             names, results = inside[node.args[0]]
             if result_number(node) in results:
                 active.add(node)
-                assign(node, assigned(node, names))
+                assign(node, assigned(node, names, active))
             continue
         arguments = bind(node.target, node.args, node.kwargs)
         carried = {
@@ -108,6 +108,11 @@ def mark_active(
             if whole in numeric or not _is_whole(whole) or node.target is ONE_HOT:
                 numeric.add(node)
     return active
+
+
+def _is_value(node: fx.Node) -> bool:
+    """Whether it is a tensor, or all results of a loop; not a size."""
+    return is_tensor(node) or isinstance(node.target, Scan)
 
 
 def _one_hot(node: fx.Node, active: Collection[fx.Node], varying: Collection[fx.Node]) -> fx.Node | None:

@@ -45,20 +45,28 @@ def active_inside(node: fx.Node, active: Collection[fx.Node], mark: MarkActive) 
         names += more
 
 
-def assigned(node: fx.Node, names: Collection[str]) -> Assignment:
+CARRIED = "carried."
+"""Among the arguments of a loop's result: the body's placeholders that carry relevance. A first state that is a
+constant is none of the operands that do; what the steps make of it is."""
+RESULT = "result."
+"""The same for the number of the result. No placeholder is called so: their names hold no dots."""
+
+
+def assigned(node: fx.Node, names: Collection[str], active: Collection[fx.Node]) -> Assignment:
     """How relevance passes one result of a loop.
 
     Args:
         node: the result.
         names: of the body's placeholders that carry relevance.
+        active: the nodes in front of the loop that carry some.
     """
     made_by = node.args[0]
     assert isinstance(made_by, fx.Node)
     loop = made_by.target
     assert isinstance(loop, Scan)
     operands = dict(zip((operand_name(place) for place in loop.placeholders), made_by.args, strict=True))
-    own = [operand_name(place) for place in loop.placeholders if place.meta["input"] in names]
-    return Assignment(SCAN, {**operands, "result": result_number(node)}, tuple(own))
+    own = [name for name, operand in operands.items() if name in names and operand in active]
+    return Assignment(SCAN, {**operands, CARRIED: list(names), RESULT: result_number(node)}, tuple(own))
 
 
 def operand_name(place: fx.Node) -> str:

@@ -22,7 +22,7 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.passes.graph import call, is_tensor
+from lrp_compiler.passes.graph import attribute, call, is_tensor
 from lrp_compiler.torch_private import known_size, pytree
 
 from .branches import write_out_branches
@@ -30,6 +30,7 @@ from .sparse import dense_buffers
 from .table import decomposition_table
 
 aten = torch.ops.aten
+LOOP = torch.ops.higher_order.scan
 
 
 def written_out(program: ExportedProgram) -> ExportedProgram:
@@ -152,6 +153,22 @@ def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
             scalar.args = (result, [])
 
 
+def _refuse_in_loops(owner: torch.nn.Module, graph: fx.Graph) -> None:
+    """Raise `CaptureError` for a step that torch cannot write out: it makes a tensor of numbers, or branches."""
+    for node in graph.find_nodes(op="call_function", target=LOOP):
+        body = attribute(owner, str(node.args[0].target))
+        for inner in body.graph.find_nodes(op="get_attr"):
+            held = attribute(body, str(inner.target))
+            if isinstance(held, torch.Tensor):
+                raise CaptureError(
+                    f"A step of the loop {node.name} makes a tensor of numbers (torch.tensor(…)): make it in front of "
+                    "the loop, or write the numbers as they are."
+                )
+            if any(user.target is not LOOP for user in inner.users):
+                raise CaptureError(f"A step of the loop {node.name} branches: choose with torch.where.")
+        _refuse_in_loops(body, body.graph)
+
+
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
     """The same program, in which no view depends on how its operand is laid out, no op takes a dim of a scalar, and no
     branch is left."""
@@ -164,6 +181,7 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
             node.name
         )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
     constants = write_out_branches(program, graph, copies)
+    _refuse_in_loops(program.graph_module, program.graph)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     for node in [node for node in graph.nodes if _is_along_a_scalar(node)]:

@@ -9,6 +9,8 @@ from torch import Tensor, fx
 
 from lrp_compiler.torch_private import pytree
 
+from .scan import Scan
+
 RAISED = dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64)
 RAISED |= dict.fromkeys((torch.complex32, torch.complex64), torch.complex128)
 HALF_TO_FLOAT = {torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default}
@@ -26,6 +28,8 @@ class Float64(fx.Interpreter):
         """The call, with every dtype that it names raised."""
         if target in HALF_TO_FLOAT:
             args = (*args[:2], False)
+        if isinstance(target, Scan):
+            target = target.with_body(Float64(target.body).run)
         return super().call_function(target, _raised(args), _raised(kwargs))
 
 

@@ -50,11 +50,12 @@ class Scan:
         """
         states, slices, constants = self.parts(operands)
         length = slices[0].shape[0]
-        if known_size(length) is None or _is_symbolic(operands) or not length:
-            first = [one.select(0, 0) if length is None or length else one.new_zeros(one.shape[1:]) for one in slices]
+        empty = known_size(length) == 0
+        if empty or _is_symbolic(operands):
+            first = [one.new_zeros(one.shape[1:]) if empty else one.select(0, 0) for one in slices]
             made = self.body(*states, *first, *constants)
             stacked = (one.new_empty([length, *one.shape]) for one in made[self.states :])
-            return (*(made if length else states)[: self.states], *stacked)
+            return (*(states if empty else made[: self.states]), *stacked)
         steps = []
         for time in range(length):
             made = self.body(*states, *(one[time] for one in slices), *constants)
@@ -75,7 +76,7 @@ class Scan:
         """Of the body."""
         return self.body.graph.find_nodes(op="placeholder")
 
-    def with_body(self, body: fx.GraphModule) -> Scan:
+    def with_body(self, body: Any) -> Scan:
         """The same loop of another body, with the same states and slices in front."""
         return replace(self, body=body)
 

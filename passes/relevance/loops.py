@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from lrp_compiler.passes.assign import CARRIED, RESULT
 from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, scans
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
@@ -101,9 +102,9 @@ class _Backwards:
         self.loop = loop
         self.op = op
         self.relevance = relevance
-        self.number: int = op.option("result")
+        self.number: int = op.option(RESULT)
         self.ends = outputs(loop.body)
-        active = set(op.active)
+        active = set(op.option(CARRIED))
         states, slices, constants = (
             [place for place in part if place.meta["input"] in active] for part in loop.parts(loop.placeholders)
         )
@@ -132,10 +133,14 @@ class _Backwards:
         kept = len(start)
         results = [*made[:kept], *(one.flip(0) for one in made[kept:])]
         places = [*self.states, *self.summed, *self.read]
-        return {
-            place.meta["input"]: Relevance(tensor, self.forms[place])
-            for place, tensor in zip(places, results, strict=True)
-        }
+        flow = {}
+        for place, tensor in zip(places, results, strict=True):
+            name, share = place.meta["input"], Relevance(tensor, self.forms[place])
+            if name in self.op.active:
+                flow[name] = share
+            else:  # a first state that is a constant
+                self.op.absorb("constant", partial(share.total_of, partial(self.op.tensor, name)))
+        return flow
 
     def _start(self, place: fx.Node) -> Tensor:
         """Relevance of a state behind the last step."""
@@ -193,17 +198,19 @@ class _Backwards:
         arrived = self._walk(carried, slices, constants, self._absorb if self.op.keeps_books else None)
         fetch = self._fetch(slices, constants)
 
-        def share(place: fx.Node) -> Tensor:
+        def share(place: fx.Node, like: Tensor) -> Tensor:
             if place not in arrived:
-                return torch.zeros_like(fetch(place), dtype=self.relevance.tensor.dtype)
+                return torch.zeros_like(like, dtype=self.relevance.tensor.dtype)
             found = arrived[place]
             return found.tensor if self.forms[place] == "unit" else found.total_of(lambda: fetch(place))
 
-        sums = zip(carried[len(self.states) :], self.summed, strict=True)
+        # What goes round has the targets in front that it came with (`several_targets.py`).
+        before = list(zip([*self.states, *self.summed], carried, strict=True))
+        count = len(self.states)
         return [
-            *(share(place) for place in self.states),
-            *(so_far + share(place) for so_far, place in sums),
-            *(share(place) for place in self.read),
+            *(share(place, like) for place, like in before[:count]),
+            *(so_far + share(place, so_far) for place, so_far in before[count:]),
+            *(share(place, fetch(place)) for place in self.read),
         ]
 
 

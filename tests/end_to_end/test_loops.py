@@ -16,7 +16,7 @@ from torch._higher_order_ops.scan import scan
 from torch.export import Dim
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import CompositeError, InputError
+from lrp_compiler.base.errors import CaptureError, CompositeError, InputError
 from lrp_compiler.runtime import OnnxExplainer
 
 OPEN = {"x": {0: Dim("batch"), 1: Dim("time")}}
@@ -347,3 +347,88 @@ def test_what_has_no_rule_yet_is_refused_in_a_sentence() -> None:
         compiled(ElmanWithSkip(), wrt=["given.weight"])
     with pytest.raises(InputError, match="inside loops"):
         compiled(ElmanWithSkip(), observe=["given"])
+
+
+class FirstState(Recurrence):
+    """Starts from a constant that is not 0: a parameter, or ones."""
+
+    learned = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = torch.tanh(self.given(x) + self.kept(h))
+            return h, h.clone()
+
+        start = self.given.bias.expand(x.shape[0], 6).clone() if self.learned else x.new_ones(x.shape[0], 6)
+        return self.head(self.loop(step, start, x.transpose(0, 1))[0])
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_a_constant_first_state_gets_is_booked(learned: bool) -> None:
+    model, plain = pair(FirstState)
+    model.learned = plain.learned = learned
+
+    assert_like_written_out(model, plain)
+    books = compiled(model).audit(sample(3, 5))
+    assert list(books.inputs) == ["x"]
+    assert any(entry.rule == "steps" and entry.absorbed["constant"] for entry in books.entries)
+
+
+def test_several_targets_where_a_state_is_read_by_nothing() -> None:
+    model, x = TwoStates().double(), sample(3, 5)
+
+    together = relevance(compiled(model, target=[0, 2]), x)
+
+    torch.testing.assert_close(together[1], relevance(compiled(model, target=2), x), rtol=0, atol=EXACT)
+
+
+def test_the_books_of_a_step_that_makes_constants_are_kept_in_float64() -> None:
+    class Made(Recurrence):
+        def forward(self, x: Tensor) -> Tensor:
+            def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                h = torch.tanh(self.given(x) + torch.ones(x.shape[0], 6) @ self.kept.weight + h)
+                return h, h.clone()
+
+            return self.head(self.loop(step, self.zeros(x), x.transpose(0, 1))[0])
+
+    books = compiled(Made().float()).audit(sample(3, 5, torch.float32))
+
+    absorbed = sum(sum(entry.absorbed.values()) for entry in books.entries)
+    assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
+
+
+def test_an_answer_of_a_recurrent_language_model() -> None:
+    """The logits that come out of a loop vary with the input, so an index of them carries none."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer, self.head = nn.Embedding(9, 4), nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 9)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.head(self.layer(self.table(input_ids))[0])
+
+    model, ids = Model().double().eval(), torch.tensor([[1, 5, 2, 8, 3, 3, 7]])
+    explainer = lrp.compile(
+        model, (ids[:, :5],), composite="attnlrp", target=lrp.Answer(), dynamic_shapes={"input_ids": {1: Dim("time")}}
+    )
+    single = lrp.compile(model, (ids,), composite="attnlrp", target=lrp.Target("index", position=2))
+
+    weights = torch.zeros(1, 7, dtype=torch.float64)
+    weights[0, 3] = 1
+    found = torch.as_tensor(explainer(ids, weights=weights).relevance["input_ids"])
+    expected = torch.as_tensor(single(ids, target=ids[:, 3]).relevance["input_ids"])
+    torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
+
+
+def test_a_step_that_makes_a_tensor_of_numbers_is_refused_in_a_sentence() -> None:
+    class Made(Recurrence):
+        def forward(self, x: Tensor) -> Tensor:
+            def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                h = torch.tanh(self.given(x) + h * torch.tensor(0.5))
+                return h, h.clone()
+
+            return self.head(self.loop(step, self.zeros(x), x.transpose(0, 1))[0])
+
+    with pytest.raises(CaptureError, match="in front of the loop"):
+        compiled(Made())
