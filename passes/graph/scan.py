@@ -11,7 +11,6 @@ the two.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,13 +89,6 @@ def scans(module: fx.GraphModule) -> list[fx.Node]:
     return [node for node in module.graph.nodes if isinstance(node.target, Scan)]
 
 
-def scan_of(node: Any) -> Scan | None:
-    """The loop of which the node is a result, if it is one."""
-    is_result = isinstance(node, fx.Node) and node.target is operator.getitem
-    made_by: Any = node.args[0].target if is_result and isinstance(node.args[0], fx.Node) else None
-    return made_by if isinstance(made_by, Scan) else None
-
-
 def result_number(node: fx.Node) -> int:
     """Which one of the loop's results it is."""
     number = node.args[1]
@@ -104,20 +96,18 @@ def result_number(node: fx.Node) -> int:
     return number
 
 
-def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> bool:
-    """Rewrite the body of every loop, those inside bodies first; whether there is one.
+def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> None:
+    """Rewrite the body of every loop, those inside bodies first.
 
     Args:
         module: the graph, whose nodes get new targets.
         rewrite: body → body, with the same placeholders and results; it gets a copy, since graphs share their loops.
     """
-    found = scans(module)
-    for node in found:
+    for node in scans(module):
         loop: Any = node.target
-        body = fx.GraphModule(loop.body, _copied(loop.body))
+        body = copied(loop.body)
         in_bodies(body, rewrite)
         node.target = loop.with_body(rewrite(body))
-    return bool(found)
 
 
 def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
@@ -133,7 +123,7 @@ def from_torch(module: fx.GraphModule) -> None:
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=TORCHS):
         body_of, states, slices, constants = node.args
-        body = fx.GraphModule(attribute(module, str(body_of.target)), _copied(attribute(module, str(body_of.target))))
+        body = copied(attribute(module, str(body_of.target)))
         from_torch(body)
         for place, placeholder in enumerate(body.graph.find_nodes(op="placeholder")):
             placeholder.meta["input"] = placeholder.name
@@ -153,13 +143,14 @@ def from_torch(module: fx.GraphModule) -> None:
             graph.erase_node(node)
 
 
-def _copied(module: fx.GraphModule) -> fx.Graph:
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    """A module of its own nodes, and the same tensors; it returns a flat tuple."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(module.graph, copies))
     for node in graph.find_nodes(op="placeholder"):
         node.target = node.name
     graph.output_node().args = (tuple(graph.output_node().args[0]),)  # type: ignore[arg-type]
-    return graph
+    return fx.GraphModule(module, graph)
 
 
 def move_in_front(module: fx.GraphModule) -> None:
@@ -171,7 +162,7 @@ def move_in_front(module: fx.GraphModule) -> None:
 
 def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
     loop: Any = node.target
-    body = fx.GraphModule(loop.body, _copied(loop.body))
+    body = copied(loop.body)
     move_in_front(body)
     places = body.graph.find_nodes(op="placeholder")
     *_, constants = loop.parts(places)
@@ -205,7 +196,7 @@ def to_torch(module: fx.GraphModule) -> None:
     """The inverse of `from_torch`, in place: every loop is called by torch's operator, its body an attribute."""
     for number, node in enumerate(scans(module)):
         loop: Any = node.target
-        body = fx.GraphModule(loop.body, _copied(loop.body))
+        body = copied(loop.body)
         to_torch(body)
         # torch's operator takes no result that is another, or one of the operands, as it is.
         with body.graph.inserting_before(body.graph.output_node()):
@@ -231,30 +222,28 @@ def _each_once(node: fx.Node) -> list[Any]:
     return operands
 
 
-def without_unread(module: fx.GraphModule) -> bool:
-    """Results of loops that nobody reads, and operands that no body reads, go; in place. Whether anything went.
+def without_unread(module: fx.GraphModule) -> None:
+    """Results of loops that nobody reads, and operands that no body reads, go; in place.
 
     What is left of the results stands behind the loop in their order, as it does in a graph out of a file.
     """
-    changed = False
     module.graph.eliminate_dead_code()
     for node in scans(module):
-        changed |= _drop_unread(module, node)
+        _drop_unread(node)
         for user in sorted(node.users, key=result_number, reverse=True):
             node.append(user)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return changed
 
 
-def _drop_unread(module: fx.GraphModule, node: fx.Node) -> bool:
+def _drop_unread(node: fx.Node) -> None:
     loop: Any = node.target
     read: Collection[int] = {result_number(user) for user in node.users}
     results = outputs(loop.body)
     kept = [place for place in range(len(results)) if place < loop.states or place in read]
-    graph = _copied(loop.body)
+    body = copied(loop.body)
+    graph = body.graph
     graph.output_node().args = (tuple(graph.output_node().args[0][place] for place in kept),)  # type: ignore[index]
-    body = fx.GraphModule(loop.body, graph)
     graph.eliminate_dead_code(is_impure_node=lambda one: one.op in ("placeholder", "output"))
     without_unread(body)
     places = graph.find_nodes(op="placeholder")
@@ -262,8 +251,6 @@ def _drop_unread(module: fx.GraphModule, node: fx.Node) -> bool:
     # Something has to say how many steps there are.
     if loop.slices and not any(loop.states <= place < loop.states + loop.slices for place in needed):
         needed = sorted([*needed, loop.states])
-    if len(kept) == len(results) and len(needed) == len(places):
-        return False
     for place, one in enumerate(places):
         if place not in needed:
             graph.erase_node(one)
@@ -276,4 +263,3 @@ def _drop_unread(module: fx.GraphModule, node: fx.Node) -> bool:
         user.args = (node, numbers[result_number(user)])
     if isinstance(node.meta.get("val"), tuple | list):
         node.meta["val"] = tuple(node.meta["val"][place] for place in kept)
-    return True

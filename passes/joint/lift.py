@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from lrp_compiler.passes.graph import add_placeholder, attribute, copy_node, is_tensor, outputs, scans, to_torch
+from lrp_compiler.passes.graph import add_placeholder, attribute, copied, copy_node, is_tensor, outputs, scans, to_torch
 from lrp_compiler.torch_private import ValueRanges, hint, pytree, range_of
 
 UNWRITTEN = ("nn_module_stack", "source_fn_stack", "torch_fn")
@@ -98,13 +98,9 @@ def _with_torchs_loops(module: fx.GraphModule) -> fx.GraphModule:
     """The module, or a copy in which torch's own operator calls the loops."""
     if not scans(module):
         return module
-    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    graph.output(graph.graph_copy(module.graph, copies))
-    for node in graph.find_nodes(op="placeholder"):
-        node.target = node.name
-    copied = fx.GraphModule(module, graph)
-    to_torch(copied)
-    return copied
+    own = copied(module)
+    to_torch(own)
+    return own
 
 
 def _argument(result: Any) -> Any:

@@ -69,7 +69,9 @@ def joint_from_dict(data: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
     for entry in data["nodes"]:
         if entry["op"] == "get_attr" and not hasattr(root, str(entry["target"])):
             root.register_buffer(str(entry["target"]), weights[entry["target"]])
-        made[str(entry["name"])] = _node_of(graph, entry, made, lambda body, operands: joint_from_dict(body, {}))
+        made[str(entry["name"])] = _node_of(
+            graph, entry, made, lambda loop, operands: joint_from_dict(loop["body"], {})
+        )
     graph.output(tuple(_unplain(data["outputs"], made)))
     return fx.GraphModule(root, graph)
 
@@ -92,7 +94,7 @@ def _entry(node: fx.Node, describe: Callable[[fx.GraphModule], dict[str, Any]]) 
 
 
 Build = Callable[[Mapping[str, Any], Sequence[Any]], fx.GraphModule]
-"""(what a file says of a loop's body, the operands of one step) → the body."""
+"""(what a file says of a loop, its operands) → the body."""
 
 
 def _node_of(graph: fx.Graph, entry: Mapping[str, Any], made: Mapping[str, fx.Node], build: Build) -> fx.Node:
@@ -107,8 +109,7 @@ def _node_of(graph: fx.Graph, entry: Mapping[str, Any], made: Mapping[str, fx.No
 
 
 def _loop_of(data: Mapping[str, Any], operands: Sequence[Any], build: Build) -> Scan:
-    states, slices = int(data["states"]), int(data["slices"])
-    return Scan(build(data["body"], operands), states, slices)
+    return Scan(build(data, operands), int(data["states"]), int(data["slices"]))
 
 
 def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
@@ -168,9 +169,9 @@ def _graph_of(
     like = next(value for value in values.values() if isinstance(value, torch.Tensor))
     fake_mode = fake_mode_of(like)
 
-    def body(inner: Mapping[str, Any], operands: Sequence[Any]) -> fx.GraphModule:
-        loop = next(entry["loop"] for entry in data["nodes"] if entry.get("loop", {}).get("body") is inner)
-        states, ends = int(loop["states"]), int(loop["states"]) + int(loop["slices"])
+    def body(loop: Mapping[str, Any], operands: Sequence[Any]) -> fx.GraphModule:
+        inner, states = loop["body"], int(loop["states"])
+        ends = states + int(loop["slices"])
         names = [entry["name"] for entry in inner["nodes"] if entry["op"] == "placeholder"]
         given = [operand.meta["val"] if isinstance(operand, fx.Node) else operand for operand in operands]
         with fake_mode:
