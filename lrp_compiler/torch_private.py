@@ -6,6 +6,7 @@ the file to look at; `make test-torch` tries others.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import linecache
@@ -45,6 +46,7 @@ __all__ = [
     "annotate",
     "archive_layout",
     "compile_package",
+    "composites_noted_quickly",
     "core_decompositions",
     "data_dependent_lines",
     "decompositions_of",
@@ -74,6 +76,7 @@ __all__ = [
     "take_name",
     "takes_a_path",
     "traced_again",
+    "translations_read_once",
     "unguarded",
     "untraced",  # looking at symbolic values while something else is traced; waits for a public name
     "without_modes",  # looking at a tensor itself while something else is traced; waits for a public name
@@ -352,6 +355,74 @@ def promotion_where_dtypes_mix() -> Iterator[None]:
             yield
         finally:
             interpreter.run_node = run_node
+
+
+_TRANSLATIONS: dict[Any, Any] = {}
+"""The ONNX exporter's translations by opset and the number of operators that there were."""
+
+
+@contextmanager
+def translations_read_once() -> Iterator[None]:
+    """The ONNX exporter reads the sources of all its translations once a process in this block, not with every file.
+
+    Waits for torch to keep them.
+    """
+    from torch.onnx._internal.exporter import _registration
+
+    of_torch: Any = _registration.ONNXRegistry
+    read, itself = of_torch.from_torchlib, vars(of_torch)["from_torchlib"]
+
+    def kept(*opset: Any, **options: Any) -> Any:
+        # Operators of a library that was imported since have translations, too.
+        key = opset, tuple(options.items()), len(torch._C._dispatch_get_all_op_names())
+        if key not in _TRANSLATIONS:
+            _TRANSLATIONS[key] = read(*opset, **options)
+        registry = copy.copy(_TRANSLATIONS[key])
+        registry.functions = {op: list(functions) for op, functions in registry.functions.items()}
+        return registry
+
+    with _changing:
+        of_torch.from_torchlib = staticmethod(kept)
+        try:
+            yield
+        finally:
+            of_torch.from_torchlib = itself
+
+
+@contextmanager
+def composites_noted_quickly() -> Iterator[None]:
+    """torch notes how some 500 composite ops are written out without detours in this block, which took it longer than
+    a small network.
+
+    It looks them all up once, not once for every namespace, and makes no type for every one of 10,000 entries. Waits
+    for torch to do so.
+    """
+    from torch._export import utils as _utils
+    from torch._ops import OperatorBase
+
+    utils: Any = _utils
+    look_up = utils._materialize_cpp_cia_ops
+    note = OperatorBase.py_impl
+
+    def noted(self: Any, key: Any) -> Any:
+        if not isinstance(key, torch._C.DispatchKey) or key in self.py_kernels:
+            return note(self, key)
+
+        def kept(kernel: Any) -> Any:
+            self.py_kernels[key] = kernel
+            self._dispatch_cache.clear()
+            return kernel
+
+        return kept
+
+    with _changing:
+        utils._materialize_cpp_cia_ops = functools.cache(look_up)
+        OperatorBase.py_impl = noted  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            utils._materialize_cpp_cia_ops = look_up
+            OperatorBase.py_impl = note  # type: ignore[method-assign]
 
 
 RECURRENT = [getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")]

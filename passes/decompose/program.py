@@ -23,7 +23,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import attribute, call, is_tensor
-from lrp_compiler.torch_private import known_size, pytree
+from lrp_compiler.torch_private import composites_noted_quickly, known_size, pytree
 
 from .branches import write_out_branches
 from .sparse import dense_buffers
@@ -51,7 +51,8 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
     names = _written_names(program)
     plain = _renamed(_with_free_views(dense_buffers(program)), names)
     try:
-        decomposed = plain.run_decompositions(decomposition_table())
+        with composites_noted_quickly():
+            decomposed = plain.run_decompositions(decomposition_table())
     except RuntimeError as error:
         if "internal overlap" not in str(error):
             raise
