@@ -66,8 +66,7 @@ def work_out_algebra(module: fx.GraphModule) -> Result:
                 made = _worked_out(module, node, _value(module, node, known))
                 constant.add(made)
                 changed |= made is not node
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed)
 
 

@@ -50,7 +50,6 @@ def pair_complex(module: fx.GraphModule) -> Result:
     for node in reversed(found):
         if not node.users and node.op not in ("placeholder", "output"):
             module.graph.erase_node(node)
-    module.recompile()
     return Result(module, bool(found), left)
 
 

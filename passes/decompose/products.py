@@ -180,5 +180,4 @@ def write_out_products(module: fx.GraphModule) -> Result:
                 found.append(node)
     for node in found:
         write_out(node, WRITTEN_OUT[node.target].write)
-    module.recompile()
     return Result(module, bool(found))

@@ -163,9 +163,8 @@ def write_out_quantised(module: fx.GraphModule) -> Result:
             if picked.target is operator.getitem and picked.args[1] == 0:
                 picked.replace_all_uses_with(result)
                 module.graph.erase_node(picked)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return Result(module, bool(found or plain))
+    removed = module.graph.eliminate_dead_code()
+    return Result(module, bool(found or plain or removed))
 
 
 def _undoes(node: fx.Node, quantised: dict[str, Any]) -> bool:

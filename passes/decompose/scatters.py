@@ -33,5 +33,4 @@ def write_out_scatters(module: fx.GraphModule) -> Result:
     for node in found:
         node.replace_all_uses_with(inline(node, WRITTEN_OUT[node.target]))
         module.graph.erase_node(node)
-    module.recompile()
     return Result(module, bool(found))

@@ -137,7 +137,6 @@ def make_dense(module: fx.GraphModule) -> Result:
     for node in reversed(found):
         if node.op != "output" and not node.users:
             module.graph.erase_node(node)
-    module.recompile()
     return Result(module, bool(found))
 
 

@@ -93,7 +93,6 @@ def write_out_layer_norms(module: fx.GraphModule) -> Result:
     found = module.graph.find_nodes(op="call_function", target=aten.layer_norm.default)
     for node in found:
         write_out(node, layer_norm)
-    module.recompile()
     return Result(module, bool(found))
 
 

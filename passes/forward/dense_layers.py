@@ -60,8 +60,7 @@ def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = (), a
         takes_up(dense, end)
         end.replace_all_uses_with(dense)
         changed = True
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed, declined)
 
 

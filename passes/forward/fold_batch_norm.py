@@ -68,8 +68,7 @@ def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = (), apart: C
         norm.replace_all_uses_with(source)
         module.graph.erase_node(norm)
         changed = True
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed, declined)
 
 

@@ -56,8 +56,7 @@ def recognise_functions(module: fx.GraphModule) -> Result:
             end.replace_all_uses_with(whole)
             tree.follows(whole, [root])
             changed = True
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed)
 
 

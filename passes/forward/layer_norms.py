@@ -42,8 +42,7 @@ def recognise_layer_norms(module: fx.GraphModule) -> Result:
             )
         end.replace_all_uses_with(whole)
         changed = True
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed)
 
 

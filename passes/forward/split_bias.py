@@ -38,5 +38,4 @@ def split_bias(module: fx.GraphModule) -> Result:
         node.replace_all_uses_with(added)
         module.graph.erase_node(node)
         changed = True
-    module.recompile()
     return Result(module, changed)

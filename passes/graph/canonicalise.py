@@ -68,8 +68,7 @@ def canonicalise(module: fx.GraphModule) -> Result:
         else:
             continue
         changed = True
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    changed |= module.graph.eliminate_dead_code()
     return Result(module, changed)
 
 

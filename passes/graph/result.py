@@ -13,11 +13,12 @@ Declined = tuple[str, str]
 
 
 class Result(PassResult):
-    """A rewritten graph.
+    """A rewritten graph, its code written anew if anything changed.
 
     Args:
         graph_module: the graph.
-        modified: whether anything changed.
+        modified: whether anything changed. Most passes find nothing to do, and looking takes less time than writing
+            the code of a graph.
         declined: the nodes that almost fitted, and what was missing; the dump shows them.
     """
 
@@ -25,6 +26,8 @@ class Result(PassResult):
 
     def __new__(cls, graph_module: fx.GraphModule, modified: bool, declined: Iterable[Declined] = ()) -> Result:
         """As torch's, with the reasons besides."""
+        if modified:
+            graph_module.recompile()
         result = super().__new__(cls, graph_module, modified)
         assert isinstance(result, cls)
         result.declined = tuple(declined)

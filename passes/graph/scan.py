@@ -227,13 +227,15 @@ def without_unread(module: fx.GraphModule) -> None:
 
     What is left of the results stands behind the loop in their order, as it does in a graph out of a file.
     """
-    module.graph.eliminate_dead_code()
+    changed = module.graph.eliminate_dead_code()
     for node in scans(module):
+        changed = True
         _drop_unread(node)
         for user in sorted(node.users, key=result_number, reverse=True):
             node.append(user)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    if changed:
+        module.graph.eliminate_dead_code()
+        module.recompile()
 
 
 def _drop_unread(node: fx.Node) -> None:

@@ -19,5 +19,4 @@ def simplify(module: fx.GraphModule) -> Result:
     merged = CSEPass()(module)
     graph_module = merged.graph_module if merged is not None else module
     removed = graph_module.graph.eliminate_dead_code()
-    graph_module.recompile()
     return Result(graph_module, bool(removed or (merged is not None and merged.modified)))

@@ -16,5 +16,4 @@ def lower_own_ops(module: fx.GraphModule) -> Result:
     own = [(node, lowered) for node in module.graph.nodes if (lowered := traits(node.target).lowered) is not None]
     for node, lowered in own:
         write_out(node, lowered)
-    module.recompile()
     return Result(module, bool(own))

@@ -44,7 +44,6 @@ def concatenate_pieces(module: fx.GraphModule) -> Result:
                 declined.append((node.name, "its pieces overlap"))
     if changed:
         module.graph.eliminate_dead_code()
-        module.recompile()
     return Result(module, changed, declined)
 
 

@@ -35,7 +35,6 @@ def gather_constants(module: fx.GraphModule) -> Result:
             declined += [(node.name, reason)] if reason else []
     if changed:
         module.graph.eliminate_dead_code()
-        module.recompile()
     return Result(module, changed, declined)
 
 

@@ -33,7 +33,6 @@ def look_up_rows(module: fx.GraphModule) -> Result:
         declined += [(node.name, reason)] if reason else []
     if changed:
         module.graph.eliminate_dead_code()
-        module.recompile()
     return Result(module, changed, declined)
 
 

@@ -57,7 +57,6 @@ def lower_transposes(module: fx.GraphModule) -> Result:
         node.replace_all_uses_with(plain)
         module.graph.erase_node(node)
         changed = True
-    module.recompile()
     return Result(module, changed, declined)
 
 

@@ -46,8 +46,7 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
         set_origin(quotient, origin(node))
         node.replace_all_uses_with(quotient)
         changed = True
-    relevance.graph.eliminate_dead_code()
-    relevance.recompile()
+    changed |= relevance.graph.eliminate_dead_code()
     return Result(relevance, changed, declined)
 
 

@@ -46,7 +46,6 @@ def route_windows(module: fx.GraphModule) -> Result:
             changed = True
     if changed:
         module.graph.eliminate_dead_code()
-        module.recompile()
     return Result(module, changed, declined)
 
 

@@ -1,0 +1,68 @@
+"""torch made quicker from outside does what torch does by itself, and is torch again afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support.small import small
+from torch._ops import OperatorBase
+from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+from lrp_compiler.passes.decompose.table import decomposition_table
+from lrp_compiler.torch_private import composites_noted_quickly, translations_read_once
+
+
+def what_is_registered(opset: int) -> dict[Any, list[Any]]:
+    functions = ONNXRegistry.from_torchlib(opset).functions
+    return {op: [each.onnx_function for each in found] for op, found in functions.items()}
+
+
+@pytest.mark.parametrize("opset", [18])
+def test_the_translations_are_those_that_torch_reads(opset: int) -> None:
+    torchs = what_is_registered(opset)
+    with translations_read_once():
+        assert [what_is_registered(opset), what_is_registered(opset)] == [torchs, torchs]
+
+
+def test_what_is_registered_for_one_file_does_not_reach_the_next() -> None:
+    with translations_read_once():
+        before = what_is_registered(18)
+        registry = ONNXRegistry.from_torchlib(18)
+        registry.register_op(torch.ops.aten.relu.default, lambda x: x)
+        assert registry.functions[torch.ops.aten.relu.default.name()][0].is_custom
+        assert what_is_registered(18) == before
+
+
+def test_operators_of_a_library_that_came_later_are_read() -> None:
+    with translations_read_once():
+        first = ONNXRegistry.from_torchlib(18)
+        library = torch.library.Library("came_later", "DEF")
+        library.define("twice(Tensor x) -> Tensor")
+        later, again = ONNXRegistry.from_torchlib(18), ONNXRegistry.from_torchlib(18)
+    read_for = [registry.functions["aten::sort"][0] for registry in (first, later, again)]
+    assert read_for[0] is not read_for[1]
+    assert read_for[1] is read_for[2]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "vit_b_16"])
+def test_a_program_is_written_out_as_torch_does_it(name: str) -> None:
+    example = small(name, torch.float32)
+    program = torch.export.export(example.model, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes)
+    torchs = program.run_decompositions(decomposition_table()).graph_module.code
+    with composites_noted_quickly():
+        assert program.run_decompositions(decomposition_table()).graph_module.code == torchs
+
+
+@pytest.mark.parametrize("block", [translations_read_once, composites_noted_quickly])
+def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
+    def parts() -> list[Any]:
+        from torch._export import utils
+
+        return [vars(ONNXRegistry)["from_torchlib"], OperatorBase.py_impl, utils._materialize_cpp_cia_ops]
+
+    before = parts()
+    with pytest.raises(KeyError), block(), block():
+        assert parts() != before
+        raise KeyError
+    assert parts() == before
