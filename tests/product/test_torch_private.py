@@ -1,5 +1,6 @@
 """torch made quicker from outside does what torch does by itself, and is torch again afterwards."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
         return [vars(ONNXRegistry)["from_torchlib"], OperatorBase.py_impl, utils._materialize_cpp_cia_ops]
 
     before = parts()
-    with pytest.raises(KeyError), block(), block():
+    with contextlib.suppress(KeyError), block(), block():
         assert parts() != before
         raise KeyError
     assert parts() == before
