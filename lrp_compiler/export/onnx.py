@@ -31,7 +31,13 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import Seal, file_digest, seal
 from lrp_compiler.base.validate import TensorSpec
 from lrp_compiler.base.version import __version__
-from lrp_compiler.torch_private import hint, promotion_where_dtypes_mix, sources_forgotten, translations_read_once
+from lrp_compiler.torch_private import (
+    composites_noted_quickly,
+    hint,
+    promotion_where_dtypes_mix,
+    sources_forgotten,
+    translations_read_once,
+)
 
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
@@ -204,7 +210,13 @@ def _translated(
     quick.run_decompositions = partial(decomposed, program)
     for attempt in (quick, program):
         try:
-            with quiet(output=True), translations_read_once(), promotion_where_dtypes_mix(), torch.no_grad():
+            with (
+                quiet(output=True),
+                composites_noted_quickly(),
+                translations_read_once(),
+                promotion_where_dtypes_mix(),
+                torch.no_grad(),
+            ):
                 return torch.onnx.export(
                     attempt,
                     dynamo=True,
