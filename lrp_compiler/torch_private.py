@@ -397,12 +397,13 @@ def composites_noted_quickly() -> Iterator[None]:
     It looks them all up once, not once for every namespace, and makes no type for every one of 10,000 entries. Waits
     for torch to do so.
     """
+    from torch import _ops
     from torch._export import utils as _utils
-    from torch._ops import OperatorBase
 
     utils: Any = _utils
+    operator: Any = _ops.OperatorBase
     look_up = utils._materialize_cpp_cia_ops
-    note = OperatorBase.py_impl
+    note = operator.py_impl
 
     def noted(self: Any, key: Any) -> Any:
         if not isinstance(key, torch._C.DispatchKey) or key in self.py_kernels:
@@ -417,12 +418,12 @@ def composites_noted_quickly() -> Iterator[None]:
 
     with _changing:
         utils._materialize_cpp_cia_ops = functools.cache(look_up)
-        OperatorBase.py_impl = noted  # type: ignore[method-assign]
+        operator.py_impl = noted
         try:
             yield
         finally:
             utils._materialize_cpp_cia_ops = look_up
-            OperatorBase.py_impl = note  # type: ignore[method-assign]
+            operator.py_impl = note
 
 
 RECURRENT = [getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
