@@ -18,7 +18,7 @@ from torch import Tensor
 from .conditions import Condition, always
 from .op import Op
 from .registry import Describe, Flow, Register, family_rule, operator
-from .relevance import Relevance, sum_to_shape, total, unit
+from .relevance import Relevance, has_shape, sum_to_shape, total, unit
 
 Quotient = Callable[[], Tensor | float] | None
 
@@ -31,11 +31,14 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     if relevance.form == "unit" and quotient is not None:
         factor = quotient()
         g = relevance.tensor if not isinstance(factor, Tensor) and factor == 1 else relevance.tensor * factor
-        carried = unit(g, lambda: op.total(relevance))
+        carried = unit(g, relevance.as_total or (lambda: op.total(relevance)))
     else:
         carried = total(op.total(relevance))
+    share = carried
     # Pixels (uint8) that are cast to float keep their relevance in float.
-    share = carried.map(lambda r: sum_to_shape(r.to(dtype) if dtype.is_floating_point else r, shape))
+    kept = dtype == carried.tensor.dtype or not dtype.is_floating_point
+    if not (kept and has_shape(carried.tensor, shape)):
+        share = carried.map(lambda r: sum_to_shape(r if kept else r.to(dtype), shape))
     # A constant factor's own relevance is all that goes through it.
     return {operand: share, **{name: total(sum_to_shape(op.total(relevance), op.shape(name))) for name in op.wanted}}
 

@@ -52,11 +52,31 @@ class Relevance:
         of_total, as_total = of_total or function, self.as_total
         if self.form == "total":
             return total(of_total(self.tensor))
-        return unit(function(self.tensor), None if as_total is None else lambda: of_total(as_total()))
+        return unit(function(self.tensor), None if as_total is None else MappedTotal(as_total, of_total))
 
     def rescaled(self, function: Callable[[Tensor], Tensor]) -> Relevance:
         """The same `R`, of a tensor whose `g` is what `function` makes of this one."""
         return self if self.form == "total" else Relevance(function(self.tensor), "unit", self.as_total)
+
+
+@dataclass(frozen=True)
+class MappedTotal:
+    """What a linear map makes of a total that another gives. Maps may follow each other for as long as a graph is deep:
+    they are taken in a loop."""
+
+    given: Callable[[], Tensor]
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self) -> Tensor:
+        """The total."""
+        functions, given = [self.function], self.given
+        while isinstance(given, MappedTotal):
+            functions.append(given.function)
+            given = given.given
+        tensor = given()
+        for function in reversed(functions):
+            tensor = function(tensor)
+        return tensor
 
 
 def total(tensor: Tensor) -> Relevance:
@@ -101,6 +121,13 @@ def times(share: Tensor, value: Tensor) -> Tensor:
     For the books, and for values in which something is missing; in unit form no rule multiplies by a masked score.
     """
     return torch.where(share == 0, torch.zeros_like(share), share * value)
+
+
+def has_shape(tensor: Tensor, shape: Sequence[int | torch.SymInt]) -> bool:
+    """Whether the tensor is known to be of this shape, whatever its open sizes are."""
+    return tensor.dim() == len(shape) and all(
+        statically_known_true(one == other) for one, other in zip(tensor.shape, shape, strict=True)
+    )
 
 
 def sum_to_shape(tensor: Tensor, shape: Sequence[int | torch.SymInt]) -> Tensor:

@@ -19,17 +19,19 @@ def keep_products_apart(model: onnx_ir.Model) -> None:
     inexact ones, and what lies between two steps is rounded the other way. The fusion looks for a constant that comes
     second (onnxruntime 1.32).
     """
-    graph: Any = model.graph
-    for node in graph:
-        if node.op_type != "Mul" or not _is_rounded(node):
+    rounded: set[Any] = set()
+    for node in reversed(model.graph):
+        users = [user for output in node.outputs for user, _ in output.uses()]
+        if not any(user.op_type == "Round" or (user.op_type in BETWEEN and user in rounded) for user in users):
             continue
-        product, factor = node.inputs
-        made = product.producer()
-        if made is not None and made.op_type == "Conv" and factor.const_value is not None:
-            node.replace_input_with(0, factor)
-            node.replace_input_with(1, product)
+        rounded.add(node)
+        if node.op_type == "Mul":
+            _put_constant_first(node)
 
 
-def _is_rounded(node: Any) -> bool:
-    users = [user for user, _ in node.outputs[0].uses()]
-    return any(user.op_type == "Round" or (user.op_type in BETWEEN and _is_rounded(user)) for user in users)
+def _put_constant_first(node: Any) -> None:
+    product, factor = node.inputs
+    made = product.producer()
+    if made is not None and made.op_type == "Conv" and factor.const_value is not None:
+        node.replace_input_with(0, factor)
+        node.replace_input_with(1, product)

@@ -77,14 +77,22 @@ def _is_algebra(node: fx.Node) -> bool:
 
 
 def _value(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
-    """What the constants that the node was made of come to."""
-    if node not in known:
-        tensor = constant_of(module, node)
-        if tensor is None:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: _value(module, operand, known))
-            target: Callable[..., Any] = node.target  # type: ignore[assignment]
-            tensor = target(*args, **kwargs)
-        known[node] = tensor
+    """What the constants that the node was made of come to; their chain may be as deep as a graph is."""
+    waiting = [node]
+    while waiting:
+        one = waiting[-1]
+        tensor = constant_of(module, one)
+        missing = [] if tensor is not None else [operand for operand in one.all_input_nodes if operand not in known]
+        if one not in known and missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if one not in known:
+            if tensor is None:
+                args, kwargs = fx.map_arg((one.args, one.kwargs), known.__getitem__)
+                target: Callable[..., Any] = one.target  # type: ignore[assignment]
+                tensor = target(*args, **kwargs)
+            known[one] = tensor
     return known[node]
 
 

@@ -78,18 +78,19 @@ def _quotients(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
 
 def _under_root(node: Any, power: float) -> fx.Node | None:
     """v, if the node is v to this power, ½ or −½."""
-    if not is_tensor(node) or node.op != "call_function":
-        return None
-    first: Any = node.args[0]
-    value: fx.Node | None = first if is_tensor(first) else None
-    if node.target is aten.pow.Tensor_Scalar:
-        return value if arguments(node)[1] == power else None
-    if node.target is (aten.sqrt.default if power > 0 else aten.rsqrt.default):
-        return value
-    if node.target is aten.reciprocal.default:
-        return _under_root(value, -power)
-    if node.target is aten.div.Tensor and value is None and first == 1:
-        return _under_root(node.args[1], -power)
+    while is_tensor(node) and node.op == "call_function":
+        first: Any = node.args[0]
+        value: fx.Node | None = first if is_tensor(first) else None
+        if node.target is aten.pow.Tensor_Scalar:
+            return value if arguments(node)[1] == power else None
+        if node.target is (aten.sqrt.default if power > 0 else aten.rsqrt.default):
+            return value
+        if node.target is aten.reciprocal.default:
+            node, power = value, -power
+        elif node.target is aten.div.Tensor and value is None and first == 1:
+            node, power = node.args[1], -power
+        else:
+            return None
     return None
 
 

@@ -9,14 +9,14 @@ how far the function is saturated. What is meant is mostly the logit in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import call, constant_of, is_tensor
+from lrp_compiler.passes.graph import Steps, call, constant_of, in_a_loop, is_tensor
 from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
@@ -43,17 +43,35 @@ def logits_behind(module: fx.GraphModule, output: fx.Node) -> tuple[fx.Node, str
         The logits in the shape of the output (new nodes where the shape is changed behind the function), and
         "probability" or "log-probability"; the output itself and "" where it is none of them.
     """
-    found = _logits(module, output)
+    found = _found(module, output)
     if found is None:
         return output, ""
     with output.graph.inserting_before(output.graph.output_node()):
-        return found.make(), found.kind
+        return in_a_loop(found.place.inserted()), found.kind
 
 
 def kind_of(module: fx.GraphModule, output: fx.Node) -> str:
     """What the output is: "probability" or "log-probability", or "" where it is none of them."""
-    found = _logits(module, output)
+    found = _found(module, output)
     return "" if found is None else found.kind
+
+
+class _Place:
+    """Where the logits are: a node of the graph, or one that has to be inserted, once.
+
+    Args:
+        make: inserts it.
+    """
+
+    def __init__(self, make: Callable[[], Steps[fx.Node]]) -> None:
+        self._make = make
+        self._node: fx.Node | None = None
+
+    def inserted(self) -> Steps[fx.Node]:
+        """The node."""
+        if self._node is None:
+            self._node = yield self._make()
+        return self._node
 
 
 @dataclass(frozen=True)
@@ -61,12 +79,12 @@ class _Logits:
     """What stands in front of a function that makes probabilities.
 
     Args:
-        make: inserts the logits, in the shape of the probabilities, and returns them.
+        place: the logits, in the shape of the probabilities.
         logarithms: how many logarithms were taken of the probabilities.
         alone: whether each is made of one logit, as a sigmoid makes it.
     """
 
-    make: Callable[[], fx.Node]
+    place: _Place
     logarithms: int = 0
     alone: bool = False
 
@@ -76,57 +94,87 @@ class _Logits:
         return LOGARITHM if self.logarithms > 0 else PROBABILITY
 
 
-def _logits(module: fx.GraphModule, node: Any) -> _Logits | None:
+def _found(module: fx.GraphModule, output: fx.Node) -> _Logits | None:
+    return in_a_loop(_logits(module, output, {}))
+
+
+def _logits(module: fx.GraphModule, node: Any, known: dict[fx.Node, _Logits | None]) -> Steps[_Logits | None]:
     """The logits of what a node returns; None where they are no probabilities."""
     if not is_tensor(node) or node.op != "call_function":
         return None
+    if node not in known:
+        known[node] = yield _read(module, node, lambda operand: _logits(module, operand, known))
+    return known[node]
+
+
+Ask = Callable[[Any], Steps[_Logits | None]]
+
+
+def _read(module: fx.GraphModule, node: fx.Node, ask: Ask) -> Steps[_Logits | None]:
+    """The same of a node that calculates, from what `ask` finds of its operands."""
     given = bind(node.target, node.args, node.kwargs)
     known = traits(node.target)
     if known.squashes and not _mixes_rows(node, given):
-        inner = _logits(module, given["self"]) or _Logits(lambda: given["self"], alone="dim" not in given)
+        inner = (yield ask(given["self"])) or _Logits(_at(given["self"]), alone="dim" not in given)
         return _counted(inner, int(node.target is aten.log_sigmoid.default))
     operand = _log_softmax_of(node, given)
     if operand is not None:
-        return _counted(_logits(module, operand) or _Logits(lambda: operand), 1)
+        return _counted((yield ask(operand)) or _Logits(_at(operand)), 1)
     if node.target in OF_PROBABILITIES:
-        return _counted(_logits(module, given["self"]), OF_PROBABILITIES[node.target])
+        return _counted((yield ask(given["self"])), OF_PROBABILITIES[node.target])
     if known.free or known.copies:
-        moved = _logits(module, given.get("self"))
+        moved = yield ask(given.get("self"))
         same = known.casts or known.copies
-        return moved if moved is None or same else replace(moved, make=lambda: _again(node, moved.make()))
+        return moved if moved is None or same else replace(moved, place=_again(node, moved.place))
     if node.target is aten.cat.default:
-        return _side_by_side(module, node, given)
+        return (yield _side_by_side(node, given, ask))
     share = _share_of(node, given)
     if share is not None:
-        return _logits(module, share)
+        return (yield ask(share))
     other = _complement_of(module, node, given)
-    found = None if other is None else _logits(module, other)
+    found = None if other is None else (yield ask(other))
     if found is None or not found.alone or found.logarithms:
         return None
-    return replace(found, make=lambda: call(node.graph, aten.neg.default, found.make(), like=node))
+    return replace(found, place=_made_of([found.place], lambda it: call(node.graph, aten.neg.default, it, like=node)))
 
 
 def _counted(found: _Logits | None, logarithms: int) -> _Logits | None:
     return None if found is None else replace(found, logarithms=found.logarithms + logarithms)
 
 
-def _again(node: fx.Node, operand: fx.Node) -> fx.Node:
+def _at(node: fx.Node) -> _Place:
+    return _made_of([], lambda: node)
+
+
+def _made_of(places: Sequence[_Place], make: Callable[..., fx.Node]) -> _Place:
+    """What is made of the nodes at these places."""
+
+    def steps() -> Steps[fx.Node]:
+        nodes = []
+        for place in places:
+            nodes.append((yield place.inserted()))
+        return make(*nodes)
+
+    return _Place(steps)
+
+
+def _again(node: fx.Node, place: _Place) -> _Place:
     """The same change of shape."""
-    return call(node.graph, node.target, operand, *node.args[1:], like=node, **node.kwargs)
+    return _made_of([place], lambda it: call(node.graph, node.target, it, *node.args[1:], like=node, **node.kwargs))
 
 
-def _side_by_side(module: fx.GraphModule, node: fx.Node, given: Any) -> _Logits | None:
+def _side_by_side(node: fx.Node, given: Any, ask: Ask) -> Steps[_Logits | None]:
     """Of `[1 − σ(x), σ(x)]`, and of one sigmoid a class: their logits side by side."""
     dim = given["dim"] % max(node.meta["val"].dim(), 1)
-    parts = [_logits(module, part) for part in given["tensors"]]
+    parts = []
+    for part in given["tensors"]:
+        parts.append((yield ask(part)))
     known = [part for part in parts if part is not None and part.alone]
     if not dim or len(known) < len(parts) or len({part.logarithms for part in known}) > 1:
         return None
-
-    def make() -> fx.Node:
-        return call(node.graph, aten.cat.default, [part.make() for part in known], dim, like=node)
-
-    return _Logits(make, known[0].logarithms, alone=True)
+    places = [part.place for part in known]
+    beside = _made_of(places, lambda *them: call(node.graph, aten.cat.default, list(them), dim, like=node))
+    return _Logits(beside, known[0].logarithms, alone=True)
 
 
 def _share_of(node: fx.Node, given: Any) -> Any:

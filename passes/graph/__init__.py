@@ -2,6 +2,7 @@
 
 from .assignment import Assignment, assign, assignment
 from .canonicalise import CHECKS, RESHAPES, canonicalise
+from .depth import Steps, in_a_loop
 from .dominators import Dominators
 from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
@@ -65,6 +66,7 @@ __all__ = [
     "Result",
     "Scan",
     "Sizes",
+    "Steps",
     "add_constant",
     "add_placeholder",
     "arguments",
@@ -81,6 +83,7 @@ __all__ = [
     "everywhere",
     "from_torch",
     "graph_text",
+    "in_a_loop",
     "in_bodies",
     "inline",
     "inside",

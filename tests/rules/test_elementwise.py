@@ -241,3 +241,11 @@ def test_a_region_with_a_value_at_zero_goes_on_in_total_form() -> None:
 
     assert flow["self"].form == "total"
     torch.testing.assert_close(flow["self"].tensor, X.cosh())
+
+
+def test_the_total_is_asked_of_who_offered_it_however_many_operations_lie_between() -> None:
+    """Linear maps, that is: thousands of them are followed in a loop."""
+    relevance = unit(torch.ones(3), lambda: torch.tensor([1.0, 2.0, 3.0]))
+    for _ in range(5000):
+        relevance = relevance.map(lambda r: (r.flip(0) + r) / 2)
+    assert torch.equal(relevance.total_of(lambda: pytest.fail("asked for the value")), torch.full((3,), 2.0))

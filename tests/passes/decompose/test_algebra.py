@@ -1,18 +1,23 @@
 """Linear algebra: of constants it is worked out, what it does to an activation is a linear map, the rest is refused."""
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.whole import holds, runs_in_onnxruntime, survives_files
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._subclasses import FakeTensorMode
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import UnsupportedOpError
+from lrp_compiler.passes.decompose.algebra import work_out_algebra
+from lrp_compiler.passes.graph import call
 
 pytestmark = pytest.mark.sampled(12)
 
+aten = torch.ops.aten
 X = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 MATRIX = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 3 * torch.eye(4)
 POSITIVE = MATRIX @ MATRIX.T + torch.eye(4)
@@ -123,3 +128,21 @@ def test_the_way_out_works(name: str) -> None:
     composite = lrp.Composite("mine", (lrp.Entry("*", evenly, path="inner"), *lrp.composites.attnlrp().entries))
 
     holds(model, (X,), composite=composite)
+
+
+def test_constants_may_be_made_of_more_constants_than_the_stack_holds() -> None:
+    root, graph = nn.Module(), fx.Graph()
+    root.matrix = nn.Parameter(MATRIX.clone())
+    matrix = graph.get_attr("matrix")
+    matrix.meta["val"] = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(MATRIX)
+    for _ in range(1200):
+        matrix = call(graph, aten.mul.Tensor, matrix, 1.001)
+    graph.output((call(graph, aten.linalg_inv_ex.default, matrix),))
+    inverse = graph.output_node().args[0][0]
+    with graph.inserting_after(inverse):
+        graph.output_node().args = ((call(graph, operator.getitem, inverse, 0),),)
+
+    module = work_out_algebra(fx.GraphModule(root, graph)).graph_module
+
+    assert [node.op for node in module.graph.nodes] == ["get_attr", "output"]
+    torch.testing.assert_close(module()[0], torch.linalg.inv(MATRIX) / 1.001**1200)

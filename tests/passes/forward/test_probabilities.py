@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 import lrp_compiler as lrp
 from lrp_compiler.base.run import number
 from lrp_compiler.errors import LrpWarning
+from lrp_compiler.passes.forward.probabilities import kind_of, logits_behind
+from lrp_compiler.passes.graph import call
 from lrp_compiler.runtime import OnnxExplainer
 
 pytestmark = pytest.mark.sampled(4)
 
+aten = torch.ops.aten
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
 ENDS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -138,3 +141,43 @@ def test_a_probability_that_is_asked_for_is_called_one(
         assert f"<th>{kind}</th>" in said._repr_html_()
     pair = compiled(end, target=lrp.Target((1, 0), probability=True))(X).explained()[0]
     assert pair.caption.startswith(f"difference of {kinds} {number((p[0, 1] - p[0, 0]).item())}, ")
+
+
+Step = Callable[[fx.Graph, fx.Node], fx.Node]
+
+
+def halves(graph: fx.Graph, p: fx.Node) -> fx.Node:
+    return call(graph, aten.cat.default, [call(graph, aten.slice.Tensor, p, 1, i, i + 2) for i in (0, 2)], 1)
+
+
+DEEP: dict[str, tuple[Step, int, str]] = {
+    "bounds": (lambda graph, p: call(graph, aten.clamp_min.default, p, 1e-9), 1200, "probability"),
+    "moves": (lambda graph, p: call(graph, aten.reshape.default, p, [2, 4]), 1200, "probability"),
+    "complements": (lambda graph, p: call(graph, aten.rsub.Scalar, p, 1), 1200, "probability"),
+    "side by side": (halves, 300, "probability"),
+    "logarithms of logarithms": (lambda graph, p: call(graph, aten.log.default, p), 1200, "log-probability"),
+    "sums": (lambda graph, p: call(graph, aten.add.Tensor, p, 1.0), 1200, ""),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_it_is_found_behind_a_graph_of_any_depth(name: str) -> None:
+    """Deeper than Python's stack; and where the paths double with every step, each value is looked at once."""
+    step, steps, kind = DEEP[name]
+    graph = fx.Graph()
+    logits = graph.placeholder("logits")
+    logits.meta["val"] = torch.randn(2, 4)
+    output = call(graph, aten.sigmoid.default, logits)
+    for _ in range(steps):
+        output = step(graph, output)
+    graph.output((output,))
+    module = fx.GraphModule(nn.Module(), graph)
+
+    behind, said = logits_behind(module, output)
+
+    assert said == kind == kind_of(module, output)
+    assert (behind is output) == (not kind)
+    graph.lint()
+    if kind:  # the logits themselves, moved as their probabilities were
+        graph.output_node().args = ((behind,),)
+        assert torch.equal(fx.Interpreter(module).run(X[:2, :4])[0], X[:2, :4])
