@@ -62,6 +62,7 @@ __all__ = [
     "node_that_makes",
     "notes_are_kept",
     "notes_here",
+    "op_name",
     "promotion_where_dtypes_mix",
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree
@@ -84,9 +85,14 @@ __all__ = [
 ]
 
 
-def schema(target: OpOverload) -> Any:
-    """The op's schema: names, types and defaults of its arguments. Waits for a public reading of schemas."""
-    return target._schema
+def schema(target: Any) -> Any:
+    """The op's schema: names, types and defaults of its arguments; None of what is no op. Waits for a public one."""
+    return getattr(target, "_schema", None)
+
+
+def op_name(target: Any) -> str | None:
+    """`add` of `torch.ops.aten.add.Tensor`; None of what is no op. Waits for a public one."""
+    return getattr(target, "_opname", None)
 
 
 def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:

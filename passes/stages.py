@@ -19,6 +19,7 @@ from torch import fx
 
 from lrp_compiler.passes.graph import CHECKS, RESHAPES, assignment, origin
 from lrp_compiler.rules import RULES, find, traits
+from lrp_compiler.torch_private import schema as schema_of
 
 Question = Callable[[fx.Node], str]
 """node → what is wrong with it; "": nothing."""
@@ -81,7 +82,7 @@ def _named_input(node: fx.Node) -> str:
 
 
 def _functional(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
+    schema = schema_of(node.target)
     return "it changes its operands" if schema is not None and schema.is_mutable else ""
 
 

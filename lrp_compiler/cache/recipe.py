@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lrp_compiler.torch_private import OpOverload, TorchDispatchMode, pytree, without_modes
+from lrp_compiler.torch_private import schema as schema_of
 
 SMALL = 1 << 16
 """Elements of a constant that follows from no weight and may stand in a recipe."""
@@ -208,7 +209,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _changed(function: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The operands that a call writes to."""
-    schema = function._schema
+    schema = schema_of(function)
     if not schema.is_mutable:
         return []
     given = dict(zip((one.name for one in schema.arguments), args, strict=False)) | dict(kwargs)

@@ -20,7 +20,7 @@ from lrp_compiler.formats import reader_of
 from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import OpOverload, pytree, sequences_stay_open, sources_forgotten
+from lrp_compiler.torch_private import OpOverload, op_name, pytree, sequences_stay_open, sources_forgotten
 
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
@@ -190,7 +190,7 @@ def _refuse_training(program: ExportedProgram) -> None:
     for node in program.graph.nodes:
         if not isinstance(node.target, OpOverload):
             continue
-        name = node.target._opname
+        name = op_name(node.target)
         given = bind(node.target, node.args, node.kwargs)
         trains = any(given.get(flag) for flag in TRAINING)
         # Without running statistics a batch norm takes the batch's own, evaluated or not.

@@ -29,7 +29,7 @@ from lrp_compiler.passes.graph import (
     type_text,
 )
 from lrp_compiler.rules import RULES, USERS, RuleError, find
-from lrp_compiler.torch_private import pytree
+from lrp_compiler.torch_private import op_name, pytree
 
 from .books import Audit
 from .listing import dim_names, with_names
@@ -278,7 +278,8 @@ def _formula(node: fx.Node, given: Assignment) -> str:
 def _op(node: fx.Node) -> str:
     if node.op in ("placeholder", "get_attr"):
         return "input" if node.op == "placeholder" else "constant"
-    return str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target))
+    target: Any = node.target
+    return str(op_name(target) or getattr(target, "__name__", target))
 
 
 def _type(node: fx.Node) -> str:

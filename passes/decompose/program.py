@@ -24,6 +24,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import attribute, call, is_tensor
 from lrp_compiler.torch_private import composites_noted_quickly, known_size, pytree
+from lrp_compiler.torch_private import schema as schema_of
 
 from .branches import write_out_branches
 from .sparse import dense_buffers
@@ -127,7 +128,7 @@ def _with_arguments_for_python(program: ExportedProgram) -> list[ModuleCallEntry
 
 def _is_along_a_scalar(node: fx.Node) -> bool:
     """Whether an op takes a dim of a tensor that has none, as torch allows and hardly any rule or runtime does."""
-    schema = getattr(node.target, "_schema", None)
+    schema = schema_of(node.target)
     if node.op != "call_function" or schema is None or not node.args or not _is_scalar(node.args[0]):
         return False
     is_view = any(result.alias_info is not None for result in schema.returns)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lrp_compiler.rules import OPERATORS, USERS
-from lrp_compiler.torch_private import core_decompositions
+from lrp_compiler.torch_private import core_decompositions, op_name
 
 from . import attention, experts, indexing, recurrent, resizing, sampling, slices, statistics, windows
 from .scatters import WRITTEN_OUT
@@ -215,7 +215,7 @@ def _of_libraries() -> dict[Any, Callable[..., Any]]:
 
 def _checks(op: Any) -> bool:
     """Whether the op is written out with a check of its result (a matrix that cannot be inverted): an effect."""
-    name = str(getattr(op, "_opname", ""))
+    name = op_name(op) or ""
     return name == "inverse" or hasattr(aten, f"{name}_ex")
 
 

@@ -123,16 +123,17 @@ def _read(module: fx.GraphModule, node: fx.Node, ask: Ask) -> Steps[_Logits | No
     if node.target in OF_PROBABILITIES:
         return _counted((yield ask(given["self"])), OF_PROBABILITIES[node.target])
     if known.free or known.copies:
-        moved = yield ask(given.get("self"))
+        moved: _Logits | None = yield ask(given.get("self"))
         same = known.casts or known.copies
         return moved if moved is None or same else replace(moved, place=_again(node, moved.place))
     if node.target is aten.cat.default:
-        return (yield _side_by_side(node, given, ask))
+        return (yield from _side_by_side(node, given, ask))
     share = _share_of(node, given)
     if share is not None:
-        return (yield ask(share))
+        shared: _Logits | None = yield ask(share)
+        return shared
     other = _complement_of(module, node, given)
-    found = None if other is None else (yield ask(other))
+    found: _Logits | None = None if other is None else (yield ask(other))
     if found is None or not found.alone or found.logarithms:
         return None
     return replace(found, place=_made_of([found.place], lambda it: call(node.graph, aten.neg.default, it, like=node)))

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from lrp_compiler.torch_private import op_name
+
 from .assignment import assignment
 from .origin import origin
 from .scan import Scan
@@ -64,7 +66,7 @@ def operation_text(node: fx.Node) -> str:
         return "input"
     if node.op == "get_attr":
         return "constant"
-    name = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
+    name = op_name(node.target) or getattr(node.target, "__name__", str(node.target))
     given = [_argument(value) for value in node.args]
     given += [f"{key}={_argument(value)}" for key, value in node.kwargs.items() if key not in ("pin_memory", "device")]
     return f"{name}({', '.join(given)})"

@@ -11,6 +11,7 @@ from torch import fx
 from lrp_compiler.passes.graph import arguments, is_tensor
 from lrp_compiler.rules import traits
 from lrp_compiler.torch_private import hint
+from lrp_compiler.torch_private import op_name
 
 from .planner import Value
 
@@ -80,7 +81,7 @@ def cost(node: fx.Node) -> float:
     size = float(_numel(value))
     if traits(node.target).free:
         return 0.0
-    name = getattr(node.target, "_opname", "")
+    name = op_name(node.target) or ""
     args = arguments(node)
     if name.startswith("conv") and is_tensor(args[1]):
         weight = args[1].meta["val"]

@@ -21,6 +21,7 @@ from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import Constant, LinearMap, add_up, scaled
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import OPERATORS, Overload, operator
+from lrp_compiler.torch_private import op_name
 
 from .convolution import CHANNEL_FIRST
 from .linear import PRODUCTS
@@ -64,7 +65,7 @@ class Layer:
     @property
     def name(self) -> str:
         """Stands where an overload does for all the steps together."""
-        return f"lrp::{self.target._opname}_in_steps"
+        return f"lrp::{op_name(self.target)}_in_steps"
 
     def register(self) -> None:
         """Enter the steps as an operator of the map's own kind: its operands, and `steps.0`, … for the `steps`."""
