@@ -9,6 +9,7 @@ import lrp_compiler as lrp
 pytestmark = pytest.mark.sampled(3)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["bert", "llama", "gemma3"])
 def test_relevance_of_tokens_equals_lxts(name: str, attention: str) -> None:

@@ -68,6 +68,7 @@ def test_without_biases_the_inputs_get_the_whole_logit(name: str, composite: str
     torch.testing.assert_close(sums(explanation.relevance["x"]), logits, rtol=2e-4, atol=0)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "composite"), SOME_IS_EMPTY)
 def test_without_biases_inputs_and_empty_parts_get_the_whole_logit(name: str, composite: str) -> None:
     example = without_biases(small(name))
@@ -82,6 +83,7 @@ def test_without_biases_inputs_and_empty_parts_get_the_whole_logit(name: str, co
     assert all(share == 0 for cause, share in absorbed.items() if cause not in ("empty", "stabiliser"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "composite"), SOME_IS_EMPTY[1:])
 def test_zennit_loses_what_is_booked_as_empty(name: str, composite: str) -> None:
     example = without_biases(small(name, torch.float64))
@@ -141,6 +143,7 @@ def audited(explain: Callable[..., lrp.Explainer]) -> Callable[[str, str], Run]:
     return run
 
 
+@pytest.mark.sampled(48)
 @BOTH
 def test_the_audit_accounts_for_the_logit(name: str, composite: str, audited: Callable[[str, str], Run]) -> None:
     run = audited(name, composite)
@@ -187,6 +190,7 @@ def test_the_audit_reports_what_the_explainer_returns(
 
 
 # Without a batch norm to fold, the two have the same weights, so nothing but the books' own precision is compared.
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["vgg16", "bert"])
 def test_the_books_of_a_float32_model_are_those_of_its_float64_copy(
     name: str, audited: Callable[[str, str], Run], explain: Callable[..., lrp.Explainer]
@@ -236,6 +240,7 @@ class Shifted(torch.nn.Module):
         return (x + torch.tensor([1.0])).sum(1, keepdim=True)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize(
     ("model", "absorbed_per_row"),
     [(Padded(), 6.0), (Masked(), 5.0), (Concatenated(), 6.0), (Chosen(), 7.0), (Shifted(), 3.0)],

@@ -178,6 +178,7 @@ SCALED_MASKS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp", "dynamic-lrp", "epsilon-plus"])
 @pytest.mark.parametrize("case", SCALED_MASKS)
 def test_a_masked_score_that_is_scaled_has_no_share(case: str, composite: str, tmp_path: Path) -> None:
@@ -231,6 +232,7 @@ ALONG_A_SCALAR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("case", ALONG_A_SCALAR)
 def test_a_dim_of_a_scalar_is_that_of_a_vector_of_one(case: str) -> None:
     class Scalars(nn.Module):

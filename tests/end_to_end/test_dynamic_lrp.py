@@ -12,6 +12,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
     assert (ours - theirs).abs().max() <= 1e-6 * theirs.abs().max()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["eps", "gamma"])
 def test_a_cnn(name: str) -> None:
     reference = dynamiclrp_cnn(name)

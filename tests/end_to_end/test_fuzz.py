@@ -15,7 +15,7 @@ def ends_well(seed: int) -> None:
     assert row["kind"] in ("passed", "refused", "no case"), f"{row}\n{written.script()}"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("seed", range(24))
 def test_random_modules(seed: int) -> None:
     ends_well(seed)

@@ -112,6 +112,7 @@ def in_the_limit(name: str) -> lrp.Explainer:
     return lrp.compile(model, (x,), composite="attnlrp", target=1)
 
 
+@pytest.mark.sampled(48)
 @NETWORKS
 def test_relevance_is_gradient_times_input(name: str) -> None:
     model, x = network(name)
@@ -121,6 +122,7 @@ def test_relevance_is_gradient_times_input(name: str) -> None:
     assert_close(relevance, gradient_times_input(model, x)[0], 1e-12)
 
 
+@pytest.mark.sampled(48)
 @NETWORKS
 def test_relevance_is_gradient_times_input_up_to_a_small_epsilon(name: str) -> None:
     model, x = network(name)
@@ -131,6 +133,7 @@ def test_relevance_is_gradient_times_input_up_to_a_small_epsilon(name: str) -> N
     assert_close(relevance, gradient_times_input(model, x)[0], 1e-7)
 
 
+@pytest.mark.sampled(48)
 @NETWORKS
 def test_without_biases_it_adds_up_to_the_logit(name: str) -> None:
     model, x = network(name)

@@ -49,6 +49,7 @@ def test_relevance_is_float32_throughout(name: str, dtype: torch.dtype) -> None:
         assert (ours.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dtype", HALF)
 def test_it_is_the_relevance_of_the_same_weights_in_float64_up_to_the_forward(dtype: torch.dtype) -> None:
     """A transformer has no kinks: what the forward rounds is all that differs."""

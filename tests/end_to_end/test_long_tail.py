@@ -232,11 +232,13 @@ def assert_balanced(audit: Audit) -> None:
     assert audit.magnitude > 0
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", NETS)
 def test_every_node_is_covered_and_the_books_balance(name: str) -> None:
     assert_balanced(explainer(name).audit(sample(NETS[name][0], 3, seed=1)))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", NETS)
 def test_the_books_of_another_composite_balance_in_float64(name: str) -> None:
     x = sample(NETS[name][0], 3, seed=1).double()
@@ -245,6 +247,7 @@ def test_the_books_of_another_composite_balance_in_float64(name: str) -> None:
     assert_balanced(lrp.compile(model, (x,), composite="epsilon-plus", target=1).audit(x))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", NETS)
 def test_onnxruntime_agrees_at_another_batch_size(name: str, tmp_path: Path) -> None:
     explainer(name).to_onnx(tmp_path / "m.onnx")

@@ -106,6 +106,7 @@ def original(network: type[Net], composite: str) -> Tensor:
     return relevance(build(network), draw(INPUTS[network]), composite)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize(("network", "composite"), PAIRS)
 @pytest.mark.parametrize("name", NO_OPS)
 def test_an_operation_that_does_nothing_changes_nothing(name: str, network: type[Net], composite: str) -> None:

@@ -32,6 +32,7 @@ class Modulated(nn.Module):
         return self.head(made.reshape(batch, 4, *made.shape[2:]).relu().mean((2, 3)))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_style_takes_the_relevance_of_the_weights_that_it_makes(transposed: bool, tmp_path: Path) -> None:
     model = in_precision(Modulated(transposed), torch.float64)

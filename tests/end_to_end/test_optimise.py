@@ -41,6 +41,7 @@ def differ(found: Explanation, expected: Explanation) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
+@pytest.mark.heavy
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "composite"), PAIRS)
 def test_the_relevance_is_the_same_without_them(name: str, composite: str) -> None:

@@ -159,7 +159,7 @@ def drawing(examples: int) -> Callable[..., settings]:
 classes = st.integers(0, CLASSES - 1)
 
 
-@drawing(20)
+@drawing(8)
 @given(random_graphs(), composites(), budgets, classes)
 def test_joint_split_rebuilt_and_eager_agree(
     drawn: Drawn, composite: lrp.Composite, budget: float, target: int
@@ -167,7 +167,7 @@ def test_joint_split_rebuilt_and_eager_agree(
     all_ways_agree(drawn, composite, budget, target)
 
 
-@drawing(25)
+@drawing(10)
 @given(random_graphs(), budgets, classes)
 def test_attnlrp_at_any_budget_is_the_gradient_of_the_detached_forward(
     drawn: Drawn, budget: float, target: int

@@ -132,6 +132,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "composite"), CASES)
 def test_relevance_of_embeddings_is_the_references(name: str, composite: str) -> None:
     reference = REFERENCES[name]()
@@ -145,6 +146,7 @@ def test_relevance_of_embeddings_is_the_references(name: str, composite: str) ->
     assert (relevance - expected).abs().max() <= ROUNDING * expected.abs().max()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["llama-sdpa", "mamba"])
 def test_relevance_of_tokens_is_the_references_sum_over_features(name: str) -> None:
     reference = REFERENCES[name]()

@@ -93,11 +93,13 @@ def check(resize: Resize, is_open: bool, folder: Path) -> None:
         close(found.relevance["x"], want)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("case", OF_THE_CALL)
 def test_sizes_of_the_call(case: str, tmp_path: Path) -> None:
     check(OF_THE_CALL[case], True, tmp_path)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("case", [*BY_FACTORS, *TO_SIZES])
 def test_the_nearest_element_is_torchs(case: str, is_open: bool, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
 Z_PLUS = lrp.Composite("z-plus", (lrp.Entry("*", "z-plus"), *lrp.composites.epsilon_plus().entries))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("use", USES)
 def test_relevance_is_that_of_the_model_at_a_fixed_size(use: str, tmp_path: Path) -> None:
     model = in_precision(Between(USES[use]), torch.float64)
@@ -56,11 +57,13 @@ def test_relevance_is_that_of_the_model_at_a_fixed_size(use: str, tmp_path: Path
     survives_files(explainer, (other,), tmp_path)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("use", USES)
 def test_onnxruntime_agrees(use: str, tmp_path: Path) -> None:
     runs_in_onnxruntime(Between(USES[use]), (X,), (OTHER,), tmp_path, dynamic_shapes=OPEN)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["epsilon-plus", "dynamic-lrp", Z_PLUS], ids=str)
 @pytest.mark.parametrize("use", ["multiplied by a root", "added", "subtracted from", "alpha", "alpha of a product"])
 def test_rules_that_look_at_signs_and_sizes_take_a_size_for_the_number_that_it_is(

@@ -138,6 +138,7 @@ def comes_back(given: Network, folder: Path, **options: Any) -> None:
     assert [part.meta for part in parts[0]] == [part.meta for part in parts[1]]
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("rules", ["epsilon", "epsilon-gamma-box", "attnlrp", "dynamic-lrp"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_was_saved_comes_back(name: str, rules: str, tmp_path: Path) -> None:

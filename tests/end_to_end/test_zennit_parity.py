@@ -34,6 +34,7 @@ def assert_parity(example: Example, composite: str) -> None:
     assert (ours - theirs).abs().max() <= 1e-11 * theirs.abs().max()
 
 
+@pytest.mark.sampled(48)
 @COMPOSITES
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet50"])
 def test_relevance_equals_zennits(name: str, composite: str) -> None:

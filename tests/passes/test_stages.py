@@ -273,6 +273,7 @@ EXAMPLES: dict[str, tuple[type[nn.Module], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "options"),
     [

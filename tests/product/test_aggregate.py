@@ -93,6 +93,7 @@ def close(found: np.ndarray, wanted: Tensor, share: float = 1e-5) -> bool:
     return found.shape == tuple(wanted.shape) and np.abs(found - wanted.numpy()).max() <= share * wanted.abs().max()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("target", "made"), [("argmax", image), ([0, 2], image_of_any_size)])
 def test_images(target: Any, made: Callable[..., lrp.Explainer], tmp_path: Path) -> None:
     """At odd sizes, fixed and open ones, with one target and several."""
@@ -141,6 +142,7 @@ def test_sequences(tmp_path: Path) -> None:
         assert close(found, wanted), runtime
 
 
+@pytest.mark.heavy
 def test_half_precision() -> None:
     """Channels are summed in float32, whatever relevance is held in."""
     torch.manual_seed(0)
@@ -173,6 +175,7 @@ def test_books_know_nothing_of_it() -> None:
     assert (books.seed, books.inputs) == (without.seed, without.inputs)
 
 
+@pytest.mark.heavy
 def test_from_a_cache(tmp_path: Path) -> None:
     """Graphs are found again whatever is summed over them."""
     first, again = (image(aggregate="a", cache=tmp_path)(PIXELS).aggregate["x"] for _ in range(2))

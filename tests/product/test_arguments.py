@@ -41,6 +41,7 @@ def relevance(target: Any, model: nn.Module | None = None, x: Tensor = X) -> Ten
 # ---- Targets ----
 
 
+@pytest.mark.sampled(32)
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
@@ -191,6 +192,7 @@ def test_positions_of_any_kind(given: Any, meant: list[int]) -> None:
     torch.testing.assert_close(relevance(lrp.Target(0, position=given), tagger(), IDS), wanted)
 
 
+@pytest.mark.sampled(32)
 @pytest.mark.parametrize(
     ("given", "words"),
     [

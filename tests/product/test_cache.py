@@ -114,6 +114,7 @@ def assert_equal(got: lrp.Explainer, want: lrp.Explainer, *inputs: Tensor) -> No
     assert str(got.audit(*inputs)) == str(want.audit(*inputs))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_other_weights_get_what_they_get_when_compiled_afresh(name: str, tmp_path: Path) -> None:
     model, x, composite = made(name, seed=1)
@@ -254,6 +255,7 @@ class Asking(nn.Module):
         return torch.fake_quantize_per_channel_affine(self.map(x), self.scale, self.zero, 1, -128, 127)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
 def test_what_was_decided_by_the_values_of_weights_is_decided_anew(composite: str, tmp_path: Path) -> None:
     x = torch.randn(2, 4)
@@ -287,6 +289,7 @@ def test_an_entry_that_returns_something_else_is_not_taken(tmp_path: Path) -> No
     assert torch.equal(found(x).output, -torch.relu(x))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("harm", ["cut", "flipped", "emptied", "replaced"])
 def test_a_damaged_entry_is_compiled_afresh_and_mended(harm: str, tmp_path: Path) -> None:
     x = torch.randn(2, 4)

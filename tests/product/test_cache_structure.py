@@ -105,6 +105,7 @@ def assert_as_afresh(model: nn.Module, folder: Path, **options: Any) -> None:
     assert torch.equal(found.relevance["x"], fresh.relevance["x"])
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("what", HELD)
 def test_what_a_models_code_reads_is_seen(what: str, tmp_path: Path) -> None:
     lrp.compile(clamping(what, 50.0), (NEAR,), cache=tmp_path)
@@ -202,6 +203,7 @@ print(stages)
 """
 
 
+@pytest.mark.heavy
 def test_what_a_script_calculates_besides_does_not_count(tmp_path: Path) -> None:
     """Neither do the orders of sets, which differ between processes."""
     (tmp_path / "script.py").write_text(SCRIPT)

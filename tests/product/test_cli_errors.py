@@ -89,6 +89,7 @@ def _archive() -> bytes:
     return content.getvalue()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ARRAYS)
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_an_array_that_is_none_is_refused_in_a_sentence(kind: str, ending: str, call: Any, folder: Path) -> None:

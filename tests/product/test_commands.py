@@ -45,6 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_compile_and_run_give_what_the_library_gives(
     kind: str, folder: Path, capfd: pytest.CaptureFixture[str]
@@ -72,6 +73,7 @@ def test_compile_takes_a_class_and_a_seed(folder: Path) -> None:
         np.testing.assert_allclose(arrays["relevance.x"], expected.relevance["x"].numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -139,6 +141,7 @@ def test_classes_options_and_parameters_on_the_command_line(folder: Path, capfd:
             np.testing.assert_allclose(arrays[f"relevance.{name}"], value.numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -159,6 +162,7 @@ def test_what_does_not_fit_is_one_sentence(
     assert sorted(path.name for path in folder.iterdir()) == ["model.pt2", "x.npy"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("made", ["model.pt2", "m.lrp.pt2"])
 def test_plan_of_a_program_and_of_an_explainer(made: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call("compile model.pt2 -o m.lrp.pt2 --composite epsilon") == 0

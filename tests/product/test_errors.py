@@ -140,6 +140,7 @@ def test_a_single_submodule_in_training_mode_is_refused_and_named() -> None:
     assert "training mode (1)" in sentence(raised)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(4)], ids=["dropout", "batch norm"])
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_a_program_exported_in_training_mode_is_refused(layer: nn.Module, decomposed: bool) -> None:
@@ -250,6 +251,7 @@ def test_an_output_that_depends_on_no_input_is_refused() -> None:
 # ---- Options ----
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

@@ -84,6 +84,7 @@ def test_the_audit_works_after_loading(composite: str, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["resnet50", "llama"])
 def test_real_architectures_survive_a_file(name: str, explain: Explain, tmp_path: Path) -> None:
     explainer = explain(name, "epsilon-plus" if name == "resnet50" else "attnlrp")

@@ -63,6 +63,7 @@ def test_weights_are_in_memory_once(tmp_path: Path) -> None:
         }.items()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fate", ["replaced", "removed"])
 def test_what_is_read_later_is_what_was_loaded(fate: str, tmp_path: Path) -> None:
     x, path = torch.randn(3, 4), saved(tmp_path)

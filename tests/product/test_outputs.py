@@ -78,6 +78,7 @@ def alike(got: Any, wanted: Any) -> bool:
     return type(got) is type(wanted) and got == wanted
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("rows", [3, 2])
 def test_outputs_come_back_as_the_model_returns_them(name: str, rows: int, tmp_path: Path) -> None:
@@ -125,6 +126,7 @@ def test_a_function_of_the_outputs_gets_them_whole() -> None:
     assert torch.allclose(explainer(X).relevance["x"], 2 * X * model.linear.weight[1].detach(), atol=1e-5)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [lambda z, x: z.sum(), lambda z, x: {"loss": z.sum(), "logits": z}])
 def test_a_single_number_is_explained_as_one_row(make: Callable[..., Any], tmp_path: Path) -> None:
     model = Model(make).eval()
@@ -143,6 +145,7 @@ def test_a_single_number_is_explained_as_one_row(make: Callable[..., Any], tmp_p
     np.testing.assert_allclose(OnnxExplainer(tmp_path / "m.onnx")(X.numpy()).relevance["x"], wanted, atol=1e-5)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -128,6 +128,7 @@ CASES: dict[str, tuple[list[str], Callable[[Array], Named]]] = {
 IN_TORCH_ALONE = ("as it is", "heads", "features", "parts of patches", "patches by sign", "one patch")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("case", "runtime"),
     [(case, runtime) for case in CASES for runtime in RUNTIMES if case not in IN_TORCH_ALONE or runtime is in_torch],
@@ -177,6 +178,7 @@ def test_words_are_put_together_and_fewer_than_asked_for_are_filled_up(words: Ex
     np.testing.assert_allclose(found.sums["absorbed"], logits - R.sum(1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("options", "call"),
     [

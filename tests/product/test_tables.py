@@ -33,6 +33,7 @@ def opened(look_up: Callable[[Words, Tensor], Tensor], path: Path, dtype: torch.
     return OnnxExplainer(path)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("look_up", "rows"),
     [
@@ -57,6 +58,7 @@ def test_what_no_row_is_is_refused(
             explain(np.where(ids == 2, wrong, ids).astype(ids.dtype))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "look_up",
     [

@@ -135,6 +135,7 @@ def batch_norm(draw: st.DrawFn) -> Call:
 OPERATORS = [dense, product, convolution, average, sum_, addition, interpolation, batch_norm]
 
 
+@pytest.mark.sampled(32)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("calls", OPERATORS, ids=lambda calls: calls.__name__)
 def test_relevance_that_does_not_arrive_is_booked(calls: Any, rule: str) -> None:

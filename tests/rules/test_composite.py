@@ -67,6 +67,7 @@ def where(rule: str, *entries: Entry) -> list[str]:
     return [path for path, chosen in rules(*entries).items() if chosen == rule]
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [

@@ -60,6 +60,7 @@ NARROW_AND_WIDE = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", NARROW_AND_WIDE)
 def test_the_form_that_is_chosen_is_exact_to_a_millionth(name: str, rule: str) -> None:

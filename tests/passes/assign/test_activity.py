@@ -50,6 +50,7 @@ def test_token_ids_carry_relevance_to_the_embedding_they_index(graph_of: Callabl
     assert not any("copy" in name or name.startswith("to") for name in active)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "calculate",
     [
@@ -71,6 +72,7 @@ def test_an_index_stays_one_whatever_constants_do_to_it(calculate: Callable, gra
     assert len(active) > 1
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "look_up",
     [
@@ -108,6 +110,7 @@ def test_nor_does_one_of_values_that_are_counted(graph_of: Callable) -> None:
     assert active["mul"] == ("self",)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_an_index_looked_up_in_a_table_of_indices_stays_one(dynamic: bool, graph_of: Callable) -> None:
     def function(tokens: Tensor) -> Tensor:
@@ -120,6 +123,7 @@ def test_an_index_looked_up_in_a_table_of_indices_stays_one(dynamic: bool, graph
     assert active["embedding"] == ("indices",)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "look_up", [lambda ids: TABLE[:, ids], lambda ids: TABLE[ids, ids], lambda ids: TABLE.take(ids)]
 )

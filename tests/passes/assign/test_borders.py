@@ -22,6 +22,7 @@ BORDERS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", BORDERS)
 def test_zeros_around_a_value_are_counted(name: str, graph_of: Callable[..., fx.GraphModule]) -> None:
     function, expected = BORDERS[name]

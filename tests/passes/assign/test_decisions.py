@@ -28,6 +28,7 @@ def nearest(model: Decided, x: Tensor) -> Tensor:
     return model.book(torch.cdist(model.encoder(x), model.book.weight).argmin(-1))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("function", "named"),
     [
@@ -45,6 +46,7 @@ def test_an_output_behind_a_decision_is_refused_by_its_name(function: Callable, 
     assert named in str(raised.value)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "function",
     [
@@ -74,6 +76,7 @@ def test_an_input_behind_a_decision_is_warned_of() -> None:
     assert explainer(X, Y).relevance.keys() == {"y"}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "function",
     [
@@ -111,6 +114,7 @@ MADE_OF_PARTS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", MADE_OF_PARTS)
 def test_elements_behind_a_decision_are_warned_of_by_their_place(case: str) -> None:
     function, elements, name = MADE_OF_PARTS[case]

@@ -67,6 +67,7 @@ def looked_up(x: Tensor) -> Tensor:
     return x[:, :2].unsqueeze(1) @ x[:, 2:4].unsqueeze(-1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("function", "gate"), [(selective, "other"), (looked_up, None)])
 def test_what_reads_a_gated_signal_gates(
     function: Callable[[Tensor], Tensor], gate: str | None, graph_of: Callable[..., fx.GraphModule]
@@ -81,6 +82,7 @@ def test_what_reads_a_gated_signal_gates(
     assert given.facts[GATE] == gate
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("function", "gate"),
     [

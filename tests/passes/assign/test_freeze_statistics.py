@@ -54,6 +54,7 @@ NORMALISATIONS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("normalise", NORMALISATIONS, ids=lambda function: function.__name__)
 def test_the_statistic_of_a_written_out_normalisation_is_frozen(normalise: Callable, graph_of: Callable) -> None:
     forward = simplify(graph_of(normalise, X)).graph_module
@@ -67,6 +68,7 @@ def test_the_statistic_of_a_written_out_normalisation_is_frozen(normalise: Calla
     assert factor.meta["val"].shape[-1] == 1 or factor.target is torch.ops.aten.expand.default
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("normalise", NORMALISATIONS, ids=lambda function: function.__name__)
 def test_an_affine_part_is_not_frozen_with_it(normalise: Callable, graph_of: Callable) -> None:
     forward = simplify(graph_of(lambda x: normalise(x) * torch.ones(8) + torch.ones(8), X)).graph_module
@@ -94,6 +96,7 @@ def attention(x: Tensor) -> Tensor:
     return torch.softmax(x @ x.transpose(-1, -2) / 8**0.5, -1) @ x
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "function", [swiglu, squeeze_and_excite, gate_with_a_root, mean_pooling, attention], ids=lambda f: f.__name__
 )

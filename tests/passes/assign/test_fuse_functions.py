@@ -42,6 +42,7 @@ def mish(x: Tensor) -> Tensor:
     return x * torch.tanh(functional.softplus(x))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("function", "slope"),
     # The division by 6 at the end of a hard-swish is linear and stands outside its region.
@@ -63,6 +64,7 @@ def test_a_function_with_a_value_at_zero_has_no_slope(graph_of: Callable) -> Non
     assert assignment(ends["sin"]).facts[SLOPE] is None
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "function",
     [

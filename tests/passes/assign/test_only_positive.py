@@ -37,6 +37,7 @@ def reduced(explainer: lrp.Explainer) -> list[str]:
     ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("activation", "after", "entries", "expected"),
     [

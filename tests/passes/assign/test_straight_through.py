@@ -89,6 +89,7 @@ def test_other_sums_stay_sums(function: Callable) -> None:
     torch.testing.assert_close(explainer(x).relevance["x"], y.grad * x, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.heavy
 def test_a_long_sum_is_followed_in_linear_time() -> None:
     class Long(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ OF_CONSTANTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", OF_CONSTANTS)
 def test_with_a_constant_matrix_it_is_a_linear_map(name: str, tmp_path: Path) -> None:
     model = Algebra(*OF_CONSTANTS[name])
@@ -107,6 +108,7 @@ class Around(nn.Module):
         return self.head(self.inner(self.stem(x)).flatten(1))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", OF_ACTIVATIONS)
 def test_of_an_activation_it_is_refused_by_name_with_the_reason_and_the_way_out(name: str) -> None:
     model = Around(OF_ACTIVATIONS[name]).double().eval()

@@ -92,6 +92,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_in_a_graph_it_is_two_products_and_a_softmax(name: str, graph_of: Callable, targets: Callable) -> None:
     function, expected = WRITTEN[name]

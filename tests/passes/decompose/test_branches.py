@@ -118,7 +118,7 @@ def inputs(model: Branches, positive: bool) -> Tensor:
     raise AssertionError
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("composite", TOLERANCES)
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_explained_as_the_model_that_always_goes_it(way: str, composite: str) -> None:
@@ -179,6 +179,7 @@ def test_a_loop_is_refused_by_its_name() -> None:
         lrp.compile(model_of(looped), (torch.randn(2, 4, dtype=torch.float64),), target=1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("option", ["observe", "masks", "seeds"])
 def test_modules_inside_a_branch_go_by_their_nodes(option: str) -> None:
     model, x = model_of(by_sum), torch.randn(2, 4, dtype=torch.float64)

@@ -61,6 +61,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize(
     "function",
     [rotary, rotary_from_angles, arithmetic, shapes, parts, *(pytest.param(f, id=n) for n, f in TRANSFORMS.items())],
@@ -165,6 +166,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_pairs_compute_the_same_and_the_books_balance(name: str) -> None:
     function = Applied(lambda x: FUNCTIONS[name](torch.fft.rfft(x)))
@@ -204,6 +206,7 @@ LAYERS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_linear_layer_with_complex_weights_has_gradient_times_input(name: str, tmp_path: Path) -> None:
     function, weights = LAYERS[name]

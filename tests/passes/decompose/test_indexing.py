@@ -243,6 +243,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_in_a_graph_few_ops_are_left_that_write(name: str, graph_of: Callable, targets: Callable) -> None:
     function, expected = WRITTEN[name]

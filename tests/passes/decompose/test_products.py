@@ -85,6 +85,7 @@ INPUTS = {
 }
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("function", INPUTS, ids=lambda f: f.__name__)
 def test_what_is_written_out_computes_the_same(function: Callable, graph_of: Callable, targets: Callable) -> None:
     x = INPUTS[function].double()

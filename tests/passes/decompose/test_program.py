@@ -33,6 +33,7 @@ def normalised(x: Tensor) -> Tensor:
     return functional.group_norm(x.permute(0, 3, 1, 2).contiguous(), 2).permute(0, 2, 3, 1).reshape(-1).view(-1, 8)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("function", [heads_joined, heads_split_again, pooled, normalised], ids=lambda f: f.__name__)
 def test_a_view_stands_behind_whatever_is_written_out(function: Callable[[Tensor], Tensor], graph_of: Callable) -> None:
     module = graph_of(function, X, dynamic=True)

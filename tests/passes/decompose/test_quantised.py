@@ -61,6 +61,7 @@ QUANTISERS = {
 }
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", QUANTISERS)
 def test_what_is_written_out_is_the_same_to_the_bit(name: str, graph_of: Callable, targets: Callable) -> None:
     x = torch.cat([X, (torch.arange(-60, 60) * 0.025).unsqueeze(1).expand(-1, 5)])  # halves among them

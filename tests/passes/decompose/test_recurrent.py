@@ -165,6 +165,7 @@ def test_relevance_is_that_of_the_dense_loop(name: str) -> None:
     torch.testing.assert_close(explainer(x).relevance["x"], x * gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_books_balance(name: str, composite: str) -> None:
@@ -173,6 +174,7 @@ def test_the_books_balance(name: str, composite: str) -> None:
     assert audit.error == pytest.approx(0, abs=1e-9 * audit.magnitude)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["lstm, two layers both ways", "gru"])
 def test_a_composite_may_let_the_gates_share(name: str) -> None:
     model = net(name)
@@ -187,6 +189,7 @@ def test_a_composite_may_let_the_gates_share(name: str) -> None:
     assert not torch.allclose(explainer(x).relevance["x"], signal, rtol=1e-2)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["lstm, projected", "gru, two layers both ways", "rnn"])
 def test_onnxruntime_computes_the_same_at_another_batch_size(name: str, tmp_path: Path) -> None:
     model = net(name, torch.float32)

@@ -46,6 +46,7 @@ class Sampled(nn.Module):
         return sampled.flatten(2).cumsum(-1)[..., -3:].mean(-1)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_relevance_of_the_volume_is_gradient_times_input(padding: str, tmp_path: Path) -> None:
     model = in_precision(Sampled(padding), torch.float64)

@@ -51,6 +51,7 @@ def set_diagonal(x: Tensor) -> Tensor:
 WRITES = [set_position, set_stretch, set_every_other, set_number, scale_part_of_an_inner_view, set_diagonal]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("function", WRITES, ids=lambda f: f.__name__)
 def test_what_is_written_out_computes_the_same(

@@ -129,6 +129,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_in_a_graph_pieces_are_slices(name: str, graph_of: Callable, targets: Callable) -> None:
     function, expected = WRITTEN[name]

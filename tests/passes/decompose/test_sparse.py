@@ -40,6 +40,7 @@ class GraphLayer(nn.Module):
         return self.product(self.matrix, torch.relu(self.stem(x)))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_of_a_sparse_buffer_is_that_of_the_dense_one(name: str, layout: str, tmp_path: Path) -> None:

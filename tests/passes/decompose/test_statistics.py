@@ -236,6 +236,7 @@ LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STATISTICS)
 def test_a_normalisation_is_left_with_a_statistic_that_is_found(name: str, graph_of: Callable) -> None:
     function = STATISTICS[name]
@@ -248,6 +249,7 @@ def test_a_normalisation_is_left_with_a_statistic_that_is_found(name: str, graph
     torch.testing.assert_close(module(x)[0], function(x), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", LAYERS)
 def test_or_it_becomes_a_layer_norm(name: str, graph_of: Callable, targets: Callable) -> None:
     function = LAYERS[name]
@@ -260,6 +262,7 @@ def test_or_it_becomes_a_layer_norm(name: str, graph_of: Callable, targets: Call
     torch.testing.assert_close(module(x)[0], function(x), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("correction", [0, 1])
 def test_a_variance_may_be_that_of_a_batch_of_any_size(correction: int, graph_of: Callable) -> None:
     module = graph_of(lambda x: x.var(0, correction=correction), X, dynamic=True)
@@ -277,6 +280,7 @@ OPEN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPEN)
 def test_a_dim_of_open_size_stays_open(name: str, graph_of: Callable) -> None:
     module = graph_of(OPEN[name], X, dynamic=True)

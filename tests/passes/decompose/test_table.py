@@ -222,6 +222,7 @@ def test_what_is_written_out_computes_the_same(name: str) -> None:
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "layer",
     [

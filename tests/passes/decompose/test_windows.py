@@ -154,6 +154,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[str] | None]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_in_a_graph_it_is_written_out_for_any_batch_size(name: str, graph_of: Callable, targets: Callable) -> None:
     function, expected = WRITTEN[name]

@@ -36,6 +36,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CASES)
 def test_folding_changes_no_output(name: str, graph_of: Callable) -> None:
     model, example = CASES[name]
@@ -73,6 +74,7 @@ class Shared(Branching):
         return self.norm(self.convolution(x)) + self.convolution(x + 1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("model", "example"),
     [

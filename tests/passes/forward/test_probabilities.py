@@ -53,6 +53,7 @@ def compiled(end: Callable[[Tensor], Tensor], **options: object) -> lrp.Explaine
     return lrp.compile(Net(end).eval(), (X,), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", ENDS)
 @pytest.mark.parametrize("composite", ["cp-lrp", "epsilon"])
 def test_the_logit_in_front_is_explained_and_it_is_said(name: str, composite: str) -> None:

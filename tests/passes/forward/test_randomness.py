@@ -27,6 +27,7 @@ def attended(h: Tensor, dropout: float) -> Tensor:
     return functional.scaled_dot_product_attention(h, h, h, dropout_p=dropout)[:, 0]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("draw", "op"),
     [
@@ -60,6 +61,7 @@ def test_dropout_that_is_left_on_is_refused(drop: Callable[[Tensor], Tensor]) ->
         lrp.compile(Net(drop).eval(), (X,))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "between",
     [

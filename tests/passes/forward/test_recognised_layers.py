@@ -68,6 +68,7 @@ class Written(nn.Module):
 NORMS = (by_root, by_reciprocal_root, by_reciprocal, by_power, by_division, by_spread)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("normalise", NORMS, ids=lambda function: function.__name__)
 def test_a_layer_norm_in_primitives_is_a_layer_norm(normalise: Callable, graph_of: Callable, targets: Callable) -> None:
     model = Written(normalise)
@@ -189,6 +190,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_a_function_written_out_is_the_op_that_it_is(function: Callable, graph_of: Callable, targets: Callable) -> None:
     result = recognise_functions(simplify(graph_of(lambda x: function(x.sin()).cos(), X)).graph_module)

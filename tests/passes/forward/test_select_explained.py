@@ -158,6 +158,7 @@ class Tied(nn.Module):
         return self.head(self.again(self.inner(self.table(ids).mean(1))))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("strict", [None, False, True])
 @pytest.mark.parametrize("names", [("table.weight", "head.weight"), ("inner.weight", "again.weight")])
 def test_a_tied_weight_goes_by_each_of_its_names(names: tuple[str, str], strict: bool | None) -> None:

@@ -137,6 +137,7 @@ def test_several_targets_given_at_run_time(tmp_path: Path) -> None:
         runs_in_onnxruntime(lrp.compile(SINGLE, (X.float(),), target=target), tmp_path, X.float(), target=targets)
 
 
+@pytest.mark.heavy
 def test_several_targets_of_a_transformer_with_dynamic_shapes(tmp_path: Path) -> None:
     dims = {0: BATCH, 1: torch.export.Dim("sequence")}
     args = (IDS, MASK)
@@ -272,6 +273,7 @@ def test_a_function_that_returns_something_else_is_refused() -> None:
 # ---- What makes no sense ----
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -115,6 +115,7 @@ NAMED = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("kind", "held"), NAMED, ids=lambda item: getattr(item, "__name__", ""))
 @pytest.mark.parametrize("budget", [0.0, 1.0])
 def test_inputs_weights_and_nodes_may_bear_one_name(

@@ -12,6 +12,7 @@ from lrp_compiler.passes.graph.canonicalise import canonicalise
 X = torch.randn(2, 3, 4)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "no_op",
     [
@@ -39,6 +40,7 @@ def test_what_changes_nothing_goes(no_op: Callable, graph_of: Callable, targets:
     assert targets(after) == ["relu", "tanh"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "change",
     [
@@ -82,6 +84,7 @@ def test_a_number_less_integers_is_cast_first(graph_of: Callable, targets: Calla
     assert torch.equal(after(torch.tensor([1, 2, 3]))[0], torch.tensor([0.5, -0.5, -1.5]))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "rank",
     [
@@ -140,6 +143,7 @@ def test_it_says_whether_it_changed_anything(graph_of: Callable) -> None:
     assert not canonicalise(graph_of(lambda x: x.relu(), X)).modified
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "move",
     [

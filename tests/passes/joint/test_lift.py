@@ -34,6 +34,7 @@ def module() -> fx.GraphModule:
     return captured(Net().double(), IDS, SCALE)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_the_program_computes_what_the_module_does_at_any_batch_size(batch: int, module: fx.GraphModule) -> None:
     program = lift(module)

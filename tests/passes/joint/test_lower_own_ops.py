@@ -39,6 +39,7 @@ CASES: dict[object, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
 """Own op → a function with it, the same without, and the ops that may be left."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("op", [op for op, known in TRAITS.items() if known.lowered is not None], ids=str)
 def test_every_own_op_becomes_ops_of_torchs(op: object, graph_of: Callable, targets: Callable) -> None:
     function, expected, left = CASES[op]

@@ -35,6 +35,7 @@ def joint_of(composite: str = "attnlrp", seed: Seed | None = None) -> fx.GraphMo
 X = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus"])
 def test_both_parts_compute_what_the_whole_does(composite: str) -> None:
     joint = joint_of(composite)

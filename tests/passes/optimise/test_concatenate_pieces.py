@@ -41,6 +41,7 @@ def sums(graph: fx.GraphModule) -> int:
     return len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_pieces_side_by_side_are_one_concatenation(name: str, dynamic: bool, graph_of: Callable) -> None:
@@ -71,6 +72,7 @@ def test_pieces_that_overlap_go_into_several_rows(graph_of: Callable) -> None:
     assert torch.allclose(graph(X)[0], before, rtol=1e-15, atol=1e-15)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", KEPT)
 def test_other_sums_stay(name: str, graph_of: Callable, targets: Callable) -> None:
     graph = graph_of(KEPT[name], X)

@@ -50,6 +50,7 @@ KEPT: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", GATHERED)
 def test_constants_become_the_bias(name: str, graph_of: Callable, targets: Callable) -> None:
     function, x = GATHERED[name]
@@ -68,6 +69,7 @@ def test_constants_become_the_bias(name: str, graph_of: Callable, targets: Calla
 MAPS = {torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", KEPT)
 def test_anything_else_stays(name: str, graph_of: Callable) -> None:
     function, x = KEPT[name]
@@ -78,6 +80,7 @@ def test_anything_else_stays(name: str, graph_of: Callable) -> None:
     torch.testing.assert_close(result.graph_module(x)[0], function(Held(function), x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.heavy
 def test_a_sum_may_be_deeper_than_pythons_stack(graph_of: Callable) -> None:
     graph = fx.Graph()
     x, weight = (graph.placeholder(name) for name in ("x", "weight"))

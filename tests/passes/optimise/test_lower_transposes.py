@@ -25,6 +25,7 @@ KEPT = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STRIDE_1)
 def test_stride_1_becomes_a_plain_convolution(name: str, graph_of: Callable) -> None:
     layer, shape = STRIDE_1[name]
@@ -39,6 +40,7 @@ def test_stride_1_becomes_a_plain_convolution(name: str, graph_of: Callable) -> 
     torch.testing.assert_close(result.graph_module(x)[0], layer(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", KEPT)
 def test_any_other_stays(name: str, graph_of: Callable) -> None:
     layer, shape = KEPT[name]

@@ -46,6 +46,7 @@ def dense(*, epsilon: float) -> Callable[[Tensor, nn.Sequential], Tensor]:
     return relevance
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("epsilon", [1e-6, 0.3])
 def test_the_relevance_is_that_of_the_formula(epsilon: float) -> None:
     torch.manual_seed(0)
@@ -70,6 +71,7 @@ def test_nobody_asks_for_the_value_in_front_of_the_relu() -> None:
     assert "linear" not in {promise.value for promise in merged.plan if promise.resolution == "kept"}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("target", ["argmax", [0, 2]])
 @pytest.mark.parametrize("budget", [1.0, 0.0])
 def test_residual_connections_agree_with_the_rules_as_written(target: object, budget: float) -> None:
@@ -93,6 +95,7 @@ def test_half_precision_is_recognised_through_its_casts() -> None:
     assert "aten.sign.default" not in str(explainer.module.graph)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("activation", [nn.LeakyReLU(), nn.ReLU6(), nn.GELU()])
 def test_other_activations_stay(activation: nn.Module) -> None:
     torch.manual_seed(0)

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.sampled(4)
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(("function", "layers"), GRAPHS, ids=lambda value: getattr(value, "__name__", ""))
 def test_relevance_is_the_same_at_every_budget_joint_and_split(function: Callable[..., Tensor], layers: int) -> None:
     model, x = build(function, layers)

@@ -122,6 +122,7 @@ def test_nothing_is_rebuilt_twice() -> None:
     assert decision.cost <= sum(value.cost for value in values)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", ["chain", "tree", "transformer"])
 def test_planning_is_linear(shape: str) -> None:
     def build(count: int) -> list[Value]:

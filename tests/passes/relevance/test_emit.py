@@ -84,6 +84,7 @@ def test_placeholders_are_the_promised_values(emit: Callable) -> None:
     assert len(promised) == len(set(promised))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("seed", "name"), [(Seed("index"), "target"), (Seed("argmax", "tensor"), "seed"), (Seed(1), None)]
 )

@@ -39,6 +39,7 @@ def same_graph(monkeypatch: pytest.MonkeyPatch, compile: Compile) -> None:
     assert str(found.plan) == str(plain.plan)
 
 
+@pytest.mark.heavy
 @pytest.mark.sampled(200)
 @pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("name", SEVEN)
@@ -63,7 +64,7 @@ def convolving() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 3)), torch.randn(2, 4, 6, 6)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(32)
 @pytest.mark.parametrize(
     "options", [{"wrt": ["input", "1.weight"]}, {"observe": ["*"]}, {"optimise": False}, {"target": "index"}, {}]
 )

@@ -104,6 +104,7 @@ def test_one_target_needs_no_batching() -> None:
     assert torch.equal(batched(functional.pad, x, None, (1, 1)), functional.pad(x, (1, 1)))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("walk", "weight"),
     [

@@ -226,6 +226,7 @@ def test_weights_that_do_not_fit_end_in_a_sentence(runtime: str, given: dict[str
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [

@@ -114,6 +114,7 @@ def test_sizes_that_are_known_only_in_the_run_are_no_defect() -> None:
     assert not isinstance(raised.value, InternalError)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("call", "words"),
     [

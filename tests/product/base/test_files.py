@@ -49,6 +49,7 @@ def test_a_file_is_old_or_new_after_any_kill(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["m.onnx", "m.onnx.2.data"], "what the killed left is cleared away"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_pair_in_a_folder_of_its_own_is_old_or_new_after_any_kill(existing: bool, tmp_path: Path) -> None:
     files = tmp_path / "pair" / "f.onnx", tmp_path / "pair" / "r.onnx"
@@ -69,6 +70,7 @@ def test_a_pair_in_a_folder_of_its_own_is_old_or_new_after_any_kill(existing: bo
     assert os.listdir(tmp_path) == ["pair"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("places", [("f", "r"), ("one/f", "two/r")], ids=["beside others", "two folders"])
 def test_a_pair_beside_other_files_is_never_one_of_old_and_new(places: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "other").write_text("mine")
@@ -85,6 +87,7 @@ def test_a_pair_beside_other_files_is_never_one_of_old_and_new(places: tuple[str
     assert each_kill(lambda: write_pair(*files, "new"), look) > 4
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_folder_is_not_lost_in_any_kill(can_exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
@@ -118,6 +121,7 @@ def test_what_another_process_still_writes_is_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "m.onnx").read_text() == "slow"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("others", [False, True], ids=["own folder", "beside others"])
 def test_two_writers_at_once_leave_one_whole_pair(others: bool, tmp_path: Path) -> None:
     files = tmp_path / "pair" / "f", tmp_path / "pair" / "r"

@@ -75,6 +75,7 @@ def goes_unnoticed(written: Path, folder: Path, name: str, count: int) -> list[s
     return unnoticed
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", [*FORMATS, "data"])
 def test_damage_anywhere_is_noticed(name: str, written: Path, folder: Path) -> None:
     assert goes_unnoticed(written, folder, name, 25) == []
@@ -165,6 +166,7 @@ def test_any_zip_and_any_length_can_be_sealed(tmp_path: Path) -> None:
         assert read_seal(path) == Seal({"f" * length: "0" * 64})
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_the_parts_of_two_explainers_are_not_taken_for_one(ending: str, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"

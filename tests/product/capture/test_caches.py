@@ -34,6 +34,7 @@ class Decoder(nn.Module):
         return {"logits": self.linear(args[0]), "past": KeyCache() if cached else None}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("always", [False, True], ids=["by configuration", "handed in from inside"])
 def test_a_cache_is_left_out_and_the_model_stays_as_it_is(always: bool) -> None:
     model = Decoder(always).eval()

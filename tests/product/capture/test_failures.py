@@ -88,6 +88,7 @@ def mirrored(model: Model, x: Tensor) -> Tensor:
     return model.out(model.conv(x + x.transpose(2, 3)).mean((2, 3)))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("function", "options"),
     [
@@ -117,6 +118,7 @@ def test_the_sizes_that_are_proposed_are_taken(function: Any, options: dict) -> 
     assert explainer(x).output.shape == (2, 3)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("function", "x", "shapes", "words"),
     [

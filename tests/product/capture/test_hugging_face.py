@@ -144,6 +144,7 @@ def explained_alike(name: str, padded: np.ndarray, row: int, kept: np.ndarray, a
     return bool(np.abs(one - other).max() <= 1e-5 * np.abs(other).max())
 
 
+@pytest.mark.heavy
 def test_a_cache_is_neither_needed_nor_in_the_way() -> None:
     """`use_cache` is on in the configuration of every decoder."""
     model = shallow_decoder()
@@ -157,6 +158,7 @@ def test_a_cache_is_neither_needed_nor_in_the_way() -> None:
         lrp.compile(model, kwargs={**example, "use_cache": True})
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shapes", [None, "by name", "by position"])
 def test_a_cache_goes_with_every_spelling_of_shapes(shapes: str | None) -> None:
     sizes = {0: torch.export.Dim("batch")}

@@ -22,6 +22,7 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -141,6 +142,7 @@ def test_a_pickle_is_not_run_to_be_told(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("inner", [True, False])
 def test_regions_with_gradients_are_written_out(inner: bool) -> None:
     class Model(nn.Module):

@@ -339,11 +339,13 @@ def plain_relevance() -> Callable[[str], Tensor]:
 
 
 # In the limit nothing may change but rounding. Under a finite ε an inserted map may divide once more: 1e-6 / |z|.
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("no_op", [pytest.param(name, marks=() if name in ONLY_HERE else repeats) for name in NO_OPS])
 def test_a_no_op_changes_nothing(no_op: str, plain_relevance: Callable[[str], Tensor]) -> None:
     same(relevance(WithNoOp(alive(Cnn()), NO_OPS[no_op]).eval(), images()), plain_relevance("attnlrp"))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     "no_op", ["view", "transpose twice", "split and cat", "plus 0", "times 1", "pad and crop", "clone"]
 )
@@ -438,6 +440,7 @@ def test_a_packet_is_refused() -> None:
         lrp.rule(torch.ops.lrp_tests.cube)(lambda op, relevance: relevance)
 
 
+@pytest.mark.heavy
 def test_one_model_may_be_compiled_by_several_threads_at_once() -> None:
     """While torch.export traces a module, other tensors stand in it: no other thread may meet them."""
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()

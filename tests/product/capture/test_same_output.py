@@ -84,6 +84,7 @@ def test_infinite_outputs_are_the_same_as_the_models() -> None:
     assert torch.equal(explainer(X).output, Overflows()(X))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rounding_is_no_difference(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -126,6 +127,7 @@ class Chaotic(nn.Module):
         return x
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("exported", [False, True])
 def test_a_model_that_makes_much_of_rounding_is_explained_and_said_to_do_so(exported: bool) -> None:
     model = Chaotic().eval()

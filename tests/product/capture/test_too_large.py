@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Callable[[Members], None], int]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("reader", [lrp.load, lrp.compile], ids=["load", "compile"])
 def test_what_claims_too_much_is_refused_before_it_is_made(
@@ -99,6 +100,7 @@ class Expanded(nn.Module):
         return self.l(x * self.mask[: x.shape[0], 0])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_what_takes_its_place_is_read(packing: int, tmp_path: Path) -> None:
     """Expanded buffers, and files that were packed anew."""

@@ -93,6 +93,7 @@ class Several(nn.Module):
         return {"logits": self.l(torch.cat([b, a], 1)).reshape(x.shape[0], 3), "second": a}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_from_a_module_and_saved_afterwards_it_is_the_same_model(dynamic: bool, tmp_path: Path) -> None:
     model, x = Several().eval(), torch.randn(2, 4)

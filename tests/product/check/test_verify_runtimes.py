@@ -41,6 +41,7 @@ def asked(path: Path, **options: Any) -> Check:
     return next(check for check in verify(path, **options).checks if check.name == "runtime")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("wrong", ["input", "relevance.input"])
 @pytest.mark.parametrize("against", [None, "model.pt2"])
 def test_a_runtime_that_gives_something_else_is_refused(
@@ -64,6 +65,7 @@ def test_a_runtime_that_gives_something_else_is_refused(
     assert asked(folder / "m.lrp.onnx", against=given, runtime="openvino").passed is False
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("file", ["m.lrp.onnx", "m.lrp.pt2"])
 def test_given_inputs_are_what_a_call_makes_of_them(file: str, folder: Path) -> None:
     """A class that is counted from the end is the same class to all that are asked."""
@@ -89,6 +91,7 @@ def test_inputs_that_do_not_fit_are_refused(
         verify(folder / file, inputs={name: array})
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "command",
     [

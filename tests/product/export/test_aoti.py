@@ -48,6 +48,7 @@ def compiled(kind: type[nn.Module], composite: str = "epsilon") -> lrp.Explainer
     return lrp.compile(kind().eval(), (torch.randn(2, 3, 64, 64),), target=0, composite=composite, dynamic_shapes=OPEN)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", [Strided, Stem])
 def test_the_graph_that_is_handed_over_calculates_the_same(kind: type[nn.Module]) -> None:
     explainer = compiled(kind)
@@ -78,6 +79,7 @@ def test_a_package_is_right_at_sizes_that_no_stride_divides(
         torch.testing.assert_close(relevance, said.relevance["x"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fault", ["shape", "nan", "half", None])
 def test_a_package_that_is_wrong_at_another_size_is_not_written(
     fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

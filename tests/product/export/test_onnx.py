@@ -86,6 +86,7 @@ def compare(
     return {kind: (float(np.median(ort)), float(np.median(own))) for kind, (ort, own) in errors.items()}
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", SEVEN)
 def test_onnxruntime_is_as_close_to_float64_as_torch(
     name: str, explain: Explain, onnx_file: Callable[[str], Path]
@@ -136,6 +137,7 @@ def test_the_file_is_plain_onnx(name: str, onnx_file: Callable[[str], Path]) -> 
     assert not model.functions
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("opset", OPSETS)
 def test_a_file_has_the_opset_that_was_asked_for(opset: int, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)).eval()
@@ -145,6 +147,7 @@ def test_a_file_has_the_opset_that_was_asked_for(opset: int, tmp_path: Path) -> 
     assert verify(tmp_path / "m.lrp.onnx").passed
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("opset", [17, 24, 99, 2**40, -1, True, 18.0, "18"])
 def test_an_opset_that_would_become_another_is_refused(opset: Any, tmp_path: Path) -> None:
     explainer = lrp.compile(nn.Linear(4, 3).eval(), (torch.randn(2, 4),))

@@ -53,6 +53,7 @@ class Maps(nn.Module):
         return self.function(self, x)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("dtypes", DTYPES, ids=lambda dtypes: " to ".join(str(dtype)[6:] for dtype in dtypes))
 @pytest.mark.parametrize("name", CASES)
 def test_it_loads_and_explains(name: str, dtypes: tuple[torch.dtype, torch.dtype], tmp_path: Path) -> None:

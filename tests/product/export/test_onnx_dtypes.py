@@ -43,6 +43,7 @@ class Pair(nn.Module):
         return result
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize(
     ("dtype", "other"),
     [(HALF, FLOAT), (FLOAT, HALF), (HALF, WHOLE), (FLOAT, WHOLE), (FLOAT, torch.float64)],

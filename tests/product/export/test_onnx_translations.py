@@ -61,6 +61,7 @@ def test_the_largest_and_smallest_of_all(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("right", [False, True])
 @pytest.mark.parametrize("name", ["bucketize", "searchsorted", "searchsorted by rows"])
 def test_places_among_sorted_numbers(name: str, right: bool, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_places_among_sorted_numbers(name: str, right: bool, tmp_path: Path) -> 
     torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize(
     ("dims", "options"),

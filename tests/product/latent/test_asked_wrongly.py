@@ -40,6 +40,7 @@ def branches(**options: Any) -> lrp.Explainer:
     return lrp.compile(Branches().eval(), (X,), composite="attnlrp", dynamic_shapes=(BATCH,), **options)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -120,6 +121,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [explainer, OnnxExplainer(path)]
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(("given", "sentence"), CALLS)
 def test_a_call_that_does_not_fit(both: list[Any], given: dict[str, Any], sentence: str) -> None:
     for explainer, x in zip(both, (X, X.numpy()), strict=True):

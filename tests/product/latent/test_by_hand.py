@@ -61,6 +61,7 @@ def plus(one: list[float], other: list[float]) -> list[float]:
     return [a + b for a, b in zip(one, other, strict=True)]
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(("hidden", "second"), UNITS)
 def test_masks_of_two_layers_are_an_and_and_units_of_one_an_or(
     running: Callable[..., Any], hidden: list[int], second: list[int]
@@ -83,6 +84,7 @@ def test_rows_have_masks_of_their_own_and_what_is_not_given_is_ones(running: Cal
     close(none, [plus(through([1, 1, 1], [1, 1]), PAST)] * 2)
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize(("hidden", "second"), UNITS)
 def test_what_goes_past_a_masked_layer_is_dropped_on_request(
     running: Callable[..., Any], hidden: list[int], second: list[int]

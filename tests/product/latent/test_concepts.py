@@ -33,6 +33,7 @@ def of(explainer: Any, x: Tensor = X) -> Any:
     return x.numpy() if isinstance(explainer, OnnxExplainer) else x
 
 
+@pytest.mark.sampled(4)
 def test_conditions_are_ands_of_layers_and_ors_of_channels(branches: Any) -> None:
     conditions: list[dict[str, Any]] = [
         {"hidden": [0], "y": 0},
@@ -139,6 +140,7 @@ def test_references_are_the_samples_that_most_use_a_channel(bright: lrp.Explaine
         np.testing.assert_array_equal(getattr(again, name), value)
 
 
+@pytest.mark.sampled(4)
 def test_references_that_cannot_be_found(bright: lrp.Explainer, branches: Any, tmp_path: Path) -> None:
     part = concepts.References("conv", "relevance", np.zeros((2, 8)), np.zeros((2, 8)), np.zeros((2, 8, 2)), seen=3)
     for given, sentence in (

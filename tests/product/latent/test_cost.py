@@ -37,6 +37,7 @@ def convolutions(run: Callable[[], Any]) -> int:
     return sum(count for name, count in counting.counts.items() if "conv" in name)
 
 
+@pytest.mark.heavy
 def test_fifty_conditions_run_the_forward_once() -> None:
     example = small("vgg16")
     (x,), _ = example.fresh(batch=1, seed=3)

@@ -69,6 +69,7 @@ def spliced(net: Net, dictionary: Dictionary, x: Tensor, **options: Any) -> lrp.
     return lrp.compile(net, (x,), splice={"blocks.0": dictionary}, **options)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", [Dictionary, TopK])
 def test_features_and_remainder_share_the_relevance_of_the_value(kind: type[Dictionary]) -> None:
     net, dictionary, x = example(kind)

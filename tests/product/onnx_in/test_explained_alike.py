@@ -138,6 +138,7 @@ class Batches(CalibrationDataReader):
         return next(self.rest, None)
 
 
+@pytest.mark.heavy
 def test_a_quantised_file_is_explained_as_it_runs(tmp_path: Path) -> None:
     path = exported(Cnn().eval(), MODELS["cnn"][1], ("batch",), tmp_path / "m.onnx", dynamo=False)
     quantised = tmp_path / "q.onnx"

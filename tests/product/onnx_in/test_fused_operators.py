@@ -238,6 +238,7 @@ BITS = {
 }
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", BITS)
 def test_weights_of_few_bits_are_onnxruntimes(name: str) -> None:
     options = BITS[name]

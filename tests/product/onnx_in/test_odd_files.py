@@ -27,6 +27,7 @@ def says_what_onnxruntime_says(proto: onnx.ModelProto, rows: int = 5) -> lrp.Exp
     return explainer
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["for", "None", "lambda", "self", "x.y", "x\0", "forward", "{}"])
 def test_an_input_may_have_any_name(name: str) -> None:
     proto = model([helper.make_node("MatMul", [name, "w"], ["y"])], {name: X}, constants=W)
@@ -34,6 +35,7 @@ def test_an_input_may_have_any_name(name: str) -> None:
     assert list(says_what_onnxruntime_says(proto)(torch.ones(2, 4)).relevance) == [name]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["steps", "part", "results", "source", "inputs", "training", "forward"])
 def test_weights_and_modules_may_be_called_like_what_a_module_has_itself(name: str) -> None:
     dense = helper.make_node("MatMul", ["x", name], ["y"], name=f"/{name}/steps/MatMul")
@@ -73,6 +75,7 @@ def a_branch_in_a_branch() -> onnx.ModelProto:
     return model([chosen(outer)], {"x": X}, constants=YES)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "build", [two_branches_with_the_same_names, a_branch_with_the_name_of_a_later_value, a_branch_in_a_branch]
 )
@@ -89,6 +92,7 @@ def leaky(**default: float) -> onnx.FunctionProto:
     return helper.make_function("own", "f", ["a"], ["b"], [body], [helper.make_opsetid("", 20)], names, known)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("given", [{}, {"slope": 0.7}])
 def test_an_attribute_that_a_call_leaves_out_is_the_functions_own(given: dict[str, float]) -> None:
     """onnx's inliner forgets it; the comparison was with what that had made of the file."""
@@ -151,6 +155,7 @@ def test_a_single_element_may_have_any_stride() -> None:
     assert lrp.compile(Held().eval(), (torch.ones(2, 4),))(torch.ones(2, 4)).output.shape == (2, 3)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("way", ["align_corners", "half_pixel", "tf_crop_and_resize"])
 @pytest.mark.parametrize("by", ["factors", "sizes"])
 def test_a_batch_is_not_resized_with_its_maps(by: str, way: str) -> None:

@@ -94,6 +94,7 @@ CASES = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "optimise"), CASES)
 def test_an_optimised_file_is_explained_as_it_was_before(
     name: str, optimise: Callable[[Path, str], Path], tmp_path: Path

@@ -287,6 +287,7 @@ def test_what_is_missing_gets_no_relevance() -> None:
     torch.testing.assert_close(found.relevance["x"], want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 def test_the_norm_of_a_row_is_held_fixed(norm: str) -> None:
     nodes = [

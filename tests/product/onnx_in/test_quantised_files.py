@@ -62,6 +62,7 @@ def in_session(path: Path, level: str, feeds: dict[str, np.ndarray]) -> Any:
     return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"]).run(None, feeds)[0]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("by_channel", [True, False])
 def test_layers_of_whole_numbers_are_rounded_alike_in_both_files_at_every_level(
     by_channel: bool, tmp_path: Path

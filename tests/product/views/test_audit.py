@@ -44,6 +44,7 @@ def attention() -> nn.Module:
         return Attention().eval()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
 def test_a_model_of_any_precision_balances(composite: str, dtype: torch.dtype) -> None:
@@ -75,6 +76,7 @@ class Tie(nn.Module):
         return torch.cat([x, y + 1e-9], 1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("dtype", "winner"), [(torch.float32, "x"), (torch.float64, "y")])
 def test_the_audited_class_is_the_one_that_the_model_picks(dtype: torch.dtype, winner: str) -> None:
     x = torch.ones(1, 1, dtype=dtype)

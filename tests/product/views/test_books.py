@@ -202,6 +202,7 @@ def difference_of(weight: float) -> nn.Linear:
     return layer
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_conditioning_is_that_of_a_difference_by_hand(rows: int) -> None:
     """R = (w, −w (1 − d)) of y = w d: Σ|R| / y = (2 − d) / d, whatever the weight, and rows cancel in neither sum."""

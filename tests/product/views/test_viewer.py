@@ -90,6 +90,7 @@ def dagre(tmp_path: Path) -> Path:
 # ── what the data holds ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("which", ["explainer", "loaded"])
 def test_every_node_of_both_graphs_is_there_once(which: str, request: pytest.FixtureRequest) -> None:
     explainer = request.getfixturevalue(which)

@@ -80,6 +80,7 @@ MADE: dict[str, Callable[[Tensor], Tensor]] = {
 X = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus", "dynamic-lrp"])
 @pytest.mark.parametrize("name", MADE)
 def test_the_books_balance(name: str, composite: str, tmp_path: Path) -> None:
@@ -89,6 +90,7 @@ def test_the_books_balance(name: str, composite: str, tmp_path: Path) -> None:
     survives_files(explainer, (X.double(),), tmp_path)
 
 
+@pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", MADE)
 def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     runs_in_onnxruntime(Between(MADE[name]), (X,), None, tmp_path)
