@@ -217,24 +217,26 @@ def pair(kind: type[Recurrence]) -> tuple[Recurrence, Recurrence]:
     return model, plain
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", RECURRENCES)
 def test_a_loop_is_explained_as_its_steps_are(kind: type[Recurrence]) -> None:
     assert_like_written_out(*pair(kind))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("kind", "options"), LAYERS)
 def test_a_recurrent_layer_of_open_length_is_explained_as_one_of_known_length(kind: str, options: Any) -> None:
     assert_like_written_out(Layer(kind, **options), Layer(kind, **options))
 
 
 @pytest.mark.heavy
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["cp-lrp", "attnlrp-gamma", "dynamic-lrp"])
 def test_under_other_composites_without_a_stabiliser(composite: str) -> None:
     assert_like_written_out(*pair(ElmanWithSkip), composite=composite)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "epsilon-alpha2-beta1"])
 def test_with_a_stabiliser_the_books_are_closed(composite: str) -> None:
     books = compiled(ElmanWithSkip().double(), composite=composite).audit(sample(3, 7))
@@ -243,7 +245,7 @@ def test_with_a_stabiliser_the_books_are_closed(composite: str) -> None:
     assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", RECURRENCES)
 def test_files_take_the_sentence_that_comes(kind: type[Recurrence], tmp_path: Path) -> None:
     explainer = compiled(kind().float())
@@ -363,6 +365,7 @@ class FirstState(Recurrence):
         return self.head(self.loop(step, start, x.transpose(0, 1))[0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("learned", [False, True])
 def test_what_a_constant_first_state_gets_is_booked(learned: bool) -> None:
     model, plain = pair(FirstState)
@@ -374,6 +377,7 @@ def test_what_a_constant_first_state_gets_is_booked(learned: bool) -> None:
     assert any(entry.rule == "steps" and entry.absorbed["constant"] for entry in books.entries)
 
 
+@pytest.mark.heavy
 def test_several_targets_where_a_state_is_read_by_nothing() -> None:
     model, x = TwoStates().double(), sample(3, 5)
 
