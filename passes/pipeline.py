@@ -116,14 +116,18 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     composite = options.composite
     forward = forward_graph(captured, watch, composite, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
+    watch.sees("splice_dictionaries", forward, FORWARD)
     name = captured.outputs[options.output]
     target = options.seed.target
     if options.function is not None:
         explained = select_by_function(forward, options.function, captured.structured)
+        watch.sees("select_by_function", forward, FORWARD)
     elif isinstance(target, Answer):
         explained, target = select_answer(forward, options.output, name, target, captured.inputs)
+        watch.sees("select_answer", forward, FORWARD)
     else:
         explained = select_explained(forward, options.output, name, target)
+        watch.sees("select_explained", forward, FORWARD)
         target = target.counted(explained.meta["val"].shape[-1])
     options = replace(options, seed=replace(options.seed, target=target))
     watch.starts("assign rules")
@@ -162,12 +166,13 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
+    watch.sees("assign_rules", forward, ASSIGNED)
     open_loops(forward)
+    watch.sees("open_loops", forward, ASSIGNED)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     if options.optimise:
         put = {latent.node for latent in latents if latent.kind == "seed"}
         mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
-    watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
     seed = options.seed
     return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)
@@ -246,6 +251,7 @@ def forward_graph(
         in_bodies(forward, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
         watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
     move_in_front(forward)
+    watch.sees("move_in_front", forward, FORWARD)
     return forward
 
 
@@ -305,6 +311,7 @@ def joint_graph(
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
     relevance = simplify(relevance).graph_module
+    watch.sees("simplify", relevance, RELEVANCE)
     if options.optimise:
         merged = merge_stabilisers(relevance, forward)
         relevance = merged.graph_module
@@ -321,6 +328,7 @@ def joint_graph(
     watch.sees("join", joint, JOINT)
     watch.starts("simplify")
     without_unread(joint)
+    watch.sees("without_unread", joint, JOINT)
     for rewrite in (lower_own_ops, simplify):
         in_bodies(joint, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
     for rewrite in (lower_own_ops, simplify, *(OF_JOINT if options.optimise else ())):
@@ -328,6 +336,9 @@ def joint_graph(
         joint = result.graph_module
         watch.sees(rewrite.__name__, joint, FINAL, result.declined)
     copy_repeated(joint, len(outputs(forward)))
+    watch.sees("copy_repeated", joint, FINAL)
     constants_first(joint)
+    watch.sees("constants_first", joint, FINAL)
     write_notes(joint, {promise.value: promise.resolution for promise in plan})
+    watch.sees("write_notes", joint, FINAL)
     return joint, plan

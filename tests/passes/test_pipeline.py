@@ -1,7 +1,8 @@
-"""ARCHITECTURE.md prints graphs that the compiler really makes."""
+"""ARCHITECTURE.md prints graphs that the compiler really makes; a fault is laid to the pass that made it."""
 
 import os
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,12 @@ from support.folders import ROOT
 from support.two_layers import Net
 
 import lrp_compiler as lrp
+from lrp_compiler.capture.capture import capture
+from lrp_compiler.passes import Options, Watch, compile_graphs, pipeline
+from lrp_compiler.passes.forward import Captured, Target
+from lrp_compiler.passes.relevance import Seed
+from lrp_compiler.passes.stages import StageError
+from lrp_compiler.rules.composite import Composite
 
 PAGE = ROOT / "ARCHITECTURE.md"
 SECTION = re.compile(r"<!-- dump: (\w+) -->\n(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
@@ -36,3 +43,49 @@ def test_the_page_prints_the_graphs_of_its_example(graphs: dict[str, str]) -> No
 
     assert set(printed) == {"unlift", "emit_relevance", "simplify"}
     assert printed == {name: graphs[name] for name in printed}
+
+
+@pytest.fixture(scope="module")
+def captured() -> Captured:
+    return capture(Net().eval(), (torch.randn(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unlift",
+        "simplify",
+        "move_in_front",
+        "splice_dictionaries",
+        "select_explained",
+        "assign_rules",
+        "open_loops",
+        "emit_relevance",
+        "merge_stabilisers",
+        "resolve_promises",
+        "join",
+        "without_unread",
+        "lower_own_ops",
+        "copy_repeated",
+        "constants_first",
+        "write_notes",
+    ],
+)
+def test_a_fault_is_laid_to_the_pass_that_made_it(
+    name: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them forgets the shape of the last value of the graph that it leaves."""
+    right = getattr(pipeline, name)
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        made = right(*args, **options)
+        graph = made[0] if isinstance(made, tuple) else made
+        module = graph if isinstance(graph, torch.fx.GraphModule) else args[0]
+        module.graph.output_node().prev.meta.pop("val")
+        return made
+
+    faulty.__name__ = name
+    monkeypatch.setattr(pipeline, name, faulty)
+
+    with pytest.raises(StageError, match=f"^{name} left "):
+        compile_graphs(captured, Options(Composite("epsilon"), Seed(Target())), Watch())
