@@ -67,7 +67,7 @@ from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_
 from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
-from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED
+from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED, Stage
 from .watch import Watch
 
 COEFFICIENT = "coefficient."
@@ -246,13 +246,21 @@ def forward_graph(
     )
     stages: dict[Any, Any] = dict.fromkeys(written, UNLIFTED)
     for rewrite in (*written, simplify, pair_complex, *layers):
-        result = rewrite(forward)
-        forward = result.graph_module
-        in_bodies(forward, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
-        watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
+        forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)
     watch.sees("move_in_front", forward, FORWARD)
     return forward
+
+
+def _rewritten(
+    module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result], watch: Watch, stage: Stage, bodies: bool = True
+) -> fx.GraphModule:
+    """What a pass makes of the graph and, if asked, of loops' bodies, before the eyes of who watches."""
+    result = rewrite(module)
+    module = result.graph_module
+    inside = in_bodies(module, rewrite) if bodies else []
+    watch.sees(rewrite.__name__, module, stage, (*result.declined, *inside))
+    return module
 
 
 WITH_WEIGHTS: tuple[Callable[..., Result], ...] = (recognise_dense_layers, fold_batch_norm)
@@ -310,8 +318,7 @@ def joint_graph(
     relevance, promises = emit_relevance(forward, explained, options.seed, wanted, latents, named)
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
-    relevance = simplify(relevance).graph_module
-    watch.sees("simplify", relevance, RELEVANCE)
+    relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)
     if options.optimise:
         merged = merge_stabilisers(relevance, forward)
         relevance = merged.graph_module
@@ -330,11 +337,9 @@ def joint_graph(
     without_unread(joint)
     watch.sees("without_unread", joint, JOINT)
     for rewrite in (lower_own_ops, simplify):
-        in_bodies(joint, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
-    for rewrite in (lower_own_ops, simplify, *(OF_JOINT if options.optimise else ())):
-        result = rewrite(joint)
-        joint = result.graph_module
-        watch.sees(rewrite.__name__, joint, FINAL, result.declined)
+        joint = _rewritten(joint, rewrite, watch, FINAL)
+    for rewrite in OF_JOINT if options.optimise else ():
+        joint = _rewritten(joint, rewrite, watch, FINAL, bodies=False)
     copy_repeated(joint, len(outputs(forward)))
     watch.sees("copy_repeated", joint, FINAL)
     constants_first(joint)
