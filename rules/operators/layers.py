@@ -73,7 +73,9 @@ class Layer:
         def describe(op: Op) -> LinearMap:
             return self._in_steps(op, own.describe(op.seen_as(self.target)))
 
-        operator(self.name, kind=own.kind, family=own.family, rule=own.rule, when=own.when)(describe)
+        operator(self.name, kind=own.kind, family=own.family, rule=own.rule, when=own.when, channels=own.channels)(
+            describe
+        )
 
     def _in_steps(self, op: Op, linear: LinearMap) -> LinearMap:
         (term,) = linear.terms
