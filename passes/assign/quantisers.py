@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, traits
+from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, traits
 
 aten = torch.ops.aten
 
@@ -191,7 +191,10 @@ def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> 
     if traits(user.target).casts or (_bounds(user) and user.args[0] is node) or user.target in SCALES:
         return added
     sign = SIGNS.get(user.target)
-    if sign is None or user.args[0] is not node or user.kwargs.get("alpha", 1) != 1:
+    if sign is None:
         return None
-    other = _uncast(user.args[1])
+    taken = bind(user.target, user.args, user.kwargs)
+    if taken["self"] is not node or taken["alpha"] != 1:
+        return None
+    other = _uncast(taken["other"])
     return tuple(one for one in added if one != (other, -sign)) if (other, -sign) in added else (*added, (other, sign))
