@@ -67,7 +67,7 @@ from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_
 from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
-from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED
+from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED, Stage
 from .watch import Watch
 
 COEFFICIENT = "coefficient."
@@ -116,14 +116,18 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     composite = options.composite
     forward = forward_graph(captured, watch, composite, options.wrt or (), options.splice)
     splice_dictionaries(forward, options.splice)
+    watch.sees("splice_dictionaries", forward, FORWARD)
     name = captured.outputs[options.output]
     target = options.seed.target
     if options.function is not None:
         explained = select_by_function(forward, options.function, captured.structured)
+        watch.sees("select_by_function", forward, FORWARD)
     elif isinstance(target, Answer):
         explained, target = select_answer(forward, options.output, name, target, captured.inputs)
+        watch.sees("select_answer", forward, FORWARD)
     else:
         explained = select_explained(forward, options.output, name, target)
+        watch.sees("select_explained", forward, FORWARD)
         target = target.counted(explained.meta["val"].shape[-1])
     options = replace(options, seed=replace(options.seed, target=target))
     watch.starts("assign rules")
@@ -162,12 +166,13 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
+    watch.sees("assign_rules", forward, ASSIGNED)
     open_loops(forward)
+    watch.sees("open_loops", forward, ASSIGNED)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     if options.optimise:
         put = {latent.node for latent in latents if latent.kind == "seed"}
         mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
-    watch.sees("assign_rules", forward, ASSIGNED)
     joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
     seed = options.seed
     return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)
@@ -241,12 +246,21 @@ def forward_graph(
     )
     stages: dict[Any, Any] = dict.fromkeys(written, UNLIFTED)
     for rewrite in (*written, simplify, pair_complex, *layers):
-        result = rewrite(forward)
-        forward = result.graph_module
-        in_bodies(forward, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
-        watch.sees(rewrite.__name__, forward, stages.get(rewrite, FORWARD), result.declined)
+        forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)
+    watch.sees("move_in_front", forward, FORWARD)
     return forward
+
+
+def _rewritten(
+    module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result], watch: Watch, stage: Stage, bodies: bool = True
+) -> fx.GraphModule:
+    """What a pass makes of the graph and, if asked, of loops' bodies, before the eyes of who watches."""
+    result = rewrite(module)
+    module = result.graph_module
+    inside = in_bodies(module, rewrite) if bodies else []
+    watch.sees(rewrite.__name__, module, stage, (*result.declined, *inside))
+    return module
 
 
 WITH_WEIGHTS: tuple[Callable[..., Result], ...] = (recognise_dense_layers, fold_batch_norm)
@@ -304,7 +318,7 @@ def joint_graph(
     relevance, promises = emit_relevance(forward, explained, options.seed, wanted, latents, named)
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
-    relevance = simplify(relevance).graph_module
+    relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)
     if options.optimise:
         merged = merge_stabilisers(relevance, forward)
         relevance = merged.graph_module
@@ -321,13 +335,15 @@ def joint_graph(
     watch.sees("join", joint, JOINT)
     watch.starts("simplify")
     without_unread(joint)
+    watch.sees("without_unread", joint, JOINT)
     for rewrite in (lower_own_ops, simplify):
-        in_bodies(joint, lambda body, rewrite=rewrite: rewrite(body).graph_module)  # type: ignore[misc]
-    for rewrite in (lower_own_ops, simplify, *(OF_JOINT if options.optimise else ())):
-        result = rewrite(joint)
-        joint = result.graph_module
-        watch.sees(rewrite.__name__, joint, FINAL, result.declined)
+        joint = _rewritten(joint, rewrite, watch, FINAL)
+    for rewrite in OF_JOINT if options.optimise else ():
+        joint = _rewritten(joint, rewrite, watch, FINAL, bodies=False)
     copy_repeated(joint, len(outputs(forward)))
+    watch.sees("copy_repeated", joint, FINAL)
     constants_first(joint)
+    watch.sees("constants_first", joint, FINAL)
     write_notes(joint, {promise.value: promise.resolution for promise in plan})
+    watch.sees("write_notes", joint, FINAL)
     return joint, plan

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import CHECKS, RESHAPES, assignment, origin
+from lrp_compiler.passes.graph import CHECKS, RESHAPES, assignment, everywhere, origin
 from lrp_compiler.rules import RULES, find, traits
 from lrp_compiler.torch_private import schema as schema_of
 
@@ -37,11 +37,13 @@ class Stage:
 
     Args:
         name: of the stage.
-        questions: asked of every node but the output.
+        questions: asked of every node but the output, in loops' bodies, too.
+        outside: asked only outside these: a body's inputs are its loop's operands, and its nodes its loop's.
     """
 
     name: str
     questions: tuple[Question, ...]
+    outside: tuple[Question, ...] = ()
 
 
 def check(by: str, module: fx.GraphModule, stage: Stage) -> None:
@@ -51,18 +53,21 @@ def check(by: str, module: fx.GraphModule, stage: Stage) -> None:
         StageError: it is not; the message names the pass, `by`, and the node.
     """
     for node, problem in problems(module, stage):
+        where = "" if node.graph is module.graph else "the body of a loop, in "
         raise StageError(
-            f"{by} left {node.name} ({node.op} {node.target}) in a graph of stage {stage.name!r}: {problem}."
+            f"{by} left {node.name} ({node.op} {node.target}) in {where}a graph of stage {stage.name!r}: {problem}."
         )
 
 
 def problems(module: fx.GraphModule, stage: Stage) -> Iterator[tuple[fx.Node, str]]:
-    """The nodes that do not belong there, and why."""
-    for node in module.graph.nodes:
-        if node.op != "output":
-            for question in stage.questions:
-                if problem := question(node):
-                    yield node, problem
+    """The nodes that do not belong there, and why; those of the graph itself before those of loops' bodies."""
+    for inner in everywhere(module):
+        questions = stage.questions if inner is not module else (*stage.questions, *stage.outside)
+        for node in inner.graph.nodes:
+            if node.op != "output":
+                for question in questions:
+                    if problem := question(node):
+                        yield node, problem
 
 
 def _known_kind(node: fx.Node) -> str:
@@ -118,9 +123,12 @@ def _assigned(node: fx.Node) -> str:
     return f"its operand {lost[0]!r} is no node of this graph" if lost else ""
 
 
+def _promised(node: fx.Node) -> str:
+    known = node.op != "placeholder" or {"promise", "seed"} & node.meta.keys()
+    return "" if known else "an input is a promise or belongs to the seed"
+
+
 def _explains_something(node: fx.Node) -> str:
-    if node.op == "placeholder":
-        return "" if {"promise", "seed"} & node.meta.keys() else "an input is a promise or belongs to the seed"
     if node.op != "call_function" or isinstance(node.meta.get("val"), torch.SymInt):
         return ""
     known = origin(node)
@@ -149,6 +157,6 @@ _ALWAYS = (_known_kind, _called_by_its_name, _functional, _forward_only)
 UNLIFTED = Stage("unlifted", (*_ALWAYS, _named_input))
 FORWARD = Stage("forward", (*UNLIFTED.questions, _one_spelling))
 ASSIGNED = Stage("assigned", (*FORWARD.questions, _assigned))
-RELEVANCE = Stage("relevance", (*_ALWAYS, _explains_something, _known_form))
-JOINT = Stage("joint", (*_ALWAYS, _of_one_half, _known_form))
-FINAL = Stage("final", (*JOINT.questions, _of_torch))
+RELEVANCE = Stage("relevance", (*_ALWAYS, _explains_something, _known_form), (_promised,))
+JOINT = Stage("joint", (*_ALWAYS, _known_form), (_of_one_half,))
+FINAL = Stage("final", (*JOINT.questions, _of_torch), JOINT.outside)

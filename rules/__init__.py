@@ -27,7 +27,7 @@ from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
-from .operators.layers import LAYERS, STEPS, SUMS
+from .operators.layers import IN_STEPS, LAYERS, STEPS, SUMS
 from .operators.pooling import POOL
 from .operators.remainder import REMAINDER
 from .operators.scan import INSIDE, SCAN
@@ -60,6 +60,7 @@ __all__ = [
     "FUNCTION",
     "GATE",
     "INSIDE",
+    "IN_STEPS",
     "LAYERS",
     "MODULE",
     "MULTIPLYING",

@@ -57,6 +57,7 @@ class Operator:
         describe: op → the family's description of it.
         rule: name of the rule that applies by default.
         when: whether this operator fits the call at hand (which operands are active).
+        channels: the dim of the result along which its channels or features lie, where it has a place for them.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Operator:
     describe: Describe
     rule: str
     when: Condition = always
+    channels: int | None = None
 
 
 OPERATORS: dict[Any, list[Operator]] = {}
@@ -75,7 +77,13 @@ MULTIPLYING: set[tuple[str, str]] = set()
 
 
 def operator(
-    *targets: Overload | str, kind: str, family: str, rule: str, when: Condition = always, **traits: Any
+    *targets: Overload | str,
+    kind: str,
+    family: str,
+    rule: str,
+    when: Condition = always,
+    channels: int | None = None,
+    **traits: Any,
 ) -> Callable[[DescribeT], DescribeT]:
     """Register the decorated function as the description of `targets`, which have these traits (see `traits.py`).
 
@@ -86,7 +94,7 @@ def operator(
 
     def register(describe: DescribeT) -> DescribeT:
         for target in targets:
-            _add(target, Operator(kind, family, describe, rule, when))
+            _add(target, Operator(kind, family, describe, rule, when, channels))
         declare(*targets, **traits)
         return describe
 

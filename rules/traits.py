@@ -36,6 +36,9 @@ class Call:
 Sign = Callable[[Call], bool]
 """Whether the result of the call is ≥ 0 for every input."""
 
+Products = Callable[[Mapping[str, Any], Sequence[int]], int]
+"""(arguments by schema name, sizes in place of tensors; sizes of the result) → a number."""
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -65,6 +68,8 @@ class Traits:
         additive: adds its operands up, perhaps with another sign.
         extreme: +1: gives the largest of what it is given, −1: the smallest.
         derivative: of a function of one operand with corners or poles: (op, x) → f′(x); others need none.
+        clamps: bounds its first operand, element by element; values that lie between the bounds stay.
+        products: of a product of matrices or a convolution: how many products of two numbers it takes.
         squashes: makes a probability, or its logarithm, of a logit.
         lowered: of an op of the project's own: the function of torch's that does the same.
     """
@@ -92,6 +97,8 @@ class Traits:
     additive: bool = False
     extreme: int = 0
     derivative: Callable[[Any, Tensor], Tensor] | None = None
+    clamps: bool = False
+    products: Products | None = None
     squashes: bool = False
     lowered: Callable[..., Any] | None = None
 

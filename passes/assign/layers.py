@@ -15,7 +15,7 @@ from typing import Any
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape, takes_up
-from lrp_compiler.rules import LAYERS, STEPS, SUMS
+from lrp_compiler.rules import IN_STEPS, LAYERS, STEPS, SUMS
 
 
 def mark_layers(module: fx.GraphModule) -> None:
@@ -34,9 +34,9 @@ def mark_layers(module: fx.GraphModule) -> None:
         if not steps:
             continue
         values = {f"steps.{index}": step.value for index, step in enumerate(steps)}
-        arguments = {**given.arguments, "steps": [step.name for step in steps], **values}
+        facts = given.facts.known(IN_STEPS, tuple(step.name for step in steps))
         end = steps[-1].node
-        assign(end, Assignment(layer.name, arguments, given.active, facts=given.facts))
+        assign(end, Assignment(layer.name, {**given.arguments, **values}, given.active, facts=facts))
         for between in (*(step.node for step in reversed(steps[:-1])), node):
             takes_up(end, between)
             assign(between, None)

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, traits
+from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, traits
 
 aten = torch.ops.aten
 
@@ -26,15 +26,6 @@ REACH = 64
 """Nodes looked at between a step's size and the extremes that it is calculated from."""
 LENGTH = 16
 """Nodes that follow a rounding, of one quantisation."""
-BOUNDS = {
-    aten.clamp.default,
-    aten.clamp.Tensor,
-    aten.clamp_min.default,
-    aten.clamp_max.default,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.hardtanh.default,
-}
 SIGNS: dict[Any, int] = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 SCALES = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar}
 
@@ -102,7 +93,13 @@ def _roundings(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _measures(node: fx.Node) -> bool:
-    return node.target in SCALES | BOUNDS or node.target in SIGNS
+    return _bounds(node) or node.target in SCALES or node.target in SIGNS
+
+
+def _bounds(node: fx.Node) -> bool:
+    """Whether the node bounds its first operand, by numbers or by its second one."""
+    known = traits(node.target)
+    return known.clamps or (known.pairs and known.extreme != 0)
 
 
 def _uncast(node: Any) -> Any:
@@ -191,10 +188,13 @@ def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> 
     given = assignment(user)
     if given is None or len(given.active) != 1 or not same_shape(node, user):
         return None
-    if traits(user.target).casts or (user.target in BOUNDS and user.args[0] is node) or user.target in SCALES:
+    if traits(user.target).casts or (_bounds(user) and user.args[0] is node) or user.target in SCALES:
         return added
     sign = SIGNS.get(user.target)
-    if sign is None or user.args[0] is not node or user.kwargs.get("alpha", 1) != 1:
+    if sign is None:
         return None
-    other = _uncast(user.args[1])
+    taken = bind(user.target, user.args, user.kwargs)
+    if taken["self"] is not node or taken["alpha"] != 1:
+        return None
+    other = _uncast(taken["other"])
     return tuple(one for one in added if one != (other, -sign)) if (other, -sign) in added else (*added, (other, sign))

@@ -52,14 +52,16 @@ def work_out_algebra(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     known: dict[fx.Node, Any] = {}
     constant: set[fx.Node] = set()
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and is_tensor(node):
             constant.add(node)
         if node.op != "call_function" or not (constant.issuperset(node.all_input_nodes) or node.target in SOLVERS):
             continue
         if node.target in SOLVERS and node.args and not constant.issuperset(node.all_input_nodes):
-            changed |= _solve(module, node, constant, known)
+            reason = _solve(module, node, constant, known)
+            changed |= not reason
+            declined += [(node.name, reason)] if reason else []
         else:
             constant.add(node)
             if _is_algebra(node):
@@ -67,7 +69,7 @@ def work_out_algebra(module: fx.GraphModule) -> Result:
                 constant.add(made)
                 changed |= made is not node
     changed |= module.graph.eliminate_dead_code()
-    return Result(module, changed)
+    return Result(module, changed, declined)
 
 
 def _is_algebra(node: fx.Node) -> bool:
@@ -106,13 +108,13 @@ def _worked_out(module: fx.GraphModule, node: fx.Node, value: Any) -> fx.Node:
     return made
 
 
-def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known: dict[fx.Node, Any]) -> bool:
-    """The solution for the unit vectors, multiplied by the operand."""
+def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known: dict[fx.Node, Any]) -> str:
+    """The solution for the unit vectors, multiplied by the operand; or why not."""
     solver = SOLVERS[node.target]
     given = bind(node.target, node.args, node.kwargs)
     operand = given[solver.operand]
     if not constant.issuperset(set(node.all_input_nodes) - {operand}) or operand is given[solver.matrix]:
-        return False
+        return "its matrix is no constant"
     matrix = given[solver.matrix].meta["val"]
     unit = torch.eye(int(matrix.shape[-1]), dtype=matrix.dtype, device=matrix.device)
     unit = unit.expand(*matrix.shape[:-2], *unit.shape)
@@ -142,8 +144,8 @@ def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known:
     result = inline(node, multiplied, (operand, made), {})
     if not solver.picks:
         node.replace_all_uses_with(result)
-        return True
+        return ""
     for picked in list(node.users):
         if picked.target is operator.getitem and picked.args[1] == 0:
             picked.replace_all_uses_with(result)
-    return True
+    return ""

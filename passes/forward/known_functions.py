@@ -34,12 +34,14 @@ REACH = 16
 """Nodes of a region at most."""
 TOLERANCE = 1e-6
 """Of float32's constants."""
+NEAR = 0.05
+"""What differs by less, at any point, was meant as an approximation: x · sigmoid(1.702 x) is 0.02 from GELU."""
 
 
 def recognise_functions(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
     tree = Dominators()
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
         operands = _operands(module, node)
         if not operands:
@@ -49,7 +51,9 @@ def recognise_functions(module: fx.GraphModule) -> Result:
         if root is None or len(set(operands)) < 2:
             continue
         found = _whole(module, node, root)
-        if found is not None:
+        if isinstance(found, str):
+            declined += [(node, found)] if found else []
+        else:
             end, target, options = found
             with module.graph.inserting_before(end):
                 whole = call(module.graph, target, root, like=end, **options)
@@ -57,7 +61,8 @@ def recognise_functions(module: fx.GraphModule) -> Result:
             tree.follows(whole, [root])
             changed = True
     changed |= module.graph.eliminate_dead_code()
-    return Result(module, changed)
+    # What looked like one on the way may have become part of another.
+    return Result(module, changed, [(node.name, reason) for node, reason in declined if node.users])
 
 
 def _operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
@@ -78,8 +83,12 @@ def _is_number(module: fx.GraphModule, node: fx.Node) -> bool:
     return constant is not None and constant.numel() == 1
 
 
-def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Node, Any, Mapping[str, Any]] | None:
-    """The end of the region and the op that does the same; a factor may still stand behind the node."""
+def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Node, Any, Mapping[str, Any]] | str:
+    """The end of the region and the op that does the same; a factor may still stand behind the node.
+
+    Of what is only close to one of them: by how much it differs; "": it is far from all.
+    """
+    least, reason = NEAR, ""
     points = _points()
     values: dict[fx.Node, Any] = {root: points}
     result = _value(module, node, values)
@@ -87,13 +96,17 @@ def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Nod
         for (target, options), known in zip(KNOWN, _known(), strict=True):
             if torch.allclose(result, known, rtol=TOLERANCE, atol=TOLERANCE):
                 return node, target, options
+            difference = float((result - known).abs().max())
+            if difference < least:
+                least = difference
+                reason = f"it differs from {target.overloadpacket.__name__} by up to {difference:.2g}"
         user = next(iter(node.users), None)
         if user is None or len(node.users) > 1 or not traits(user.target).multiplies:
-            return None
+            return reason
         if _operands(module, user) != [node] or sum(one is node for one in arguments(user)) != 1:
-            return None
+            return reason
         node, result = user, _value(module, user, values)
-    return None
+    return reason
 
 
 def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Tensor | None:

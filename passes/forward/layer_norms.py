@@ -29,10 +29,11 @@ class Norm(NamedTuple):
 
 def recognise_layer_norms(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
         norm = _norm(module, node)
-        if norm is None:
+        if isinstance(norm, str):
+            declined += [(node.name, norm)] if norm else []
             continue
         scaled, weight = _affine(module, node, aten.mul.Tensor, norm.shape)
         end, bias = _affine(module, scaled, aten.add.Tensor, norm.shape)
@@ -43,23 +44,30 @@ def recognise_layer_norms(module: fx.GraphModule) -> Result:
         end.replace_all_uses_with(whole)
         changed = True
     changed |= module.graph.eliminate_dead_code()
-    return Result(module, changed)
+    return Result(module, changed, declined)
 
 
-def _norm(module: fx.GraphModule, node: fx.Node) -> Norm | None:
-    """The norm, without weights, whose last step the node is."""
+def _norm(module: fx.GraphModule, node: fx.Node) -> Norm | str:
+    """The norm, without weights, whose last step the node is; or what keeps x − mean(x) over a root from being one."""
+    reason = ""
     for centred, variance in _quotients(node):
         mean = _second(centred, aten.sub.Tensor)
         if not (is_tensor(mean) and mean.target is aten.mean.dim and mean.args[0] is centred.args[0]):
             continue
         moment, epsilon = _sum_with_number(module, variance)
-        if moment is None or moment.target is not aten.mean.dim or not _is_square(moment.args[0], centred):
-            continue
         x = arguments(mean)[0]
         shape = _trailing(x, mean)
-        if shape is not None and _trailing(x, moment) == shape and x.meta["val"].dtype == node.meta["val"].dtype:
+        if moment is None or moment.target is not aten.mean.dim or not _is_square(moment.args[0], centred):
+            reason = "under its root is not the mean of its squares and a number"
+        elif shape is None:
+            reason = "its mean is not over the last dims, kept and of known sizes"
+        elif _trailing(x, moment) != shape:
+            reason = "its variance is over other dims than its mean"
+        elif x.meta["val"].dtype != node.meta["val"].dtype:
+            reason = "its dtype is not that of what it normalises"
+        else:
             return Norm(x, shape, epsilon)
-    return None
+    return reason
 
 
 def _quotients(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:

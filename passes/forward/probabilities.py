@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Steps, call, constant_of, in_a_loop, is_tensor
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import TRAITS, bind, traits
 
 aten = torch.ops.aten
 
@@ -25,9 +25,7 @@ PROBABILITY, LOGARITHM = "probability", "log-probability"
 OF_PROBABILITIES = {
     aten.log.default: 1,
     aten.exp.default: -1,
-    aten.clamp.default: 0,
-    aten.clamp_min.default: 0,
-    aten.clamp_max.default: 0,
+    **dict.fromkeys((op for op, known in TRAITS.items() if known.clamps), 0),
 }
 """What may stand behind the function, and by how many logarithms it changes what is returned."""
 
@@ -183,7 +181,7 @@ def _share_of(node: fx.Node, given: Any) -> Any:
     if node.target is not aten.div.Tensor:
         return None
     value, below = given["self"], given["other"]
-    while is_tensor(below) and below.target in (aten.clamp_min.default, aten.clamp.default, aten.expand.default):
+    while is_tensor(below) and (traits(below.target).clamps or below.target is aten.expand.default):
         below = below.args[0]
     if not is_tensor(below) or below.op != "call_function" or not traits(below.target).reduces:
         return None

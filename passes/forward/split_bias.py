@@ -17,14 +17,17 @@ aten = torch.ops.aten
 
 def split_bias(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
         known = traits(node.target) if node.op == "call_function" else None
         if known is None or known.bias is None:
             continue
         given = bind(node.target, node.args, node.kwargs)
         bias = given[known.bias]
-        if bias is None or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+        if bias is None:
+            continue
+        if given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+            declined.append((node.name, "its bias or its product has a factor"))
             continue
         with module.graph.inserting_before(node):
             args = [None if argument is bias else argument for argument in arguments(node)]
@@ -38,4 +41,4 @@ def split_bias(module: fx.GraphModule) -> Result:
         node.replace_all_uses_with(added)
         module.graph.erase_node(node)
         changed = True
-    return Result(module, changed)
+    return Result(module, changed, declined)

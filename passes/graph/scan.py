@@ -20,6 +20,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.torch_private import known_size, take_name
 
+from .result import Declined, Result
 from .tools import attribute, call, keep_tensor, outputs
 
 aten = torch.ops.aten
@@ -96,18 +97,25 @@ def result_number(node: fx.Node) -> int:
     return number
 
 
-def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> None:
+def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result]) -> list[Declined]:
     """Rewrite the body of every loop, those inside bodies first.
 
     Args:
         module: the graph, whose nodes get new targets.
-        rewrite: body → body, with the same placeholders and results; it gets a copy, since graphs share their loops.
+        rewrite: a pass that keeps placeholders and results; it gets copies, since graphs share their loops.
+
+    Returns:
+        What it let be in which loop, and why.
     """
+    declined = []
     for node in scans(module):
         loop: Any = node.target
         body = copied(loop.body)
-        in_bodies(body, rewrite)
-        node.target = loop.with_body(rewrite(body))
+        inside = in_bodies(body, rewrite)
+        result = rewrite(body)
+        node.target = loop.with_body(result.graph_module)
+        declined += [(f"{name} in {node.name}", reason) for name, reason in (*inside, *result.declined)]
+    return declined
 
 
 def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:

@@ -41,7 +41,9 @@ def concatenate_pieces(module: fx.GraphModule) -> Result:
             if _rewrite(node, pieces):
                 changed = True
             elif len(pieces) > 1:
-                declined.append((node.name, "its pieces overlap"))
+                dims = {piece.dim for piece in pieces}
+                apart = len(dims) == len(pieces)
+                declined.append((node.name, "its pieces lie along different dims" if apart else "its pieces overlap"))
     if changed:
         module.graph.eliminate_dead_code()
     return Result(module, changed, declined)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import arguments, is_tensor
-from lrp_compiler.rules import traits
+from lrp_compiler.passes.graph import is_tensor
+from lrp_compiler.rules import bind, traits
 from lrp_compiler.torch_private import hint
-from lrp_compiler.torch_private import op_name
 
 from .planner import Value
 
@@ -72,30 +72,21 @@ def _reaches_input(node: fx.Node) -> bool:
 def nbytes(node: fx.Node) -> int:
     """Bytes of the node's value, at the example's sizes."""
     value = node.meta["val"]
-    return _numel(value) * int(value.element_size())
+    return prod(_sizes(value)) * int(value.element_size())
 
 
 def cost(node: fx.Node) -> float:
     """Elementary operations that the node takes, at the example's sizes."""
     value = node.meta["val"]
-    size = float(_numel(value))
+    size = float(prod(_sizes(value)))
     if traits(node.target).free:
         return 0.0
-    name = op_name(node.target) or ""
-    args = arguments(node)
-    if name.startswith("conv") and is_tensor(args[1]):
-        weight = args[1].meta["val"]
-        return 2 * size * _numel(weight) / max(hint(weight.shape[0]), 1)
-    if name in ("linear", "matmul", "mm", "bmm"):
-        return 2 * size * hint(args[0].meta["val"].shape[-1])
-    if name == "addmm":
-        return 2 * size * hint(args[1].meta["val"].shape[-1])
+    if (products := traits(node.target).products) is not None:
+        given = fx.map_arg(bind(node.target, node.args, node.kwargs), lambda one: _sizes(one.meta["val"]))
+        return 2.0 * products(given, _sizes(value))
     tags = getattr(node.target, "tags", ())
     return size if torch.Tag.pointwise in tags else TRANSCENDENTAL * size
 
 
-def _numel(value: torch.Tensor) -> int:
-    count = 1
-    for size in value.shape:
-        count *= hint(size)
-    return count
+def _sizes(value: torch.Tensor) -> list[int]:
+    return [hint(size) for size in value.shape]

@@ -22,7 +22,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.passes.assign import named_values
 from lrp_compiler.passes.graph import assignment, is_tensor, module_path
-from lrp_compiler.rules import Form, Relevance
+from lrp_compiler.rules import Form, Relevance, find
 from lrp_compiler.torch_private import fake_mode_of
 
 from .walk import MASKED, Gate, made_by
@@ -232,12 +232,6 @@ def _dim_of(mask: Mask, path: str, node: fx.Node) -> int | None:
     return dim % rank
 
 
-FIRST = frozenset({"convolution", "batch norm", "max pool", "interpolation"})
-"""Kinds of operations whose channels come behind the batch."""
-LAST = frozenset({"linear", "normalization", "embedding"})
-"""Kinds of operations whose features come last."""
-
-
 def feature_dim(node: fx.Node) -> int:
     """The dim of a value's channels or features: where the operation puts them that made it, elementwise steps apart.
 
@@ -249,10 +243,10 @@ def feature_dim(node: fx.Node) -> int:
         given = assignment(at)
         if given is None:
             break
-        if given.kind in FIRST:
-            return 1
-        if given.kind in LAST and not _of_two_values(given.arguments.values()):
-            return rank - 1
+        operator = find(given.op(at))
+        channels = None if operator is None else operator.channels
+        if channels is not None and (channels > 0 or not _of_two_values(given.arguments.values())):
+            return channels % rank
         operands = [given.operand(name) for name in given.active]
         same = [operand for operand in operands if _elementwise(at, operand)]
         at = same[0] if same else None

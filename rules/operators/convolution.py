@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -148,6 +148,16 @@ declare(aten.conv1d.default, bias_trails=1)
 declare(aten.conv2d.default, bias_trails=2)
 
 
+def _is_transposed(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("transposed", "output_padding" in given))
+
+
+def _products(given: Mapping[str, Any], result: Sequence[int]) -> int:
+    """Each output meets one kernel; of a transposed convolution each input does."""
+    met = given["input"] if _is_transposed(given) else result
+    return int(prod(met) * prod(given["weight"][1:]))
+
+
 @operator(
     aten.conv1d.default,
     aten.conv2d.default,
@@ -157,17 +167,18 @@ declare(aten.conv2d.default, bias_trails=2)
     aten.conv_transpose3d.input,
     aten.convolution.default,
     kind="convolution",
+    channels=1,
     family="linear map",
     rule="epsilon",
     when=only("input"),
     bias="bias",
+    products=_products,
 )
 def convolution(op: Op) -> LinearMap:
     """Convolution or transposed convolution with explicit padding, of up to three spatial dims."""
     dims = op.rank("weight") - 2
     options: dict[str, Any] = {name: per_dim(op.option(name), dims) for name in ("stride", "padding", "dilation")}
     options["groups"] = op.option("groups")
-    transposed = op.arguments.get("transposed", "output_padding" in op.arguments)
-    if transposed:
+    if _is_transposed(op.arguments):
         return transposed_convolution_map(op, per_dim(op.option("output_padding"), dims), **options)
     return convolution_map(op, **options)

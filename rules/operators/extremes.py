@@ -13,7 +13,7 @@ from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, selection
 from lrp_compiler.rules.traits import Call, declare, keeps_sign
 
-from .functions import spans_zero
+from .functions import CLAMPS, spans_zero
 
 aten = torch.ops.aten
 
@@ -61,13 +61,7 @@ def winner(op: Op) -> Selection:
     }
 
 
-@selection(
-    aten.clamp.default,
-    aten.clamp_min.default,
-    aten.clamp_max.default,
-    aten.hardtanh.default,
-    when=~spans_zero,
-)
+@selection(*CLAMPS, when=~spans_zero)
 def clamp(op: Op) -> Selection:
     """A clamp to a range without 0: an element within it keeps its relevance, a bound absorbs what it took over."""
 

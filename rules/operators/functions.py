@@ -43,7 +43,9 @@ def _range_spans_zero(op: Op) -> bool:
 spans_zero = predicate(_range_spans_zero)
 """A clamp's range holds 0."""
 
-CLAMPS = (aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default)
+BOUNDED_BELOW = (aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default)
+CLAMPS = (*BOUNDED_BELOW, aten.clamp_max.default)
+"""Those that take their bounds as numbers."""
 
 
 def _bounded_below(call: Call) -> bool:
@@ -52,12 +54,13 @@ def _bounded_below(call: Call) -> bool:
     return sound and (high is None or (isinstance(high, (int, float)) and high >= 0))
 
 
-declare(*CLAMPS, sign=_bounded_below, rectifies=lambda given: bounds(given)[0] == 0)
+declare(*CLAMPS, aten.relu6.default, clamps=True)
+declare(*BOUNDED_BELOW, sign=_bounded_below, rectifies=lambda given: bounds(given)[0] == 0)
 declare(aten.relu6.default, sign=always_nonnegative, rectifies=lambda given: True)
 declare(aten.clamp.default, aten.clamp_min.default, arithmetic=True)
 
 
-@elementwise(*CLAMPS, aten.relu6.default, aten.clamp_max.default, when=spans_zero)
+@elementwise(*CLAMPS, aten.relu6.default, when=spans_zero)
 def clamp(op: Op) -> Quotient:
     """Clamps with min ≤ 0 ≤ max are activations: relevance is not lost on the plateau."""
     return lambda: safe_quotient(op.output, op.tensor("self"), 1.0)

@@ -128,7 +128,7 @@ declare(
 )
 
 
-@operator(*MODES, kind="interpolation", family="linear map", rule="epsilon", when=only("input"))
+@operator(*MODES, kind="interpolation", channels=1, family="linear map", rule="epsilon", when=only("input"))
 def interpolation(op: Op) -> LinearMap:
     """`torch.nn.functional.interpolate` without antialiasing ("area" arrives as an adaptive average pool)."""
     mode, dims = MODES[op.target], op.rank("input") - 2
@@ -161,7 +161,9 @@ RESIZE = torch.ops.lrp.resize.default
 Decompositions write it where no op of torch's will do; it becomes matmuls before the explainer is handed out."""
 
 
-@operator(RESIZE, kind="interpolation", family="linear map", rule="epsilon", when=only("self"), lowered=along)
+@operator(
+    RESIZE, kind="interpolation", channels=1, family="linear map", rule="epsilon", when=only("self"), lowered=along
+)
 def resize(op: Op) -> LinearMap:
     """The Kronecker product of the matrices."""
     dims = len(op.option("matrices"))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules.conditions import only
+from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.linear_map import Constant, LinearMap, add_up, scaled
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import OPERATORS, Overload, operator
@@ -46,6 +47,8 @@ STEPS: dict[tuple[Any, str], str] = {
     (aten.div.Scalar, "self"): "divide",
 }
 """(op, its operand that is the result so far) → the step that it is."""
+IN_STEPS: Fact[tuple[str, ...]] = Fact("steps", (), tuple)
+"""What is done behind a map in steps, in order: `SUMS` and `SCALINGS`. By what, its operands `steps.0`, … say."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,15 @@ class Layer:
         return f"lrp::{op_name(self.target)}_in_steps"
 
     def register(self) -> None:
-        """Enter the steps as an operator of the map's own kind: its operands, and `steps.0`, … for the `steps`."""
+        """Enter the steps as an operator of the map's own kind: its operands, and `steps.0`, … (see `IN_STEPS`)."""
         (own,) = (entry for entry in OPERATORS[self.target] if entry.when == only(self.operand))
 
         def describe(op: Op) -> LinearMap:
             return self._in_steps(op, own.describe(op.seen_as(self.target)))
 
-        operator(self.name, kind=own.kind, family=own.family, rule=own.rule, when=own.when)(describe)
+        operator(self.name, kind=own.kind, family=own.family, rule=own.rule, when=own.when, channels=own.channels)(
+            describe
+        )
 
     def _in_steps(self, op: Op, linear: LinearMap) -> LinearMap:
         (term,) = linear.terms
@@ -106,7 +111,8 @@ def _steps(op: Op) -> tuple[Any, list[Any]]:
     """By what the map's result is multiplied in the end, and what is added to that."""
     factor: Any = 1.0
     constants: list[Any] = []
-    for index, name in reversed(list(enumerate(op.option("steps")))):
+    done: tuple[str, ...] = op.fact(IN_STEPS)
+    for index, name in reversed(list(enumerate(done))):
         value: Any = op.factor(f"steps.{index}")
         if name in SCALINGS:
             factor = SCALINGS[name](factor, value)

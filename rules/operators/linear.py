@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.matmul import transpose_left, transpose_right
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.traits import Products, declare
 
 aten = torch.ops.aten
 
@@ -25,15 +27,22 @@ def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]
     return (Constant("bias", bias, name),) if op.has(name) else ()
 
 
+def summed_over(operand: str) -> Products:
+    """Every element of the result is a sum over the last dim of an operand."""
+    return lambda given, result: prod(result) * int(given[operand][-1])
+
+
 @operator(
     aten.linear.default,
     kind="linear",
+    channels=-1,
     family="linear map",
     rule="epsilon",
     when=only("input"),
     bias="bias",
     bias_trails=0,
     output_channel=0,
+    products=summed_over("input"),
 )
 def linear(op: Op) -> LinearMap:
     """`y = x Wᵀ + b` over the last dim."""
@@ -106,4 +115,7 @@ def scaled_product(op: Op) -> LinearMap:
 for describe, table in ((product, PRODUCTS), (scaled_product, SCALED_PRODUCTS)):
     for target, operands in table.items():
         for operand in operands:
-            operator(target, kind="linear", family="linear map", rule="epsilon", when=only(operand))(describe)
+            operator(target, kind="linear", channels=-1, family="linear map", rule="epsilon", when=only(operand))(
+                describe
+            )
+        declare(target, products=summed_over(operands[0]))

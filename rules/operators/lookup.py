@@ -31,7 +31,9 @@ of_values = predicate(lambda op: op.is_active("self"))
 
 def lookup(*targets: Any, indices: tuple[str, ...], **options: Any) -> Register[Describe]:
     """Register how a constant table is looked up."""
-    return operator(*targets, kind="embedding", family="embedding", rule="rows", indices=indices, **options)
+    return operator(
+        *targets, kind="embedding", family="embedding", rule="rows", channels=-1, indices=indices, **options
+    )
 
 
 @lookup(aten.embedding.default, indices=("indices",), when=only("indices"))

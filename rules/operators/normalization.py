@@ -19,7 +19,9 @@ from .linear import bias_of
 aten = torch.ops.aten
 
 
-@operator(aten.layer_norm.default, kind="normalization", family="linear map", rule="epsilon", when=only("input"))
+@operator(
+    aten.layer_norm.default, kind="normalization", channels=-1, family="linear map", rule="epsilon", when=only("input")
+)
 def layer_norm(op: Op) -> LinearMap:
     """`(x − mean x) · r ⊙ w + b` over the last dims, with r = 1/√(var x + ε) held fixed."""
     dims = list(range(-len(op.option("normalized_shape")), 0))
@@ -43,7 +45,9 @@ def layer_norm(op: Op) -> LinearMap:
     return LinearMap((term,), bias_of(op))
 
 
-@operator(aten.batch_norm.default, kind="batch norm", family="linear map", rule="epsilon", when=only("input"))
+@operator(
+    aten.batch_norm.default, kind="batch norm", channels=1, family="linear map", rule="epsilon", when=only("input")
+)
 def batch_norm(op: Op) -> LinearMap:
     """Eval-mode batch norm, an affine map per channel: `x ⊙ w·r + (b − w·r·μ)`, r = 1/√(σ² + ε)."""
     shape = [1, -1] + [1] * (op.rank("input") - 2)

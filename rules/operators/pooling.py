@@ -47,6 +47,7 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
     aten.max_pool2d.default,
     aten.max_pool3d.default,
     kind="max pool",
+    channels=1,
     sign=keeps_sign(),
     extreme=1,
 )

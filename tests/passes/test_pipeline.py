@@ -1,14 +1,24 @@
-"""ARCHITECTURE.md prints graphs that the compiler really makes."""
+"""ARCHITECTURE.md prints graphs that the compiler really makes; a fault is laid to the pass that made it."""
 
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.folders import ROOT
 from support.two_layers import Net
+from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 import lrp_compiler as lrp
+from lrp_compiler.capture.capture import capture
+from lrp_compiler.passes import Options, Watch, compile_graphs, forward_graph, pipeline
+from lrp_compiler.passes.forward import Captured, Target
+from lrp_compiler.passes.relevance import Seed
+from lrp_compiler.passes.stages import StageError
+from lrp_compiler.rules.composite import Composite
 
 PAGE = ROOT / "ARCHITECTURE.md"
 SECTION = re.compile(r"<!-- dump: (\w+) -->\n(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
@@ -36,3 +46,77 @@ def test_the_page_prints_the_graphs_of_its_example(graphs: dict[str, str]) -> No
 
     assert set(printed) == {"unlift", "emit_relevance", "simplify"}
     assert printed == {name: graphs[name] for name in printed}
+
+
+class NearlyNormalised(torch.nn.Module):
+    """A loop whose step divides by the spread of five, of six numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            centred = x - x.mean(-1, keepdim=True)
+            normalised = centred / (centred.pow(2).sum(-1, keepdim=True) / 5 + 1e-5).sqrt()
+            state = state + normalised
+            return state, normalised.clone()
+
+        return scan(step, torch.zeros_like(x[:, 0]), x.transpose(0, 1))[0]
+
+
+def test_the_dump_says_what_was_let_be_in_a_loop_and_why(tmp_path: Path) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}}
+    captured = capture(NearlyNormalised().eval(), (torch.randn(2, 5, 6),), dynamic_shapes=shapes)
+
+    forward_graph(captured, Watch(tmp_path))
+
+    (dump,) = tmp_path.glob("*_recognise_layer_norms.txt")
+    left = [line for line in dump.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    (loop,) = (line for line in dump.read_text(encoding="utf-8").splitlines() if " = scan(" in line)
+    name = loop.split(" = ")[0].split(":")[0]
+    assert len(left) == 1
+    assert left[0].startswith("# div")
+    assert left[0].endswith(f" in {name} is left as it is: under its root is not the mean of its squares and a number")
+
+
+@pytest.fixture(scope="module")
+def captured() -> Captured:
+    return capture(Net().eval(), (torch.randn(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unlift",
+        "simplify",
+        "move_in_front",
+        "splice_dictionaries",
+        "select_explained",
+        "assign_rules",
+        "open_loops",
+        "emit_relevance",
+        "merge_stabilisers",
+        "resolve_promises",
+        "join",
+        "without_unread",
+        "lower_own_ops",
+        "copy_repeated",
+        "constants_first",
+        "write_notes",
+    ],
+)
+def test_a_fault_is_laid_to_the_pass_that_made_it(
+    name: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them forgets the shape of the last value of the graph that it leaves."""
+    right = getattr(pipeline, name)
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        made = right(*args, **options)
+        graph = made[0] if isinstance(made, tuple) else made
+        module = graph if isinstance(graph, torch.fx.GraphModule) else args[0]
+        module.graph.output_node().prev.meta.pop("val")
+        return made
+
+    faulty.__name__ = name
+    monkeypatch.setattr(pipeline, name, faulty)
+
+    with pytest.raises(StageError, match=f"^{name} left "):
+        compile_graphs(captured, Options(Composite("epsilon"), Seed(Target())), Watch())

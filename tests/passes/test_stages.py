@@ -1,5 +1,6 @@
 """What the graph of each stage may hold: one fault after the other, and the graphs that compilations make."""
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, fx, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.passes import stages, watch
-from lrp_compiler.passes.graph import Assignment, Origin, assign, assignment, set_origin
+from lrp_compiler.passes.graph import Assignment, Origin, Scan, assign, assignment, set_origin
 from lrp_compiler.passes.stages import Stage, StageError, check, problems
 from lrp_compiler.rules import RECURRENT_GATE
 
@@ -117,8 +118,10 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "kind": (given("linear", kind="convolution"), "it is of kind 'linear', not 'convolution'"),
         "lost operand": (of_another_graph, "its operand 'input' is no node of this graph"),
     },
+    "_promised": {
+        "input": (changed("x", lambda node: node.meta.pop("promise")), "an input is a promise or belongs to the seed")
+    },
     "_explains_something": {
-        "input": (changed("x", lambda node: node.meta.pop("promise")), "an input is a promise or belongs to the seed"),
         "no origin": (without_origin, "nobody knows what it explains"),
         "of the forward": (known_as(phase="forward"), "nobody knows what it explains"),
         "explains nothing": (known_as(value=""), "nobody knows what it explains"),
@@ -133,11 +136,28 @@ FAULTS: dict[str, dict[str, Fault]] = {
 """Question → what it finds, in graphs that are right but for that."""
 
 EVERY = [
-    pytest.param(stage, fault, id=f"{name}-{question.__name__.strip('_')}-{label}")
+    pytest.param(stage, fault, question in stage.questions, id=f"{name}-{question.__name__.strip('_')}-{label}")
     for name, stage in STAGES.items()
-    for question in stage.questions
+    for question in (*stage.questions, *stage.outside)
     for label, fault in FAULTS[question.__name__].items()
 ]
+"""Stage, fault, and whether it is one in the body of a loop, too."""
+
+
+def in_a_loop(body: fx.GraphModule) -> fx.GraphModule:
+    """The graph as the body of a loop over five steps, in a graph that is right."""
+    graph = fx.Graph()
+    xs = graph.placeholder("xs")
+    loop = graph.create_node("call_function", Scan(body, 0, 1), (xs,), name="loop")
+    steps = graph.create_node("call_function", operator.getitem, (loop, 0), name="steps")
+    graph.output((steps,))
+    for node, value in ((xs, (5, 2, 3)), (steps, (5, 2, 4))):
+        node.meta["val"] = torch.empty(value)
+    loop.meta["val"] = (steps.meta["val"],)
+    xs.meta |= {"input": "xs", "promise": "xs"}
+    for node in (loop, steps):
+        set_origin(node, Origin("relevance", node.name, "", "identity"))
+    return fx.GraphModule(nn.Module(), graph)
 
 
 def test_there_are_six_stages() -> None:
@@ -149,10 +169,29 @@ def test_a_graph_without_faults_passes(stage: Stage) -> None:
     check("a pass", right(), stage)
 
     assert list(problems(right(), stage)) == []
+    assert list(problems(in_a_loop(right()), stage)) == []
 
 
-@pytest.mark.parametrize(("stage", "fault"), EVERY)
-def test_a_fault_is_reported_with_the_pass_and_the_node(stage: Stage, fault: Fault) -> None:
+@pytest.mark.parametrize(("stage", "fault", "in_bodies"), EVERY)
+def test_a_fault_in_a_body_is_one_in_its_graph(stage: Stage, fault: Fault, in_bodies: bool) -> None:
+    make, reason = fault
+    body = right()
+    node = make(body)
+    loop = in_a_loop(in_a_loop(body))
+
+    if not in_bodies:  # what a body says of its operands, and which half it belongs to, its loop says
+        check("the_pass", loop, stage)
+        return
+    with pytest.raises(StageError) as error:
+        check("the_pass", loop, stage)
+
+    message = str(error.value)
+    assert message.startswith(f"the_pass left {node.name} ({node.op} {node.target}) in the body of a loop, in a graph")
+    assert reason in message
+
+
+@pytest.mark.parametrize(("stage", "fault", "in_bodies"), EVERY)
+def test_a_fault_is_reported_with_the_pass_and_the_node(stage: Stage, fault: Fault, in_bodies: bool) -> None:
     make, reason = fault
     module = right()
     node = make(module)
@@ -173,6 +212,7 @@ def test_a_fault_is_reported_with_the_pass_and_the_node(stage: Stage, fault: Fau
         ("_one_spelling", "unlifted"),
         ("_assigned", "forward"),
         ("_explains_something", "joint"),
+        ("_promised", "joint"),
         ("_of_torch", "joint"),
         ("_of_one_half", "assigned"),
         ("_named_input", "relevance"),

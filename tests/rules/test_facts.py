@@ -10,6 +10,7 @@ from lrp_compiler.rules import (
     EXPLAINED_BY,
     FACTS,
     GATE,
+    IN_STEPS,
     NONNEGATIVE,
     ONLY_POSITIVE,
     SLOPE,
@@ -26,6 +27,7 @@ KNOWN = {
     SLOPE: 0.5,
     ONLY_POSITIVE: True,
     STEP: 0.25,
+    IN_STEPS: ("multiply", "add"),
 }
 
 
@@ -39,7 +41,7 @@ def test_every_fact_that_is_stored_survives_a_file() -> None:
 
 
 def test_what_no_analysis_found_has_its_default() -> None:
-    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False, 1.0]
+    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False, 1.0, ()]
     assert Facts.of({GATE: "self"}).known(GATE, None) == Facts()
 
 

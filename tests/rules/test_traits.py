@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, traits
 from lrp_compiler.rules.traits import PLAIN
@@ -78,6 +79,64 @@ def test_copies_hold_the_same_values(target: torch._ops.OpOverload) -> None:
 @pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).bias or traits(t).bias_trails is not None], ids=str)
 def test_a_bias_is_an_operand(target: torch._ops.OpOverload) -> None:
     assert traits(target).bias in {argument.name for argument in target._schema.arguments}
+
+
+BOUNDS = {aten.relu6.default: (), aten.clamp_min.default: (-0.5,), aten.clamp_max.default: (1.0,)}
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).clamps], ids=str)
+def test_a_clamp_keeps_what_lies_between_its_bounds(target: torch._ops.OpOverload) -> None:
+    result = target(X, *BOUNDS.get(target, (-0.5, 1.0)))
+
+    changed = result != X
+    assert torch.equal(result[~changed].unique(), X[~changed].unique())
+    assert changed.any()
+    # All that it takes below its range becomes one number, and so does all above.
+    assert all(len(result[changed & side].unique()) <= 1 for side in (X < 0, X > 0))
+
+
+MATRICES = {
+    aten.mv.default: ((3, 4), (4,)),
+    aten.dot.default: ((4,), (4,)),
+    aten.bmm.default: ((2, 3, 4), (2, 4, 5)),
+    aten.matmul.default: ((2, 3, 4), (4, 5)),
+    aten.addmm.default: ((5,), (3, 4), (4, 5)),
+    aten.addmv.default: ((3,), (3, 4), (4,)),
+    aten.linear.default: ((2, 3, 4), (5, 4)),
+}
+"""Op → sizes of its operands; of others a matrix and another."""
+
+
+def multiplied(target: torch._ops.OpOverload) -> tuple[object, ...]:
+    """Operands of an op that multiplies matrices, or a convolution of stride 2 in two groups."""
+    if "conv" not in str(target):
+        return tuple(torch.randn(sizes) for sizes in MATRICES.get(target, ((3, 4), (4, 5))))
+    dims = next((int(digit) for digit in str(target) if digit.isdigit()), 2)
+    x, weight = torch.randn(2, 4, *[7] * dims), torch.randn(4, 2, *[3] * dims)
+    twos = [2] * dims
+    if target is aten.convolution.default:
+        return x, weight, None, twos, [0, 0], [1, 1], False, [0, 0], 2
+    return (
+        (x, weight, None, twos, [0] * dims, [0] * dims, 2)
+        if "transpose" in str(target)
+        else (x, weight, None, twos, [0] * dims, [1] * dims, 2)
+    )
+
+
+@pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).products], ids=str)
+def test_products_are_as_many_as_torch_counts(target: torch._ops.OpOverload) -> None:
+    operands = multiplied(target)
+    with FlopCounterMode(display=False) as counter:
+        result = target(*operands)
+
+    sizes = {
+        name: list(one.shape) if isinstance(one, Tensor) else one for name, one in bind(target, operands, {}).items()
+    }
+    said = traits(target).products(sizes, list(result.shape))
+
+    # torch does not count products of a matrix with a vector: there each number of the matrix is in one.
+    uncounted = {aten.mv.default: 12, aten.dot.default: 4, aten.addmv.default: 12}
+    assert said == uncounted.get(target, counter.get_total_flops() / 2)
 
 
 @pytest.mark.parametrize("target", [t for t in TRAITS if traits(t).lowered], ids=str)

@@ -12,7 +12,8 @@ from torch._subclasses import FakeTensorMode
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import UnsupportedOpError
-from lrp_compiler.passes.decompose.algebra import work_out_algebra
+from lrp_compiler.passes.decompose import work_out_algebra
+from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import call
 
 pytestmark = pytest.mark.sampled(12)
@@ -118,6 +119,16 @@ def test_of_an_activation_it_is_refused_by_name_with_the_reason_and_the_way_out(
 
     assert all("inner" in node.module_path for node in raised.value.nodes)
     assert "has no shares by element: let lrp.Entry('*', function, path=…)" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["solve", "solve for a constant"])
+def test_a_solution_that_is_left_says_why(name: str) -> None:
+    module = unlift(torch.export.export(Inside(OF_ACTIVATIONS[name]), (X,)))
+
+    result = work_out_algebra(module)
+
+    assert not result.modified
+    assert [reason for _, reason in result.declined] == ["its matrix is no constant"]
 
 
 @pytest.mark.parametrize("name", ["inverse", "eigh", "determinant"])

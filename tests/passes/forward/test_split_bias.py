@@ -118,6 +118,17 @@ def test_a_bias_is_added_to_the_map(op: Any, targets: Callable) -> None:
     torch.testing.assert_close(result.graph_module(x)[0], function(x, *weights), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("factor", ["alpha", "beta"])
+def test_a_bias_with_a_factor_stays(factor: str, targets: Callable) -> None:
+    model = Call(lambda x, w, b: torch.addmm(b, x, w, **{factor: 2}), drawn(4, 3), drawn(3))
+
+    result = split_bias(captured(model, drawn(2, 4)))
+
+    assert not result.modified
+    assert targets(result.graph_module) == ["addmm"]
+    assert result.declined == (("addmm", "its bias or its product has a factor"),)
+
+
 def test_a_bias_without_a_batch_is_added_to_its_channels() -> None:
     weight, bias, example = drawn(6, 4, 2, 2), drawn(6), drawn(4, 5, 5)
     model = Call(lambda x, w, b: torch.conv2d(x, w, b), weight, bias)

@@ -9,6 +9,7 @@ from torch._higher_order_ops.scan import scan
 
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import (
+    Result,
     Scan,
     everywhere,
     from_torch,
@@ -105,8 +106,13 @@ def test_bodies_are_rewritten_in_a_copy() -> None:
     body = scans(module)[0].target.body
     seen = []
 
-    in_bodies(module, lambda one: seen.append(one) or one)
+    def rewrite(one: fx.GraphModule) -> Result:
+        seen.append(one)
+        return Result(one, False, [("relu", "it is one already")])
 
+    declined = in_bodies(module, rewrite)
+
+    assert declined == [(f"relu in {scans(module)[0].name}", "it is one already")]
     assert seen[0] is not body
     assert scans(module)[0].target.body is seen[0]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import LAYERS, Op, bind, propagate, unit
+from lrp_compiler.rules import IN_STEPS, LAYERS, Facts, Op, bind, propagate, unit
 
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {"epsilon": {}, "z-plus": {}, "alpha-beta": {}, "gamma": {}, "w-square": {}}
@@ -70,7 +70,7 @@ def test_steps_are_the_map_that_they_are_together(name: str, steps: str) -> None
     y = target(*args)
     for (step, _), value in zip(done, values, strict=True):
         y = DONE[step](y, value)
-    told = {"steps": [step for step, _ in done], **{f"steps.{place}": value for place, value in enumerate(values)}}
+    told = {f"steps.{place}": value for place, value in enumerate(values)}
     own = arguments.get("bias")
     bias = constant.double() + (0 if own is None else own * factor)
     weight = weighted(args[1], factor.double())
@@ -86,6 +86,7 @@ def test_steps_are_the_map_that_they_are_together(name: str, steps: str) -> None
         y,
         fetch=lambda handle: handle,
         active=[layer.operand],
+        facts=Facts.of({IN_STEPS: tuple(step for step, _ in done)}),
         absorb=lambda *share: absorbed[0].append(share),
     )
     joined._absorb = lambda *share: absorbed[1].append(share)
