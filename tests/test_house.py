@@ -202,6 +202,17 @@ def test_a_newcomer_is_not_lost() -> None:
         assert len(files) <= most, files
 
 
+TESTED_ELSEWHERE = {"passes/options.py": "data without behaviour; `test_pipeline.py` and the product hand it over"}
+"""Modules of the passes that need no test of their own, and why."""
+
+
+def test_every_pass_has_a_test_of_its_own() -> None:
+    passes = {path.relative_to(ROOT) for path in (ROOT / "passes").rglob("*.py") if path.name != "__init__.py"}
+    missing = {str(path) for path in passes if not (ROOT / "tests" / path.with_name(f"test_{path.name}")).exists()}
+
+    assert missing == TESTED_ELSEWHERE.keys()
+
+
 def test_every_package_is_installed() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = {module for module, path in modules().items() if path.name == "__init__.py"}
