@@ -9,7 +9,7 @@ A trait stands next to the operator that it belongs to; ops that have no operato
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -99,6 +99,8 @@ class Traits:
 PLAIN = Traits()
 TRAITS: dict[Any, Traits] = {}
 """Op → its traits, for those that have any."""
+_DECLARED: dict[Any, dict[str, Any]] = {}
+"""Op → what was said of it, by name: that a trait is not there is said, too."""
 
 
 def declare(*targets: Any, **given: Any) -> None:
@@ -106,18 +108,18 @@ def declare(*targets: Any, **given: Any) -> None:
 
     Raises:
         TypeError: there is no such trait.
-        ValueError: one of the ops has another value for it already.
+        ValueError: another value was declared for one of the ops already.
     """
     names = {field.name for field in fields(Traits)}
     unknown = sorted(set(given) - names)
     if unknown:
         raise TypeError(f"there is no trait {unknown[0]!r}")
     for target in targets:
-        known = TRAITS.get(target, PLAIN)
+        known = _DECLARED.setdefault(target, {})
         for name, value in given.items():
-            if getattr(known, name) not in (getattr(PLAIN, name), value):
-                raise ValueError(f"{target} has {name}={getattr(known, name)!r} already")
-        TRAITS[target] = replace(known, **given)
+            if known.setdefault(name, value) != value:
+                raise ValueError(f"{target} has {name}={known[name]!r} already")
+        TRAITS[target] = Traits(**known)
 
 
 def traits(target: Any) -> Traits:

@@ -1,5 +1,7 @@
 """Traits say what an op is: each is compared with what the op does."""
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -94,6 +96,22 @@ def test_a_trait_is_declared_once() -> None:
         declare(aten.mul.Tensor, neutral=2)
     with pytest.raises(TypeError, match="no trait 'colour'"):
         declare(aten.mul.Tensor, colour="blue")
+
+
+@pytest.mark.parametrize("values", [(False, True), (True, False), (1, -1), (0, 1)])
+def test_what_is_said_once_is_not_unsaid(values: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever comes first, the absence of a trait included."""
+    for table in ("TRAITS", "_DECLARED"):
+        monkeypatch.setattr(importlib.import_module(declare.__module__), table, {})
+    name = "free" if isinstance(values[0], bool) else "extreme"
+    first, second = ({name: value} for value in values)
+
+    declare("an op", **first)
+    declare("an op", "another", copies=True, **first)
+    with pytest.raises(ValueError, match=f"an op has {name}={values[0]} already"):
+        declare("an op", **second)
+
+    assert traits("an op") == traits("another") == Traits(copies=True, **first)
 
 
 def test_an_op_without_traits_is_plain() -> None:
