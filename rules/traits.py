@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -96,6 +96,36 @@ class Traits:
     lowered: Callable[..., Any] | None = None
 
 
+class Given(TypedDict, total=False):
+    """The same by name, of which some are said."""
+
+    sign: Sign | None
+    rectifies: Callable[[Arguments], bool] | None
+    free: bool
+    copies: bool
+    casts: bool
+    bins: bool
+    may_do_nothing: Callable[[Arguments], bool] | None
+    neutral: float | None
+    pads: bool
+    indices: tuple[str, ...]
+    ranks: bool
+    bias: str | None
+    bias_trails: int | None
+    output_channel: int | None
+    reduces: bool
+    roots: bool
+    inverts: bool
+    arithmetic: bool
+    pairs: bool
+    multiplies: bool
+    additive: bool
+    extreme: int
+    derivative: Callable[[Any, Tensor], Tensor] | None
+    squashes: bool
+    lowered: Callable[..., Any] | None
+
+
 PLAIN = Traits()
 TRAITS: dict[Any, Traits] = {}
 """Op → its traits, for those that have any."""
@@ -103,7 +133,7 @@ _DECLARED: dict[Any, dict[str, Any]] = {}
 """Op → what was said of it, by name: that a trait is not there is said, too."""
 
 
-def declare(*targets: Any, **given: Any) -> None:
+def declare(*targets: Any, **given: Unpack[Given]) -> None:
     """Write down traits of ops.
 
     Raises:

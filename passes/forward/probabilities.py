@@ -9,7 +9,7 @@ how far the function is saturated. What is meant is mostly the logit in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,7 +115,7 @@ def _again(node: fx.Node, operand: fx.Node) -> fx.Node:
     return call(node.graph, node.target, operand, *node.args[1:], like=node, **node.kwargs)
 
 
-def _side_by_side(module: fx.GraphModule, node: fx.Node, given: Any) -> _Logits | None:
+def _side_by_side(module: fx.GraphModule, node: fx.Node, given: Mapping[str, Any]) -> _Logits | None:
     """Of `[1 − σ(x), σ(x)]`, and of one sigmoid a class: their logits side by side."""
     dim = given["dim"] % max(node.meta["val"].dim(), 1)
     parts = [_logits(module, part) for part in given["tensors"]]
@@ -129,7 +129,7 @@ def _side_by_side(module: fx.GraphModule, node: fx.Node, given: Any) -> _Logits 
     return _Logits(make, known[0].logarithms, alone=True)
 
 
-def _share_of(node: fx.Node, given: Any) -> Any:
+def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `p / Σ|p|` in each row, which keeps their order."""
     if node.target is not aten.div.Tensor:
         return None
@@ -147,7 +147,7 @@ def _share_of(node: fx.Node, given: Any) -> Any:
     return value if summed and total.get("ord", 1) == 1 and amounts is value and by_row and 0 not in by_row else None
 
 
-def _complement_of(module: fx.GraphModule, node: fx.Node, given: Any) -> Any:
+def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `1 − p`."""
     if node.target is aten.rsub.Scalar:
         return given["self"] if given["other"] == 1 and given.get("alpha", 1) == 1 else None
@@ -157,12 +157,12 @@ def _complement_of(module: fx.GraphModule, node: fx.Node, given: Any) -> Any:
     return given["other"] if one is not None and one.numel() == 1 and float(one) == 1 else None
 
 
-def _mixes_rows(node: fx.Node, given: Any) -> bool:
+def _mixes_rows(node: fx.Node, given: Mapping[str, Any]) -> bool:
     """Whether the rows of the batch share the probability among them."""
     return "dim" in given and given["dim"] % max(node.meta["val"].dim(), 1) == 0
 
 
-def _log_softmax_of(node: fx.Node, given: Any) -> fx.Node | None:
+def _log_softmax_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
         return None

@@ -1,13 +1,14 @@
 """Traits say what an op is: each is compared with what the op does."""
 
 import importlib
+from typing import get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
 from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, traits
-from lrp_compiler.rules.traits import PLAIN
+from lrp_compiler.rules.traits import PLAIN, Given
 
 aten = torch.ops.aten
 X = torch.tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
@@ -112,6 +113,11 @@ def test_what_is_said_once_is_not_unsaid(values: tuple[int, int], monkeypatch: p
         declare("an op", **second)
 
     assert traits("an op") == traits("another") == Traits(copies=True, **first)
+
+
+def test_what_can_be_said_is_what_traits_there_are() -> None:
+    """Of the same types, which are checked where an op is declared."""
+    assert get_type_hints(Given) == get_type_hints(Traits)
 
 
 def test_an_op_without_traits_is_plain() -> None:
