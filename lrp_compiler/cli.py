@@ -21,7 +21,7 @@ from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError, LrpWarning
 from lrp_compiler.base.metadata import OPSETS
 from lrp_compiler.base.sources import keep_sources
-from lrp_compiler.formats import ending_of
+from lrp_compiler.formats import EXPLAINER, MODELS, OUTPUTS, PT2, ending_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +96,10 @@ def _any_text(stream: Any) -> Iterator[None]:
         stream.reconfigure(errors=before)
 
 
-MODEL = "a .pt2 file that torch.export.save wrote, or an .onnx file"
-OUTPUT = "M.lrp.onnx, M.lrp.pt2, or M.lrp.aoti.pt2 for an AOTInductor package, which C++ runs"
+MODEL = f"the model's file: {' or '.join(MODELS)} (a {PT2} is what torch.export.save wrote)"
+OUTPUT = ", or ".join(
+    f"M{EXPLAINER}{ending}" + (f" for {known.about}" if known.about else "") for ending, known in OUTPUTS.items()
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -221,9 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         "show which forward values an explainer keeps, and which it rebuilds",
         "lrp-compiler plan model.pt2 --composite attnlrp --memory-budget 0.5\n  lrp-compiler plan model.lrp.pt2 --json",
     )
-    command.add_argument(
-        "model", type=Path, metavar="MODEL|M.lrp.pt2", help="a .pt2 program or an .onnx file, or an explainer's file"
-    )
+    command.add_argument("model", type=Path, metavar="MODEL|M.lrp.pt2", help=f"{MODEL}, or an explainer's")
     _add_compile_options(command)
 
     command = _add(
@@ -235,9 +235,7 @@ def _parser() -> argparse.ArgumentParser:
         "  lrp-compiler inspect model.pt2 --composite epsilon --diff epsilon-plus\n"
         "  lrp-compiler inspect model.lrp.pt2 --html graph.html --input x.npy",
     )
-    command.add_argument(
-        "model", type=Path, metavar="MODEL|M.lrp.pt2", help="a .pt2 program or an .onnx file, or an explainer's file"
-    )
+    command.add_argument("model", type=Path, metavar="MODEL|M.lrp.pt2", help=f"{MODEL}, or an explainer's")
     _add_compile_options(command)
     _add_inspect_options(command)
 

@@ -15,7 +15,7 @@ from lrp_compiler.base.files import atomic_path, check_destination
 from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, SUM, check_opset
 from lrp_compiler.base.progress import stages
 from lrp_compiler.base.run import to_numpy
-from lrp_compiler.formats import OUTPUTS, ending_of, runtime_of, writer_of
+from lrp_compiler.formats import EXPLAINER, ONNX, OUTPUTS, ending_of, ends_in, runtime_of, writer_of
 
 
 def compile_command(arguments: argparse.Namespace) -> None:
@@ -143,7 +143,7 @@ def inspect_command(arguments: argparse.Namespace) -> None:
     drawn = [path for path in (arguments.html, arguments.model_explorer) if path is not None]
     for path in drawn:
         check_destination(path)
-    named = str(arguments.model).endswith(".lrp.onnx")  # whatever is left in it
+    named = ends_in(arguments.model, EXPLAINER + ONNX)  # whatever is left in it
     if drawn and runtime_of(arguments.model) == "onnxruntime" and (named or _is_explainer(arguments.model)):
         raise InputError(
             "An .onnx file lacks the forward graph and the rules' formulas: inspect the explainer's .lrp.pt2 file, or "

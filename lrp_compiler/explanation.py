@@ -27,6 +27,7 @@ from lrp_compiler.base.errors import InputError, InstallError, LrpError
 from lrp_compiler.base.results import Array
 from lrp_compiler.base.run import number
 from lrp_compiler.base.validate import check_option, dtype_name
+from lrp_compiler.formats import EXPLANATIONS, NPZ, PARQUET, ends_in
 from lrp_compiler.pictures.methods import Drawn
 
 SHOWN_ROWS = 8
@@ -133,11 +134,10 @@ def _shown(picture: Any) -> str:
 def _format_of(path: str | os.PathLike[str]) -> Any:
     """The module that writes and reads such a file, by its ending."""
     check_option("path", path, isinstance(path, str | os.PathLike), "the path of a file")
-    ending = os.path.splitext(path)[1]
-    if ending == ".npz":
+    if ends_in(path, NPZ):
         return stored
-    if ending != ".parquet":
-        raise InputError(f"Explanations are kept as .npz or .parquet, not as {os.path.basename(path)!r}.")
+    if not ends_in(path, PARQUET):
+        raise InputError(f"Explanations are kept as {' or '.join(EXPLANATIONS)}, not as {os.path.basename(path)!r}.")
     from lrp_compiler.data import explanations
 
     return explanations

@@ -195,11 +195,18 @@ def slope(op: Op, name: str, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor])
     """
     moved, risen = difference(*x), difference(*y)
     middle = (x[0] + x[1]) / 2
-    derivative = traits(op.target).derivative
-    steep = _central(op, name, middle) if derivative is None else derivative(op, middle)
+    steep = _derivative(op, name, middle)
     off = (steep * moved - risen).abs()
     near = off <= ROUNDINGS * torch.finfo(middle.dtype).eps * (y[0].abs() + y[1].abs())
     return torch.where(near, steep, risen / (moved + (moved == 0).to(moved.dtype)))
+
+
+def _derivative(op: Op, name: str, middle: Tensor) -> Tensor:
+    """f′ at the midpoint; 0 of a region of which only the ends are known, so that its quotient is taken everywhere."""
+    known = traits(op.target).derivative
+    if known is not None:
+        return known(op, middle)
+    return torch.zeros_like(middle) if isinstance(op.target, str) else _central(op, name, middle)
 
 
 def _central(op: Op, name: str, middle: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from lrp_compiler.torch_private import OpOverload
 
 from .conditions import Condition, always
 from .op import Op
 from .relevance import Relevance
-from .traits import declare
+from .traits import Given, declare
 
 Flow = Mapping[str, Relevance | None]
 """What a rule returns: relevance by operand name; `None` for an active operand that gets nothing on purpose."""
@@ -83,7 +83,7 @@ def operator(
     rule: str,
     when: Condition = always,
     channels: int | None = None,
-    **traits: Any,
+    **traits: Unpack[Given],
 ) -> Callable[[DescribeT], DescribeT]:
     """Register the decorated function as the description of `targets`, which have these traits (see `traits.py`).
 

@@ -9,8 +9,8 @@ A trait stands next to the operator that it belongs to; ops that have no operato
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -103,28 +103,62 @@ class Traits:
     lowered: Callable[..., Any] | None = None
 
 
+class Given(TypedDict, total=False):
+    """The same by name, of which some are said."""
+
+    sign: Sign | None
+    rectifies: Callable[[Arguments], bool] | None
+    free: bool
+    copies: bool
+    casts: bool
+    bins: bool
+    may_do_nothing: Callable[[Arguments], bool] | None
+    neutral: float | None
+    pads: bool
+    indices: tuple[str, ...]
+    ranks: bool
+    bias: str | None
+    bias_trails: int | None
+    output_channel: int | None
+    reduces: bool
+    roots: bool
+    inverts: bool
+    arithmetic: bool
+    pairs: bool
+    multiplies: bool
+    additive: bool
+    extreme: int
+    derivative: Callable[[Any, Tensor], Tensor] | None
+    clamps: bool
+    products: Products | None
+    squashes: bool
+    lowered: Callable[..., Any] | None
+
+
 PLAIN = Traits()
 TRAITS: dict[Any, Traits] = {}
 """Op → its traits, for those that have any."""
+_DECLARED: dict[Any, dict[str, Any]] = {}
+"""Op → what was said of it, by name: that a trait is not there is said, too."""
 
 
-def declare(*targets: Any, **given: Any) -> None:
+def declare(*targets: Any, **given: Unpack[Given]) -> None:
     """Write down traits of ops.
 
     Raises:
         TypeError: there is no such trait.
-        ValueError: one of the ops has another value for it already.
+        ValueError: another value was declared for one of the ops already.
     """
     names = {field.name for field in fields(Traits)}
     unknown = sorted(set(given) - names)
     if unknown:
         raise TypeError(f"there is no trait {unknown[0]!r}")
     for target in targets:
-        known = TRAITS.get(target, PLAIN)
+        known = _DECLARED.setdefault(target, {})
         for name, value in given.items():
-            if getattr(known, name) not in (getattr(PLAIN, name), value):
-                raise ValueError(f"{target} has {name}={getattr(known, name)!r} already")
-        TRAITS[target] = replace(known, **given)
+            if known.setdefault(name, value) != value:
+                raise ValueError(f"{target} has {name}={known[name]!r} already")
+        TRAITS[target] = Traits(**known)
 
 
 def traits(target: Any) -> Traits:

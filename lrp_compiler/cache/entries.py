@@ -27,6 +27,7 @@ from lrp_compiler.capture import run_model, same
 from lrp_compiler.capture.caches import without_cache
 from lrp_compiler.capture.kinds import inputs_of
 from lrp_compiler.capture.onnx_files import example_of
+from lrp_compiler.formats import EXPLAINER, PT2
 from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.graph import outputs
 
@@ -35,7 +36,7 @@ from .recipe import Other, Recorder, Unwritten, constant, follow
 
 FOLDER = "LRP_COMPILER_CACHE"
 """The environment variable that names the folder."""
-ENDING = ".lrp.pt2"
+ENDING = EXPLAINER + PT2
 _RECIPE = "lrp_compiler_recipe.json"
 _SOURCE = "source "
 """In front of the names of the model's own weights, of which its hash is made, among the constants of a recipe."""

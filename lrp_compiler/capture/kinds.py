@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 from lrp_compiler.base.validate import shortened
+from lrp_compiler.formats import ONNX, ends_in
 from lrp_compiler.torch_private import pytree
 
 from .onnx_files import module_of
@@ -24,7 +25,7 @@ WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "Distribut
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes.")
 """Where modules come from whose weights are packed integers."""
 OTHER_FILES = {
-    ".onnx": "an ONNX model",
+    ONNX: "an ONNX model",
     ".safetensors": "weights alone",
     ".gguf": "weights alone",
     ".h5": "a Keras model",
@@ -150,7 +151,7 @@ def refuse_other_files(path: str | os.PathLike[str]) -> None:
         raise FormatError(f"{name!r} is a folder: give the .pt2 file that torch.export.save wrote.")
     if not os.path.isfile(path):  # a pipe would be waited for
         raise FormatError(f"{name!r} is no regular file.")
-    known = next((what for ending, what in OTHER_FILES.items() if name.lower().endswith(ending)), None)
+    known = next((what for ending, what in OTHER_FILES.items() if ends_in(name, ending)), None)
     if known is not None:
         raise FormatError(f"{name!r} is {known}, not an exported program: load the module and write it by {EXPORT}.")
     try:

@@ -26,6 +26,7 @@ from lrp_compiler.base.installed import command
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.onnx_session import open_session
 from lrp_compiler.base.run import to_numpy
+from lrp_compiler.formats import ONNX, PT2, ends_in
 from lrp_compiler.runtime import OnnxExplainer
 
 from .verification import Check, Result
@@ -146,10 +147,10 @@ def _first_line(error: Exception) -> str:
 ROOM = 0.05
 """Share of Σ|R| by which a runtime may differ: it adds up in another order, and may choose another maximum."""
 RUNTIMES = {
-    "onnxruntime": Runtime(_onnxruntime, ".onnx"),
-    "openvino": Runtime(_openvino, ".onnx"),
-    "node": Runtime(_node, ".onnx"),
-    "aoti": Runtime(_aoti, ".pt2"),
+    "onnxruntime": Runtime(_onnxruntime, ONNX),
+    "openvino": Runtime(_openvino, ONNX),
+    "node": Runtime(_node, ONNX),
+    "aoti": Runtime(_aoti, PT2),
 }
 """By the name that `verify --runtime` takes."""
 
@@ -158,7 +159,7 @@ def elsewhere(name: str, path: str | os.PathLike[str]) -> Runtime:
     """The runtime of this name, if it takes such a file."""
     if name not in RUNTIMES:
         raise InputError(f"There is no runtime {name!r}: choose {', '.join(RUNTIMES)}.")
-    if not os.fspath(path).endswith(RUNTIMES[name].takes):
+    if not ends_in(path, RUNTIMES[name].takes):
         raise InputError(f"{name} takes files that end in {RUNTIMES[name].takes}, and {os.fspath(path)!r} does not.")
     return RUNTIMES[name]
 

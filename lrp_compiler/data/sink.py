@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_path, held
+from lrp_compiler.formats import PARQUET
 
 from .columns import Column
 from .photos import LIST
@@ -115,7 +116,7 @@ class Sink:
         return pa.schema(fields)
 
     def _shard(self, number: int) -> Path:
-        return self.folder / RELEVANCE / f"part-{number:06}.parquet"
+        return self.folder / RELEVANCE / f"part-{number:06}{PARQUET}"
 
 
 class Shard:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.seal import file_digest
+from lrp_compiler.formats import PARQUET
 
 from .arrays import Arrays
 from .json_lines import JsonLines
@@ -55,13 +56,13 @@ Opener = Callable[[Path, str | None, Path], Source]
 
 SOURCES: dict[str, Opener] = {
     ".npy": lambda path, id_column, output: Arrays([path], id_column),
-    ".parquet": lambda path, id_column, output: Parquet([path], id_column),
+    PARQUET: lambda path, id_column, output: Parquet([path], id_column),
     ".jsonl": lambda path, id_column, output: JsonLines(path, id_column),
     ".ndjson": lambda path, id_column, output: JsonLines(path, id_column),
 }
 """Ending → how a file is opened."""
 FOLDERS: dict[Collection[str], Opener] = {
-    (".parquet",): lambda path, id_column, output: Parquet(_inside(path, (".parquet",)), id_column),
+    (PARQUET,): lambda path, id_column, output: Parquet(_inside(path, (PARQUET,)), id_column),
     (".npy",): lambda path, id_column, output: Arrays(_inside(path, (".npy",)), id_column),
     PICTURES: lambda path, id_column, output: Pictures(path, output),
 }

@@ -14,6 +14,7 @@ from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import METADATA_KEY
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.formats import PT2
 from lrp_compiler.passes.graph import arguments, call
 from lrp_compiler.passes.joint import lift
 from lrp_compiler.torch_private import (
@@ -28,8 +29,6 @@ from lrp_compiler.torch_private import (
 
 aten = torch.ops.aten
 
-SUFFIX = ".pt2"
-"""torch's loaders ask for it."""
 TRIALS = (0, 1, 3)
 """By how much the open sizes of each trial run exceed the example's."""
 ROOM = 0.05
@@ -45,8 +44,8 @@ def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         LrpError: the path does not end in `.pt2`, there is no C++ compiler, AOTInductor fails, or what it makes
             calculates something else than the graph.
     """
-    if not os.fspath(path).endswith(SUFFIX):
-        raise LrpError(f"An AOTInductor package must end in {SUFFIX}, and {os.fspath(path)!r} does not.")
+    if not os.fspath(path).endswith(PT2):  # as torch's loaders ask for it: in small letters
+        raise LrpError(f"An AOTInductor package must end in {PT2}, and {os.fspath(path)!r} does not.")
     missing = "An AOTInductor package needs a C++ compiler, and none was found: install g++, or name one in CXX."
     program = lift(with_read_cuts(artefact.module))
     with atomic_path(path) as temporary:

@@ -13,6 +13,7 @@ import onnx
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import FormatError, InputError, did_you_mean
 from lrp_compiler.base.metadata import METADATA_KEY
+from lrp_compiler.formats import ONNX, ends_in
 
 from .functions import inlined
 
@@ -45,7 +46,7 @@ def is_onnx(model: Any) -> bool:
     """Whether it is a ModelProto, or the path of a file that ends in `.onnx`."""
     if isinstance(model, onnx.ModelProto):
         return True
-    return isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(".onnx")
+    return isinstance(model, str | os.PathLike) and ends_in(model, ONNX)
 
 
 def read(model: str | os.PathLike[str] | onnx.ModelProto) -> Source:

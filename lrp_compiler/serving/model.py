@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.references import PREFIX
 from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
 from lrp_compiler.check.random_inputs import random_inputs
+from lrp_compiler.formats import stem_of
 from lrp_compiler.runtime import OnnxExplainer
 
 from .tensors import datatype
@@ -192,8 +192,7 @@ def batch_axes(about: Metadata) -> dict[str, int] | None:
 
 def model_name(explainer: str | os.PathLike[str]) -> str:
     """What a model is called after its file: the name without endings, of letters that an address takes."""
-    stem = Path(explainer).name.removesuffix(".onnx").removesuffix(".lrp")
-    return re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII).lstrip(".-") or "model"
+    return re.sub(r"[^\w.-]", "_", stem_of(explainer), flags=re.ASCII).lstrip(".-") or "model"
 
 
 def is_model_name(name: object) -> bool:

@@ -26,6 +26,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_folder
 from lrp_compiler.base.npm import Package, copy_package
 from lrp_compiler.base.seal import file_digest
+from lrp_compiler.formats import ONNX, ends_in
 from lrp_compiler.runtime import OnnxExplainer
 
 from .page_spec import (
@@ -168,7 +169,7 @@ def _file(folder: Path, path: str) -> dict[str, Any]:
     Its place in the site is named after its content, whatever the model calls it: browsers never take an older one for
     it, and nothing outside that place is written.
     """
-    ending = "onnx" if path.endswith(".onnx") else "data"
+    ending = "onnx" if ends_in(path, ONNX) else "data"
     return {
         "path": path,
         "file": f"model/{file_digest(folder / path)[:16]}.{ending}",

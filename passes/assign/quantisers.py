@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
 from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, traits
@@ -34,7 +35,7 @@ def steps(module: fx.GraphModule) -> set[fx.Node]:
     """The sizes of steps, the zero points and the bounds that are calculated from extremes, and what lies between."""
     found: set[fx.Node] = set()
     for rounding in _roundings(module):
-        for node in (_uncast(rounding.args[0]), *_following(rounding)):
+        for node in (_rounded(rounding), *_following(rounding)):
             others = [other for other in node.all_input_nodes if is_tensor(other)][1:] if _measures(node) else []
             if node.target is aten.mul.Tensor:
                 others = node.all_input_nodes
@@ -51,12 +52,10 @@ def mark_quantisers(module: fx.GraphModule) -> None:
         root = _root(rounding)
         for end in _ends(rounding):
             if root is not None and same_shape(root, end):
-                scales = _scales(_uncast(rounding.args[0]), root, "times", "over") | _scales(
-                    end, None, "back", "back_over"
-                )
+                scales = _scales(_rounded(rounding), root, "times", "over") | _scales(end, None, "back", "back_over")
                 assign(end, Assignment(QUANTISED, {"self": root, **scales}, ("self",)))
                 if end.target not in SCALES:
-                    _tell_step(end, _step(_uncast(rounding.args[0]), root))
+                    _tell_step(end, _step(_rounded(rounding), root))
 
 
 def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, Any]:
@@ -102,10 +101,17 @@ def _bounds(node: fx.Node) -> bool:
     return known.clamps or (known.pairs and known.extreme != 0)
 
 
-def _uncast(node: Any) -> Any:
+def _uncast(node: Argument) -> Argument:
     """The node whose values these are, whatever their dtype and shape."""
     while isinstance(node, fx.Node) and (traits(node.target).casts or traits(node.target).copies):
         node = node.args[0]
+    return node
+
+
+def _rounded(rounding: fx.Node) -> fx.Node:
+    """What is rounded, whatever casts stand in between."""
+    node = _uncast(rounding.args[0])
+    assert isinstance(node, fx.Node)
     return node
 
 
@@ -157,7 +163,7 @@ def _is_made(node: fx.Node) -> bool:
 
 def _root(rounding: fx.Node) -> fx.Node | None:
     """What was measured: what was divided by the size of a step, if it was."""
-    measured = _uncast(rounding.args[0])
+    measured = _rounded(rounding)
     given = assignment(measured) if isinstance(measured, fx.Node) else None
     if given is None or measured.target not in SCALES or len(given.active) != 1:
         return measured if isinstance(measured, fx.Node) else None

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import Result, arguments, call, constant_of, is_tensor
+from lrp_compiler.torch_private import OpOverload
 
 aten = torch.ops.aten
 
@@ -102,7 +104,7 @@ def _under_root(node: Any, power: float) -> fx.Node | None:
     return None
 
 
-def _second(node: fx.Node, target: Any) -> Any:
+def _second(node: fx.Node, target: OpOverload) -> Argument:
     """What is subtracted or added, if the node is that and nothing more."""
     fits = node.target is target and len(node.args) == 2 and not node.kwargs
     return node.args[1] if fits else None

@@ -9,7 +9,7 @@ how far the function is saturated. What is meant is mostly the logit in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,7 +162,7 @@ def _again(node: fx.Node, place: _Place) -> _Place:
     return _made_of([place], lambda it: call(node.graph, node.target, it, *node.args[1:], like=node, **node.kwargs))
 
 
-def _side_by_side(node: fx.Node, given: Any, ask: Ask) -> Steps[_Logits | None]:
+def _side_by_side(node: fx.Node, given: Mapping[str, Any], ask: Ask) -> Steps[_Logits | None]:
     """Of `[1 − σ(x), σ(x)]`, and of one sigmoid a class: their logits side by side."""
     dim = given["dim"] % max(node.meta["val"].dim(), 1)
     parts = []
@@ -176,7 +176,7 @@ def _side_by_side(node: fx.Node, given: Any, ask: Ask) -> Steps[_Logits | None]:
     return _Logits(beside, known[0].logarithms, alone=True)
 
 
-def _share_of(node: fx.Node, given: Any) -> Any:
+def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `p / Σ|p|` in each row, which keeps their order."""
     if node.target is not aten.div.Tensor:
         return None
@@ -194,7 +194,7 @@ def _share_of(node: fx.Node, given: Any) -> Any:
     return value if summed and total.get("ord", 1) == 1 and amounts is value and by_row and 0 not in by_row else None
 
 
-def _complement_of(module: fx.GraphModule, node: fx.Node, given: Any) -> Any:
+def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `1 − p`."""
     if node.target is aten.rsub.Scalar:
         return given["self"] if given["other"] == 1 and given.get("alpha", 1) == 1 else None
@@ -204,12 +204,12 @@ def _complement_of(module: fx.GraphModule, node: fx.Node, given: Any) -> Any:
     return given["other"] if one is not None and one.numel() == 1 and float(one) == 1 else None
 
 
-def _mixes_rows(node: fx.Node, given: Any) -> bool:
+def _mixes_rows(node: fx.Node, given: Mapping[str, Any]) -> bool:
     """Whether the rows of the batch share the probability among them."""
     return "dim" in given and given["dim"] % max(node.meta["val"].dim(), 1) == 0
 
 
-def _log_softmax_of(node: fx.Node, given: Any) -> fx.Node | None:
+def _log_softmax_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
         return None

@@ -94,7 +94,7 @@ def _has_no_bias(node: fx.Node) -> bool:
 
 def _promotes(node: fx.Node) -> bool:
     source = node.args[0]
-    return is_tensor(source) and source.meta["val"].dtype != node.meta["val"].dtype  # type: ignore[union-attr]
+    return is_tensor(source) and source.meta["val"].dtype != node.meta["val"].dtype
 
 
 def _cast_first(node: fx.Node) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from keyword import iskeyword
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -18,7 +18,7 @@ from lrp_compiler.torch_private import fake_tensor, statically_known_true, ungua
 from .origin import share_origin
 
 
-def is_tensor(node: Any) -> bool:
+def is_tensor(node: object) -> TypeGuard[fx.Node]:
     """Whether the argument is a node whose value is a tensor."""
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
 

@@ -253,3 +253,22 @@ def test_it_adds_up_on_architectures_of_every_kind(name: str) -> None:
     assert abs(books.seed - sum(books.inputs.values())) <= 1e-9 * books.magnitude
     assert all(abs(share) <= 1e-9 * books.magnitude for share in books.absorbed.values())
     assert not books.suspects(1e-9)
+
+
+def test_whole_numbers_on_the_way_hand_on_what_they_differ_by() -> None:
+    """By hand, against a reference of zeros: `W (trunc 3x − 0)`; where nothing differs, nothing."""
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x * 3).to(torch.int8).to(x.dtype))
+
+    model = Whole().eval().double()
+    x = torch.tensor([[0.1, 0.5, -2.0, 1e-9], [0.0, -0.4, 3.4, 0.3]], dtype=torch.float64)
+
+    relevance = lrp.compile(model, (x,), composite="reference", target=1)(x).relevance["x"]
+
+    torch.testing.assert_close(relevance, ((3 * x).trunc() * model.head.weight[1]).detach(), **EXACT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from support.small import small
 from support.variants import ModuleAttention, WrittenOutBlock, WrittenOutMLP
 from support.zoo import SEVEN
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 from torch.nn import functional
 
 import lrp_compiler as lrp
@@ -45,6 +47,43 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.cell(x)[0][:, -1])
+
+
+class OpenLoop(nn.Module):
+    """A recurrent layer of any length, which becomes a loop whose body is a graph, and a scan in it with a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.mix, self.head = (
+            nn.GRU(3, 4, batch_first=True),
+            nn.Parameter(torch.randn(4, 4)),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        every, _ = self.cell(x)
+        last, _ = scan(self.step, torch.ones_like(every[:, 0]), every.transpose(0, 1))
+        return self.head(last)
+
+    def step(self, state: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(now + state @ self.mix)
+        return state, state.clone()
+
+
+class Quantised(nn.Module):
+    """Activations rounded between fixed ends, and by the range of each row; weights kept as whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.hidden = nn.Linear(4, 5), nn.Linear(5, 5)
+        self.register_buffer("weight", torch.randint(-20, 20, (3, 5), dtype=torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(torch.fake_quantize_per_tensor_affine(self.stem(x), 0.125, 3, -20, 20))
+        x = self.hidden(x)
+        step = x.abs().amax(-1, keepdim=True) / 127
+        x = torch.clamp(torch.round(x / step), -127, 127).to(torch.int8).to(x.dtype) * step
+        return functional.linear(x, self.weight.to(x.dtype) * 0.05)
 
 
 class Fourier(nn.Module):
@@ -99,6 +138,10 @@ def of_zoo(name: str) -> Network:
 NETWORKS: dict[str, Callable[[], Network]] = {
     "bias by hand": lambda: plain(BiasAddedByHand(), torch.randn(3, 4)),
     "lstm": lambda: plain(Recurrent(), torch.randn(2, 3, 3)),
+    "loop of open length": lambda: plain(OpenLoop(), torch.randn(2, 5, 3))._replace(
+        dynamic_shapes={"x": {1: torch.export.Dim("steps")}}
+    ),
+    "quantised": lambda: plain(Quantised(), torch.randn(3, 4)),
     "fourier": lambda: plain(Fourier(), torch.randn(2, 12)),
     "normed": lambda: plain(Normed(), torch.randn(2, 3, 8, 8)),
     "module twice": lambda: Network(NET, ARGS, {}, None),
@@ -111,6 +154,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         for function, layers in GRAPHS
     },
 }
+REFUSED = {("loop of open length", "reference"): "A loop .* has no rule for differences yet"}
+"""(network, composite) → what is said of what cannot be."""
 BOX = {"epsilon-gamma-box": {"low": -9.0, "high": 9.0}}
 network = cache(lambda name: NETWORKS[name]())
 
@@ -151,8 +196,10 @@ def test_what_was_saved_comes_back(name: str, rules: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", [*NETWORKS, *SEVEN])
 def test_every_network_comes_back_under_every_composite(name: str, rules: str, optimise: bool, tmp_path: Path) -> None:
     given = of_zoo(name) if name in SEVEN else network(name)
+    refused = REFUSED.get((name, rules))
 
-    comes_back(given, tmp_path, composite=composite(rules), target="index", optimise=optimise)
+    with pytest.raises(LrpError, match=refused) if refused else nullcontext():
+        comes_back(given, tmp_path, composite=composite(rules), target="index", optimise=optimise)
 
 
 @pytest.mark.parametrize(

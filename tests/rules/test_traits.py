@@ -1,12 +1,15 @@
 """Traits say what an op is: each is compared with what the op does."""
 
+import importlib
+from typing import get_type_hints
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, traits
-from lrp_compiler.rules.traits import PLAIN
+from lrp_compiler.rules.traits import PLAIN, Given
 
 aten = torch.ops.aten
 X = torch.tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
@@ -153,6 +156,27 @@ def test_a_trait_is_declared_once() -> None:
         declare(aten.mul.Tensor, neutral=2)
     with pytest.raises(TypeError, match="no trait 'colour'"):
         declare(aten.mul.Tensor, colour="blue")
+
+
+@pytest.mark.parametrize("values", [(False, True), (True, False), (1, -1), (0, 1)])
+def test_what_is_said_once_is_not_unsaid(values: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever comes first, the absence of a trait included."""
+    for table in ("TRAITS", "_DECLARED"):
+        monkeypatch.setattr(importlib.import_module(declare.__module__), table, {})
+    name = "free" if isinstance(values[0], bool) else "extreme"
+    first, second = ({name: value} for value in values)
+
+    declare("an op", **first)
+    declare("an op", "another", copies=True, **first)
+    with pytest.raises(ValueError, match=f"an op has {name}={values[0]} already"):
+        declare("an op", **second)
+
+    assert traits("an op") == traits("another") == Traits(copies=True, **first)
+
+
+def test_what_can_be_said_is_what_traits_there_are() -> None:
+    """Of the same types, which are checked where an op is declared."""
+    assert get_type_hints(Given) == get_type_hints(Traits)
 
 
 def test_an_op_without_traits_is_plain() -> None:
