@@ -22,6 +22,12 @@ torch.set_num_threads(1)
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Every module of tests draws the same numbers when it is imported, whatever was imported before it."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Every test draws the same numbers, alone or after others."""
