@@ -85,10 +85,15 @@ def command_line() -> str:
     """Every command as its own parser describes it."""
     root = make_parser()
     commands = next(action for action in root._actions if isinstance(action, argparse._SubParsersAction))
-    parts = ["# Command line", "Made from the parsers: what `lrp-compiler COMMAND --help` says."]
+    parts = [
+        "# Command line",
+        "Made from the parsers: what `lrp-compiler COMMAND --help` says. `MODEL` is a `.pt2` file that "
+        "`torch.export.save` wrote, or an ONNX file. Each command has `--json`, and `--debug`, which prints the "
+        "traceback of an error beside its sentence.",
+    ]
     for name, command in commands.choices.items():
         parts += [f"## {name}", command.description or ""]
-        formatter = argparse.HelpFormatter(command.prog, width=100)
+        formatter = argparse.HelpFormatter(command.prog, width=80)
         formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, "")
         parts.append(f"```text\n{formatter.format_help().strip()}\n```")
         rows = [
