@@ -1,4 +1,4 @@
-"""The contract of the ONNX file (docs/pages/reference/onnx-file.md): an image model, an encoder, a decoder, both in one."""
+"""The contract of the ONNX file, as the documentation states it: an image model, an encoder, a decoder, both in one."""
 
 import hashlib
 import json
