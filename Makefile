@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial test test-all test-torch fuzz faithful lint types wheels clean
+.PHONY: help demo pictures tutorial docs test test-all test-torch fuzz faithful lint types wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,10 @@ pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in
 
 tutorial: $(VENV)/.demo  ## from a photo to the audit; results in benchmarks/results
 	$(BIN)/python -m benchmarks.shown.tutorial_page
+
+# From inside docs/, where no package of that name is in the way of the one that is read for its docstrings.
+docs: $(VENV)/.docs  ## the documentation site, links checked; results in build/docs
+	cd docs && NO_MKDOCS_2_WARNING=1 ../$(BIN)/mkdocs build --strict
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
@@ -79,6 +83,10 @@ $(VENV)/.pictures: $(VENV)/.library
 
 $(VENV)/.faithfulness: $(VENV)/.library
 	$(PIP) --editable ".[faithfulness]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.library
+	$(PIP) --editable ".[docs]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.library

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 2, if the arguments are wrong; with code 0, after `--help`.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         # torch warns its developers; -W and PYTHONWARNINGS still show it.
         with warnings.catch_warnings(), _any_text(sys.stdout), boundary(f"do {arguments.name}"):
@@ -102,7 +102,8 @@ OUTPUT = ", or ".join(
 )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
     parser = argparse.ArgumentParser(
         prog="lrp-compiler",
         description="Compile a model into its explainer, and run it.",

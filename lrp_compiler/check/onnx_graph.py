@@ -17,7 +17,7 @@ PASSES_ON = {"Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten"}
 
 
 def graph_checks(path: str | os.PathLike[str]) -> tuple[list[Check], dict[str, int]]:
-    """The file's graph against what the README promises of it; and of inputs the rows of the tables they look up."""
+    """The file's graph against what the documentation promises; and of inputs the rows of the tables they look up."""
     model = onnx.load(path, load_external_data=False)
     return [checker(path), _contract(model), _notes(model)], table_sizes(model)
 
@@ -32,7 +32,7 @@ def checker(path: str | os.PathLike[str]) -> Check:
 
 
 def _contract(model: onnx.ModelProto) -> Check:
-    """What the README promises of the graph."""
+    """What the documentation promises of the graph (reference/onnx-file.md)."""
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     wrong = [f"the domain {domain!r}" for domain in opsets if domain]
     wrong += [f"the function {function.name}" for function in model.functions]

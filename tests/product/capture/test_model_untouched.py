@@ -151,7 +151,7 @@ def test_relevance_is_gradient_times_input_where_the_theory_says_so(target: int 
 
 
 def test_retraining_the_model_does_not_move_a_folded_explainer() -> None:
-    # Unfolded weights are shared on purpose; the README says so.
+    # Unfolded weights are shared on purpose; the documentation says so.
     model, x = alive(Cnn()), images()
     explainer = lrp.compile(model, (x,), composite="epsilon")
     weights = {name: buffer for name, buffer in explainer.module.named_buffers() if "folded" in name}

@@ -1,4 +1,4 @@
-"""The contract of the ONNX file, as the README states it: on an image model, an encoder, a decoder and both in one."""
+"""The contract of the ONNX file, as the documentation states it: an image model, an encoder, a decoder, both in one."""
 
 import hashlib
 import json
@@ -240,7 +240,7 @@ def test_the_file_is_hardly_larger_than_the_model(name: str, composite: str, tmp
 
 
 def test_plain_onnxruntime_is_enough(folder: Path) -> None:
-    """What the README says to those who use no wrapper."""
+    """What the documentation says to those who use no wrapper."""
     session = onnxruntime.InferenceSession(written("resnet50", folder))
     about = json.loads(session.get_modelmeta().custom_metadata_map["lrp_compiler"])
     x = np.random.default_rng(0).standard_normal((5, 3, 64, 64)).astype(np.float32)

@@ -1,0 +1,118 @@
+"""The documentation says what is so: snippets run, commands parse, links lead somewhere, every public name is there."""
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.snippets import PAGES, ROOT, blocks, commands, pages
+from support.stand_ins import STAND_INS
+
+import lrp_compiler as lrp
+from lrp_compiler import errors, runtime
+from lrp_compiler.cli import make_parser
+
+SLOW = {
+    "README.md",
+    "coming-from.md",
+    "concepts/composites.md",
+    "get-started.md",
+    "how-to/answers.md",
+    "how-to/hugging-face.md",
+    "how-to/loops.md",
+    "how-to/onnx-in.md",
+    "how-to/other-results.md",
+    "how-to/pictures.md",
+}
+"""Pages whose snippets take long; `make test-all` runs them."""
+PROSE = ("", "text")
+"""Languages of blocks that are nothing to run: what is printed, and drawings."""
+WRITTEN = {page for page in pages() if any(block.language == "python" for block in blocks(page))}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where snippets may write."""
+    with contextlib.chdir(tmp_path):
+        yield tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.heavy] if page in SLOW else []) for page in sorted(WRITTEN)]
+)
+def test_the_snippets_of_a_page_run_one_behind_the_other(page: str, folder: Path) -> None:
+    names = STAND_INS.get(page, dict)()
+    names["__name__"] = "snippets"
+    for block in blocks(page):
+        if block.language != "python" or block.reason or not _installed(block.needs):
+            continue
+        # The line numbers of a failure are those of the page.
+        code = compile("\n" * (block.line - 1) + block.code, str(pages()[page]), "exec")
+        exec(code, names)
+
+
+def _installed(package: str) -> bool:
+    return not package or importlib.util.find_spec(package) is not None
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_every_block_is_run_or_says_why_not(page: str) -> None:
+    for block in blocks(page):
+        ours = block.language in ("python", "bash", *PROSE)
+        assert ours or block.reason, f"{page}:{block.line}: a block of {block.language} without `<!-- not run: why -->`"
+
+
+def test_few_snippets_are_not_run() -> None:
+    """A reason is easily written; what cannot be run here is Node, C++, containers, and pretrained weights."""
+    python = Counter(bool(block.reason) for page in pages() for block in blocks(page) if block.language == "python")
+
+    assert python[True] <= 6
+    assert python[False] >= 50
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_commands_are_those_of_the_command_line(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(page):
+        for arguments in commands(block.code) if block.language == "bash" else ():
+            try:
+                make_parser().parse_args(arguments)
+            except SystemExit:
+                pytest.fail(f"{page}:{block.line}: lrp-compiler {' '.join(arguments)}: {capsys.readouterr().err}")
+
+
+LINK = re.compile(r"\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
+MADE = {PAGES / "reference" / f"{name}.md" for name in ("rules", "kinds", "composites", "command-line")}
+"""Pages that the site makes."""
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_links_lead_somewhere_in_the_repository(page: str) -> None:
+    path = pages()[page]
+    targets = {Path(os.path.normpath(path.parent / link)) for link in LINK.findall(path.read_text()) if ":" not in link}
+
+    assert {target for target in targets if not target.exists()} <= MADE
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+
+    assert [page for page in pages() if page != "README.md" and f" {page}\n" not in navigation] == []
+
+
+def test_the_reference_has_every_public_name() -> None:
+    told = "\n".join(path.read_text(encoding="utf-8") for path in (PAGES / "reference").glob("*.md"))
+    public = {
+        *(f"lrp_compiler.{name}" for name in {*lrp.__all__, *errors.__all__} - {"UnsupportedNode"}),
+        *(f"lrp_compiler.runtime.{name}" for name in {*runtime.__all__} - {*lrp.__all__}),
+    }
+
+    assert [name for name in sorted(public) if not re.search(rf"(:::|##) {re.escape(name)}$", told, re.MULTILINE)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
