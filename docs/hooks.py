@@ -47,12 +47,11 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?
 PART = re.compile(r"<!-- (\w+): from the README -->")
 
 
-def on_config(config: Any) -> Any:
-    """Lay the package out as it installs."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay the package out as it installs, before anybody asks where it lies."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     for folder, place in LAID_OUT.items():
         shutil.copytree(ROOT / folder, SOURCE / place, ignore=shutil.ignore_patterns("__pycache__", "web"))
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
