@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.errors import FormatError
 from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.linear_map import Constant, LinearMap, add_up, scaled
@@ -108,10 +109,18 @@ class Layer:
 
 
 def _steps(op: Op) -> tuple[Any, list[Any]]:
-    """By what the map's result is multiplied in the end, and what is added to that."""
+    """By what the map's result is multiplied in the end, and what is added to that.
+
+    Raises:
+        FormatError: it is not said what is done with every operand, as in files of older builds.
+    """
     factor: Any = 1.0
     constants: list[Any] = []
     done: tuple[str, ...] = op.fact(IN_STEPS)
+    if f"steps.{len(done)}" in op.arguments:
+        raise FormatError(
+            "The file is of an older build of lrp_compiler, which kept a layer's steps elsewhere: compile anew."
+        )
     for index, name in reversed(list(enumerate(done))):
         value: Any = op.factor(f"steps.{index}")
         if name in SCALINGS:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lrp_compiler.base.errors import FormatError
 from lrp_compiler.rules import IN_STEPS, LAYERS, Facts, Op, bind, propagate, unit
 
 aten = torch.ops.aten
@@ -100,3 +101,13 @@ def test_steps_are_the_map_that_they_are_together(name: str, steps: str) -> None
         torch.testing.assert_close(found.tensor, want.tensor)
     sums = [{cause: float(share.sum()) for cause, share in shares} for shares in absorbed]
     assert sums[0] == pytest.approx(sums[1])
+
+
+def test_steps_of_which_nothing_is_said_are_refused() -> None:
+    """As in a file of an older build, which kept what is done among the operands."""
+    target, args, _ = MAPS["linear"]
+    arguments = {**bind(target, args, {}), "steps": ["add"], "steps.0": B}
+    op = Op(LAYERS[target].name, arguments, target(*args) + B, fetch=lambda handle: handle, active=["input"])
+
+    with pytest.raises(FormatError, match="older build"):
+        propagate(op, unit(torch.ones(3, 6, dtype=torch.float64)))
