@@ -364,7 +364,7 @@ def promotion_where_dtypes_mix() -> Iterator[None]:
 
 
 _TRANSLATIONS: dict[Any, Any] = {}
-"""The ONNX exporter's translations by opset and the number of operators that there were."""
+"""The ONNX exporter's translations by opset, for the operators that there were."""
 
 
 @contextmanager
@@ -380,7 +380,11 @@ def translations_read_once() -> Iterator[None]:
 
     def kept(*opset: Any, **options: Any) -> Any:
         # Operators of a library that was imported since have translations, too.
-        key = opset, tuple(options.items()), len(torch._C._dispatch_get_all_op_names())
+        operators = frozenset(torch._C._dispatch_get_all_op_names())
+        if operators != _TRANSLATIONS.get("operators"):
+            _TRANSLATIONS.clear()
+            _TRANSLATIONS["operators"] = operators
+        key = opset, tuple(options.items())
         if key not in _TRANSLATIONS:
             _TRANSLATIONS[key] = read(*opset, **options)
         registry = copy.copy(_TRANSLATIONS[key])
@@ -412,7 +416,8 @@ def composites_noted_quickly() -> Iterator[None]:
     note = operator.py_impl
 
     def noted(self: Any, key: Any) -> Any:
-        if not isinstance(key, torch._C.DispatchKey) or key in self.py_kernels:
+        keys = torch._C.DispatchKey
+        if not isinstance(key, keys) or key == keys.Python or key in self.py_kernels:
             return note(self, key)
 
         def kept(kernel: Any) -> Any:

@@ -51,7 +51,7 @@ def mark_quantisers(module: fx.GraphModule) -> None:
             continue
         root = _root(rounding)
         for end in _ends(rounding):
-            if root is not None and same_shape(root, end):
+            if same_shape(root, end):
                 scales = _scales(_rounded(rounding), root, "times", "over") | _scales(end, None, "back", "back_over")
                 assign(end, Assignment(QUANTISED, {"self": root, **scales}, ("self",)))
                 if end.target not in SCALES:
@@ -161,12 +161,12 @@ def _is_made(node: fx.Node) -> bool:
     return not any(is_tensor(operand) for operand in node.all_input_nodes)
 
 
-def _root(rounding: fx.Node) -> fx.Node | None:
+def _root(rounding: fx.Node) -> fx.Node:
     """What was measured: what was divided by the size of a step, if it was."""
     measured = _rounded(rounding)
-    given = assignment(measured) if isinstance(measured, fx.Node) else None
+    given = assignment(measured)
     if given is None or measured.target not in SCALES or len(given.active) != 1:
-        return measured if isinstance(measured, fx.Node) else None
+        return measured
     root = given.operand(given.active[0])
     return root if same_shape(root, measured) else measured
 

@@ -60,7 +60,7 @@ def work_out_algebra(module: fx.GraphModule) -> Result:
             continue
         if node.target in SOLVERS and node.args and not constant.issuperset(node.all_input_nodes):
             reason = _solve(module, node, constant, known)
-            changed |= not reason
+            changed |= reason is None
             declined += [(node.name, reason)] if reason else []
         else:
             constant.add(node)
@@ -108,8 +108,8 @@ def _worked_out(module: fx.GraphModule, node: fx.Node, value: Any) -> fx.Node:
     return made
 
 
-def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known: dict[fx.Node, Any]) -> str:
-    """The solution for the unit vectors, multiplied by the operand; or why not."""
+def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known: dict[fx.Node, Any]) -> str | None:
+    """Put the solution for the unit vectors, multiplied by the operand, in its place; or why not."""
     solver = SOLVERS[node.target]
     given = bind(node.target, node.args, node.kwargs)
     operand = given[solver.operand]
@@ -144,8 +144,8 @@ def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known:
     result = inline(node, multiplied, (operand, made), {})
     if not solver.picks:
         node.replace_all_uses_with(result)
-        return ""
+        return None
     for picked in list(node.users):
         if picked.target is operator.getitem and picked.args[1] == 0:
             picked.replace_all_uses_with(result)
-    return ""
+    return None

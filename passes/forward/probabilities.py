@@ -17,17 +17,13 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Steps, call, constant_of, in_a_loop, is_tensor
-from lrp_compiler.rules import TRAITS, bind, traits
+from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
 
 PROBABILITY, LOGARITHM = "probability", "log-probability"
-OF_PROBABILITIES = {
-    aten.log.default: 1,
-    aten.exp.default: -1,
-    **dict.fromkeys((op for op, known in TRAITS.items() if known.clamps), 0),
-}
-"""What may stand behind the function, and by how many logarithms it changes what is returned."""
+LOGARITHMS: dict[Any, int] = {aten.log.default: 1, aten.exp.default: -1}
+"""What may stand behind the function, as bounds may, and by how many logarithms it changes what is returned."""
 
 
 def logits_behind(module: fx.GraphModule, output: fx.Node) -> tuple[fx.Node, str]:
@@ -118,8 +114,8 @@ def _read(module: fx.GraphModule, node: fx.Node, ask: Ask) -> Steps[_Logits | No
     operand = _log_softmax_of(node, given)
     if operand is not None:
         return _counted((yield ask(operand)) or _Logits(_at(operand)), 1)
-    if node.target in OF_PROBABILITIES:
-        return _counted((yield ask(given["self"])), OF_PROBABILITIES[node.target])
+    if node.target in LOGARITHMS or known.clamps:
+        return _counted((yield ask(given["self"])), LOGARITHMS.get(node.target, 0))
     if known.free or known.copies:
         moved: _Logits | None = yield ask(given.get("self"))
         same = known.casts or known.copies

@@ -1,9 +1,11 @@
 """Recursion as deep as a graph, which Python's stack is not: written as a generator, and run in a loop.
 
-def depth(node):                                      def depth(node):
-    return 1 + depth(node.args[0])         →              return 1 + (yield depth(node.args[0]))
+    def depth(node):                                      def depth(node):
+        return 1 + depth(node.args[0])         →              return 1 + (yield depth(node.args[0]))
 
-depth(node)                                           in_a_loop(depth(node))
+    depth(node)                                           in_a_loop(depth(node))
+
+An error in any of the calls ends them all.
 """
 
 from __future__ import annotations

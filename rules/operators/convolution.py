@@ -148,13 +148,14 @@ declare(aten.conv1d.default, bias_trails=1)
 declare(aten.conv2d.default, bias_trails=2)
 
 
-def _is_transposed(given: Mapping[str, Any]) -> bool:
+def is_transposed(given: Mapping[str, Any]) -> bool:
+    """Whether a call of a convolution is one of its transpose."""
     return bool(given.get("transposed", "output_padding" in given))
 
 
 def _products(given: Mapping[str, Any], result: Sequence[int]) -> int:
     """Each output meets one kernel; of a transposed convolution each input does."""
-    met = given["input"] if _is_transposed(given) else result
+    met = given["input"] if is_transposed(given) else result
     return int(prod(met) * prod(given["weight"][1:]))
 
 
@@ -179,6 +180,6 @@ def convolution(op: Op) -> LinearMap:
     dims = op.rank("weight") - 2
     options: dict[str, Any] = {name: per_dim(op.option(name), dims) for name in ("stride", "padding", "dilation")}
     options["groups"] = op.option("groups")
-    if _is_transposed(op.arguments):
+    if is_transposed(op.arguments):
         return transposed_convolution_map(op, per_dim(op.option("output_padding"), dims), **options)
     return convolution_map(op, **options)

@@ -25,7 +25,7 @@ from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import OPERATORS, Overload, operator
 from lrp_compiler.torch_private import op_name
 
-from .convolution import CHANNEL_FIRST
+from .convolution import CHANNEL_FIRST, is_transposed
 from .linear import PRODUCTS
 
 aten = torch.ops.aten
@@ -98,7 +98,7 @@ class Layer:
         """The weights, those of each output channel times its factor."""
         if not isinstance(factor, Tensor) or factor.numel() == 1:
             return scaled(weight, factor.reshape(()) if isinstance(factor, Tensor) else factor)
-        transposed = op.arguments.get("transposed", "output_padding" in op.arguments)
+        transposed = is_transposed(op.arguments)
         first = not transposed and self.weight == "weight"
         # In front of the output channels of a transposed convolution lie the input channels of all groups.
         groups = op.option("groups") if transposed else 1

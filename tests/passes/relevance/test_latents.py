@@ -7,11 +7,9 @@ import pytest
 import torch
 from support.assigned import Assigned, assigned, captured
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.relevance import Latent, Mask, Put, gates_of, latents_of, propagate_relevance, put_on
-from lrp_compiler.passes.relevance.latents import feature_dim
 from lrp_compiler.rules import unit
 
 
@@ -232,27 +230,3 @@ def test_a_mask_is_spread_over_the_other_dims(dim: int) -> None:
     for row in range(2):
         for at in range(size):
             assert found[row].select(dim - 1, at).eq(given[row, at]).all()
-
-
-class Shapes(nn.Module):
-    """Values whose channels lie in different places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.dense, self.norm = nn.Conv1d(3, 4, 1), nn.Linear(6, 6), nn.LayerNorm(6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        of_image = self.convolution(x).relu()  # [batch, channels, length]
-        of_words = functional.gelu(self.norm(self.dense(of_image)))  # [batch, words, features]
-        heads = of_words.unflatten(-1, (2, 3)).transpose(1, 2)  # [batch, heads, words, features]
-        weights = (heads @ heads.transpose(-1, -2)).softmax(-1)
-        return (weights @ heads).flatten(1)
-
-
-def test_channels_lie_where_the_operation_puts_them_that_made_the_value() -> None:
-    done = assigned(captured(Shapes().double(), torch.zeros(2, 3, 6, dtype=torch.float64)))
-    calls = [node for node in done.forward.graph.nodes if node.op == "call_function"]
-    by_target = {str(node.target).split(".")[1]: node for node in calls}
-
-    wanted = {"conv1d": 1, "relu": 1, "linear": 2, "layer_norm": 2, "gelu": 2, "softmax": 1, "matmul": 1}
-    assert {name: feature_dim(by_target[name]) for name in wanted} == wanted
