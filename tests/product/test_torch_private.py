@@ -46,9 +46,8 @@ def test_operators_of_a_library_that_came_later_are_read() -> None:
     assert read_for[1] is read_for[2]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "vit_b_16"])
-def test_a_program_is_written_out_as_torch_does_it(name: str) -> None:
-    example = small(name, torch.float32)
+def test_a_program_is_written_out_as_torch_does_it() -> None:
+    example = small("gpt2")
     program = torch.export.export(example.model, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes)
     torchs = program.run_decompositions(decomposition_table()).graph_module.code
     with composites_noted_quickly():
