@@ -224,10 +224,7 @@ def _scratch(final: Path) -> Iterator[Path]:
     """
     start = f".{final.name[:60]}."
     with _locked(final.parent):
-        for left in glob.glob(f"{glob.escape(start)}*{_SUFFIX}", root_dir=final.parent):
-            with held(final.parent / left, wait=False) as free:
-                if free:
-                    shutil.rmtree(final.parent / left, ignore_errors=True)
+        _remove_left(final.parent, start)
         folder = Path(tempfile.mkdtemp(prefix=start, suffix=_SUFFIX, dir=final.parent))
         kept = ExitStack()
         kept.enter_context(held(folder, wait=True))
@@ -236,6 +233,19 @@ def _scratch(final: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_left(folder: Path) -> None:
+    """Remove the temporary folders in a folder whose processes were killed, whatever file they were for."""
+    with _locked(folder):
+        _remove_left(folder, ".")
+
+
+def _remove_left(folder: Path, start: str) -> None:
+    for left in glob.glob(f"{glob.escape(start)}*{_SUFFIX}", root_dir=folder):
+        with held(folder / left, wait=False) as free:
+            if free:
+                shutil.rmtree(folder / left, ignore_errors=True)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.files import atomic_path, held
+from lrp_compiler.base.files import atomic_path, clear_left, held
 from lrp_compiler.formats import PARQUET
 
 from .columns import Column
@@ -175,6 +175,8 @@ def opened(folder: Path) -> Iterator[Mapping[str, Any] | None]:
             raise InputError(
                 f"{folder} holds {foreign[0]!r} and no explanations: choose another folder for the output."
             )
+        for kind in (RELEVANCE, ERRORS):
+            clear_left(folder / kind)  # of a shard that came to its place just before a kill: nobody writes it again
         yield before
 
 

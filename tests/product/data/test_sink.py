@@ -111,7 +111,9 @@ def test_what_a_kill_left_half_written_is_made_anew(folder: Path, tmp_path: Path
     content = shards[1].read_bytes()
     shards[1].write_bytes(content[: len(content) // 2])
     shards[2].unlink()
-    (shards[0].parent / ".part-000002.parquet.x1.writing").mkdir()
+    for whole_or_not in ("part-000000", "part-000002"):  # the former came to its place, and then came the kill
+        (shards[0].parent / f".{whole_or_not}.parquet.x1.writing").mkdir()
+    (tmp_path / "out" / "errors.parquet" / ".part-000001.parquet.x1.writing").mkdir()
 
     done = explain(folder / "m.lrp.onnx", folder / "x.npy", tmp_path / "out", shard_rows=1000)
 
