@@ -19,9 +19,11 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
+from lrp_compiler.passes.reroll import NotRepeated
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, op_name, pytree, sequences_stay_open, sources_forgotten
 
+from .any_length import of_two_lengths
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
@@ -29,6 +31,7 @@ from .onnx_files import example_of, open_in, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
+from .shape_hints import fixed_sizes, shape_hint
 
 Model = torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str]
 
@@ -163,8 +166,20 @@ def _export(
     with without_cache(model, kwargs, dynamic_shapes) as (kwargs, dynamic_shapes):
 
         def export(exporter: Any, **options: Any) -> Any:
+            return of(exporter, model, *clones(), dynamic_shapes, **options)
+
+        def of(exporter: Any, one: torch.nn.Module, given: Any, named: Any, shapes: Any, **options: Any) -> Any:
             with quiet(output=True), torch.no_grad(), sequences_stay_open():
-                return exporter(model, *clones(), dynamic_shapes=dynamic_shapes, **options)
+                return exporter(one, given, named, dynamic_shapes=shapes, **options)
+
+        def one_way_or_other(*given: Any) -> Any:
+            try:
+                return of(torch.export.export, *given)
+            except Exception as error:
+                for other_way in other_ways(error):
+                    with contextlib.suppress(Exception):
+                        return of(torch.export.export, *given, **other_way)
+                raise CaptureError(shape_hint(str(error)) or str(error)) from error
 
         try:
             returned = run_model(model, args, kwargs)
@@ -178,7 +193,14 @@ def _export(
             for other_way in other_ways(error):
                 with contextlib.suppress(Exception):
                     return export(torch.export.export, **other_way), returned
-            raise CaptureError(why_not_exported(error, partial(export, torch.export.draft_export))) from error
+            reason = why_not_exported(error, partial(export, torch.export.draft_export))
+            fixed = fixed_sizes(str(error))
+            if fixed:
+                try:
+                    return of_two_lengths(model, *clones(), dynamic_shapes, fixed, one_way_or_other), returned
+                except NotRepeated as why:
+                    reason = f"{reason[:-1]}; nor are there steps that a loop could take: {why}."
+            raise CaptureError(reason) from error
 
 
 TRAINING = ("train", "training", "dropout_p")

@@ -42,9 +42,11 @@ def same_graph(monkeypatch: pytest.MonkeyPatch, compile: Compile) -> None:
 
 
 def read_by_place(explainer: lrp.Explainer) -> list[list[int]]:
-    """Of every node the places of those that it reads."""
+    """Of every node the places of those that it reads; of a size it is all one which tensor that is as long says so."""
     place = {node: number for number, node in enumerate(explainer.module.graph.nodes)}
-    return [[place[read] for read in node.all_input_nodes] for node in place]
+    return [
+        [place[read] for read in node.all_input_nodes if node.target != torch.ops.aten.sym_size.int] for node in place
+    ]
 
 
 def without_numbers(text: str) -> str:
