@@ -18,14 +18,17 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.passes.reroll import NotRepeated, of_any_length
-from lrp_compiler.torch_private import notes_are_kept, pytree
+from lrp_compiler.torch_private import notes_are_kept, pytree, schema
 
 from .same_output import run_model, same
 
-LENGTH = 6
-"""The shorter one of the two, if the model takes it."""
+LENGTHS = (4, 8)
+"""The shorter one of the two, if the model takes it; the longer a program, the longer it takes to capture."""
 FURTHER = (2, 5)
 """So many times the shorter length, less one, the program is compared with the model."""
+
+
+Export = Callable[[torch.nn.Module, tuple[Any, ...], Mapping[str, Any], Any], ExportedProgram]
 
 
 def of_two_lengths(
@@ -34,7 +37,7 @@ def of_two_lengths(
     kwargs: Mapping[str, Any],
     dynamic_shapes: Any,
     fixed: Sequence[str],
-    export: Callable[[torch.nn.Module, tuple[Any, ...], Mapping[str, Any], Any], ExportedProgram],
+    export: Export,
 ) -> ExportedProgram:
     """The model's program, of any length.
 
@@ -50,26 +53,49 @@ def of_two_lengths(
         NotRepeated: the two are no loops; the message says where.
     """
     inputs = _Inputs(model, args, kwargs, dynamic_shapes, fixed)
-    first = max(LENGTH, inputs.least)
+    for length in LENGTHS:
+        try:
+            return _of(inputs, length, model, args, kwargs, dynamic_shapes, export)
+        except NotRepeated:
+            if length == LENGTHS[-1]:
+                raise
+    raise AssertionError
+
+
+def _of(
+    inputs: _Inputs,
+    length: int,
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    dynamic_shapes: Any,
+    export: Export,
+) -> ExportedProgram:
+    length = max(length, inputs.least)
     programs = []
-    for length in (first, first + 1):
-        given, named, shapes = inputs.at(length)
-        programs.append(export(model, given, named, shapes).run_decompositions({}))
+    for one in (length, length + 1):
+        given, named, shapes = inputs.at(one)
+        programs.append(_functional(export(model, given, named, shapes)))
     shorter, longer = (program.module(check_guards=False) for program in programs)
-    of_any_length(shorter, longer, first, inputs.place(programs[0]))
-    rolled = _Rolled(shorter, programs[0], model)
-    program = export(rolled, args, kwargs, dynamic_shapes)
+    of_any_length(shorter, longer, length, inputs.place(programs[0]))
+    program = export(_Rolled(shorter, programs[0], model), args, kwargs, dynamic_shapes)
     for times in FURTHER:
-        length = times * first - 1
-        given, named, _ = inputs.at(length)
+        further = times * length - 1
+        given, named, _ = inputs.at(further)
         try:
             wanted = run_model(model, given, named)
         except Exception:  # it takes no such length
             continue
         found = run_model(program, given, named)
         if wanted is None or found is None or not all(map(same, found, wanted)):
-            raise NotRepeated(f"made of {first} and {first + 1}, the program is not the model's at length {length}")
+            raise NotRepeated(f"made of {length} and {length + 1}, the program is not the model's at length {further}")
     return program
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program, without what is changed in place."""
+    known = (schema(node.target) for node in program.graph.nodes)
+    return program.run_decompositions({}) if any(one is not None and one.is_mutable for one in known) else program
 
 
 class _Noted(torch.nn.Module):

@@ -14,8 +14,8 @@ from .reading import Place
 from .steps import Carried, Counter, Each, Local, NotRepeated, Same, Steps
 
 aten = torch.ops.aten
-State = tuple[int, tuple[fx.Node, ...], int]
-"""The place of a value, what stands for it at first, and how many steps ago it was."""
+State = tuple[int, tuple[fx.Node, ...]]
+"""The place of a value of so many steps ago as there are nodes, which stand for it before the first step, in order."""
 
 
 class Body:
@@ -38,7 +38,7 @@ class Body:
     @property
     def first(self) -> list[fx.Node]:
         """The states that the loop starts from."""
-        return [first[len(first) - ago] for _, first, ago in self._states]
+        return [before[0] for _, before in self._states]
 
     def need(self, place: int) -> None:
         """A value that is asked for outside."""
@@ -60,8 +60,8 @@ class Body:
                 if isinstance(column, Local | Carried):
                     waiting.append(column.place)
                 if isinstance(column, Carried):
-                    for ago in range(1, column.lag + 1):
-                        _once(self._states, (column.place, column.first, ago))
+                    for start in range(column.lag):
+                        _once(self._states, (column.place, column.first[start:]))
                 elif isinstance(column, Each):
                     _once(self.slices, column)
                 elif isinstance(column, Same) and isinstance(column.value, fx.Node):
@@ -69,11 +69,11 @@ class Body:
 
     def is_state(self, place: int) -> bool:
         """Whether the loop hands on the value from step to step."""
-        return any(state[0] == place and state[2] == 1 for state in self._states)
+        return any(at == place and len(before) == 1 for at, before in self._states)
 
     def state_number(self, place: int) -> int:
         """Which state that is."""
-        return next(at for at, state in enumerate(self._states) if state[0] == place and state[2] == 1)
+        return next(at for at, (one, before) in enumerate(self._states) if one == place and len(before) == 1)
 
     def module(self, root: torch.nn.Module, results: Sequence[int]) -> fx.GraphModule:
         """The step's graph: `(*states, *slices, *constants) → (*states, *results)`."""
@@ -92,7 +92,7 @@ class Body:
             if isinstance(column, Local):
                 return values[column.place]
             if isinstance(column, Carried):
-                return states[column.place, column.first, column.lag]
+                return states[column.place, column.first]
             if isinstance(column, Each):
                 return slices[column]
             if isinstance(column, Counter):
@@ -110,7 +110,7 @@ class Body:
             args, kwargs = pytree.tree_unflatten([value(one) for one in self._steps.columns[place]], spec)
             values[place] = graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
             values[place].meta.update(node.meta)
-        handed = [values[at] if ago == 1 else states[at, first, ago - 1] for at, first, ago in self._states]
+        handed = [states[at, before[1:]] if before[1:] else values[at] for at, before in self._states]
         handed += [values[place] for place in results]
         # torch's operator takes no result that is another one, or an operand, as it is.
         graph.output(tuple(graph.call_function(aten.clone.default, (one,)) for one in handed))

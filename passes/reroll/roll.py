@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import TORCHS
+from lrp_compiler.passes.graph import TORCHS, arguments
 
 from .body import Body
 from .reading import Place, read, written
@@ -154,7 +154,7 @@ class _Rolling:
         """What the steps of an earlier loop made, stacked in the order in which the steps of this one read it."""
         known = [self._stacked.get(value) for value in column.values]
         if None not in known:
-            wholes, places, counts = zip(*known, strict=True)  # type: ignore[arg-type]
+            wholes, places, counts = zip(*known, strict=True)
             by = places[1] - places[0]
             if len(set(wholes)) == 1 and all(at == places[0] + by * step for step, at in enumerate(places)):
                 place = Place(wholes[0], 0, Counter(places[0], by), False)
@@ -214,9 +214,10 @@ class _Rolling:
 
     def _read_list(self, node: fx.Node) -> None:
         """Of a list of values, the stretches that are the steps of one loop come out of it as one."""
-        items: list[fx.Node] = list(node.args[0])  # type: ignore[arg-type]
+        listed, *dims = arguments(node)
+        items: list[fx.Node] = list(listed)
         stack = node.target == aten.stack.default
-        dim = int(node.args[1]) % (items[0].meta["val"].dim() + stack) if len(node.args) > 1 else 0  # type: ignore[call-overload]
+        dim = int(dims[0]) % (items[0].meta["val"].dim() + stack) if dims else 0
         pieces = []
         while items:
             length = self._stretch(items)

@@ -259,7 +259,7 @@ def _shape(arg: Any) -> Any:
         return "nodes" if inner and set(inner) == {"node"} else inner
     if isinstance(arg, fx.Node):
         return "node"
-    return "number" if type(arg) is int else str(arg)
+    return "number" if type(arg) in (int, float) else str(arg)
 
 
 def calls(graph: fx.Graph) -> Iterator[fx.Node]:

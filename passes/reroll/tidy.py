@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from lrp_compiler.passes.graph import arguments
+
 aten = torch.ops.aten
 CHECKS = (aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default)
 
@@ -37,18 +39,19 @@ def tidy(module: fx.GraphModule) -> None:
 
 def _does_nothing(node: fx.Node) -> fx.Node | None:
     """What has the node's value already."""
-    args: Any = node.args
-    if node.target == aten.slice.Tensor and _whole(args[2:]):
-        return args[0]
-    if node.target == aten.slice_scatter.default and _whole(args[3:]):
-        return args[1]
-    if node.target == aten.copy.default:
+    args = arguments(node)
+    of: int | None = None
+    if node.target == aten.slice.Tensor and _whole(*args[2:]):
+        of = 0
+    elif node.target == aten.slice_scatter.default and _whole(*args[3:]):
+        of = 1
+    elif node.target == aten.copy.default:
         one, other = (arg.meta["val"] for arg in args[:2])
-        return args[1] if (one.shape, one.dtype) == (other.shape, other.dtype) else None
-    return None
+        of = 1 if (one.shape, one.dtype) == (other.shape, other.dtype) else None
+    same = None if of is None else args[of]
+    return same if isinstance(same, fx.Node) else None
 
 
-def _whole(bounds: Any) -> bool:
-    """Start, end and step of a slice that takes everything."""
-    start, end, step = (*bounds, *(0, sys.maxsize, 1)[len(bounds) :])
+def _whole(start: Any = 0, end: Any = None, step: Any = 1) -> bool:
+    """Whether a slice takes everything."""
     return start in (0, None) and (end is None or (type(end) is int and end >= sys.maxsize)) and step == 1
