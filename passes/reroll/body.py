@@ -36,9 +36,9 @@ class Body:
         self.constants: list[fx.Node] = []
 
     @property
-    def first(self) -> list[fx.Node]:
-        """The states that the loop starts from."""
-        return [before[0] for _, before in self._states]
+    def states(self) -> list[tuple[fx.Node, fx.Node]]:
+        """What each state starts from, and what the first step makes of it, or of the state before."""
+        return [(before[0], self._steps.first[place]) for place, before in self._states]
 
     def need(self, place: int) -> None:
         """A value that is asked for outside."""
@@ -113,7 +113,7 @@ class Body:
         handed = [states[at, before[1:]] if before[1:] else values[at] for at, before in self._states]
         handed += [values[place] for place in results]
         # torch's operator takes no result that is another one, or an operand, as it is.
-        graph.output(tuple(graph.call_function(aten.clone.default, (one,)) for one in handed))
+        graph.output(tuple(contiguous(graph, one) for one in handed))
         return fx.GraphModule(root, graph)
 
     @staticmethod
@@ -121,6 +121,11 @@ class Body:
         node = graph.placeholder(name)
         node.meta.update(like.meta)
         return node
+
+
+def contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """A copy at the insertion point: torch's operator wants a state to have the same strides at every step."""
+    return graph.call_function(aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
 
 
 def _once(known: list[Any], one: Any) -> None:

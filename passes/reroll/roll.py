@@ -16,7 +16,7 @@ from torch import fx
 
 from lrp_compiler.passes.graph import TORCHS, arguments
 
-from .body import Body
+from .body import Body, contiguous
 from .reading import Place, read, written
 from .steps import Counter, Each, Local, NotRepeated, Steps
 
@@ -112,10 +112,7 @@ class _Rolling:
             self._number += 1
         name = f"steps_{self._number}"
         self.module.add_module(name, body.module(self.module, results))
-        states = [self.outer(first) for first in body.first]
-        states = [
-            self._call(aten.clone.default, state) if state in states[:at] else state for at, state in enumerate(states)
-        ]
+        states = [self._first(*state) for state in body.states]
         sources: set[Any] = set()
         slices = []
         for given in body.slices:
@@ -133,6 +130,18 @@ class _Rolling:
             if place not in found:
                 found[place] = self._call(operator.getitem, loop, body.state_number(place))
         return found
+
+    def _first(self, first: fx.Node, then: fx.Node) -> fx.Node:
+        """The state that a loop starts from, as its steps hand it on."""
+        state, one, other = self.outer(first), first.meta["val"], then.meta["val"]
+        if one.shape != other.shape:
+            raise NotRepeated(f"{then.name}, which starts from {first.name}, has another shape than that")
+        if one.dtype != other.dtype:
+            if torch.promote_types(one.dtype, other.dtype) != other.dtype:
+                raise NotRepeated(f"{then.name}, which starts from {first.name}, has a narrower dtype than that")
+            state = self._call(aten._to_copy.default, state)
+            state.kwargs = {"dtype": other.dtype}
+        return contiguous(self.graph, state)
 
     def _along(self, source: fx.Node, dim: int, size: int, place: Place, count: int) -> fx.Node:
         low, high, by = place.bounds(count)

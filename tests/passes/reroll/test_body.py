@@ -30,7 +30,7 @@ def test_a_value_of_two_steps_ago_takes_two_states(captured: Callable) -> None:
     earlier = states[1 - now_is_second(body)]
     torch.testing.assert_close(now[now_is_second(body)], torch.tanh(before - earlier))
     torch.testing.assert_close(now[1 - now_is_second(body)], before)
-    assert len(body.first) == 2
+    assert len(body.states) == 2
 
 
 def now_is_second(body: Body) -> int:
