@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import lrp_compiler as lrp
+from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.runtime import OnnxExplainer
 
 EXACT = 1e-13
@@ -272,3 +273,65 @@ def test_its_file_takes_other_lengths(net: type[Net], tmp_path: Path) -> None:
             x = sample(batch, time, torch.float32)
             expected = explainer(x).relevance["x"]
             assert_equal(file(x.numpy()).relevance["x"], expected, FLOAT32)
+
+
+class GrowingWindow(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.zeros(x)
+        for time in range(x.shape[1]):
+            h = self.step(h, x[:, : time + 1].mean(1))
+        return self.head(h)
+
+
+class StepsAreNumbered(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.zeros(x)
+        for time in range(x.shape[1]):
+            h = self.step(h, x[:, time]) / (time + 1)
+        return self.head(h)
+
+
+class OtherWhenLong(Net):
+    """A switch that neither of the two captured lengths reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.zeros(x)
+        for time in range(x.shape[1]):
+            h = self.step(h, x[:, time])
+        return self.head(h) * (2 if x.shape[1] > 12 else 1)
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (GrowingWindow, "takes a number that is another one at every step"),
+        (StepsAreNumbered, "takes a number that is another one at every step"),
+        (OtherWhenLong, "is not the model's at length"),
+    ],
+)
+def test_what_is_no_loop_is_said_to_be_none_and_why(net: type[Net], said: str) -> None:
+    with pytest.raises(CaptureError, match=rf"fixes time at 4.*{said}"):
+        compiled(net(), opened(net))
+
+
+@pytest.mark.parametrize("net", [GrowingWindow, StepsAreNumbered])
+def test_at_one_length_it_stays_written_out(net: type[Net]) -> None:
+    model = net().double()
+
+    explanation = compiled(model, {"x": {0: Dim("batch")}})(sample(3, 4))
+
+    assert_equal(explanation.output, model(sample(3, 4)))
+
+
+def test_rules_by_path_reach_the_modules_inside() -> None:
+    attnlrp = lrp.composites.attnlrp()
+    composite = lrp.Composite("mine", (lrp.Entry("linear", "zero", path="kept"), *attnlrp.entries))
+    model = LastState().double()
+    x = sample(2, 9)
+    expected = compiled(model, None, time=9, composite=composite)(x).relevance["x"]
+
+    found = compiled(model, opened(LastState), composite=composite)(x).relevance["x"]
+
+    assert_equal(found, expected)
+    plain = compiled(model, opened(LastState))(x).relevance["x"]
+    assert (found - plain).abs().max() > 0.01 * plain.abs().max()
