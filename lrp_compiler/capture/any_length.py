@@ -11,11 +11,12 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from lrp_compiler.passes.reroll import NotRepeated, of_any_length
 from lrp_compiler.torch_private import notes_are_kept, pytree, schema
@@ -187,36 +188,40 @@ class _Inputs:
         """Of an argument, by its place."""
         return list(self._parameters)[key] if isinstance(key, int) else key
 
+    def _arguments(self) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """Where dynamic_shapes has an argument → its value: of `*args` and `**kwargs` each within those."""
+        kinds = {parameter.kind: name for name, parameter in self._parameters.items()}
+        several, others = kinds.get(inspect.Parameter.VAR_POSITIONAL), kinds.get(inspect.Parameter.VAR_KEYWORD)
+        named = [name for name in self._parameters if name != several]
+        for at, value in enumerate(self._args):
+            before = len(self._args) if several is None else list(self._parameters).index(several)
+            yield (named[at],) if at < before else (several, at - before), value
+        for name, value in self._kwargs.items():
+            yield (name,) if name in self._parameters else (others, name), value
+
     def _is_fixed(self, path: tuple[Any, ...], mark: Any) -> bool:
         *where, dim = path
         by_place = "L" + "".join(f"[{key!r}]" for key in where) + f".size()[{dim}]"
         return not isinstance(mark, int) and getattr(mark, "__name__", by_place) in self._fixed
 
     def _tensors(self) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-        """Where a tensor is → the tensor, of all inputs, in the order of pytree's leaves."""
-        every = [*((self._name(at), arg) for at, arg in enumerate(self._args)), *self._kwargs.items()]
-        for name, value in every:
+        """Where a tensor is → the tensor, of all inputs."""
+        for where, value in self._arguments():
             for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-                yield (name, *(getattr(key, "key", getattr(key, "idx", None)) for key in path)), leaf
+                if isinstance(leaf, Tensor):
+                    yield (*where, *_keys(path)), leaf
 
     def at(self, length: int) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         """Inputs of that length, which repeat the example's or cut it, and shapes in which it is fixed."""
 
-        def resized(name: Any, value: Any) -> Any:
-            def leaf(path: Any, tensor: Any) -> Any:
-                where = (name, *(getattr(key, "key", getattr(key, "idx", None)) for key in path))
-                for dim in self._dims.get(where, ()):
-                    tensor = tensor.index_select(dim, torch.arange(length, device=tensor.device) % tensor.shape[dim])
-                return tensor
+        def leaf(where: tuple[Any, ...], path: Any, tensor: Any) -> Any:
+            for dim in self._dims.get((*where, *_keys(path)), ()):
+                tensor = tensor.index_select(dim, torch.arange(length, device=tensor.device) % tensor.shape[dim])
+            return tensor
 
-            return pytree.tree_map_with_path(leaf, value)
-
-        args = tuple(resized(self._name(at), arg) for at, arg in enumerate(self._args))
-        return (
-            args,
-            {name: resized(name, value) for name, value in self._kwargs.items()},
-            self._closed(self._shapes, ()),
-        )
+        values = [pytree.tree_map_with_path(partial(leaf, where), value) for where, value in self._arguments()]
+        args, rest = tuple(values[: len(self._args)]), values[len(self._args) :]
+        return args, dict(zip(self._kwargs, rest, strict=True)), self._closed(self._shapes, ())
 
     def _closed(self, shapes: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(shapes, Mapping):
@@ -225,7 +230,7 @@ class _Inputs:
             return type(shapes)(
                 self._closed(one, (*path, at) if path else (self._name(at),)) for at, one in enumerate(shapes)
             )
-        return None if shapes is not None and self._is_fixed(path, shapes) else shapes
+        return Dim.STATIC if shapes is not None and self._is_fixed(path, shapes) else shapes
 
     def place(self, program: ExportedProgram) -> tuple[int, int]:
         """Number of one of a program's inputs, and its dim, that are so long."""
@@ -233,3 +238,8 @@ class _Inputs:
         leaves = pytree.tree_leaves((args, kwargs))
         path, tensor = next((path, tensor) for path, tensor in self._tensors() if path in self._dims)
         return next(at for at, leaf in enumerate(leaves) if leaf is tensor), min(self._dims[path])
+
+
+def _keys(path: Any) -> list[Any]:
+    """Of a pytree's path."""
+    return [getattr(key, "key", getattr(key, "idx", None)) for key in path]

@@ -32,7 +32,7 @@ REGIONS: tuple[Callable[[fx.GraphModule], None], ...] = (
 )
 """Each makes one operation of several."""
 ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (mark_nonnegative, find_gates, mark_borders)
-"""Each writes down one fact of every node that relevance passes, and may read those before it."""
+"""Each writes down one fact of every node that relevance passes, also in loops, and may read those before it."""
 FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE,)
 """Facts that make rules fast, not right: with `optimise=False` they are forgotten."""
 
@@ -63,9 +63,12 @@ def analyse(
     fixed.update(node for graph in graphs if not plain for node in steps(graph))
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
+    for make_one in () if plain else REGIONS:
+        for graph in graphs:
+            make_one(graph)
+    for find_out in ANALYSES:
+        find_out(forward)
     for graph in graphs:
-        for find_out in (*(() if plain else REGIONS), *ANALYSES):
-            find_out(graph)
         for node in () if optimise else graph.graph.nodes:
             if (given := assignment(node)) is not None:
                 for fact in FOR_SPEED:

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import fx
 
-from lrp_compiler.passes.graph import arguments, assignment, is_tensor
+from lrp_compiler.passes.graph import arguments, assignment, everywhere, is_tensor
 from lrp_compiler.rules import BORDERS, traits
 
 
 def mark_borders(module: fx.GraphModule) -> None:
-    """Write down `BORDERS`."""
-    for node in module.graph.nodes:
+    """Write down `BORDERS`, in the bodies of loops, too."""
+    for node in (node for graph in everywhere(module) for node in graph.graph.nodes):
         given = assignment(node)
         if given is not None:
             given.know(BORDERS, {name: border for name in given.active if (border := zero_border(given.operand(name)))})

@@ -6,26 +6,38 @@ is one of its traits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import assignment
+from lrp_compiler.passes.graph import Scan, assignment, everywhere, outputs, result_number
 from lrp_compiler.rules import NONNEGATIVE, Call, bind, traits
 
 
 def mark_nonnegative(module: fx.GraphModule) -> None:
-    """Write down `NONNEGATIVE`."""
+    """Write down `NONNEGATIVE`, in the bodies of loops, too."""
     known = nonnegative_values(module)
-    for node in module.graph.nodes:
-        given = assignment(node)
-        if given is not None:
-            given.know(NONNEGATIVE, tuple(name for name in given.active if given.arguments[name] in known))
+    for graph in everywhere(module):
+        for node in graph.graph.nodes:
+            given = assignment(node)
+            if given is not None:
+                given.know(NONNEGATIVE, tuple(name for name in given.active if given.arguments[name] in known))
 
 
-def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:
-    """The nodes whose value is ≥ 0 for every input."""
-    known: set[fx.Node] = set()
+def nonnegative_values(module: fx.GraphModule, given: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """The nodes whose value is ≥ 0 for every input, those in the bodies of loops among them.
+
+    Args:
+        module: the graph.
+        given: its placeholders of which that is known.
+    """
+    known = set(given)
     for node in module.graph.nodes:
+        if isinstance(node.target, Scan):
+            known |= _in_steps(node, known)
+            continue
         sign = traits(node.target).sign if node.op == "call_function" else None
         if sign is None:
             continue
@@ -33,6 +45,20 @@ def nonnegative_values(module: fx.GraphModule) -> set[fx.Node]:
         if sign(Call(bind(node.target, node.args, node.kwargs), floats, known.__contains__)):
             known.add(node)
     return known
+
+
+def _in_steps(node: fx.Node, known: Collection[fx.Node]) -> set[fx.Node]:
+    """The same of a loop: a state is ≥ 0 if the first one is and every step leaves it so."""
+    loop: Any = node.target
+    made = outputs(loop.body)
+    start = [place for place, operand in zip(loop.placeholders, node.args, strict=True) if operand in known]
+    while True:
+        found = nonnegative_values(loop.body, start)
+        states = zip(loop.placeholders, made[: loop.states], strict=False)
+        lost = [place for place, result in states if place in start and result not in found]
+        if not lost:
+            return found | {user for user in node.users if made[result_number(user)] in found}
+        start = [place for place in start if place not in lost]
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -118,6 +118,22 @@ def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result
     return declined
 
 
+def made_across(module: fx.GraphModule) -> dict[fx.Node, fx.Node]:
+    """What makes a value on the other side of a loop's edge.
+
+    Of a body's placeholder that is a state what the step before made of it, of another the operand of the loop; of a
+    loop's result what the body returns.
+    """
+    found: dict[fx.Node, fx.Node] = {}
+    for graph in everywhere(module):
+        for node in scans(graph):
+            loop: Any = node.target
+            made = outputs(loop.body)
+            found.update(zip(loop.placeholders, (*made[: loop.states], *node.args[loop.states :]), strict=True))
+            found.update({user: made[result_number(user)] for user in node.users})
+    return found
+
+
 def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
     """The graph, and every body in it."""
     yield module

@@ -43,6 +43,13 @@ class Model(nn.Module):
             return self.language_model(**inputs).logits
 
 
+class OfEmbeddings(Model):
+    """The same; torch.export opens no sizes of what comes in as `**inputs`."""
+
+    def forward(self, inputs_embeds: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(inputs_embeds=inputs_embeds)
+
+
 class Reference(NamedTuple):
     """A model of transformers, and its logits by hand from embeddings."""
 
@@ -76,16 +83,14 @@ def llama(attention: str = "sdpa") -> Reference:
     return Reference(_alive(LlamaForCausalLM, config), by_hand.llama)
 
 
-def mamba() -> Reference:
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 3}
+PUBLISHED = {"hidden_size": 768, "num_hidden_layers": 24, "state_size": 16, "time_step_rank": 48}
+"""Of Mamba 130M."""
+
+
+def mamba(sizes: dict[str, int] = SMALL) -> Reference:
     config = MambaConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        state_size=4,
-        time_step_rank=3,
-        vocab_size=VOCABULARY,
-        use_cache=False,
-        tie_word_embeddings=False,
-        residual_in_fp32=False,
+        **sizes, vocab_size=VOCABULARY, use_cache=False, tie_word_embeddings=False, residual_in_fp32=False
     )
     return Reference(_alive(MambaForCausalLM, config), by_hand.mamba)
 
@@ -158,3 +163,34 @@ def test_relevance_of_tokens_is_the_references_sum_over_features(name: str) -> N
     relevance = explainer(input_ids=input_ids, target=TARGET).relevance["input_ids"]
 
     assert (relevance - expected).abs().max() <= ROUNDING * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "composite", "lengths"),
+    [
+        (SMALL, "attnlrp", (1, 2, 33)),
+        (SMALL, "cp-lrp", (1, 2, 33)),
+        pytest.param(PUBLISHED, "cp-lrp", (5, 32, 100, 400), marks=pytest.mark.heavy),
+    ],
+    ids=["small-attnlrp", "small-cp-lrp", "published-cp-lrp"],
+)
+def test_mamba_takes_any_length_and_is_the_reference_at_each(
+    sizes: dict[str, int], composite: str, lengths: tuple[int, ...]
+) -> None:
+    """transformers writes the steps out one by one: what is captured at five takes as many as come."""
+    reference = mamba(sizes)
+    explainer = lrp.compile(
+        OfEmbeddings(reference.model.language_model).eval(),
+        kwargs={"inputs_embeds": embeddings(reference)},
+        composite=composite,
+        target=lrp.Target("index", position="last"),
+        dynamic_shapes={"inputs_embeds": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}},
+    )
+    assert len(explainer.forward.graph.nodes) <= 700
+    for length in lengths:
+        embedded = embeddings(reference, length)
+        expected = reference.relevance(embedded, TARGET, RULES[composite])
+
+        relevance = explainer(inputs_embeds=embedded, target=TARGET).relevance["inputs_embeds"]
+
+        assert (relevance - expected).abs().max() <= ROUNDING * expected.abs().max()

@@ -198,7 +198,18 @@ class MaskedSteps(Net):
         return self.head(h)
 
 
+class GatedFromOutside(Net):
+    """What gates a step is worked out in front, for all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, given, h = torch.sigmoid(self.given(x)), self.given(x.flip(2)), self.zeros(x)
+        for time in range(x.shape[1]):
+            h = kept[:, time] * h + (1 - kept[:, time]) * given[:, time]
+        return self.head(h)
+
+
 NETS = [
+    GatedFromOutside,
     LastState,
     AllStates,
     CutToOneStep,
@@ -246,20 +257,22 @@ def assert_equal(found: Any, expected: Any, room: float = EXACT) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=room * float(expected.abs().max()))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
+@pytest.mark.parametrize("composite", ["attnlrp", "cp-lrp"])
 @pytest.mark.parametrize("net", NETS)
-def test_it_is_explained_as_at_that_length(net: type[Net]) -> None:
+def test_it_is_explained_as_at_that_length(net: type[Net], composite: str) -> None:
     model = net().double()
-    explainer = compiled(model, opened(net))
+    explainer = compiled(model, opened(net), composite=composite)
     for batch, time in ((3, 9), (2, 23), (1, 3), (1, 2), (2, 1)):
         if time < LEAST.get(net, 1 + (net in OTHER_AT_ONE)):
             continue
         x = sample(batch, time)
-        expected = lrp.compile(model, (x,), composite="attnlrp", target=0)(x)
+        expected = lrp.compile(model, (x,), composite=composite, target=0)(x)
         found = explainer(x)
         assert_equal(found.output, model(x))
         assert_equal(found.relevance["x"], expected.relevance["x"])
-    assert len(compiled(model, opened(net), time=8).module.graph.nodes) == len(explainer.module.graph.nodes)
+    other = compiled(model, opened(net), time=8, composite=composite)
+    assert len(other.module.graph.nodes) == len(explainer.module.graph.nodes)
 
 
 @pytest.mark.sampled(5)
