@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial docs test test-all test-torch fuzz faithful lint types wheels clean
+.PHONY: help demo pictures tutorial notebooks docs test test-all test-torch fuzz faithful lint types wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,8 +18,16 @@ pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in
 tutorial: $(VENV)/.demo  ## from a photo to the audit; results in benchmarks/results
 	$(BIN)/python -m benchmarks.shown.tutorial_page
 
+# Each is run when itself or the library has changed since.
+NOTEBOOKS = $(patsubst docs/notebooks/%.py,build/notebooks/%.md,$(wildcard docs/notebooks/*.py))
+
+notebooks: $(NOTEBOOKS)  ## the tutorials, executed; results in build/notebooks
+
+build/notebooks/%.md: docs/notebooks/%.py docs/execute.py $(shell find lrp_compiler passes rules -name '*.py') | $(VENV)/.docs
+	$(BIN)/python docs/execute.py $<
+
 # From inside docs/, where no package of that name is in the way of the one that is read for its docstrings.
-docs: $(VENV)/.docs  ## the documentation site, links checked; results in build/docs
+docs: $(VENV)/.docs $(NOTEBOOKS)  ## the documentation site, links checked; results in build/docs
 	cd docs && NO_MKDOCS_2_WARNING=1 ../$(BIN)/mkdocs build --strict
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
