@@ -131,6 +131,7 @@ part.set_xticks(
 part.axhline(0, color="black", linewidth=0.8)
 part.set_ylabel("relevance")
 part.legend()
+plt.show()
 
 # %% [markdown]
 # [Explain what a language model wrote](../pages/how-to/answers.md) has the rest: spans, log-probabilities, one answer
