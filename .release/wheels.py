@@ -45,8 +45,13 @@ DATA = ("py.typed", "web/*", "web/node/*")
 
 def main(target: str) -> None:
     """Build both wheels into a folder."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     build(ROOT, target)
+    build_runtime(target)
+
+
+def build_runtime(target: str) -> None:
+    """The runtime's wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder), project)
         build(Path(folder), target)
