@@ -2,9 +2,9 @@
 
     python .release/release.py dist
 
-The source distribution, the wheel that is built from it, and the runtime's wheel; `twine check` reads all three. The
-first two environments that follow hold a wheel and what it asks for, and no line of this tree: one compiles a small
-network into an ONNX file, the other, without torch, explains it. The release's notes are its part of CHANGELOG.md.
+The source distribution, the wheel that is built from it, and the runtime's wheel; `twine check` reads all three. Two
+environments that follow hold a wheel and what it asks for, and no line of this tree: one compiles a small network into
+an ONNX file, the other, without torch, explains it. The release's notes are its part of CHANGELOG.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 import wheels
@@ -89,6 +90,10 @@ def build(folder: Path) -> list[Path]:
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
     run(sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT))
     wheels.build_runtime(str(folder))
+    (whole,) = folder.glob("lrp_compiler-*.whl")
+    lacking = {str(wheels.path_in_package(name)) for name in wheels.modules()} - set(zipfile.ZipFile(whole).namelist())
+    if lacking:
+        raise ValueError(f"{whole.name} lacks {', '.join(sorted(lacking))}: is a package missing in pyproject.toml?")
     return sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
 
 
