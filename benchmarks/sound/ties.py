@@ -120,7 +120,7 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Near-ties of max pools",
         "",
-        "Written by `python -m benchmarks.sound.ties`; its docstring says more. SqueezeNet 1.1, `epsilon-plus`, float32: "
+        "Written by `python -m benchmarks.sound.ties`; its docstring says more. SqueezeNet 1.1, `epsilon-plus`: "
         "the largest difference between onnxruntime's relevance and torch's, as a share of the largest relevance, as "
         "it is and once onnxruntime's max pools are given torch's decisions. *Windows that differ*: those in which the "
         "two take another place; *gap*: how far the values of both places lie apart in float64, where it is widest, as "
