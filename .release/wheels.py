@@ -83,7 +83,7 @@ def stage(folder: Path, project: dict[str, Any]) -> None:
 def project_file(whole: dict[str, Any], chosen: list[str]) -> str:
     """The runtime's `pyproject.toml`."""
     about = whole["project"]
-    kept = ("dynamic", "requires-python", "license", "license-files", "keywords", "scripts")
+    kept = ("dynamic", "requires-python", "license", "license-files", "classifiers", "keywords", "scripts")
     project = {
         "name": NAME,
         "description": "Runs what lrp-compiler compiles: predictions and their explanations, without torch.",
