@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,8 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "build" / "notebooks"
 LONGEST = 600
 """Seconds for one cell, on a machine that has much else to do."""
-LOCAL = Config(AsyncKernelManager={"transport": "ipc"})
-"""No ports: of those a kernel warns that others may listen."""
 QUIET = "ignore:IProgress not found"
 """Of tqdm, where there is no browser to show bars in."""
 PAGE = """
@@ -51,8 +50,11 @@ def executed(source: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(source)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     resources = {"metadata": {"path": str(ROOT)}}
-    client = NotebookClient(notebook, timeout=LONGEST, resources=resources, config=LOCAL)
-    client.execute(env={**os.environ, "PYTHONWARNINGS": QUIET})
+    with tempfile.TemporaryDirectory() as folder:
+        # Sockets in a folder, and no ports: of those a kernel warns that others may listen.
+        local = Config(AsyncKernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        client = NotebookClient(notebook, timeout=LONGEST, resources=resources, config=local)
+        client.execute(env={**os.environ, "PYTHONWARNINGS": QUIET})
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if output.get("name") == "stderr":

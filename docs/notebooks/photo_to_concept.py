@@ -113,7 +113,7 @@ neuron(x, seeds={LAYER: seed})
 #
 # A row is a channel. On the left the cat, as bright as its relevance through this channel alone; beside it the three
 # other photographs in which the channel is the most active, as bright as the relevance of that activation. What is
-# bright in a whole row is what the channel stands for.
+# bright along a row is what makes this channel speak.
 
 
 # %%
