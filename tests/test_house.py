@@ -24,7 +24,7 @@ FLOORS = (
     "lrp_compiler",
 )
 """From the ground up; a module stands on the first that names it."""
-ROOMS = ("graph", "decompose", "forward", "assign", "relevance", "promises", "optimise", "joint")
+ROOMS = ("graph", "reroll", "decompose", "forward", "assign", "relevance", "promises", "optimise", "joint")
 """Of `passes/`, each of which may use those before it."""
 TORCH_FREE = (
     "base",

@@ -19,9 +19,11 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import reader_of
 from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
+from lrp_compiler.passes.reroll import NotRepeated
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, op_name, pytree, sequences_stay_open, sources_forgotten
 
+from .any_length import of_two_lengths
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
@@ -29,6 +31,7 @@ from .onnx_files import example_of, open_in, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
+from .shape_hints import fixed_sizes
 
 Model = torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str]
 
@@ -157,28 +160,46 @@ def _export(
         raise InputError("A module needs example inputs: lrp.compile(model, (x,)) or lrp.compile(model, kwargs={...}).")
     refuse_parts(model)
 
-    def clones() -> Any:
-        return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (args, kwargs))
-
     with without_cache(model, kwargs, dynamic_shapes) as (kwargs, dynamic_shapes):
-
-        def export(exporter: Any, **options: Any) -> Any:
-            with quiet(output=True), torch.no_grad(), sequences_stay_open():
-                return exporter(model, *clones(), dynamic_shapes=dynamic_shapes, **options)
-
+        given = (model, args, kwargs, dynamic_shapes)
         try:
             returned = run_model(model, args, kwargs)
         except Exception as error:
             raise CaptureError(itself_fails(error)) from error
         try:
-            return export(torch.export.export), returned
+            return _one_way_or_other(*given), returned
         except LrpError:  # an ONNX operator says what it cannot do
             raise
         except Exception as error:
-            for other_way in other_ways(error):
-                with contextlib.suppress(Exception):
-                    return export(torch.export.export, **other_way), returned
-            raise CaptureError(why_not_exported(error, partial(export, torch.export.draft_export))) from error
+            reason = why_not_exported(error, partial(_program, torch.export.draft_export, *given))
+            fixed = fixed_sizes(str(error))
+            if fixed:
+                try:
+                    return of_two_lengths(*given, fixed, _one_way_or_other), returned
+                except NotRepeated as why:
+                    reason = f"{reason[:-1]}; nor does it take steps that a loop could take: {why}."
+                except Exception as other:
+                    reason = why_not_exported(other, lambda: None)
+            raise CaptureError(reason) from error
+
+
+def _one_way_or_other(model: torch.nn.Module, args: Any, kwargs: Any, shapes: Any) -> ExportedProgram:
+    """What torch.export makes of a model, arguments and shapes, if need be with other options than its own."""
+    try:
+        return _program(torch.export.export, model, args, kwargs, shapes)
+    except LrpError:
+        raise
+    except Exception as error:
+        for other_way in other_ways(error):
+            with contextlib.suppress(Exception):
+                return _program(torch.export.export, model, args, kwargs, shapes, **other_way)
+        raise
+
+
+def _program(exporter: Any, model: Any, args: Any, kwargs: Any, shapes: Any, **options: Any) -> Any:
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (tuple(args), dict(kwargs)))
+    with quiet(output=True), torch.no_grad(), sequences_stay_open():
+        return exporter(model, args, kwargs, dynamic_shapes=shapes, **options)
 
 
 TRAINING = ("train", "training", "dropout_p")

@@ -69,6 +69,11 @@ def holds_throughout(text: str) -> bool:
     )
 
 
+def fixed_sizes(text: str) -> list[str]:
+    """The names of the open sizes that the model fixes; `L['x'].size()[1]` is one without a name."""
+    return [name for name, _ in [*FIXED.findall(text), *SOLVED.findall(text)]]
+
+
 def shape_hint(text: str) -> str:
     """What to write instead of the shapes that torch's message refuses; empty if it is about something else."""
     if "Constraints violated" not in text and "specializ" not in text:

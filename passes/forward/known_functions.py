@@ -99,7 +99,7 @@ def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Nod
             difference = float((result - known).abs().max())
             if difference < least:
                 least = difference
-                reason = f"it differs from {target.overloadpacket.__name__} by up to {difference:.2g}"
+                reason = f"it differs from {target.overloadpacket.__name__} by up to {difference:.1g}"
         user = next(iter(node.users), None)
         if user is None or len(node.users) > 1 or not traits(user.target).multiplies:
             return reason

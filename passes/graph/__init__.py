@@ -10,6 +10,7 @@ from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64
 from .result import Result
 from .scan import (
+    TORCHS,
     Scan,
     copied,
     everywhere,
@@ -57,6 +58,7 @@ __all__ = [
     "REBUILT",
     "RESHAPES",
     "SEEDED",
+    "TORCHS",
     "TWIN",
     "WAIT",
     "Assignment",

@@ -204,12 +204,15 @@ class _Backwards:
             found = arrived[place]
             return found.tensor if self.forms[place] == "unit" else found.total_of(lambda: fetch(place))
 
+        def goes_on(place: fx.Node, like: Tensor) -> Tensor:
+            return share(place, like).to(like.dtype)  # a state may have another dtype than what is seeded
+
         # What goes round has the targets in front that it came with (`several_targets.py`).
         before = list(zip([*self.states, *self.summed], carried, strict=True))
         count = len(self.states)
         return [
-            *(share(place, like) for place, like in before[:count]),
-            *(so_far + share(place, so_far) for place, so_far in before[count:]),
+            *(goes_on(place, like) for place, like in before[:count]),
+            *(so_far + goes_on(place, so_far) for place, so_far in before[count:]),
             *(share(place, fetch(place)) for place in self.read),
         ]
 

@@ -22,7 +22,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Assignment
 from lrp_compiler.rules import SCAN, USERS, Flow, Relevance
-from lrp_compiler.torch_private import OpOverload, expression, node_that_makes, notes_here, traced_again
+from lrp_compiler.torch_private import OpOverload, annotate, expression, node_that_makes, notes_here, traced_again
 
 Ask = Callable[[Any], None]
 Apply = Callable[[Relevance, Ask], Flow]
@@ -43,6 +43,7 @@ class Case:
         relevance: what arrives.
         apply: the rule.
         ask: told of the values asked for.
+        notes: what nodes carry that are traced here.
     """
 
     handles: list[fx.Node]
@@ -50,6 +51,7 @@ class Case:
     relevance: Relevance
     apply: Apply
     ask: Ask
+    notes: Mapping[str, Any]
 
 
 @dataclass(eq=False)
@@ -146,7 +148,7 @@ class Remembered:
         key = _key(given, relevance, [*handles, node], [*values, relevance.tensor], [makers.index(m) for m in makers])
         if key is None or len(sources) < len(makers):
             return apply(relevance, ask)
-        case = Case([*handles, node], sources, relevance, apply, ask)
+        case = Case([*handles, node], sources, relevance, apply, ask, notes_here().get("custom", {}))
         known = self._known.get(key, MISSING)
         if known is MISSING:
             flow, self._known[key] = self._first(case)
@@ -200,7 +202,8 @@ class Remembered:
             assert tape.result is not None
             return traced_again(played[tape.result])
         if made is not None:  # nobody has asked for it where the rule was applied
-            share = case.apply(case.relevance, case.ask)[name]
+            with annotate(case.notes):
+                share = case.apply(case.relevance, case.ask)[name]
         assert share is not None
         assert share.as_total is not None
         if made is not None or name in known.totals:
