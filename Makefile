@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial docs test test-all test-torch fuzz faithful lint types wheels clean
+.PHONY: help demo pictures tutorial notebooks docs test test-all test-torch test-minima fuzz faithful lint types wheels release clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,8 +18,16 @@ pictures: $(VENV)/.pictures  ## explain speech, an answer and photos; results in
 tutorial: $(VENV)/.demo  ## from a photo to the audit; results in benchmarks/results
 	$(BIN)/python -m benchmarks.shown.tutorial_page
 
+# Each is run when itself or the library has changed since.
+NOTEBOOKS = $(patsubst docs/notebooks/%.py,build/notebooks/%.md,$(wildcard docs/notebooks/*.py))
+
+notebooks: $(NOTEBOOKS)  ## the tutorials, executed; results in build/notebooks
+
+build/notebooks/%.md: docs/notebooks/%.py docs/execute.py $(shell find lrp_compiler passes rules -name '*.py') | $(VENV)/.docs
+	$(BIN)/python docs/execute.py $<
+
 # From inside docs/, where no package of that name is in the way of the one that is read for its docstrings.
-docs: $(VENV)/.docs  ## the documentation site, links checked; results in build/docs
+docs: $(VENV)/.docs $(NOTEBOOKS)  ## the documentation site, links checked; results in build/docs
 	cd docs && NO_MKDOCS_2_WARNING=1 ../$(BIN)/mkdocs build --strict
 
 test: $(VENV)/.test  ## the tests, without those marked heavy
@@ -41,6 +49,17 @@ test-torch:  ## the core of the tests with another torch: make test-torch VERSIO
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt --editable ".[test]"
 	$(OTHER)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE)
 
+# The lowest that pyproject.toml allows of what the library stands on, beside the tested torch.
+LOWEST = .venv-lowest
+
+test-minima:  ## the core of the tests with the lowest onnx, onnxscript, onnxruntime, numpy and rich that are allowed
+	$(PYTHON) -m venv $(LOWEST)
+	grep -vE '^(onnx|onnx-ir|onnxscript|onnxruntime|numpy|ml_dtypes|rich)==' constraints.txt > $(LOWEST)/constraints.txt
+	sed -nE 's/^    "(onnx|onnx-ir|onnxscript|onnxruntime|numpy|rich)>=([^"]+)",$$/\1==\2/p' pyproject.toml >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable ".[test]"
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE)
+
 fuzz: $(VENV)/.test  ## random modules for an hour: each ends in a right result or in one sentence
 	$(BIN)/python -m benchmarks.sound.fuzz --minutes 60 --jobs 2
 
@@ -60,8 +79,11 @@ types: $(VENV)/.dev  ## static types
 wheels: $(VENV)/bin/python  ## lrp-compiler and lrp-compiler-runtime; results in dist
 	$(BIN)/python .release/wheels.py dist
 
+release: $(VENV)/.release  ## all distributions, checked and tried where nothing else is, with notes; results in dist
+	$(BIN)/python .release/release.py dist
+
 clean:  ## remove everything that was made
-	rm -rf $(VENV) .venv-torch-* build dist *.egg-info
+	rm -rf $(VENV) .venv-torch-* $(LOWEST) build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -91,6 +113,10 @@ $(VENV)/.docs: $(VENV)/.library
 
 $(VENV)/.test: $(VENV)/.library
 	$(PIP) --editable ".[test]"
+	@touch $@
+
+$(VENV)/.release: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) build twine
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.library

@@ -45,8 +45,13 @@ DATA = ("py.typed", "web/*", "web/node/*")
 
 def main(target: str) -> None:
     """Build both wheels into a folder."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     build(ROOT, target)
+    build_runtime(target)
+
+
+def build_runtime(target: str) -> None:
+    """The runtime's wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder), project)
         build(Path(folder), target)
@@ -78,7 +83,7 @@ def stage(folder: Path, project: dict[str, Any]) -> None:
 def project_file(whole: dict[str, Any], chosen: list[str]) -> str:
     """The runtime's `pyproject.toml`."""
     about = whole["project"]
-    kept = ("dynamic", "requires-python", "license", "license-files", "keywords", "scripts")
+    kept = ("dynamic", "requires-python", "license", "license-files", "classifiers", "keywords", "scripts")
     project = {
         "name": NAME,
         "description": "Runs what lrp-compiler compiles: predictions and their explanations, without torch.",

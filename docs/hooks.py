@@ -21,6 +21,10 @@ import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "pages"
+NOTEBOOKS = ROOT / "docs" / "notebooks"
+"""In percent format; a link to one leads to the page that shows it as it ran."""
+EXECUTED = ROOT / "build" / "notebooks"
+"""What execute.py makes of them."""
 SOURCE = ROOT / "build" / "docs-source"
 """The package as it installs, for those who read its docstrings."""
 LAID_OUT = {
@@ -62,9 +66,11 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, _place(path), abs_src_path=str(path)))
     for place, made in MADE.items():
         files.append(File.generated(config, place, content=made()))
+    for path in filter(Path.is_file, sorted(EXECUTED.rglob("*"))):
+        files.append(File.generated(config, _place(path), abs_src_path=str(path)))
     pointed = {target for path in (*written, *elsewhere) for target in _targets(path)}
     for target in sorted(pointed):
-        if target.is_file() and target.suffix != ".md" and PAGES not in target.parents:
+        if target.is_file() and target.suffix != ".md" and not {PAGES, NOTEBOOKS} & {*target.parents}:
             files.append(File.generated(config, _place(target), abs_src_path=str(target)))
     return files
 
@@ -72,8 +78,11 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Take in the README's tables, and make the repository's links the site's."""
     markdown = PART.sub(lambda found: _part_of_readme(found[1]), markdown)
-    path = page.file.abs_src_path
-    return markdown if path is None else LINK.sub(lambda found: _linked(found, Path(path)), markdown)
+    if page.file.abs_src_path is None:
+        return markdown
+    path = Path(page.file.abs_src_path)
+    written = NOTEBOOKS / path.name if path.parent == EXECUTED else path
+    return LINK.sub(lambda found: _linked(found, written), markdown)
 
 
 def _targets(path: Path) -> Iterator[Path]:
@@ -86,7 +95,10 @@ def _place(path: Path) -> str:
     """Where a file of the repository stands on the site."""
     if path == ROOT / "README.md":
         return "index.md"
-    return path.relative_to(PAGES if PAGES in path.parents else ROOT).as_posix()
+    if path.parent == NOTEBOOKS:
+        return f"notebooks/{path.stem}.md"
+    above = next((folder for folder in (PAGES, EXECUTED.parent) if folder in path.parents), ROOT)
+    return path.relative_to(above).as_posix()
 
 
 def _linked(found: re.Match[str], path: Path) -> str:

@@ -104,6 +104,19 @@ def test_every_page_is_in_the_navigation() -> None:
     assert [page for page in pages() if page != "README.md" and f" {page}\n" not in navigation] == []
 
 
+NOTEBOOKS = ROOT / "docs" / "notebooks"
+
+
+@pytest.mark.parametrize("source", sorted(NOTEBOOKS.glob("*.py")), ids=lambda source: source.stem)
+def test_notebooks_are_in_the_navigation_and_their_links_lead_somewhere(source: Path) -> None:
+    text = source.read_text(encoding="utf-8")
+    links = [link for link in LINK.findall(text) if ":" not in link]
+
+    assert f" notebooks/{source.stem}.md\n" in (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert links
+    assert all((NOTEBOOKS / link).exists() for link in links)
+
+
 def test_the_reference_has_every_public_name() -> None:
     told = "\n".join(path.read_text(encoding="utf-8") for path in (PAGES / "reference").glob("*.md"))
     public = {

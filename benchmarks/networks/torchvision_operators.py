@@ -24,7 +24,8 @@ def _declared() -> torch.library.Library | None:
         except OSError:
             continue
         return None
-    library = torch.library.Library("torchvision", "DEF")
+    # FRAGMENT may be opened any number of times in a process, DEF only once.
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library

@@ -40,6 +40,10 @@ def is_whole() -> bool:
     return os.path.isfile(os.path.join(PACKAGE, "compiler.py"))
 
 
+TWO_BUILDS = "operator torchvision::nms does not exist"
+"""What a torchvision for CUDA says on import beside a torch for CPUs, in words of its own or quoted by transformers."""
+
+
 def command(extra: str = "") -> str:
     """What installs this distribution as it is, with an extra: `pip install 'lrp-compiler[plots]'`."""
     return f"pip install '{WHOLE if is_whole() else PART}[{extra}]'"
@@ -57,6 +61,12 @@ def lacking(error: BaseException, doing: str) -> InstallError | None:
         error: what was raised.
         doing: what cannot be done, to follow "Cannot": "compile the model".
     """
+    if TWO_BUILDS in str(error):
+        return InstallError(
+            f"Cannot {doing}: torchvision is of another build than torch, so that it cannot be imported; install both "
+            "again in one command and from one index (pip install --force-reinstall torch torchvision), or uninstall "
+            "torchvision if you do not need it."
+        )
     if not isinstance(error, ModuleNotFoundError | InstallError) or not error.name:
         return None
     name = error.name.partition(".")[0]

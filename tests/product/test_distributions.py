@@ -18,6 +18,7 @@ from wheels import HEAVY, is_package, main, modules, path_in_package, runtime_mo
 
 import lrp_compiler as lrp
 from lrp_compiler import errors
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InstallError
 from lrp_compiler.base.installed import check_versions, lacking
 
@@ -185,6 +186,17 @@ def test_without_torch_the_whole_package_says_what_installs_it(files: Path) -> N
     code = BARE + "import lrp_compiler\nlrp_compiler.compile"
     _, _, err = finished([sys.executable, "-c", code], files)
     assert err.splitlines()[-1].endswith(f"Cannot use lrp_compiler.compile without torch: {WHOLE}.")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError])
+def test_a_torchvision_of_another_build_than_torch_is_said_to_be_so(kind: type[Exception]) -> None:
+    """As torchvision raises it, and as transformers hands it on."""
+    raised = kind("Failed to import what was asked for: operator torchvision::nms does not exist")
+    with (
+        pytest.raises(InstallError, match=r"torchvision is of another build than torch.* in one command"),
+        boundary("do"),
+    ):
+        raise raised
 
 
 def test_only_packages_of_the_project_are_spoken_for() -> None:

@@ -208,7 +208,7 @@ def test_exports_are_byte_identical_across_hash_seeds(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path / f"{hash_seed}.onnx")],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"},
             stderr=subprocess.PIPE,
         )
         for hash_seed in ("1", "2")
