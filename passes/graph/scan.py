@@ -128,8 +128,8 @@ def made_across(module: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     for graph in everywhere(module):
         for node in scans(graph):
             loop: Any = node.target
-            made = outputs(loop.body)
-            found.update(zip(loop.placeholders, (*made[: loop.states], *node.args[loop.states :]), strict=True))
+            made, operands = outputs(loop.body), list(node.args)
+            found.update(zip(loop.placeholders, made[: loop.states] + operands[loop.states :], strict=True))
             found.update({user: made[result_number(user)] for user in node.users})
     return found
 
