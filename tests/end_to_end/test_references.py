@@ -186,7 +186,6 @@ def test_mamba_takes_any_length_and_is_the_reference_at_each(
         target=lrp.Target("index", position="last"),
         dynamic_shapes={"inputs_embeds": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}},
     )
-    assert len(explainer.forward.graph.nodes) <= 700
     for length in lengths:
         embedded = embeddings(reference, length)
         expected = reference.relevance(embedded, TARGET, RULES[composite])
