@@ -38,7 +38,7 @@ DOORS = (
 HEAVY = ("torch", "onnx", "onnxscript", "onnx_ir")
 """Packages that the runtime does without."""
 NEEDS = ("numpy", "onnxruntime", "rich")
-EXTRAS = ("plots", "openvino", "data", "summary", "serve")
+EXTRAS = ("plots", "openvino", "data", "ray", "summary", "serve")
 DATA = ("py.typed", "web/*", "web/node/*")
 """Files of the package that are no modules: all but the page of the graphs, which needs these."""
 

@@ -48,7 +48,7 @@ MADE = {
     "reference/command-line.md": tables.command_line,
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
-PART = re.compile(r"<!-- (\w+): from the README -->")
+PART = re.compile(r"<!-- (\w+): from (the README|[\w/]+\.md) -->")
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -76,6 +76,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+<<<<<<< HEAD
     """Take in the README's tables, and make the repository's links the site's."""
     markdown = PART.sub(lambda found: _part_of_readme(found[1]), markdown)
     if page.file.abs_src_path is None:
@@ -83,6 +84,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     path = Path(page.file.abs_src_path)
     written = NOTEBOOKS / path.name if path.parent == EXECUTED else path
     return LINK.sub(lambda found: _linked(found, written), markdown)
+=======
+    """Take in tables of the README and of results, and make the repository's links the site's."""
+    markdown = PART.sub(lambda found: _part(found[1], found[2]), markdown)
+    path = page.file.abs_src_path
+    return markdown if path is None else LINK.sub(lambda found: _linked(found, Path(path)), markdown)
+>>>>>>> 7addcf41a0e7c4c0cfb1306d62c1f9aa70b104bc
 
 
 def _targets(path: Path) -> Iterator[Path]:
@@ -112,9 +119,10 @@ def _linked(found: re.Match[str], path: Path) -> str:
     return f"{bang}[{text}]({place}{anchor or ''})"
 
 
-def _part_of_readme(name: str) -> str:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {name}: written by [^\n]* -->(.*?)<!-- end of {name} -->", readme, re.DOTALL)
+def _part(name: str, place: str) -> str:
+    path = ROOT / ("README.md" if place == "the README" else place)
+    written = path.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {name}: written by [^\n]* -->(.*?)<!-- end of {name} -->", written, re.DOTALL)
     if found is None:
-        raise ValueError(f"README.md has no part {name!r}.")
+        raise ValueError(f"{path.name} has no part {name!r}.")
     return found[1].strip()

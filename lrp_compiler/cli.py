@@ -175,6 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--crop 0.875\n"
         "  lrp-compiler explain text.lrp.onnx reviews.jsonl -o out --tokenizer tokenizer.json --column text=review "
         "--workers 4\n"
+        "  lrp-compiler explain image.lrp.onnx /shared/photos -o /shared/out --engine ray --workers 4:64\n"
         '  lrp-compiler explain m.lrp.onnx rows.parquet -o out --column x=pixels --id key --where "label == 3"\n\n'
         "out/relevance.parquet and, of rows that cannot be explained, out/errors.parquet are folders of files, which\n"
         "readers of Parquet take as one. The same command goes on where it was stopped, by whatever.",
@@ -571,7 +572,23 @@ def _add_explain_options(command: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)"
     )
     command.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, which share the cores (default: %(default)s)"
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes, which share the cores; with ray, actors, and LEAST:MOST of them (default: %(default)s)",
+    )
+    command.add_argument(
+        "--engine",
+        choices=("embedded", "ray"),
+        default="embedded",
+        help="who explains: processes of this machine, or a Ray cluster, whose nodes all see M.lrp.onnx, DATA and OUT "
+        "under the same path (default: %(default)s)",
+    )
+    command.add_argument(
+        "--address",
+        metavar="A",
+        help="of the Ray cluster; auto: the one that runs here (default: RAY_ADDRESS, else one is started for the job)",
     )
     command.add_argument(
         "--shard-rows", type=int, metavar="N", help="rows of the data in a file (default: about 64 MB of relevance)"
@@ -763,6 +780,14 @@ def _option(text: str) -> tuple[str, Any]:
     except ValueError:
         return name, value
     return name, numbers[0] if len(numbers) == 1 else numbers
+
+
+def _workers(text: str) -> int | tuple[int, ...]:
+    try:
+        least, *most = map(int, text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor LEAST:MOST") from None
+    return (least, *most) if most else least
 
 
 def _count(text: str) -> int:

@@ -65,7 +65,7 @@ def explain_command(arguments: argparse.Namespace) -> None:
     from .data import explain
 
     names = ["id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit"]
-    names += ["bad", "batch_size", "workers", "shard_rows", "check"]
+    names += ["bad", "batch_size", "workers", "engine", "address", "shard_rows", "check"]
     done = explain(
         arguments.explainer,
         arguments.data,

@@ -27,6 +27,8 @@ EXTRAS = {
     "PIL": ("pillow", "data"),
     "tokenizers": ("tokenizers", "data"),
     "sklearn": ("scikit-learn", "summary"),
+    "ray": ("ray", "ray"),
+    "pandas": ("pandas", "ray"),
     "orjson": ("orjson", "serve"),
     "prometheus_client": ("prometheus-client", "serve"),
     "starlette": ("starlette", "serve"),

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import signal
 import sys
 import threading
 import warnings
@@ -35,6 +37,55 @@ def quiet(*, output: bool = False) -> Iterator[None]:
             stack.enter_context(_without_prints(thread, "stdout"))
             stack.enter_context(_without_prints(thread, "stderr"))
         yield
+
+
+@contextlib.contextmanager
+def as_before(*names: str) -> Iterator[None]:
+    """Keep the records of these loggers off the terminal, of all threads; what the block changes of them, and what it
+    has SIGTERM do, is taken back at its end.
+
+    Args:
+        names: of loggers with handlers of their own.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    handlers = [handler for logger in loggers for handler in logger.handlers]
+    kept: list[logging.Logger | logging.Handler] = [*loggers, *handlers]
+    levels = [(one, one.level) for one in kept]
+    stops = signal.getsignal(signal.SIGTERM)
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for one, level in levels:
+            one.setLevel(level)
+        if threading.current_thread() is threading.main_thread() and stops is not None:
+            signal.signal(signal.SIGTERM, stops)
+
+
+@contextlib.contextmanager
+def without_prints_of(*names: str) -> Iterator[None]:
+    """Swallow what threads of these names print, of those that run when the block begins."""
+    with contextlib.ExitStack() as stack:
+        for thread in threading.enumerate():
+            if thread.name in names and thread.ident is not None:
+                stack.enter_context(_without_prints(thread.ident, "stdout"))
+                stack.enter_context(_without_prints(thread.ident, "stderr"))
+        yield
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+    """Send what anything in this process writes to stderr, whatever its language, nowhere; for a short call."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Matching:

@@ -116,8 +116,12 @@ class Explain:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by what it was made of: its session is opened anew where it is unpickled."""
-        explainer, preparation, *options = self._made_of
-        return _made, (os.path.abspath(explainer), preparation, *options)
+        return self.elsewhere(self._made_of[3])
+
+    def elsewhere(self, threads: int | None) -> tuple[Callable[..., Explain], tuple[Any, ...]]:
+        """A function and its arguments that make the same in another process, its session with so many threads."""
+        explainer, preparation, batch_size, _, check = self._made_of
+        return _made, (os.path.abspath(explainer), preparation, batch_size, threads, check)
 
     def rows(self, window: Window) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         """Explain the rows of a window.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -71,7 +72,16 @@ class Shards:
                 advance(len(read))
         return shard.counts
 
+    def elsewhere(self, threads: int) -> tuple[Callable[..., Shards], tuple[Any, ...]]:
+        """A function and its arguments that open the job in another process, with so many threads for its session."""
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "engine"}
+        return _opened, (*self.engine.elsewhere(threads), rest)
+
     def first_error(self) -> str:
         """The sentence of the first row that could not be explained."""
         path = min((self.sink.folder / ERRORS).glob("*.parquet"))
         return str(pq.read_table(path, columns=["error"])["error"][0])
+
+
+def _opened(make: Callable[..., Explain], arguments: tuple[Any, ...], rest: dict[str, Any]) -> Shards:
+    return Shards(engine=make(*arguments), **rest)

@@ -84,12 +84,13 @@ class Sink:
         except (FileNotFoundError, pa.ArrowException, KeyError, ValueError, TypeError):
             return None
         same = all(said.get(key) == self.manifest[key] for key in COMPARED)
-        return counts if sound and same else None
+        beside = not counts.bad or self._errors(number).exists()
+        return counts if sound and same and beside else None
 
     @contextmanager
     def shard(self, number: int) -> Iterator[Shard]:
         """A shard to write to; it comes to its place, with its errors, when the block ends without an error."""
-        errors = self.folder / ERRORS / self._shard(number).name
+        errors = self._errors(number)
         self._shard(number).parent.mkdir(exist_ok=True)
         with atomic_path(self._shard(number)) as temporary:
             with pq.ParquetWriter(temporary, self._schema(), compression="snappy", use_dictionary=False) as writer:
@@ -98,10 +99,12 @@ class Sink:
                 said = {**self.manifest, "shard": number, "counts": asdict(shard.counts)}
                 writer.add_key_value_metadata({KEY: json.dumps(said, sort_keys=True).encode()})
             _on_disk(temporary)
-            errors.unlink(missing_ok=True)
+            # Replaced and never taken away first: another may make the same shard, and have put it to its place.
             if shard.errors:
-                (self.folder / ERRORS).mkdir(exist_ok=True)
+                errors.parent.mkdir(exist_ok=True)
                 self._write_errors(errors, shard.errors)
+            else:
+                errors.unlink(missing_ok=True)
 
     def _write_errors(self, path: Path, errors: Sequence[tuple[int, Any, str]]) -> None:
         rows, ids, texts = (list(part) for part in zip(*errors, strict=True))
@@ -117,6 +120,9 @@ class Sink:
 
     def _shard(self, number: int) -> Path:
         return self.folder / RELEVANCE / f"part-{number:06}{PARQUET}"
+
+    def _errors(self, number: int) -> Path:
+        return self.folder / ERRORS / self._shard(number).name
 
 
 class Shard:
@@ -175,9 +181,16 @@ def opened(folder: Path) -> Iterator[Mapping[str, Any] | None]:
             raise InputError(
                 f"{folder} holds {foreign[0]!r} and no explanations: choose another folder for the output."
             )
-        for kind in (RELEVANCE, ERRORS):
-            clear_left(folder / kind)  # of a shard that came to its place just before a kill: nobody writes it again
+        for note in (folder / DRIVER).iterdir():  # of actors that died
+            note.unlink(missing_ok=True)
+        _clear_left(folder)  # of a shard that came to its place just before a kill: nobody writes it again
         yield before
+        _clear_left(folder)  # of workers that outlived an earlier job's driver for a while
+
+
+def _clear_left(folder: Path) -> None:
+    for kind in (RELEVANCE, ERRORS):
+        clear_left(folder / kind)
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any] | None:

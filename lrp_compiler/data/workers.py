@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -18,7 +18,7 @@ DEATHS = 3
 """So often in a row processes die without a single shard done."""
 
 
-def in_processes(shards: Shards, numbers: Sequence[int], workers: int) -> Iterator[Counts]:
+def in_processes(shards: Shards, numbers: Sequence[int], workers: int) -> Generator[Counts]:
     """What is in each shard, as they are done.
 
     Args:

@@ -15,7 +15,7 @@ class Limits:
         rows: that run at once, and that one request may have.
         waiting: requests that wait while others run; more are turned away.
         body: bytes of a request.
-        seconds: that a request may take to arrive, and then to be answered.
+        seconds: that a request's head may take to arrive, then its body, and then the answer.
         grace: seconds for which, once the server is told to stop, it still takes new connections, while it says that it
             is not ready: as long as a load balancer needs to see that.
 

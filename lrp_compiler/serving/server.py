@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import uvicorn
 
 from lrp_compiler.base.validate import check_option, whole_number
 
 from .application import Service
+from .connection import patient
 from .limits import Limits
 from .model import Model
 
@@ -40,7 +42,8 @@ def run(model: Model, limits: Limits, host: str, port: int, ready: Callable[[str
     check_option("port", port, number is not None and 0 <= number < 1 << 16, "a whole number from 0 to 65535")
     service = Service(model, limits)
     with _listening(host, port) as listener, _signals_end_quietly():
-        config = uvicorn.Config(service.application(), log_level="error", access_log=False, ws="none", backlog=BACKLOG)
+        options: Any = {"log_level": "error", "access_log": False, "ws": "none", "backlog": BACKLOG}
+        config = uvicorn.Config(service.application(), http=patient(limits.seconds), **options)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/v2/models/{model.name}"
         _Server(config, service, limits, lambda: ready(address)).run([listener])

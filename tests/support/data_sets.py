@@ -124,15 +124,18 @@ def tensors(table: pa.Table, name: str) -> np.ndarray:
 
 
 JOB = """
+import json
 import sys
 from lrp_compiler.data import explain
 if __name__ == "__main__":
-    explain(*sys.argv[1:4], shard_rows=int(sys.argv[4]), workers=int(sys.argv[5]), batch_size=8)
+    more = json.loads(sys.argv[6]) if sys.argv[6:] else {}
+    explain(*sys.argv[1:4], shard_rows=int(sys.argv[4]), workers=int(sys.argv[5]), batch_size=8, **more)
 """
 
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """A job in a process of its own, which leads a group of its own: explainer, data, output, shard_rows, workers."""
+    """A job in a process of its own, which leads a group of its own: explainer, data, output, shard_rows, workers, and
+    if there are any, more options as JSON."""
     script = folder / "job.py"
     script.write_text(JOB)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -153,3 +156,17 @@ def children(process: int) -> list[int]:
     """The processes that a process has started, of Linux."""
     text = Path(f"/proc/{process}/task/{process}/children")
     return [int(number) for number in text.read_text().split()] if text.exists() else []
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that a process has started, those that these have started, and so on, of Linux."""
+    found = children(process)
+    return found + [one for child in found for one in descendants(child)]
+
+
+def command_line(process: int) -> str:
+    """How a process was started, or calls itself; "" if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""

@@ -63,3 +63,30 @@ def test_what_is_absent_is_said_with_the_command(absent: str, said: str, job: li
     sentence = f"Cannot explain data sets without {said}: pip install 'lrp-compiler[data]'."
     assert found.stderr == (f"lrp-compiler: error: {sentence}\n" if said else "")
     assert found.returncode == bool(said)
+
+
+def test_ray_that_is_absent_is_said_before_anything_is_written(job: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT.format(absent=("ray",)), *job, "--engine", "ray", "--workers", "1:2"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    sentence = "Cannot explain the data without ray: pip install 'lrp-compiler[ray]'."
+    assert (found.returncode, found.stderr) == (1, f"lrp-compiler: error: {sentence}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--workers", "1:2"], 'workers from 1 to 2 needs engine="ray"'),
+        (["--address", "auto"], 'The address auto is of a cluster, which needs engine="ray"'),
+        (
+            ["--workers", "2:1", "--engine", "ray"],
+            "workers is a whole number from 1 up, or two: least and most, not (2, 1)",
+        ),
+    ],
+)
+def test_options_of_the_other_engine_are_refused(
+    options: list[str], said: str, job: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*job, *options]) == 1
+    assert said in capsys.readouterr().err

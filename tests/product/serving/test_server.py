@@ -140,6 +140,47 @@ def test_slow_and_broken_bodies_hurt_nobody_else(server: Served) -> None:
     strange.close()
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /v2", b"GET /v2 HTTP/1.1\r\nHost: h\r\nX: "], ids=["nothing", "line", "head"]
+)
+def test_who_never_ends_a_head_is_sent_away(sent: bytes, server: Served) -> None:
+    """A byte now and then keeps nothing open, and others are served meanwhile."""
+    connection = server.socket()
+    start = time.monotonic()
+    connection.sendall(sent)
+    connection.settimeout(0.2)
+    answer = b""
+    while not answer and time.monotonic() - start < 30:
+        try:
+            answer = connection.recv(999)
+        except TimeoutError:
+            connection.sendall(b"x" if sent else b"")
+            assert server.ask("GET", "/v2/health/live")[0] == 200
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert sentence(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]).startswith("The request's head did not come")
+    assert connection.recv(99) == b""
+    assert time.monotonic() - start >= 1
+    connection.close()
+
+
+def test_one_row_at_a_time(explainer: Path) -> None:
+    with served(explainer, "--max-rows", "1") as server, OnnxExplainer(explainer) as alone:
+        x = rows(4)
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(
+                clients.map(lambda row: server.ask("POST", server.infer, asked(x[row : row + 1], 1)), range(4))
+            )
+        for row, (status, answer) in enumerate(answers):
+            assert status == 200
+            wanted = alone(x[row : row + 1], target=1).relevance["input"]
+            np.testing.assert_array_equal(array(answer, "relevance.input"), wanted)
+        assert server.refused(asked(x[:2], 1)) == (
+            400,
+            "The request has 2 rows, and 1 are taken at a time: send several.",
+        )
+
+
 def test_a_stop_loses_no_request(tmp_path: Path) -> None:
     """Clients ask as fast as they can, each on its connection; after SIGTERM all that could be sent is answered."""
     (tmp_path / "m.onnx").write_bytes(doubler(["batch", 1000]))
