@@ -76,20 +76,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-<<<<<<< HEAD
-    """Take in the README's tables, and make the repository's links the site's."""
-    markdown = PART.sub(lambda found: _part_of_readme(found[1]), markdown)
+    """Take in tables of the README and of results, and make the repository's links the site's."""
+    markdown = PART.sub(lambda found: _part(found[1], found[2]), markdown)
     if page.file.abs_src_path is None:
         return markdown
     path = Path(page.file.abs_src_path)
     written = NOTEBOOKS / path.name if path.parent == EXECUTED else path
     return LINK.sub(lambda found: _linked(found, written), markdown)
-=======
-    """Take in tables of the README and of results, and make the repository's links the site's."""
-    markdown = PART.sub(lambda found: _part(found[1], found[2]), markdown)
-    path = page.file.abs_src_path
-    return markdown if path is None else LINK.sub(lambda found: _linked(found, Path(path)), markdown)
->>>>>>> 7addcf41a0e7c4c0cfb1306d62c1f9aa70b104bc
 
 
 def _targets(path: Path) -> Iterator[Path]:
