@@ -170,14 +170,17 @@ def test_relevance_of_tokens_is_the_references_sum_over_features(name: str) -> N
     [
         (SMALL, "attnlrp", (1, 2, 33)),
         (SMALL, "cp-lrp", (1, 2, 33)),
-        pytest.param(PUBLISHED, "cp-lrp", (5, 32, 100, 400), marks=pytest.mark.heavy),
+        pytest.param(PUBLISHED, "cp-lrp", (5, 32, 100), marks=pytest.mark.heavy),
     ],
     ids=["small-attnlrp", "small-cp-lrp", "published-cp-lrp"],
 )
 def test_mamba_takes_any_length_and_is_the_reference_at_each(
     sizes: dict[str, int], composite: str, lengths: tuple[int, ...]
 ) -> None:
-    """transformers writes the steps out one by one: what is captured at five takes as many as come."""
+    """transformers writes the steps out one by one: what is captured at five takes as many as come.
+
+    At the published size the reference's tape of a hundred steps is six gigabytes.
+    """
     reference = mamba(sizes)
     explainer = lrp.compile(
         OfEmbeddings(reference.model.language_model).eval(),
