@@ -405,6 +405,12 @@ def _is_class(value: Any) -> bool:
     return isinstance(pair, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in pair)
 
 
+def _numbers(picks: Any) -> list[int]:
+    """All class numbers in what is picked."""
+    parts = picks if isinstance(picks, list) else picks.values() if isinstance(picks, dict) else ()
+    return [picks] if isinstance(picks, int) else [number for part in parts for number in _numbers(part)]
+
+
 def check_opset(opset: Any) -> None:
     """Refuse an opset that ONNX files are not written in; raises `InputError`."""
     if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
@@ -442,6 +448,8 @@ def read_metadata(text: str | None, label: str) -> Metadata:
     found = Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})
     if not {latent.name for latent in found.latents} <= {spec.name for spec in found.seed_inputs}:
         raise FormatError(f"{damaged}: 'latents' is missing or of a wrong kind.")
+    if found.classes is not None and any(not -found.classes <= one < found.classes for one in _numbers(found.picks)):
+        raise FormatError(f"{damaged}: it explains a class that the model does not have.")
     classes = found.explains.get("classes")
     # Several targets come first in each relevance.
     if isinstance(classes, list) and any(entry.tensor.shape[:1] != (len(classes),) for entry in found.relevance):
