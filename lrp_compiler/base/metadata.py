@@ -388,7 +388,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "aggregate": lambda given: all(isinstance(name, str) for name in given),
     "explains": lambda given: (
         (given.get("count") is None or _is_count(given["count"]))
-        and (not isinstance(given.get("classes"), list) or all(map(_is_class, given["classes"])))
+        and (given.get("classes") is None or isinstance(given["classes"], str) or _are_classes(given["classes"]))
     ),
     "tolerance": lambda given: 0 < given < 1,
 }
@@ -403,6 +403,10 @@ def _is_class(value: Any) -> bool:
     """One of several: a number, or `{"pair": [a, b]}`."""
     pair = value.get("pair") if isinstance(value, dict) else [value]
     return isinstance(pair, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in pair)
+
+
+def _are_classes(value: Any) -> bool:
+    return all(map(_is_class, value if isinstance(value, list) else [value]))
 
 
 def _numbers(picks: Any) -> list[int]:
