@@ -9,8 +9,10 @@ program of, with a loop for the steps; and what that returns at further lengths 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -54,13 +56,11 @@ def of_two_lengths(
         NotRepeated: the two are no loops; the message says where.
     """
     inputs = _Inputs(model, args, kwargs, dynamic_shapes, fixed)
-    for length in LENGTHS:
-        try:
+    *some, last = dict.fromkeys(max(length, inputs.least) for length in LENGTHS)
+    for length in some:
+        with suppress(NotRepeated):
             return _of(inputs, length, model, args, kwargs, dynamic_shapes, export)
-        except NotRepeated:
-            if length == LENGTHS[-1]:
-                raise
-    raise AssertionError
+    return _of(inputs, last, model, args, kwargs, dynamic_shapes, export)
 
 
 def _of(
@@ -72,7 +72,6 @@ def _of(
     dynamic_shapes: Any,
     export: Export,
 ) -> ExportedProgram:
-    length = max(length, inputs.least)
     programs = []
     for one in (length, length + 1):
         given, named, shapes = inputs.at(one)
@@ -81,7 +80,7 @@ def _of(
     of_any_length(shorter, longer, length, inputs.place(programs[0]))
     program = export(_Rolled(shorter, programs[0], model), args, kwargs, dynamic_shapes)
     for times in FURTHER:
-        further = times * length - 1
+        further = min(times * length - 1, inputs.most)
         given, named, _ = inputs.at(further)
         try:
             wanted = run_model(model, given, named)
@@ -171,9 +170,9 @@ class _Inputs:
         sizes = {tensor.shape[dim] for path, tensor in self._tensors() for dim in self._dims.get(path, ())}
         if len(sizes) != 1 or not all(name.isidentifier() or name.startswith("L[") for name in fixed):
             raise NotRepeated(f"{', '.join(sorted(set(fixed)))} are no one size that is given in dynamic_shapes")
-        self.least = max(
-            [0, *(int(mark.min) for at, mark in marks if self._is_fixed(at, mark) and hasattr(mark, "min"))]
-        )
+        bounds = [mark for at, mark in marks if self._is_fixed(at, mark) and hasattr(mark, "min")]
+        self.least = max([0, *(int(mark.min) for mark in bounds)])
+        self.most = min([sys.maxsize, *(int(mark.max) for mark in bounds if mark.max < sys.maxsize)])
 
     def _marks(self, shapes: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Where a dim is → what dynamic_shapes says of it."""

@@ -73,18 +73,20 @@ class _Joined:
     def _same_attribute(self, node: fx.Node, other: fx.Node) -> None:
         a, b = attribute(self.shorter, str(node.target)), attribute(self.longer, str(other.target))
         if isinstance(a, fx.GraphModule) and isinstance(b, fx.GraphModule):
-            inner = _Joined(a, b, self._length)
-            for mine, its in zip(a.graph.nodes, b.graph.nodes, strict=False):
-                inner._other[mine] = its
-            same = len(a.graph.nodes) == len(b.graph.nodes) and all(
-                mine.target == its.target or mine.op in ("placeholder", "output")
-                for mine, its in zip(a.graph.nodes, b.graph.nodes, strict=True)
-            )
-            for mine, its in zip(a.graph.nodes, b.graph.nodes, strict=False):
-                if not same or not inner.alike(mine.args, its.args) or not inner.alike(mine.kwargs, its.kwargs):
-                    raise NotRepeated(f"a step's {mine.name} is another one at another length")
+            _Joined(a, b, self._length).check_same()
         elif not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and _equal(a, b)):
             raise NotRepeated(f"the constant {node.target} is another one at another length")
+
+    def check_same(self) -> None:
+        """Refuse two steps that are not the same, numbers included."""
+        mine, others = list(self.shorter.graph.nodes), list(self.longer.graph.nodes)
+        self._other = dict(zip(mine, others, strict=False))
+        for node, other in self._other.items():
+            same = node.target == other.target or node.op == "placeholder"
+            if len(mine) != len(others) or not (
+                same and self.alike(node.args, other.args) and self.alike(node.kwargs, other.kwargs)
+            ):
+                raise NotRepeated(f"a step's {node.name} is another one at another length")
 
     def alike(self, one: Any, other: Any) -> bool:
         """Whether two arguments are the same, numbers included."""

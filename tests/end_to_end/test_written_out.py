@@ -348,3 +348,14 @@ def test_rules_by_path_reach_the_modules_inside() -> None:
     assert_equal(found, expected)
     plain = compiled(model, opened(LastState))(x).relevance["x"]
     assert (found - plain).abs().max() > 0.01 * plain.abs().max()
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 5), (9, 30)])
+def test_a_length_within_bounds(least: int, most: int) -> None:
+    model = LastState().double()
+    shapes = {"x": {0: Dim("batch"), 1: Dim("time", min=least, max=most)}}
+
+    explainer = compiled(model, shapes, time=max(4, least))
+
+    x = sample(2, most)
+    assert_equal(explainer(x).relevance["x"], lrp.compile(model, (x,), composite="attnlrp", target=0)(x).relevance["x"])
