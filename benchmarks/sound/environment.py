@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import site
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
-from benchmarks.base.places import BUILD, ROOT
+from benchmarks.base import beside
+from benchmarks.base.places import BUILD
 
 FOLDER = BUILD / "sound"
 PACKAGES = (
@@ -40,18 +38,12 @@ REQUIRED = (
 
 def python() -> Path:
     """Its Python; made where there is none."""
-    mark, interpreter = FOLDER / "complete", FOLDER / "bin" / "python"
-    if not mark.exists():
-        venv.create(FOLDER, with_pip=True, clear=True)
-        pip = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        (here,) = FOLDER.glob("lib/python*/site-packages")
-        paths = [path for path in (*site.getsitepackages(), *sys.path) if Path(path).name == "site-packages"]
-        (here / "shared.pth").write_text("\n".join(dict.fromkeys(paths)) + "\n")
-        subprocess.run([*pip, "--editable", ROOT], check=True)
-        for package in (*REQUIRED, *PACKAGES):
-            # One that a machine cannot get leaves its library out of the table, and says so there.
-            subprocess.run([*pip, package], check=False)
-        for binary in here.glob("torchaudio/lib/*.so"):
-            binary.unlink()  # made for another torch; the layers are Python
-        mark.touch()
-    return interpreter
+    return beside.made(FOLDER, _fill)
+
+
+def _fill(pip: list[str | Path]) -> None:
+    for package in (*REQUIRED, *PACKAGES):
+        # One that a machine cannot get leaves its library out of the table, and says so there.
+        subprocess.run([*pip, "--no-deps", package], check=False)
+    for binary in FOLDER.glob("lib/python*/site-packages/torchaudio/lib/*.so"):
+        binary.unlink()  # made for another torch; the layers are Python

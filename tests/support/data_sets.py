@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.runtime import OnnxExplainer
 
+ROWS, BAD = 3000, 1234
+"""Of a job, and which row of it holds NaN."""
 BATCH, SEQUENCE = torch.export.Dim("batch"), torch.export.Dim("sequence")
 WORDS = ["[PAD]", "[UNK]", "a", "fine", "film", "that", "nobody", "saw", "but", "me", "and", "you", "it", "is", "not"]
 WORDS += ["so", "bad"]
@@ -170,3 +173,26 @@ def command_line(process: int) -> str:
         return Path(f"/proc/{process}/cmdline").read_text(errors="replace").replace("\0", " ")
     except OSError:
         return ""
+
+
+def a_job(folder: Path) -> Path:
+    """Lay an explainer, `m.lrp.onnx`, and its data, `x.npy`, into a folder."""
+    of_rows(folder / "m.lrp.onnx")
+    x = rows(ROWS)
+    x[BAD, 0, 0] = np.nan
+    np.save(folder / "x.npy", x)
+    return folder
+
+
+def is_whole(folder: Path, output: Path) -> None:
+    """Every row once, with the relevance that the runtime gives; nothing else in the folders."""
+    table = written(output)
+    good = np.delete(np.arange(ROWS), BAD)
+    assert table["id"].to_pylist() == good.tolist()
+    assert pq.read_table(output / "errors.parquet")["row"].to_pylist() == [BAD]
+    with OnnxExplainer(folder / "m.lrp.onnx") as opened:
+        expected = opened(np.load(folder / "x.npy")[good]).relevance["input"]
+    relevance = table["relevance.input"].combine_chunks().to_numpy_ndarray()
+    np.testing.assert_allclose(relevance, expected, rtol=1e-5, atol=1e-6)  # other batch sizes, other kernels
+    for kind in ("relevance.parquet", "errors.parquet"):
+        assert [path.name for path in (output / kind).iterdir() if not path.name.startswith("part-")] == []

@@ -12,18 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from support.data_sets import command_line, descendants, killed_when, of_rows, rows, started, written
+from support.data_sets import (
+    BAD,
+    ROWS,
+    a_job,
+    command_line,
+    descendants,
+    is_whole,
+    killed_when,
+    started,
+)
 
 from lrp_compiler.data import explain
 from lrp_compiler.errors import LrpError
-from lrp_compiler.runtime import OnnxExplainer
 
 ray = pytest.importorskip("ray", reason="Ray has an environment of its own: python -m benchmarks.sound.cluster")
 
-ROWS, BAD, PIECE = 3000, 1234, 20
+PIECE = 20
 PATIENCE = 600
 """Seconds that a job may take on a machine that does other things as well."""
 
@@ -31,26 +37,7 @@ PATIENCE = 600
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An explainer and its data."""
-    folder = tmp_path_factory.mktemp("job")
-    of_rows(folder / "m.lrp.onnx")
-    x = rows(ROWS)
-    x[BAD, 0, 0] = np.nan
-    np.save(folder / "x.npy", x)
-    return folder
-
-
-def is_whole(folder: Path, output: Path) -> None:
-    """Every row once, with the relevance that the runtime gives; nothing else in the folders."""
-    table = written(output)
-    good = np.delete(np.arange(ROWS), BAD)
-    assert table["id"].to_pylist() == good.tolist()
-    assert pq.read_table(output / "errors.parquet")["row"].to_pylist() == [BAD]
-    with OnnxExplainer(folder / "m.lrp.onnx") as opened:
-        expected = opened(np.load(folder / "x.npy")[good]).relevance["input"]
-    relevance = table["relevance.input"].combine_chunks().to_numpy_ndarray()
-    np.testing.assert_allclose(relevance, expected, rtol=1e-5, atol=1e-6)  # other batch sizes, other kernels
-    for kind in ("relevance.parquet", "errors.parquet"):
-        assert [path.name for path in (output / kind).iterdir() if not path.name.startswith("part-")] == []
+    return a_job(tmp_path_factory.mktemp("job"))
 
 
 def there(output: Path, shards: int) -> Callable[[], bool]:

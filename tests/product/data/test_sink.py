@@ -14,41 +14,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.data_sets import JOB, children, killed_when, of_rows, rows, started, written
+from support.data_sets import JOB, ROWS, a_job, children, is_whole, killed_when, of_rows, rows, started
 
 from lrp_compiler.base.seal import file_digest
 from lrp_compiler.data import explain
 from lrp_compiler.data.sink import KEY
 from lrp_compiler.errors import InputError
-from lrp_compiler.runtime import OnnxExplainer
-
-ROWS = 3000
-BAD = 1234
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An explainer and its data."""
-    folder = tmp_path_factory.mktemp("job")
-    of_rows(folder / "m.lrp.onnx")
-    x = rows(ROWS)
-    x[BAD, 0, 0] = np.nan
-    np.save(folder / "x.npy", x)
-    return folder
-
-
-def is_whole(folder: Path, output: Path) -> None:
-    """Every row once, with the relevance that the runtime gives; nothing else in the folders."""
-    table = written(output)
-    good = np.delete(np.arange(ROWS), BAD)
-    assert table["id"].to_pylist() == good.tolist()
-    assert pq.read_table(output / "errors.parquet")["row"].to_pylist() == [BAD]
-    with OnnxExplainer(folder / "m.lrp.onnx") as opened:
-        expected = opened(np.load(folder / "x.npy")[good]).relevance["input"]
-    relevance = table["relevance.input"].combine_chunks().to_numpy_ndarray()
-    np.testing.assert_allclose(relevance, expected, rtol=1e-5, atol=1e-6)  # other batch sizes, other kernels
-    for kind in ("relevance.parquet", "errors.parquet"):
-        assert [path.name for path in (output / kind).iterdir() if not path.name.startswith("part-")] == []
+    return a_job(tmp_path_factory.mktemp("job"))
 
 
 def until_done(
