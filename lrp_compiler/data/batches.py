@@ -53,10 +53,9 @@ def stacked(values: Any, rows: Sequence[int], filling: int | None, length: int |
     pieces = [values[row] for row in rows]
     if filling is None:
         return np.stack(pieces)
-    most = max([length or 0, *(len(piece) for piece in pieces)])
-    whole = np.full((len(pieces), most), filling, pieces[0].dtype)
-    for place, piece in enumerate(pieces):
-        whole[place, : len(piece)] = piece
+    lengths = np.array([len(piece) for piece in pieces])
+    whole = np.full((len(pieces), max(length or 0, lengths.max())), filling, pieces[0].dtype)
+    whole[np.arange(whole.shape[1]) < lengths[:, None]] = np.concatenate(pieces)
     return whole
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -168,8 +169,9 @@ class Explain:
             if column.whole:
                 found[column.name][put] = values[column.name][sound]
                 continue
+            kept = self._without_filling(column, values[column.name], lengths)
             for place, row in zip(sound.tolist(), put.tolist(), strict=True):
-                found[column.name][row] = self._without_filling(column, values[column.name][place], lengths[place])
+                found[column.name][row] = kept[place]
 
     def _run(self, given: Mapping[str, Values], rows: list[int]) -> tuple[list[int], dict[str, np.ndarray]]:
         """The lengths of the rows' texts, and what is written of them: `[rows, …]`."""
@@ -231,10 +233,17 @@ class Explain:
                 found[entry.called] = dims
         return found | {f"{TOKENS}{name}": (0,) for name, kind in self.inputs.texts.items() if kind == IDS}
 
-    def _without_filling(self, column: Column, value: np.ndarray, length: int) -> np.ndarray:
-        """A row's value, cut where its text ends; a copy, so that it does not hold the batch."""
+    def _without_filling(self, column: Column, values: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
+        """Of each row its value, cut where its text ends; a copy, so that it does not hold what is cut off."""
         cut = self._cut.get(column.name, ())
-        return value[tuple(slice(0, length) if dim in cut else slice(None) for dim in range(value.ndim))].copy()
+        if cut == (0,):  # all rows at once: a copy for each is what short texts would wait for
+            width = values.shape[1]
+            ends = np.minimum(lengths, width)
+            flat, stops = values[np.arange(width) < ends[:, None]], np.cumsum(ends).tolist()
+            return [flat[start:stop] for start, stop in pairwise([0, *stops])]
+        dims = range(values.ndim - 1)
+        cuts = [tuple(slice(0, length) if dim in cut else slice(None) for dim in dims) for length in lengths]
+        return [value[at].copy() for value, at in zip(values, cuts, strict=True)]
 
 
 def _made(explainer: str, preparation: Preparation, batch_size: int, threads: int | None, check: bool) -> Explain:

@@ -96,10 +96,8 @@ class Inputs:
         if self.tokenizer is not None:
             texts = window.columns[columns[TEXT]]
             listed = texts.to_pylist() if isinstance(texts, pa.Array) else list(texts)
-            made = self.tokenizer([_plain(text) for text in listed], errors)
-            dtypes = {spec.name: spec.dtype for spec in self.specs}
-            for name, kind in self.texts.items():
-                found[name] = [None if one is None else one.astype(dtypes[name]) for one in made[kind]]
+            wanted = {spec.name: (self.texts[spec.name], spec.dtype) for spec in self.specs if spec.name in self.texts}
+            found |= self.tokenizer([_plain(text) for text in listed], wanted, errors)
         for spec in self.specs:
             if self._constant(spec.name):
                 found[spec.name] = np.full(len(window), self.how.target, np.int64)

@@ -14,7 +14,8 @@ from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.validate import TensorSpec
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
-KINDS = (IDS, MASK, TYPES)
+ENCODED = {IDS: "ids", MASK: "attention_mask", TYPES: "type_ids"}
+KINDS = tuple(ENCODED)
 TEXT = "text"
 """The column of texts."""
 TOKENS = 512
@@ -75,16 +76,26 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.most)
 
-    def __call__(self, texts: Sequence[Any], errors: dict[int, str]) -> dict[str, list[np.ndarray | None]]:
-        """Kind → of each text its numbers; a row that is no text is written down among the errors."""
+    def __call__(
+        self, texts: Sequence[Any], wanted: Mapping[str, tuple[str, str]], errors: dict[int, str]
+    ) -> dict[str, list[np.ndarray | None]]:
+        """Input → of each text its numbers; a row that is no text is written down among the errors.
+
+        Args:
+            texts: of some rows.
+            wanted: input → its kind and dtype.
+            errors: place → what is wrong with a row.
+        """
         sound = [place for place, text in enumerate(texts) if isinstance(text, str)]
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 errors.setdefault(place, f"A text is wanted, not {type(text).__name__}.")
-        found: dict[str, list[np.ndarray | None]] = {kind: [None] * len(texts) for kind in KINDS}
-        for place, one in zip(sound, self._tokenizer.encode_batch([texts[place] for place in sound]), strict=True):
-            for kind, numbers in zip(KINDS, (one.ids, one.attention_mask, one.type_ids), strict=True):
-                found[kind][place] = np.array(numbers, np.int64)
-            if not one.ids:
+        found: dict[str, list[np.ndarray | None]] = {name: [None] * len(texts) for name in wanted}
+        encoded = self._tokenizer.encode_batch([texts[place] for place in sound])
+        for name, (kind, dtype) in wanted.items():
+            for place, one in zip(sound, encoded, strict=True):
+                found[name][place] = np.array(getattr(one, ENCODED[kind]), dtype)
+        for place, one in zip(sound, encoded, strict=True):
+            if not len(one):
                 errors.setdefault(place, "The text has no tokens.")
         return found
