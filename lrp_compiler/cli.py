@@ -641,6 +641,13 @@ def _add_serve_options(command: argparse.ArgumentParser) -> None:
         "--max-body", type=float, default=64, metavar="MB", help="of a request, at most (default: %(default)s)"
     )
     command.add_argument(
+        "--max-json",
+        type=float,
+        default=8,
+        metavar="MB",
+        help="of a request's JSON, without binary data: others wait while it is read (default: %(default)s)",
+    )
+    command.add_argument(
         "--timeout",
         type=float,
         default=30.0,

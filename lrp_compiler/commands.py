@@ -112,8 +112,11 @@ def serve_command(arguments: argparse.Namespace) -> None:
         _report(arguments, {"url": url}, f"serving {url}")
         sys.stdout.flush()
 
-    body = int(arguments.max_body * 1e6) if math.isfinite(arguments.max_body) else arguments.max_body
-    limits = Limits(arguments.max_rows, arguments.max_waiting, body, arguments.timeout, arguments.grace)
+    given = {"body": arguments.max_body, "json": arguments.max_json}
+    sizes = {name: int(size * 1e6) if math.isfinite(size) else size for name, size in given.items()}
+    limits = Limits(
+        arguments.max_rows, arguments.max_waiting, seconds=arguments.timeout, grace=arguments.grace, **sizes
+    )
     options = {name: getattr(arguments, name) for name in ("host", "port", "threads", "check", "check_nan")}
     serve(arguments.explainer, name=arguments.called, limits=limits, ready=ready, **options)
 

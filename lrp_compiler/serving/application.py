@@ -21,7 +21,7 @@ from lrp_compiler.base.version import __version__
 
 from .batching import Batcher, Busy
 from .limits import Limits
-from .messages import JSON_LENGTH, read_request, write_answer
+from .messages import JSON_LENGTH, TooLong, read_request, write_answer
 from .metrics import Metrics
 from .model import VERSION, Model, Work
 
@@ -108,7 +108,7 @@ class Service:
             raise HTTPException(415, "Compressed requests are not taken: send the body as it is.")
         body = await self._body(request)
         try:
-            asked = read_request(body, request.headers.get(JSON_LENGTH))
+            asked = read_request(body, request.headers.get(JSON_LENGTH), self._limits.json)
             work = self._model.work(asked.inputs, None if asked.outputs is None else list(asked.outputs))
             if self._model.grouped and work.rows > self._limits.rows:
                 said = f"The request has {work.rows} rows, and {self._limits.rows} are taken at a time: send several."
@@ -122,6 +122,8 @@ class Service:
         except TimeoutError:
             said = f"There was no answer within {self._limits.seconds:g} seconds: the server is busy."
             raise HTTPException(503, said, {"Retry-After": "1"}) from None
+        except TooLong as error:
+            raise HTTPException(413, str(error)) from None
         except LrpError as error:
             raise HTTPException(500 if isinstance(error, InternalError) else 400, str(error)) from error
         return Response(content, headers=headers | (CLOSE if self.stopping else {}))

@@ -44,18 +44,29 @@ class Request:
     id: str | None
 
 
-def read_request(body: bytes | bytearray, json_length: str | None) -> Request:
+class TooLong(InputError):
+    """The JSON of a request has more bytes than are read."""
+
+
+def read_request(body: bytes | bytearray, json_length: str | None, most: int) -> Request:
     """Read a request.
 
     Args:
         body: all of it.
         json_length: what the header of this name says; None: all is JSON.
+        most: bytes of JSON that are read.
 
     Raises:
+        TooLong: there are more.
         InputError: it is not as the protocol says.
     """
     view = memoryview(body)
     length = len(view) if json_length is None else _length(json_length, len(view))
+    if length > most:
+        raise TooLong(
+            f"The request's JSON has {length} bytes, and at most {most} are read, since others wait meanwhile: send "
+            f"tensors as binary data (the protocol's {BINARY_SIZE}), which may be larger."
+        )
     said = _parsed(view[:length])
     parameters = _parameters("The request", said)
     rest, inputs = view[length:], {}

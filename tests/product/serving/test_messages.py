@@ -8,10 +8,14 @@ import pytest
 from support.served import sentence
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.serving.messages import read_request, write_answer
+from lrp_compiler.serving.messages import Request, TooLong, read_request, write_answer
 from lrp_compiler.serving.tensors import DATATYPES
 
 X = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2.5, -3, 4]}
+
+
+def read(content: bytes, json_length: str | None, most: int = 1 << 20) -> Request:
+    return read_request(content, json_length, most)
 
 
 def body(*inputs: dict[str, Any], **more: Any) -> bytes:
@@ -29,9 +33,9 @@ def test_every_dtype_comes_and_goes_bit_for_bit(datatype: str, binary: bool) -> 
         head = body(
             {**entry, "parameters": {"binary_data_size": array.nbytes}}, parameters={"binary_data_output": True}
         )
-        request = read_request(head + array.tobytes(), str(len(head)))
+        request = read(head + array.tobytes(), str(len(head)))
     else:
-        request = read_request(body({**entry, "data": array.tolist()}), None)
+        request = read(body({**entry, "data": array.tolist()}), None)
 
     assert request.inputs["x"].dtype == dtype
     np.testing.assert_array_equal(request.inputs["x"], array)
@@ -46,14 +50,14 @@ def test_every_dtype_comes_and_goes_bit_for_bit(datatype: str, binary: bool) -> 
 
 
 def test_data_may_be_nested_as_its_shape_is() -> None:
-    nested = read_request(body({**X, "data": [[1, 2.5], [-3, 4]]}), None).inputs["x"]
+    nested = read(body({**X, "data": [[1, 2.5], [-3, 4]]}), None).inputs["x"]
 
-    np.testing.assert_array_equal(nested, read_request(body(X), None).inputs["x"])
+    np.testing.assert_array_equal(nested, read(body(X), None).inputs["x"])
 
 
 def test_outputs_are_chosen_one_by_one() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b"}]
-    request = read_request(body(X, outputs=outputs, id="7"), None)
+    request = read(body(X, outputs=outputs, id="7"), None)
 
     content, headers = write_answer(request, "m", "1", {name: np.float32([1.5, 2]) for name in ("a", "b")})
 
@@ -111,7 +115,7 @@ BINARY = {"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_
 )
 def test_what_is_not_as_the_protocol_says_is_one_sentence(content: bytes, length: str | None, said: str) -> None:
     with pytest.raises(InputError, match=said.replace("[", r"\[")) as error:
-        read_request(content, length)
+        read(content, length)
 
     sentence(str(error.value))
 
@@ -120,8 +124,25 @@ def test_what_is_not_as_the_protocol_says_is_one_sentence(content: bytes, length
 def test_what_json_has_no_word_for_is_given_as_binary_data_alone(value: float) -> None:
     results = {"y": np.float32([1, value])}
     with pytest.raises(InputError, match="JSON has no NaN and no infinity: ask for it as binary data"):
-        write_answer(read_request(body(X), None), "m", "1", results)
+        write_answer(read(body(X), None), "m", "1", results)
 
-    content, _ = write_answer(read_request(body(X, parameters={"binary_data_output": True}), None), "m", "1", results)
+    content, _ = write_answer(read(body(X, parameters={"binary_data_output": True}), None), "m", "1", results)
 
     assert content.endswith(results["y"].tobytes())
+
+
+def test_json_that_others_would_wait_for_is_refused_and_binary_data_is_none() -> None:
+    array = np.ones(1000, np.float32)
+    entry = {"name": "x", "shape": [1000], "datatype": "FP32"}
+    text = body({**entry, "data": array.tolist()})
+    head = body({**entry, "parameters": {"binary_data_size": array.nbytes}})
+
+    with pytest.raises(TooLong) as caught:
+        read(text, None, len(text) - 1)
+
+    said = sentence(str(caught.value))
+    assert f"JSON has {len(text)} bytes, and at most {len(text) - 1}" in said
+    assert "binary data" in said
+    for content, length in ((text, None), (head + array.tobytes(), str(len(head)))):
+        np.testing.assert_array_equal(read(content, length, len(text)).inputs["x"], array)
+    assert len(read(head + array.tobytes(), str(len(head)), len(head)).inputs) == 1

@@ -22,7 +22,7 @@ from support.served import WITHOUT, Served, array, sentence, served, tensor
 from lrp_compiler.cli import main
 from lrp_compiler.runtime import OnnxExplainer
 
-LARGE = 200_000
+LARGE, JSON = 200_000, 100_000
 """Bytes that a body may have."""
 
 
@@ -33,7 +33,7 @@ def explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(explainer: Path) -> Iterator[Served]:
-    limits = ["--max-body", str(LARGE / 1e6), "--timeout", "1", "--max-rows", "8"]
+    limits = ["--max-body", str(LARGE / 1e6), "--max-json", str(JSON / 1e6), "--timeout", "1", "--max-rows", "8"]
     with served(explainer, *limits) as running:
         yield running
 
@@ -117,6 +117,15 @@ def test_a_body_that_is_too_large_is_refused(declared: bool, server: Served) -> 
     assert response.status == 413
     assert sentence(json.loads(response.read())["error"]) == f"The request's body has more than {LARGE} bytes."
     connection.close()
+
+
+def test_json_that_others_would_wait_for_is_refused_unless_it_is_asked_for(server: Served) -> None:
+    """The server takes bodies that are larger: of binary data."""
+    status, said = server.refused({**asked(rows(1), 1), "id": "i" * JSON})
+
+    assert status == 413
+    assert f"at most {JSON} are read" in said
+    assert "binary data" in said
 
 
 def test_slow_and_broken_bodies_hurt_nobody_else(server: Served) -> None:
@@ -267,6 +276,7 @@ def test_who_waits_too_long_or_is_one_too_many_is_told_so(tmp_path: Path) -> Non
         (["--port", "70000"], "port is a whole number from 0 to 65535"),
         (["--max-rows", "0"], "rows is a whole number from 1 up"),
         (["--timeout", "nan"], "seconds is a number above 0"),
+        (["--max-json", "0"], "json is a whole number from 1 up"),
         (["--max-body", "inf"], "body is a whole number from 1 up"),
         (["--host", "no.such.host.invalid", "--port", "0"], "cannot listen at no.such.host.invalid:0: "),
         (["--name", "a/b"], "name is letters"),
