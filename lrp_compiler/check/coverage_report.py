@@ -16,7 +16,7 @@ from lrp_compiler.compiler import choose_output
 from lrp_compiler.passes import Watch, explainable_inputs, forward_graph
 from lrp_compiler.passes.assign import analyse, reachable, uncovered
 from lrp_compiler.passes.forward import Target, select_explained
-from lrp_compiler.passes.graph import assignment, outputs
+from lrp_compiler.passes.graph import assignment, operation, outputs
 from lrp_compiler.rules.composite import Composite
 
 
@@ -100,5 +100,5 @@ def coverage(
     needed = reachable(forward, explained)
     path = [node for node in forward.graph.nodes if node in needed and assignment(node) is not None]
     calls = [node for node in forward.graph.nodes if node.op == "call_function"]
-    ops = Counter(str(node.target) for node in path)
+    ops = Counter(map(operation, path))
     return Coverage(len(calls), len(path), dict(ops.most_common()), uncovered(forward, needed))

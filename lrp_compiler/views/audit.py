@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import Float64, assignment, module_path, twins_of
+from lrp_compiler.passes.graph import Float64, assignment, module_path, operation, twins_of
 from lrp_compiler.passes.relevance import (
     MASKED,
     Latent,
@@ -158,7 +158,7 @@ class _Books:
                 entries.append(
                     Entry(
                         node.name,
-                        str(node.target),
+                        operation(node),
                         module_path(node),
                         MASKED if given is None else given.rule,
                         relevance_in,

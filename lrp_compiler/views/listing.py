@@ -27,6 +27,7 @@ from lrp_compiler.passes.graph import (
     inside,
     nearest,
     note_of,
+    operation,
     operation_text,
     outputs,
     type_text,
@@ -181,7 +182,7 @@ def _row(node: fx.Node, names: Mapping[str, str], rules: Mapping[str, Assignment
         promises = asked.get(name, "")
     return Row(
         node.name,
-        kinds.get(node.op, str(node.target)),
+        kinds.get(node.op, operation(node)),
         with_names(type_text(node).removeprefix(": "), names),
         with_names(operation_text(node), names),
         phase,

@@ -11,6 +11,7 @@ the two.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,6 +96,13 @@ def result_number(node: fx.Node) -> int:
     number = node.args[1]
     assert isinstance(number, int)
     return number
+
+
+def operation(node: fx.Node) -> str:
+    """What tables call the operation that a node is: its ATen overload; a loop's result is the loop's."""
+    made_by = node.args[0] if node.target is operator.getitem else None
+    of_loop = isinstance(made_by, fx.Node) and isinstance(made_by.target, Scan)
+    return str(made_by.target if of_loop else node.target)  # type: ignore[union-attr]
 
 
 def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result]) -> list[Declined]:

@@ -209,6 +209,8 @@ def assert_like_written_out(model: nn.Module, plain: nn.Module, **options: Any) 
     books = explainer.audit(sample(3, 5))
     absorbed = sum(sum(entry.absorbed.values()) for entry in books.entries)
     assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
+    assert "scan" in {entry.op for entry in books.entries}
+    assert all("built-in" not in entry.op for entry in books.entries)
 
 
 def pair(kind: type[Recurrence]) -> tuple[Recurrence, Recurrence]:
