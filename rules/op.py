@@ -105,6 +105,8 @@ class Op:
         self._there = there
         self.precision = torch.float32
         """In which whole numbers are read that are calculated with: that of the relevance that arrives."""
+        self.beside: Mapping[int, Relevance] = {}
+        """Of one of several results: what has arrived at the others, by number, where it goes back with this one's."""
         self.varied = False
         """Whether a value has been read that differs at the reference."""
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import Dim, ExportedProgram
 
+from lrp_compiler.base.errors import LrpError
 from lrp_compiler.passes.reroll import NotRepeated, of_any_length
 from lrp_compiler.torch_private import notes_are_kept, pytree, schema
 
@@ -75,7 +76,12 @@ def _of(
     programs = []
     for one in (length, length + 1):
         given, named, shapes = inputs.at(one)
-        programs.append(_functional(export(model, given, named, shapes)))
+        try:
+            programs.append(_functional(export(model, given, named, shapes)))
+        except LrpError:
+            raise
+        except Exception as error:
+            raise NotRepeated(f"the model cannot be captured with {one} of them") from error
     shorter, longer = (program.module(check_guards=False) for program in programs)
     of_any_length(shorter, longer, length, inputs.place(programs[0]))
     program = export(_Rolled(shorter, programs[0], model), args, kwargs, dynamic_shapes)

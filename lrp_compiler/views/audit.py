@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import Float64, assignment, module_path, operation, twins_of
+from lrp_compiler.passes.graph import Float64, assignment, module_path, operation, results_beside, twins_of
 from lrp_compiler.passes.relevance import (
     MASKED,
     Latent,
@@ -121,8 +121,9 @@ class _Books:
         value: Tensor = self.values[node]
         amount = difference(value, self.values[self.twins[node]]) if node in self.twins else value
         R = relevance.total_of(lambda: amount, times)
-        none = R.isnan() & value.isinf() & (relevance.tensor == 0)
-        return R.masked_fill(none, 0.0) if relevance.form == "unit" else R
+        if relevance.form == "total":
+            return R
+        return R.masked_fill(R.isnan() & value.isinf() & (relevance.tensor == 0), 0.0)
 
     def rows(self, node: fx.Node, relevance: Relevance) -> float:
         """Σ over the rows of what is put on each, without its sign."""
@@ -149,6 +150,8 @@ class _Books:
         share = self.sum(operand, relevance)
         self.passed[node] += share
         self.flows[node, operand] += share
+        if operand in results_beside(node):  # which goes back with what has come to that one
+            self.seen[operand] += share
 
     def close(self) -> list[Entry]:
         entries = []

@@ -93,7 +93,7 @@ class Audit:
             "absorbed": self.absorbed,
             "error": self.error,
             "magnitude": self.magnitude,
-            "conditioning": self.conditioning,
+            "conditioning": self.conditioning if self.explained else None,  # JSON has no NaN
             "remarks": self.remarks,
             "nodes": [{**vars(entry), "error": entry.error} for entry in self.entries],
         }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape, takes_up
@@ -44,6 +45,9 @@ def mark_layers(module: fx.GraphModule) -> None:
         end.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
 
 
+NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+
+
 @dataclass(frozen=True)
 class _Step:
     node: fx.Node
@@ -70,9 +74,9 @@ def _steps(node: fx.Node, behind: int) -> Iterator[_Step]:
 
 
 def _is_by_channel(value: Any, node: fx.Node, behind: int) -> bool:
-    """Whether it is one number, or one for each channel of the node."""
+    """Whether it is one number, a size as well, or one for each channel of the node."""
     if not is_tensor(value):
-        return isinstance(value, (int, float))
+        return isinstance(value.meta["val"] if isinstance(value, fx.Node) else value, NUMBERS)
     sizes = list(reversed(value.meta["val"].shape))
     return all(place == behind or size == 1 for place, size in enumerate(sizes) if isinstance(size, int)) and all(
         isinstance(size, int) for size in sizes

@@ -98,6 +98,13 @@ def result_number(node: fx.Node) -> int:
     return number
 
 
+def results_beside(node: fx.Node) -> list[fx.Node]:
+    """Of a loop's result the others that the loop has; of another node none."""
+    made_by = node.args[0] if node.target is operator.getitem else None
+    of_loop = isinstance(made_by, fx.Node) and isinstance(made_by.target, Scan)
+    return [user for user in made_by.users if user is not node] if of_loop else []  # type: ignore[union-attr]
+
+
 def operation(node: fx.Node) -> str:
     """What tables call the operation that a node is: its ATen overload; a loop's result is the loop's."""
     made_by = node.args[0] if node.target is operator.getitem else None
@@ -161,18 +168,26 @@ def from_torch(module: fx.GraphModule) -> None:
             placeholder.meta["input"] = placeholder.name
             if place >= len(states) + len(slices):
                 placeholder.meta.setdefault("constant", True)
+        operands = [_once(operand, (*states, *slices, *constants)) for operand in (*states, *slices, *constants)]
         with graph.inserting_before(node):
-            made = graph.call_function(Scan(body, len(states), len(slices)), (*states, *slices, *constants))
+            made = graph.call_function(Scan(body, len(states), len(slices)), tuple(operands))
         made.meta.update(node.meta)
         node.replace_all_uses_with(made)
         graph.erase_node(node)
         take_name(made, node)
         if not body_of.users:
             graph.erase_node(body_of)
+    graph.eliminate_dead_code()
     move_in_front(module)
     for node in graph.find_nodes(op="get_attr"):
         if not node.users and isinstance(attribute(module, str(node.target)), torch.nn.Module):
             graph.erase_node(node)
+
+
+def _once(operand: Any, operands: Collection[Any]) -> Any:
+    """The operand, for a copy of it that `_each_once` made."""
+    copies = isinstance(operand, fx.Node) and operand.target is aten.clone.default
+    return operand.args[0] if copies and operand.args[0] in operands else operand
 
 
 def copied(module: fx.GraphModule) -> fx.GraphModule:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.assign import CARRIED, RESULT
-from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, scans
+from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, result_number, scans
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
@@ -41,6 +41,8 @@ def open_loops(forward: fx.GraphModule) -> None:
     """
     for node in scans(forward):
         results = [given for user in node.users if (given := assignment(user)) is not None]
+        for user in sorted(node.users, key=result_number, reverse=True):
+            node.append(user)  # right behind the loop: whoever reads them has been passed when the walk reaches them
         if results:
             loop = node.target
             assert isinstance(loop, Scan)
@@ -102,7 +104,7 @@ class _Backwards:
         self.loop = loop
         self.op = op
         self.relevance = relevance
-        self.number: int = op.option(RESULT)
+        self.arrived: dict[int, Relevance] = {op.option(RESULT): relevance, **op.beside}
         self.ends = outputs(loop.body)
         active = set(op.option(CARRIED))
         states, slices, constants = (
@@ -110,8 +112,10 @@ class _Backwards:
         )
         self.states, self.read, self.summed = states, slices, constants
         self.forms: dict[fx.Node, Form] = dict.fromkeys((*states, *slices, *constants), "unit")
-        if self.number < loop.states:
-            self.forms[loop.placeholders[self.number]] = relevance.form
+        for number, share in self.arrived.items():
+            if number < loop.states:
+                self.forms[loop.placeholders[number]] = share.form
+        self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
         self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self._inner()}
         steps = loop.parts(loop.placeholders)[1]
         self.values |= {place: op.tensor(place.meta["input"]) for place in steps}
@@ -126,9 +130,8 @@ class _Backwards:
     def flow(self) -> Flow:
         """What each operand gets."""
         self._settle_forms()
-        seeds = [] if self.number < self.loop.states else [self.relevance.tensor]
         start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
-        slices = [*seeds, *self.values.values()]
+        slices = [*(share.tensor for share in self.seeded.values()), *self.values.values()]
         made = _run(self._step, start, [one.flip(0) for one in slices], list(self.constants.values()))
         kept = len(start)
         results = [*made[:kept], *(one.flip(0) for one in made[kept:])]
@@ -144,19 +147,25 @@ class _Backwards:
 
     def _start(self, place: fx.Node) -> Tensor:
         """Relevance of a state behind the last step."""
-        last = self.number < self.loop.states and self.loop.placeholders[self.number] is place
-        return self.relevance.tensor if last else self._zeros(place)
+        number = self.loop.placeholders.index(place)
+        share = self.arrived.get(number)
+        if share is None:
+            return self._zeros(place)
+        if self.forms[place] == "unit" or share.form == "total":
+            return share.tensor
+        last = [one.select(0, -1) for one in self.values.values()]
+        return share.total_of(lambda: self._fetch(last, list(self.constants.values()))(self.ends[number]))
 
     def _zeros(self, place: fx.Node) -> Tensor:
         return self.relevance.tensor.new_zeros(self.op.shape(place.meta["input"]))
 
     def _settle_forms(self) -> None:
         """In which form relevance of each operand is carried: found by going through one step, until it is stable."""
-        seeds = [] if self.number < self.loop.states else [self.relevance.tensor]
         with untraced():
-            start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
+            seeds = [share.tensor for share in self.seeded.values()]
             slices = [one.select(0, -1) for one in (*seeds, *self.values.values())]
             while True:
+                start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
                 arrived = self._walk(start, slices, list(self.constants.values()), None)
                 total = [place for place, share in arrived.items() if share.form == "total"]
                 more = [place for place in total if self.forms.get(place) == "unit"]
@@ -174,8 +183,10 @@ class _Backwards:
             (end, Relevance(tensor, self.forms[place]))
             for (end, place), tensor in zip(ends, carried[: len(self.states)], strict=True)
         ]
-        if self.number >= self.loop.states:
-            seeds.append((self.ends[self.number], Relevance(slices[0], self.relevance.form)))
+        seeds += [
+            (self.ends[number], Relevance(tensor, share.form))
+            for (number, share), tensor in zip(self.seeded.items(), slices, strict=False)
+        ]
         return propagate_relevance(self.loop.body, seeds, fetch, absorb=absorb)
 
     def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
@@ -222,8 +233,7 @@ def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[
     count, read = len(states), len(slices)
 
     def flat(*operands: Tensor) -> list[Tensor]:
-        made: list[Tensor] = step(operands[:count], operands[count : count + read], operands[count + read :])
-        return made
+        return list(step(operands[:count], operands[count : count + read], operands[count + read :]))
 
     if is_traced():
         return list(torch.ops.higher_order.scan(flat, states, slices, tuple(constants)))

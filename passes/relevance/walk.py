@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError, InputError
-from lrp_compiler.passes.graph import Assignment, assignment, module_path, twins_of
+from lrp_compiler.passes.graph import Assignment, assignment, module_path, result_number, results_beside, twins_of
 from lrp_compiler.rules import (
     TOTAL_STABILISER,
     Flow,
@@ -199,22 +199,33 @@ def propagate_relevance(
     for node, relevance in seeds.items() if isinstance(seeds, Mapping) else seeds:
         reached.add(node, relevance)
     arrived: dict[fx.Node, Relevance] = {}
+
+    def arrive(node: fx.Node) -> Relevance:
+        relevance = reached.take(node)
+        if observe is not None:
+            observe(node, relevance)
+        for gate in gates.get(node, ()):
+            relevance = _gated(node, relevance, gate, reached, absorb, drop)
+        return relevance
+
     for node in reversed(forward.graph.nodes):
         if node not in reached:
             continue
         given = assignment(node)
         with made_by(node, given.rule if given else "input", module_path(node)):
-            relevance = reached.take(node)
-            if observe is not None:
-                observe(node, relevance)
-            for gate in gates.get(node, ()):
-                relevance = _gated(node, relevance, gate, reached, absorb, drop)
+            relevance = arrive(node)
             if given is None:
                 if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
                 continue
+            # A loop's results stand right behind it: all that comes to any of them has come.
+            others = [other for other in results_beside(node) if other in reached]
+            beside = {other: arrive(other) for other in others}
+            if pass_on is not None:
+                for other, share in beside.items():
+                    pass_on(other, node, total(reached.total(other, share, times)))
             keep = None if absorb is None else partial(absorb, node)
-            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins)
+            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins, beside)
             ask = partial(asked, node)
             try:
                 flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
@@ -250,6 +261,7 @@ def _apply(
     absorb: Callable[[str, Tensor], None] | None,
     wanted: tuple[str, ...],
     twins: Mapping[fx.Node, fx.Node],
+    beside: Mapping[fx.Node, Relevance],
     relevance: Relevance,
     ask: Callable[[fx.Node], None],
 ) -> Flow:
@@ -259,6 +271,7 @@ def _apply(
         return twins.get(handle, handle) if isinstance(handle, fx.Node) else handle
 
     op = given.op(node, fetch, absorb, ask, wanted, there if twins else None)
+    op.beside = {result_number(other): share for other, share in beside.items()}
     return propagate(op, relevance, given.rule, **given.options)
 
 

@@ -170,7 +170,10 @@ def comes_back(given: Network, folder: Path, **options: Any) -> None:
 
     loaded = lrp.load(folder / "m.lrp.pt2")
 
-    choice = {"target": 1} if options.get("target") == "index" else {}
+    choice: dict[str, Any] = {"target": 1} if options.get("target") == "index" else {}
+    if explainer.about.differences:
+        own = [spec for spec in explainer.about.inputs if not spec.name.startswith("reference.")]
+        choice["reference"] = {spec.name: 0 for spec in own if not spec.dtype.startswith("float")}
     first, second = (each(*given.args, **given.kwargs, **choice) for each in (explainer, loaded))
     for name, relevance in first.relevance.items():
         assert torch.equal(relevance, second.relevance[name]), name

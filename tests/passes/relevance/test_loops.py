@@ -155,7 +155,7 @@ def test_results_know_their_way_again_after_a_file(loop: Assigned) -> None:
 def test_traced_it_is_a_loop_of_one_steps_relevance(loop: Assigned) -> None:
     relevance, promises = emit_relevance(loop.forward, loop.explained, Seed(1), loop.wanted)
 
-    assert len(scans(relevance)) == 2  # from the state, and from what the steps hand out
+    assert len(scans(relevance)) == 1  # from the state, and from what the steps hand out: together
     assert {value.name for _, value in promises} & {user.name for user in scans(loop.forward)[0].users}
     values = {node.name: value for node, value in loop.values(X, SAME).items()}
     found = relevance(*(values[place.meta["promise"]] for place in relevance.graph.find_nodes(op="placeholder")))

@@ -480,7 +480,7 @@ def test_a_page_of_thousands_of_nodes_answers_at_once(tools: Any, browser: Any, 
     made = tools.write_page(tools.NETWORKS["mamba"], tmp_path / "mamba.html", width=16, depth=12)
     found = tools.measured(browser, tmp_path / "mamba.html")
 
-    assert made["nodes"] > 7000
+    assert made["nodes"] > 5000
     assert found["load_s"] < 5
     assert max(found["search_ms"], found["expand_ms"], found["jump_ms"]) < 300
     assert found["requests"] == 1
