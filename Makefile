@@ -36,18 +36,20 @@ test: $(VENV)/.test  ## the tests, without those marked heavy
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30 -m ""
 
-# What holds of any torch: rules, compiling, files, onnxruntime.
+# What holds of any torch: rules, compiling, files, onnxruntime, and what torch_private replaces.
 CORE = tests/rules tests/end_to_end/test_zennit_parity.py tests/end_to_end/test_attnlrp.py tests/test_extension.py \
-	tests/product/test_explainer.py tests/product/test_loading.py tests/product/export/test_onnx.py
+	tests/product/test_explainer.py tests/product/test_loading.py tests/product/test_torch_private.py \
+	tests/product/export/test_onnx.py
 OTHER = .venv-torch-$(VERSION)
 
 test-torch:  ## the core of the tests with another torch: make test-torch VERSION=2.12.1
+	$(if $(VERSION),,$(error Say which torch: make test-torch VERSION=2.12.1))
 	$(PYTHON) -m venv $(OTHER)
 	grep -vE '^(torch|torchvision|sympy)==' constraints.txt > $(OTHER)/constraints.txt
 	echo "torch==$(VERSION)" >> $(OTHER)/constraints.txt
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt torch
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt --editable ".[test]"
-	$(OTHER)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE)
+	$(OTHER)/bin/python -m pytest --numprocesses 2 --dist worksteal --junitxml build/torch-releases/$(VERSION)/core.xml $(CORE)
 
 # The lowest that pyproject.toml allows of what the library stands on, beside the tested torch.
 LOWEST = .venv-lowest

@@ -12,7 +12,7 @@ import json
 import linecache
 import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import RLock
 from typing import Any, cast
@@ -284,14 +284,14 @@ def record_size(reader: PT2ArchiveReader, name: str) -> int:
     return int(size(name)) if size is not None else len(archive.get_record(name))
 
 
-def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
+def mapped_weights(memory: Any, plain: Mapping[str, int], reader: PT2ArchiveReader, model: str) -> dict[str, Tensor]:
     """The weights of a program in a `.pt2` file, by name, as they lie in the file: read when they are first used.
 
-    Torch before 2.13 asks for their bytes instead, which are read at once. Waits for `torch.export.load(mmap=True)`.
+    Torch asks for storages, before 2.13 for bytes. Waits for `torch.export.load(mmap=True)`.
 
     Args:
         memory: the bytes of the file, a writable buffer.
-        packed: names of what is compressed in it, and does not lie there as it is.
+        plain: sizes, by name, of what lies in it as it is, not compressed.
         reader: of the same file.
         model: name of the program in it.
     """
@@ -307,18 +307,28 @@ def mapped_weights(memory: Any, packed: Collection[str], reader: PT2ArchiveReade
         @staticmethod
         def get_storage_from_record(name: str, count: int, dtype: torch.dtype) -> Tensor:
             start = archive.get_record_offset(name)
-            if not count or name in packed or start % dtype.itemsize:  # packed anew by something else than torch
+            if not count or name not in plain or start % dtype.itemsize:  # packed anew by something else than torch
                 return cast(Tensor, archive.get_storage_from_record(name, count, dtype))
             return torch.frombuffer(memory, dtype=dtype, count=count, offset=start)
+
+    def bytes_of(name: str) -> Any:
+        start = archive.get_record_offset(name)
+        if name not in plain or start % _ALIGNED:
+            return bytearray(reader.read_bytes(name))
+        return memoryview(memory)[start : start + plain[name]]
 
     mapping: Any = types.SimpleNamespace(
         archive_file=Mapped,
         read_string=reader.read_string,
-        read_bytes=reader.read_bytes,
+        read_bytes=bytes_of,
         get_file_names=reader.get_file_names,
     )
     weights: Any = _package._load_state_dict(mapping, model)
     return {name: tensor.detach() for name, tensor in weights.items()}
+
+
+_ALIGNED = torch.complex128.itemsize
+"""Where numbers of any dtype may begin."""
 
 
 def takes_a_path(target: Any) -> str | None:

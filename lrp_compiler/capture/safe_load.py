@@ -127,8 +127,9 @@ def load_weights(held: HeldFile, texts: Sequence[str]) -> tuple[dict[str, Any], 
         places = [layout.EXTRA_DIR + name for name in texts]
         found = [reader.read_string(place) if place in present else "" for place in places]
         with zipfile.ZipFile(held.reader()) as archive:
-            packed = {one.filename.partition("/")[2] for one in archive.infolist() if one.compress_type}
-        return mapped_weights(held.memory(), packed, reader, MODEL), found
+            stored = [record for record in archive.infolist() if not record.compress_type]
+        plain = {record.filename.partition("/")[2]: record.file_size for record in stored}
+        return mapped_weights(held.memory(), plain, reader, MODEL), found
 
 
 @contextmanager

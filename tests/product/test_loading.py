@@ -7,6 +7,7 @@ import copy
 import gc
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,24 @@ def test_what_runs_first_is_what_runs_when_all_is_read(tmp_path: Path) -> None:
 
     assert torch.equal(first, compiled(x, target=TARGET).relevance["input"])
     assert torch.equal(first, read)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_weights_lie_in_the_file_and_torch_says_nothing(tmp_path: Path) -> None:
+    path, always = saved(tmp_path), torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            explainer = lrp.load(path)
+    finally:
+        torch.set_warn_always(always)
+
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    mapped = [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in lines]
+    weights = dict(explainer.artefact.running.named_buffers())
+    assert len(weights) >= 4
+    assert all(any(weight.data_ptr() in part for part in mapped) for weight in weights.values())
 
 
 def test_weights_are_in_memory_once(tmp_path: Path) -> None:
