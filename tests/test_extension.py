@@ -1,5 +1,6 @@
 """What a newcomer adds to the compiler costs one place: each kind of extension is made here, and used from outside."""
 
+import argparse
 import ast
 import json
 import os
@@ -17,6 +18,8 @@ from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.capture import load_program
 from lrp_compiler.cli import main
+from lrp_compiler.cli.commands import COMMANDS
+from lrp_compiler.cli.reporting import report
 from lrp_compiler.errors import UnsupportedOpError
 from lrp_compiler.formats import MODELS, OUTPUTS, Output
 from lrp_compiler.passes import optimise, pipeline
@@ -156,6 +159,39 @@ def test_a_new_input_format_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(MODELS, ".program", f"{__name__}:read_renamed")  # the entry in lrp_compiler/formats.py
 
     torch.testing.assert_close(lrp.compile(tmp_path / "m.program")(X).output, net()(X))
+
+
+class Size:
+    """The extension: `lrp_compiler/cli/commands/size.py`."""
+
+    PURPOSE = "say how large a file is"
+    EXAMPLE = "lrp-compiler size model.pt2"
+
+    @staticmethod
+    def add_options(command: argparse.ArgumentParser) -> None:
+        """The file."""
+        command.add_argument("file", type=Path)
+
+    @staticmethod
+    def do(arguments: argparse.Namespace) -> None:
+        """Look it up."""
+        report(arguments, {"bytes": arguments.file.stat().st_size}, f"{arguments.file.stat().st_size} bytes")
+
+
+def test_a_new_command_is_a_file_and_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.pt2").write_bytes(b"four")
+
+    monkeypatch.setitem(COMMANDS, "size", Size)  # the entry in lrp_compiler/cli/commands/__init__.py
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search(rf"size +{Size.PURPOSE}", capsys.readouterr().out)
+    assert main(["size", str(tmp_path / "m.pt2")]) == main(["size", str(tmp_path / "m.pt2"), "--json"]) == 0
+    assert capsys.readouterr().out == '4 bytes\n{\n  "bytes": 4\n}\n'
+    assert main(["size", str(tmp_path / "absent.pt2")]) == 1
+    assert capsys.readouterr().err.startswith("lrp-compiler: error: ")
 
 
 def test_what_contributing_shows_is_what_is_made_here() -> None:

@@ -40,7 +40,6 @@ TORCH_FREE = (
     "formats",
     "errors",
     "cli",
-    "commands",
 )
 """Of `lrp_compiler/`: they are imported where torch is absent."""
 

@@ -182,7 +182,7 @@ def test_errors_of_the_operating_system_lose_their_number(
     def full(arguments: argparse.Namespace) -> None:
         raise OSError(28, "No space left on device", "r.npz")
 
-    monkeypatch.setattr("lrp_compiler.commands.run_command", full)
+    monkeypatch.setattr("lrp_compiler.cli.commands.run.do", full)
     sentence = refused("run double.lrp.onnx --input x.npy -o r.npz", capsys)
     assert sentence == "r.npz: No space left on device"
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler import commands
 from lrp_compiler.cli import main
+from lrp_compiler.cli.commands import plan
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
@@ -165,7 +165,7 @@ def test_only_debug_prints_a_traceback(call: Any, monkeypatch: pytest.MonkeyPatc
     def broken(path: Any) -> Any:
         raise KeyError("lost")
 
-    monkeypatch.setattr(commands, "_loaded", broken)
+    monkeypatch.setattr(plan, "explainer_in", broken)
     code, out, err = call("plan", "m.lrp.pt2")
     assert (code, out) == (1, "")
     assert "Traceback" not in err
@@ -184,7 +184,7 @@ def test_what_is_no_error_of_a_computation_prints_no_traceback(
     def ended(path: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(commands, "_loaded", ended)
+    monkeypatch.setattr(plan, "explainer_in", ended)
     found, _, err = call("plan", "m.lrp.pt2")
     assert found == code
     assert err.count("\n") == 1
