@@ -7,13 +7,18 @@ by which weights, make one of the result.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrp_compiler.base.errors import LrpWarning
 from lrp_compiler.torch_private import statically_known_true
 
 from ..registry import onnx_op
@@ -23,6 +28,10 @@ LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 """Rank → torch's name."""
 CROPPING = "tf_crop_and_resize"
 """The one way of coordinates that takes a region of the input."""
+LARGEST = 1 << 16
+"""The largest size of which it is known that whole numbers give what single precision does."""
+DENOMINATORS = (10, 100, 1000, 4096, 1 << 24)
+"""What fractions are divided by at most: the simplest that gives the same is taken."""
 
 
 class Mode(NamedTuple):
@@ -130,8 +139,37 @@ def _resized(
 
 
 def _scaled(size: Any, factor: Any) -> Any:
-    whole = isinstance(factor, float) and factor.is_integer()
-    return size * int(factor) if whole else torch.sym_int(math.floor(size * factor))
+    """How many elements so many become: the product rounded down, as runtimes work it out in single precision."""
+    if not isinstance(factor, float):
+        return torch.sym_int(math.floor(size * factor))
+    if isinstance(size, int):
+        return int(np.float32(size) * np.float32(factor))
+    part, odd = _fraction(factor)
+    if odd is not None:
+        warnings.warn(
+            f"A Resize by {factor:.6g} makes another number of elements of {odd} than a runtime does, which rounds "
+            "the product in float32, and so of some larger sizes: export the model with sizes, or an open size that "
+            f"stays below {odd}.",
+            LrpWarning,
+            stacklevel=2,
+        )
+    return size * part.numerator // part.denominator
+
+
+@cache
+def _fraction(factor: float) -> tuple[Fraction, int | None]:
+    """The fraction by which whole numbers give what single precision gives, and the first size where they do not."""
+    sizes = np.arange(1, LARGEST + 1)
+    wanted = (sizes.astype(np.float32) * np.float32(factor)).astype(np.int64)
+    first: dict[Fraction, int] = {}
+    for most in DENOMINATORS:
+        part = Fraction(factor).limit_denominator(most)
+        wrong = np.flatnonzero(sizes * part.numerator // part.denominator != wanted)
+        if not wrong.size:
+            return part, None
+        first[part] = int(sizes[wrong[0]])
+    best = max(first, key=lambda part: first[part])
+    return best, first[best]
 
 
 def _by_torch(x: Tensor, dims: list[int], sizes: list[Any], factors: list[Any], how: Mode) -> Tensor | None:
