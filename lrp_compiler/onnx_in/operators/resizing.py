@@ -21,7 +21,7 @@ from torch import Tensor
 from lrp_compiler.base.errors import LrpWarning
 from lrp_compiler.torch_private import statically_known_true
 
-from ..registry import onnx_op
+from ..registry import chosen, onnx_op
 from ..sizes import Sizes
 
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
@@ -202,9 +202,11 @@ def _is_exact(size: Any, wanted: Any, factor: Any) -> bool:
 def _along(x: Tensor, dim: int, size: Any, factor: Any, how: Mode, ends: tuple[Any, Any]) -> Tensor:
     length = x.shape[dim]
     kind = x.dtype if x.dtype == torch.float64 else torch.float32
-    at = COORDINATES[how.coordinates](torch.arange(size, dtype=kind), length, size, factor, ends)
+    at = chosen(COORDINATES, how.coordinates, "The coordinate_transformation_mode of a Resize")(
+        torch.arange(size, dtype=kind), length, size, factor, ends
+    )
     if how.kind == "nearest":
-        places = NEAREST[how.nearest](at).to(torch.int64).clamp(0, length - 1)
+        places = chosen(NEAREST, how.nearest, "The nearest_mode of a Resize")(at).to(torch.int64).clamp(0, length - 1)
         result = x.index_select(dim, places)
     else:
         matrix = _weights(at, length, factor, how).to(kind)
@@ -268,7 +270,7 @@ KERNELS: dict[str, tuple[Callable[[Tensor, Mode], Tensor], int]] = {"linear": (_
 
 def _weights(at: Tensor, length: Any, factor: Any, how: Mode) -> Tensor:
     """`[size, length]`: by which weight each element counts. What lies beyond the ends counts as the last element."""
-    kernel, reach = KERNELS[how.kind]
+    kernel, reach = chosen(KERNELS, how.kind, "The mode of a Resize")
     squeeze = min(factor, 1.0) if how.antialias and not isinstance(factor, torch.SymFloat) else 1.0
     reach = math.ceil(reach / squeeze)
     first = torch.floor(at) - reach + (0 if how.antialias else 1)
