@@ -184,28 +184,37 @@ def smooth(mode: str) -> Callable[..., Any]:
     """
 
     def translated(x: Any, output_size: Any, align_corners: bool, scale_factors: Sequence[float] | None = None) -> Any:
-        coordinates = "align_corners" if align_corners else "half_pixel"
-        options = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": "floor"}
+        def resize(scales: Any, sizes: Any = None) -> Any:
+            mapped = "align_corners" if align_corners else "half_pixel"
+            return op.Resize(x, None, scales, sizes, mode=mode, coordinate_transformation_mode=mapped)
+
+        first: Any = op.Shape(x, end=2)
         if scale_factors is None:
-            sizes = op.Concat(op.Shape(x, end=2), op.Cast(output_size, to=TensorProto.INT64), axis=0)
-            return op.Resize(x, None, None, sizes, **options)
+            wanted: Any = op.Cast(output_size, to=TensorProto.INT64)
+            return resize(None, op.Concat(first, wanted, axis=0))
         if all(factor == int(factor) for factor in scale_factors):
-            return op.Resize(x, None, op.Constant(value_floats=[1.0, 1.0, *scale_factors]), **options)
+            return resize(op.Constant(value_floats=[1.0, 1.0, *scale_factors]))
         given: Any = op.Cast(op.Shape(x, start=2), to=TensorProto.DOUBLE)
         factors: Any = op.Constant(value=_double(*scale_factors))
-        counts = op.Cast(op.Floor(op.Mul(given, factors)), to=TensorProto.INT64)
+        counts: Any = op.Cast(op.Floor(op.Mul(given, factors)), to=TensorProto.INT64)
         if align_corners:  # elements lie as the sizes say
-            return op.Resize(x, None, None, op.Concat(op.Shape(x, end=2), counts, axis=0), **options)
+            return resize(None, op.Concat(first, counts, axis=0))
         above = [float(np.nextafter(np.float32(factor), np.float32(np.inf))) for factor in scale_factors]
-        larger = op.Resize(x, None, op.Constant(value_floats=[1.0, 1.0, *above]), **options)
-        dims = list(range(2, 2 + len(scale_factors)))
-        return op.Slice(larger, op.Constant(value_ints=[0] * len(dims)), counts, op.Constant(value_ints=dims))
+        dims: Any = op.Constant(value_ints=list(range(2, 2 + len(above))))
+        starts: Any = op.Constant(value_ints=[0] * len(above))
+        return op.Slice(resize(op.Constant(value_floats=[1.0, 1.0, *above])), starts, counts, dims)
 
     return translated
 
 
 def _double(*values: float) -> TensorProto:
     return helper.make_tensor("", TensorProto.DOUBLE, [len(values)], values)
+
+
+def square_root(x: Any) -> Any:
+    """Of a number that is made of sizes."""
+    number: Any = op.Cast(x, to=TensorProto.FLOAT)
+    return op.Sqrt(number)
 
 
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
@@ -231,4 +240,5 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
     aten.atan2.default: atan2,
+    torch.sym_sqrt: square_root,
 }
