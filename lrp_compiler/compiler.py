@@ -334,8 +334,9 @@ def choose_output(captured: Captured, wanted: str | int | None = None) -> int:
     chosen = [index for index, at in known if index in floats and wanted in at]
     if not chosen:
         names = ", ".join(f"{captured.outputs[index]!r} ({captured.positions[index]})" for index in floats)
-        hint = did_you_mean(wanted, captured.outputs) if isinstance(wanted, str) else ""
-        raise InputError(f"There is no float output {wanted!r}{hint}: the model returns {names}.")
+        others = [captured.outputs[index] for index in floats]
+        hint = did_you_mean(wanted, others) if isinstance(wanted, str) else ""
+        raise InputError(f"There is no float output {wanted!r}{hint}: the model returns {names} as such.")
     return chosen[0]
 
 

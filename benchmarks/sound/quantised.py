@@ -99,7 +99,7 @@ def steps_off(module: Any, feeds: Feeds) -> tuple[int, float, float]:
     """Node by node: how many steps whole numbers are off at most, the share that is, and how far floats are off."""
     most, off, numbers, floats = 0, 0, 0, 0.0
     tensors = [torch.from_numpy(array) for array in feeds.values()]
-    for _, got, want in node_by_node(module, feeds, tensors):
+    for _, got, want, _real in node_by_node(module, feeds, tensors):
         if got.dtype in STORED:
             steps = np.abs(got.numpy().astype(np.int64) - want.astype(np.int64))
             most, off, numbers = (

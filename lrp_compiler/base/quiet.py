@@ -18,7 +18,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-LOGGERS = ("torch.export", "torch.fx", "torch._dynamo", "torch._export", "torch.onnx", "onnxscript", "onnx_ir")
+LOGGERS = (
+    *("torch.export", "torch.fx", "torch._dynamo", "torch._export", "torch._subclasses", "torch.onnx"),
+    *("onnxscript", "onnx_ir"),
+)
 _one = threading.RLock()
 
 

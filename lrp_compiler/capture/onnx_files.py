@@ -87,18 +87,31 @@ def open_in(program: ExportedProgram, shapes: Any, module: OnnxModule) -> Any:
     """Those of the open sizes that are left open by the program: recurrent layers take a known number of steps.
 
     Warns:
-        LrpWarning: of each that is not.
+        LrpWarning: of each that is not, and of those with several names in the file that must be one size.
     """
     values = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
     kept: dict[str, Any] = {}
+    called: dict[str, list[str]] = {}
     for name, one in zip(program.graph_signature.user_inputs, module.inputs, strict=True):
         sizes = [known_size(size) for size in values[str(name)].shape]
         kept[one.argument] = {dim: said for dim, said in shapes[one.argument].items() if sizes[dim] is None}
+        for dim in kept[one.argument]:
+            word = one.said(dim)
+            if word is not None:
+                called.setdefault(str(values[str(name)].shape[dim]), []).append(word)
         for dim in sorted(set(shapes[one.argument]) - set(kept[one.argument])):
             warnings.warn(
                 f"Dimension {dim} of input {one.name!r} is open in the file, and is fixed at {sizes[dim]}, as in the "
                 "example inputs: an operation is explained for a known size alone (a recurrent layer's steps, say). "
                 "Give example inputs of the size that is wanted.",
+                LrpWarning,
+                stacklevel=9,
+            )
+    for words in called.values():
+        if len(several := list(dict.fromkeys(words))) > 1:
+            warnings.warn(
+                f"The sizes {' and '.join(map(repr, several))} of the file are one in the explainer, since the file's "
+                "operators were found to take equal ones: sizes that differ, and are broadcast, are refused.",
                 LrpWarning,
                 stacklevel=9,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from onnx import TensorProto, helper
 from onnxscript import opset18 as op
@@ -175,8 +176,45 @@ def nearest(middle: float) -> Callable[..., Any]:
     return translated
 
 
-def _double(value: float) -> TensorProto:
-    return helper.make_tensor("", TensorProto.DOUBLE, [1], [value])
+def smooth(mode: str) -> Callable[..., Any]:
+    """`Resize`, to as many elements as torch makes.
+
+    Runtimes round size · factor in float32, and torch in float64: of 90 elements by 0.7 they make 63, and torch 62. The
+    factor is taken a little too large, and what is too much is cut off: where elements lie says the factor alone.
+    """
+
+    def translated(x: Any, output_size: Any, align_corners: bool, scale_factors: Sequence[float] | None = None) -> Any:
+        def resize(scales: Any, sizes: Any = None) -> Any:
+            mapped = "align_corners" if align_corners else "half_pixel"
+            return op.Resize(x, None, scales, sizes, mode=mode, coordinate_transformation_mode=mapped)
+
+        first: Any = op.Shape(x, end=2)
+        if scale_factors is None:
+            wanted: Any = op.Cast(output_size, to=TensorProto.INT64)
+            return resize(None, op.Concat(first, wanted, axis=0))
+        if all(factor == int(factor) for factor in scale_factors):
+            return resize(op.Constant(value_floats=[1.0, 1.0, *scale_factors]))
+        given: Any = op.Cast(op.Shape(x, start=2), to=TensorProto.DOUBLE)
+        factors: Any = op.Constant(value=_double(*scale_factors))
+        counts: Any = op.Cast(op.Floor(op.Mul(given, factors)), to=TensorProto.INT64)
+        if align_corners:  # elements lie as the sizes say
+            return resize(None, op.Concat(first, counts, axis=0))
+        above = [float(np.nextafter(np.float32(factor), np.float32(np.inf))) for factor in scale_factors]
+        dims: Any = op.Constant(value_ints=list(range(2, 2 + len(above))))
+        starts: Any = op.Constant(value_ints=[0] * len(above))
+        return op.Slice(resize(op.Constant(value_floats=[1.0, 1.0, *above])), starts, counts, dims)
+
+    return translated
+
+
+def _double(*values: float) -> TensorProto:
+    return helper.make_tensor("", TensorProto.DOUBLE, [len(values)], values)
+
+
+def square_root(x: Any) -> Any:
+    """Of a number that is made of sizes."""
+    number: Any = op.Cast(x, to=TensorProto.FLOAT)
+    return op.Sqrt(number)
 
 
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
@@ -195,8 +233,12 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten._upsample_nearest_exact2d.vec: nearest(0.5),
     aten.upsample_nearest3d.vec: nearest(0.0),
     aten._upsample_nearest_exact3d.vec: nearest(0.5),
+    aten.upsample_bilinear2d.vec: smooth("linear"),
+    aten.upsample_trilinear3d.vec: smooth("linear"),
+    aten.upsample_bicubic2d.vec: smooth("cubic"),
     aten.log1p.default: log1p,
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
     aten.atan2.default: atan2,
+    torch.sym_sqrt: square_root,
 }

@@ -123,6 +123,8 @@ def example_inputs(module: Any, inputs: Sequence[Input], source: Source) -> tupl
             with torch.no_grad():
                 module(*(tensor.clone() for tensor in given))
             return given
+        except FormatError:  # it is so at any size
+            raise
         except Exception as error:
             first = first or error
     said = str(first) if isinstance(first, CaptureError) else f"({reason_of(first)})" if first else ""

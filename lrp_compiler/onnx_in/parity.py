@@ -23,6 +23,7 @@ from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS, exact_options, fi
 
 from .check_graph import called
 from .module import OnnxModule
+from .operators.quantised import WATCHED
 from .read_file import OWN_DOMAIN
 from .tensors import BITS
 from .whole_numbers import Scaled, Whole
@@ -31,6 +32,8 @@ ROOM = 10.0
 """How many times the root of the dtype's rounding a value may be off, as a share of the largest."""
 TIES = 0.02
 """Share of the whole numbers of a quantisation that may be rounded the other way: those that lie between two."""
+DIGITS = 64
+"""How many times float32's rounding a number may be off half a step, to be rounded either way."""
 STORED = (torch.int8, torch.uint8, torch.int16, torch.uint16)
 _FAILURES: tuple[type[Exception], ...] = (*ONNXRUNTIME_ERRORS, RuntimeError, ValueError, TypeError)
 
@@ -63,6 +66,8 @@ def check_parity(module: OnnxModule, inputs: Sequence[Tensor]) -> str:
                 break  # a tie that is rounded the other way is another number from there on
             if first is not None and first.op_type in SUMS_OF_8_BITS and overflows():
                 return "its sums of 8-bit products overflow on this processor"
+            if first is not None and any(one.name == "accuracy_level" and one.i for one in first.attribute):
+                return f"{called(first)} rounds activations as this processor does, which others do otherwise"
             raise CaptureError(
                 f"Output {name!r} differs from what onnxruntime makes of {module.source.label} by {off:.0e} of the "
                 f"largest value{f', first at {called(first)}' if first is not None and first is not UNKNOWN else ''}."
@@ -181,7 +186,8 @@ def room(got: Any) -> float:
 def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]) -> onnx.NodeProto | None:
     """The first node that makes something else of what onnxruntime gives it; `UNKNOWN` where that cannot be told."""
     try:
-        differing = (node for node, got, want in node_by_node(module, feeds, inputs) if not _is_near(got, want))
+        compared = node_by_node(module, feeds, inputs)
+        differing = (node for node, got, want, real in compared if not _is_near(got, want, real))
         return next(differing, None)
     except _FAILURES:
         return UNKNOWN
@@ -189,8 +195,11 @@ def _first(module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence
 
 def node_by_node(
     module: OnnxModule, feeds: Mapping[str, np.ndarray], inputs: Sequence[Tensor]
-) -> Iterator[tuple[onnx.NodeProto, Tensor, np.ndarray]]:
-    """Of every node its result here, and onnxruntime's, from the same inputs: those that onnxruntime has there."""
+) -> Iterator[tuple[onnx.NodeProto, Tensor, np.ndarray, Tensor | None]]:
+    """Of every node its result here, and onnxruntime's, from the same inputs: those that onnxruntime has there.
+
+    With each comes what it rounded last, if it rounds.
+    """
     values = module.all_values(*inputs)
     nodes = [node for node in module.source.model.graph.node for name in node.output if name in values]
     makers = {name: node for node in nodes for name in node.output if name in values}
@@ -201,19 +210,27 @@ def node_by_node(
     expected = dict(zip(makers, _run(module, model, feeds, list(makers)), strict=True))
     environment: dict[str, Any] = dict(zip(module.input_names, inputs, strict=True))
     for step in module.steps:
+        rounded: list[Tensor] = []
+        watching = WATCHED.set(rounded)
         with torch.no_grad():
             step.run(environment)
+        WATCHED.reset(watching)
         for name in step.outputs:
             value = environment.get(name)
             got, want = value.tensor() if isinstance(value, Whole | Scaled) else value, expected.get(name)
             if isinstance(got, Tensor) and isinstance(want, np.ndarray | np.generic):
-                yield makers[name], got, np.asarray(want)
+                yield makers[name], got, np.asarray(want), rounded[-1] if rounded else None
                 environment[name] = torch.as_tensor(np.array(want)).to(got.dtype)
 
 
-def _is_near(got: Tensor, want: np.ndarray) -> bool:
+def _is_near(got: Tensor, want: np.ndarray, real: Tensor | None = None) -> bool:
+    """Whether they are the same up to rounding: of whole numbers, but for those that lie between two."""
     if got.dtype not in STORED or tuple(got.shape) != want.shape:
         return difference(got, want) <= room(got)
     steps = (got.to(torch.int64) - torch.as_tensor(np.array(want)).to(torch.int64)).abs()
-    ties = int((steps == 1).sum())
-    return bool((steps <= 1).all()) and ties <= 1 + TIES * steps.numel()
+    other = steps == 1
+    if real is not None and real.shape == got.shape:
+        between = ((real - torch.floor(real)) - 0.5).abs() <= DIGITS * torch.finfo(real.dtype).eps * (1 + real.abs())
+        if bool((steps[~other] == 0).all()) and bool(between[other].all()):
+            return True
+    return bool((steps <= 1).all()) and int(other.sum()) <= 1 + TIES * steps.numel()

@@ -26,8 +26,11 @@ from typing import Any, TypeVar
 import onnx
 from torch import Tensor
 
+from lrp_compiler.base.errors import FormatError, did_you_mean
+
 from .sizes import Sizes
 
+V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
 Operand = Tensor | float
 """An operand of arithmetic: a single number that is a constant, or a size, comes as that."""
@@ -183,6 +186,13 @@ def reason_against(domain: str, node: onnx.NodeProto) -> str:
         return ""
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     return next((reason for reason, when in known if when is None or when(attributes)), "")
+
+
+def chosen(table: Mapping[str, V], word: str, what: str) -> V:
+    """The entry of this name; raises `FormatError`, the sentence beginning with `what`, where there is none."""
+    if word not in table:
+        raise FormatError(f"{what} is {word!r}, and can be {', '.join(table)}{did_you_mean(word, table)}.")
+    return table[word]
 
 
 def operator_of(domain: str, name: str, opset: int) -> Operator | None:

@@ -81,6 +81,14 @@ def tensor_of(proto: TensorProto, what: str = "A tensor") -> Tensor:
     return as_tensor(array, dtype, proto.data_type)
 
 
+def as_dtype(values: Tensor, dtype: torch.dtype, saturate: int = 1) -> Tensor:
+    """Values in another dtype; of 8 bits those beyond its ends are these, unless that is not wanted."""
+    if saturate and dtype in BITS and dtype is not torch.bfloat16:
+        ends = torch.finfo(dtype)
+        values = values.clamp(ends.min, ends.max)
+    return values.to(dtype)
+
+
 def check_shape(dims: Iterable[int], what: str) -> None:
     """Raise `FormatError` for a shape with a negative size."""
     if any(size < 0 for size in dims):

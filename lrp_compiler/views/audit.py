@@ -69,7 +69,7 @@ def audit(
         if precision == "float64":
             start = None if start is None else start.map(Tensor.double)
             inside = {name: tensor.double() for name, tensor in inside.items()}
-            values = _values(Float64, forward, inputs)
+            values = pytree.tree_map_only(Tensor, _calculable, _values(Float64, forward, inputs))
         books = _Books(values, twins_of(forward))
         nodes = {node.name: node for node in forward.graph.nodes}
         result = Audit([])
@@ -99,6 +99,11 @@ def audit(
         result.entries = books.close()
         result.flows = {(node.name, operand.name): share for (node, operand), share in books.flows.items()}
     return result
+
+
+def _calculable(value: Tensor) -> Tensor:
+    """Floats of 8 bits, for which torch has no arithmetic, as what they are worth."""
+    return value.double() if value.is_floating_point() and value.itemsize == 1 else value
 
 
 def _one_of(targets: int | None, number: int, tensor: Tensor) -> Tensor:

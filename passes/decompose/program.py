@@ -67,9 +67,9 @@ def written_out(program: ExportedProgram) -> ExportedProgram:
         for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
             if (node.name, dim) in still_open and known_size(size) is not None:
                 raise CaptureError(
-                    f"Dimension {dim} of the input {node.name!r} is open in dynamic_shapes, but the model holds an "
-                    f"operation that can be explained for a known size alone ({known_size(size)} in the example; "
-                    "steps of a recurrent layer are such): leave this dimension out."
+                    f"Dimension {dim} of the input {node.name!r} is open, but the model holds an operation that can be "
+                    f"explained for a known size alone ({known_size(size)} in the example; steps of a recurrent layer "
+                    "are such): give dynamic_shapes without this dimension."
                 )
     return result
 

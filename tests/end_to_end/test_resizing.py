@@ -104,3 +104,21 @@ def test_sizes_of_the_call(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", [*BY_FACTORS, *TO_SIZES])
 def test_the_nearest_element_is_torchs(case: str, is_open: bool, tmp_path: Path) -> None:
     check((BY_FACTORS | TO_SIZES)[case], is_open, tmp_path)
+
+
+@pytest.mark.parametrize(("factor", "mode"), [(0.7, "bilinear"), (1.3, "bicubic")])
+def test_there_are_as_many_elements_as_torch_makes(factor: float, mode: str, tmp_path: Path) -> None:
+    """Of 90 by 0.7 torch makes 62, and a runtime 63, which works the product out in float32; by 1.3 117 and 116."""
+    model = Net(resized(scale_factor=factor, mode=mode)).eval()
+    dims = {dim: torch.export.Dim(f"size{dim}", min=12, max=100) for dim in (2, 3)}
+    explainer = lrp.compile(model, (torch.randn(2, 3, 16, 24),), target=0, dynamic_shapes=(dims,))
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    x = torch.randn(2, 3, 90, 20)
+
+    found, by_onnx = explainer(x), OnnxExplainer(tmp_path / "m.lrp.onnx")(x.numpy())
+
+    torch.testing.assert_close(torch.from_numpy(by_onnx.output), model(x).detach(), rtol=1e-5, atol=1e-5)
+    want = found.relevance["x"]
+    torch.testing.assert_close(
+        torch.from_numpy(by_onnx.relevance["x"]), want, rtol=1e-4, atol=1e-4 * float(want.abs().max())
+    )

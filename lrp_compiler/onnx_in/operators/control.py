@@ -5,7 +5,9 @@ If(p, f, g)    →    where(p, f(where(p, x, 1)), g(where(p, 1, x)))      where 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,9 @@ from ..registry import Known, onnx_op
 from ..sizes import Sizes
 
 MOST = 10_000
-"""Rounds of a loop that are unrolled."""
+"""Rounds of a loop that are unrolled, those of the loops in it included."""
+ROUNDS: ContextVar[Iterator[int] | None] = ContextVar("rounds", default=None)
+"""Counts the rounds of the loops that are running."""
 REMEDY = ": hold it constant (from_onnx with constants, or dynamic_shapes that fix the size)"
 
 
@@ -58,6 +62,29 @@ def _alike(one: Tensor, two: Any) -> bool:
     return sizes and all(statically_known_true(m == n) for m, n in zip(one.shape, two.shape, strict=True))
 
 
+def counted(body: Callable[..., Any]) -> Callable[..., Any]:
+    """The body of a loop, whose rounds count together with those of the loops around it and in it.
+
+    Raises:
+        CaptureError: these are more than are unrolled.
+    """
+    outer = ROUNDS.get()
+    count = itertools.count() if outer is None else outer
+
+    def run(*values: Any) -> Any:
+        if next(count) >= MOST:
+            raise CaptureError(
+                f"A Loop runs more than {MOST:,} times, with the loops in it, and no more than that is unrolled."
+            )
+        before = ROUNDS.set(count)
+        try:
+            return body(*values)
+        finally:
+            ROUNDS.reset(before)
+
+    return run
+
+
 @onnx_op("Loop")
 def loop(trips: Known | None = None, condition: Known | None = None, *state: Any, body: Callable[..., Any]) -> Any:
     """A body repeated a known number of times.
@@ -73,10 +100,9 @@ def loop(trips: Known | None = None, condition: Known | None = None, *state: Any
     going = True if condition is None else _truth(condition)
     values, scanned = list(state), []
     number = 0
+    repeated = counted(body)
     while going and number < count:
-        if number >= MOST:
-            raise CaptureError(f"A Loop runs more than {MOST:,} times, and no more than that is unrolled.")
-        again, *rest = body(Sizes.of(number), Sizes.of(True, torch.bool), *values)
+        again, *rest = repeated(Sizes.of(number), Sizes.of(True, torch.bool), *values)
         going = _truth(again)
         values, given = rest[: len(state)], rest[len(state) :]
         scanned.append([one.tensor() if isinstance(one, Sizes) else one for one in given])
@@ -122,9 +148,10 @@ def scan(
             f"A Scan runs as often as an open size says, and only a known number of times is unrolled{REMEDY}."
         )
     found: list[list[Tensor]] = []
+    repeated = counted(body)
     for number in range(length):
         slices = [x.select(axis, number) for x, axis in zip(scanned, axes, strict=True)]
-        results = body(*state, *slices)
+        results = repeated(*state, *slices)
         state = results[:count]
         found.append([one.tensor() if isinstance(one, Sizes) else one for one in results[count:]])
     places = scan_output_axes or [0] * (len(found[0]) if found else 0)

@@ -114,8 +114,10 @@ def _cut(
     dims = zip(x.shape[2:], weight.shape[2:], sizes, strides, dilations, added, strict=True)
     for size, width, wanted, stride, dilation, extra in dims:
         total = stride * (size - 1) + extra + (width - 1) * dilation + 1 - wanted
-        half = total // 2
-        before.append(half if auto == "SAME_UPPER" else total - half)
+        # What is more than there is comes behind.
+        most = max(total, 0) if isinstance(total, int) else torch.sym_max(total, 0)
+        half = most // 2
+        before.append(half if auto == "SAME_UPPER" else most - half)
         behind.append(total - before[-1])
     return before + behind
 

@@ -239,7 +239,8 @@ def group_query_attention(
 ) -> Any:
     """Attention in which several heads of queries share a head of keys and values, as language models are optimised to.
 
-    What is held of the past is taken for as long as it is: a buffer with room in it is another model.
+    Of the past each row holds as much as `lengths` says, which are the tokens in all, less one; what is behind that in
+    a longer buffer is hidden.
     """
     _refuse(
         "GroupQueryAttention",
@@ -259,12 +260,16 @@ def group_query_attention(
     if q_norm is not None and k_norm is not None:
         q = F.rms_norm(q, q_norm.shape, q_norm, qk_norm_epsilon if q_norm_epsilon is None else q_norm_epsilon)
         k = F.rms_norm(k, k_norm.shape, k_norm, qk_norm_epsilon if k_norm_epsilon is None else k_norm_epsilon)
-    before = 0 if past_key is None else past_key.shape[2]
+    held = 0 if past_key is None else past_key.shape[2]
+    new = torch.arange(q.shape[2])
+    if past_key is None:
+        row = new.expand(q.shape[0], -1)
+    else:
+        row = (lengths.reshape(-1, 1).to(torch.int64) + 1 - q.shape[2]).clamp(min=0) + new
     if do_rotary:
         assert cos is not None
         assert sin is not None
-        place = torch.arange(q.shape[2]) + before
-        place = place.expand(q.shape[0], -1) if positions is None else positions
+        place = row if positions is None else positions
         q, k = (
             rotary_embedding(
                 one, cos, sin, place, interleaved=rotary_interleaved, rotary_embedding_dim=2 * cos.shape[-1]
@@ -278,13 +283,34 @@ def group_query_attention(
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     scores = torch.matmul(q, k.transpose(-2, -1)) * (scale or 1 / sqrt(q.shape[-1]))
     scores = torch.tanh(scores / softcap) * softcap if softcap else scores
-    row, column = torch.arange(q.shape[2]).unsqueeze(1) + before, torch.arange(k.shape[2])
-    hidden = column > row if causal else torch.zeros_like(column > row)
-    if local_window_size >= 0:
-        hidden = hidden | (column <= row - local_window_size)
+    hidden, column = _unseen(row, held, causal, local_window_size)
+    if added is not None and past_key is not None:
+        shape = (q.shape[0], *added.shape[1:-1], column.shape[-1])
+        added = added.expand(q.shape[0], -1, -1, -1).gather(-1, column.expand(shape))
     scores = scores if added is None else scores + added
     weights = torch.softmax(scores.masked_fill(hidden, float("-inf")), -1)
     return (torch.matmul(weights, v).transpose(1, 2).flatten(2), *present)
+
+
+def _unseen(row: Tensor, held: Any, causal: int, window: int) -> tuple[Tensor, Tensor]:
+    """Which keys no query sees, and the places of the keys, those of the past in front.
+
+    Args:
+        row: places of the queries, `[batch, queries]`, the new keys' among them.
+        held: how long the buffer of the past is.
+        causal: whether what is behind a query is hidden from it.
+        window: how many keys a query sees at most; below 0: all.
+    """
+    past = torch.arange(held).expand(row.shape[0], -1)
+    column = torch.cat([past, row], 1)
+    within = torch.cat([past < row[:, :1], torch.ones_like(row, dtype=torch.bool)], 1)
+    here, there = row.unsqueeze(2), column.unsqueeze(1)
+    hidden = ~within.unsqueeze(1)
+    if causal:
+        hidden = hidden | (there > here)
+    if window >= 0:
+        hidden = hidden | (there <= here - window)
+    return hidden.unsqueeze(1), column.reshape(column.shape[0], 1, 1, -1)
 
 
 @onnx_op("RotaryEmbedding", domain=MICROSOFT)

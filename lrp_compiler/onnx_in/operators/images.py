@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import onnx_op
+from ..registry import chosen, onnx_op
 from ..sizes import Sizes
 
 GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"} | {name: name for name in ("bilinear", "nearest", "bicubic")}
@@ -19,7 +19,9 @@ def grid_sample(
     x: Tensor, grid: Tensor, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
 ) -> Tensor:
     """Values at the places that a grid says, −1 to 1 along each axis."""
-    return F.grid_sample(x, grid, GRID_MODES[mode], padding_mode, bool(align_corners))
+    return F.grid_sample(
+        x, grid, chosen(GRID_MODES, mode, "The mode of a GridSample"), padding_mode, bool(align_corners)
+    )
 
 
 @onnx_op("AffineGrid")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import Known, onnx_op
+from ..registry import Known, chosen, onnx_op
 from ..sizes import Sizes
 from ..whole_numbers import Rows, Whole
 
@@ -70,7 +70,9 @@ def scatter_elements(x: Tensor, indices: Tensor, updates: Tensor, *, axis: int =
         return x.scatter(axis, where, updates)
     if reduction == "add":
         return x.scatter_add(axis, where, updates)
-    return x.scatter_reduce(axis, where, updates, REDUCTIONS[reduction], include_self=True)
+    return x.scatter_reduce(
+        axis, where, updates, chosen(REDUCTIONS, reduction, "The reduction of a scatter"), include_self=True
+    )
 
 
 @onnx_op("ScatterND")
@@ -86,7 +88,9 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
     rest = x.shape[depth:]
     rows, given = x.reshape(-1, *rest), updates.reshape(-1, *rest)
     where = flat.reshape(-1, *[1] * len(rest)).expand_as(given)
-    return rows.scatter_reduce(0, where, given, REDUCTIONS[reduction], include_self=True).reshape(x.shape)
+    return rows.scatter_reduce(
+        0, where, given, chosen(REDUCTIONS, reduction, "The reduction of a scatter"), include_self=True
+    ).reshape(x.shape)
 
 
 @onnx_op("TensorScatter")

@@ -18,6 +18,11 @@ from ..registry import onnx_op
 from .quantised_layers import MICROSOFT
 
 BYTE = 8
+IN_8_BITS = 4
+"""The level of accuracy at which onnxruntime quantises the activations, too."""
+MOST_OF_8 = 127.0
+LEAST = 1e-30
+"""What a block of zeros is measured by."""
 
 
 def unpacked(packed: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
@@ -69,7 +74,24 @@ def matmul_of_few_bits(
         less = unpacked(zeros.reshape(N, -1), bits, scales.dtype)[:, :blocks] if packed else zeros.reshape(N, blocks)
         less = less.unsqueeze(-1)
     dense = ((whole - less) * scales.reshape(N, blocks, 1)).flatten(1)
-    return F.linear(x, dense if blocks * block_size == K else dense[:, :K], bias)
+    weights = dense if blocks * block_size == K else dense[:, :K]
+    given = of_8_bits(x, block_size) if accuracy_level == IN_8_BITS else x
+    return F.linear(given, weights, bias)
+
+
+def of_8_bits(x: Tensor, block: int) -> Tensor:
+    """What is left of activations in blocks of whole numbers of 8 bits, each as large as its largest element asks.
+
+    How large that is carries no relevance.
+    """
+    length = x.shape[-1]
+    rest = -length % block
+    wide = F.pad(x.float(), [0, rest]) if rest else x.float()
+    parts = wide.unflatten(-1, (-1, block))
+    largest = parts.detach().abs().amax(-1, keepdim=True).clamp_min(LEAST)
+    whole = torch.round(parts * (MOST_OF_8 / largest))
+    made = (whole * (largest / MOST_OF_8)).flatten(-2)
+    return (made[..., :length] if rest else made).to(x.dtype)
 
 
 @onnx_op("GatherBlockQuantized", domain=MICROSOFT, fold=False)

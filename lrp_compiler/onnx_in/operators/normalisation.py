@@ -51,6 +51,8 @@ def batch_norm(
 @onnx_op("InstanceNormalization", neutral=AFFINE)
 def instance_norm(x: Tensor, scale: Tensor | None, bias: Tensor | None, *, epsilon: float = 1e-5) -> Tensor:
     """By the statistics of each channel of each row; exporters write a group norm as one without scale and bias."""
+    if all(isinstance(size, int) and size == 1 for size in x.shape[2:]):  # torch refuses to measure a single element
+        return torch.group_norm(x, x.shape[1], scale, bias, epsilon)
     return F.instance_norm(x, weight=scale, bias=bias, use_input_stats=True, eps=epsilon)
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrp_compiler.base.errors import FormatError
+
 from ..registry import Known, onnx_op
 from ..sizes import Sizes
 
@@ -59,6 +61,8 @@ def _places(size: Any, before: Any, behind: Any, mode: str) -> Tensor:
         return places.clamp(0, size - 1)
     if mode == "wrap":
         return places % size
+    if mode != "reflect":
+        raise FormatError(f"The mode of a Pad is {mode!r}, and can be constant, reflect, edge or wrap.")
     period = torch.sym_max(2 * (size - 1), 1)
     folded = places % period
     return torch.minimum(folded, period - folded)

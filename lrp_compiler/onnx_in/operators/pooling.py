@@ -39,13 +39,35 @@ def max_pool(
     even = before == behind and all(
         isinstance(size, int) and size * 2 <= width for size, width in zip(before, kernel_shape, strict=True)
     )
+    if not even and ceil_mode:
+        behind = _to_last_window(x.shape[2:], kernel_shape, strides, dilations, around)
     cut = [0] * rank if even else before
     given = wide if even else pad_space(wide, before, behind, float("-inf"))
-    options = (kernel_shape, strides, before if even else 0, dilations, bool(ceil_mode))
+    options = (kernel_shape, strides, before if even else 0, dilations, bool(ceil_mode) and even)
     if outputs == 1:
         return MAX_POOLS[rank](given, *options).to(x.dtype)
     values, places = MAX_POOLS[rank](given, *options, return_indices=True)
     return values.to(x.dtype), _global(places, x.shape, given.shape[2:], cut, storage_order)
+
+
+def _to_last_window(
+    sizes: Any, kernel: list[int], strides: list[int], dilations: list[int], around: list[Any]
+) -> list[Any]:
+    """How much is behind each dim, up to the end of the last window of `ceil_mode`; it may be less than was added.
+
+    A window that starts in what is added behind is none.
+    """
+    rank = len(kernel)
+    ends = []
+    for k, size in enumerate(sizes):
+        before, behind = around[k], around[k + rank]
+        reach = (kernel[k] - 1) * dilations[k] + 1
+        steps = (size + before + behind - reach + strides[k] - 1) // strides[k]
+        # Where so little is added that no window can start there, an open size needs no comparison.
+        if not isinstance(behind, int) or behind + strides[k] > reach:
+            steps = torch.sym_min(steps, (size + before - 1) // strides[k])
+        ends.append(steps * strides[k] + reach - size - before)
+    return ends
 
 
 def _global(places: Tensor, shape: Any, padded: Any, cut: list[Any], column_major: int) -> Tensor:
@@ -133,16 +155,10 @@ def _sums(
 ) -> Tensor:
     """The sum of each window: a convolution by ones."""
     rank = len(kernel)
-    extra = []
-    for k, size in enumerate(sizes):
-        reach = (kernel[k] - 1) * dilations[k] + 1
-        padded = size + around[k] + around[k + rank]
-        count = (padded - reach + strides[k] - 1) // strides[k] + 1
-        # A window that starts in what is added behind is none.
-        if ceil_mode and isinstance(count, int) and (count - 1) * strides[k] >= size + around[k]:
-            count -= 1
-        extra.append(torch.sym_max((count - 1) * strides[k] + reach - padded, 0) if ceil_mode else 0)
-    behind = [one + more for one, more in zip(pads[rank:], extra, strict=True)]
+    behind = pads[rank:]
+    if ceil_mode:
+        ends = _to_last_window(sizes, kernel, strides, dilations, around)
+        behind = [own + end - one for own, end, one in zip(behind, ends, around[rank:], strict=True)]
     padded_x = pad_space(x, pads[:rank], behind)
     flat = padded_x.reshape(-1, 1, *padded_x.shape[2:])
     weight = torch.ones([1, 1, *kernel], dtype=x.dtype)

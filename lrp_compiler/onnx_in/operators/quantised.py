@@ -6,6 +6,7 @@ stored as whole numbers stays so.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ..registry import Known, Operand, onnx_op, scaled_form
 from ..sizes import Sizes
-from ..tensors import SMALL, dtype_of
+from ..tensors import SMALL, as_dtype, dtype_of
 from ..whole_numbers import Scaled, Whole, added, times
 from .convolution import conv
 
@@ -35,6 +36,8 @@ SMALL_BOUNDS: dict[int, tuple[int, int]] = {
 }
 """The same of those for which torch has a wider one."""
 ZeroPoint = Sizes | Tensor | None
+WATCHED: ContextVar[list[Tensor] | None] = ContextVar("watched", default=None)
+"""Whoever wants to know what is rounded puts a list here, which gets the numbers before they are."""
 
 
 @onnx_op("QuantizeLinear", fold=False)
@@ -52,21 +55,39 @@ def quantize(
     """`clamp(round(x / scale) + zero)`, as whole numbers."""
     dtype = _dtype(zero, output_dtype)
     wide = x if x.dtype == torch.float64 else x.float()
-    return _measured(wide / _factor(scale, x, axis, block_size), x, zero, dtype, axis, block_size, output_dtype)
+    step = _above_zero(_factor(scale, x, axis, block_size))
+    return _measured(wide / step, x, zero, dtype, axis, block_size, output_dtype, saturate)
+
+
+def _above_zero(step: Any) -> Any:
+    """A step of 0, as pruned channels have it, as the least number: 0 / 0 is none, and everything else an end."""
+    if isinstance(step, Tensor):
+        return step if step.dim() == 0 else torch.where(step == 0, torch.finfo(step.dtype).tiny, step)
+    return step or torch.finfo(torch.float32).tiny
 
 
 def _measured(
-    scaled: Tensor, x: Any, zero: ZeroPoint, dtype: torch.dtype, axis: int, block_size: int, output_dtype: int
+    scaled: Tensor,
+    x: Any,
+    zero: ZeroPoint,
+    dtype: torch.dtype,
+    axis: int,
+    block_size: int,
+    output_dtype: int,
+    saturate: int,
 ) -> Any:
     place = _aligned_zero(zero, x, axis, block_size)
     if dtype not in BOUNDS:
-        return added(scaled, place).to(dtype)
+        return as_dtype(added(scaled, place), dtype, saturate)
     return rounded(scaled, place, dtype, output_dtype)
 
 
 def rounded(scaled: Tensor, zero: ZeroPoint, dtype: torch.dtype, number: int = 0) -> Whole:
     """Floats as whole numbers of a dtype, those beyond its ends as these."""
     low, high = SMALL_BOUNDS[number] if number in SMALL else BOUNDS[dtype]
+    watched = WATCHED.get()
+    if watched is not None:
+        watched.append(scaled)
     whole = torch.round(scaled)
     if zero is None or (isinstance(zero, Sizes) and not zero.shape):
         place = 0 if zero is None else zero.one()
@@ -90,9 +111,9 @@ def quantize_scaled(
     """Measured in steps of the result: one multiplication, as a runtime has it that calculates with integers."""
     if not isinstance(x, Scaled) or x.dtype != torch.float32 or isinstance(scale, Scaled):
         return NotImplemented
-    factor = ratio(x.step, 1.0, _factor(scale, x, axis, block_size))
+    factor = ratio(x.step, 1.0, _above_zero(_factor(scale, x, axis, block_size)))
     dtype = _dtype(zero, output_dtype)
-    return _measured(x.values * factor, x, zero, dtype, axis, block_size, output_dtype)
+    return _measured(x.values * factor, x, zero, dtype, axis, block_size, output_dtype, saturate)
 
 
 def _dtype(zero: ZeroPoint, number: int) -> torch.dtype:

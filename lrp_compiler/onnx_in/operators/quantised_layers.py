@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrp_compiler.base.errors import FormatError
+
 from ..registry import Known, Operand, onnx_op
 from ..sizes import Sizes
 from ..whole_numbers import Whole
@@ -39,6 +41,20 @@ onnx_op("DequantizeLinear", domain=MICROSOFT, fold=False)(dequantized)
 onnx_op("ConvInteger", domain=MICROSOFT, fold=False, options_of=conv)(conv_integer)
 
 
+def again(y: Tensor, scale: Operand, zero: ZeroPoint, like: Any) -> Any:
+    """Quantised again: without a zero point to the dtype of the first operand, about 0."""
+    return quantize(y, scale, Sizes.of(0, like.dtype) if zero is None else zero)
+
+
+def _there(op: str, zero: ZeroPoint) -> ZeroPoint:
+    """The zero point of a result; raises `FormatError` where it is left out, of which onnxruntime ends the process."""
+    if zero is None:
+        raise FormatError(
+            f"A {op} lacks the zero point of its result, without which onnxruntime cannot run it: give it one of 0."
+        )
+    return zero
+
+
 @onnx_op("QLinearAdd", domain=MICROSOFT, fold=False)
 def quantised_add(
     a: Any,
@@ -51,7 +67,7 @@ def quantised_add(
     y_zero: Known | None = None,
 ) -> Any:
     """`a + b`."""
-    return quantize(dequantize(a, a_scale, a_zero) + dequantize(b, b_scale, b_zero), y_scale, y_zero)
+    return again(dequantize(a, a_scale, a_zero) + dequantize(b, b_scale, b_zero), y_scale, y_zero, a)
 
 
 @onnx_op("QLinearMul", domain=MICROSOFT, fold=False)
@@ -66,7 +82,7 @@ def quantised_multiply(
     y_zero: Known | None = None,
 ) -> Any:
     """`a · b`."""
-    return quantize(dequantize(a, a_scale, a_zero) * dequantize(b, b_scale, b_zero), y_scale, y_zero)
+    return again(dequantize(a, a_scale, a_zero) * dequantize(b, b_scale, b_zero), y_scale, y_zero, a)
 
 
 @onnx_op("QLinearSigmoid", domain=MICROSOFT, fold=False)
@@ -74,7 +90,7 @@ def quantised_sigmoid(
     x: Any, x_scale: Operand, x_zero: Known | None, y_scale: Operand, y_zero: Known | None = None
 ) -> Any:
     """`1 / (1 + e⁻ˣ)`."""
-    return quantize(torch.sigmoid(dequantize(x, x_scale, x_zero)), y_scale, y_zero)
+    return quantize(torch.sigmoid(dequantize(x, x_scale, x_zero)), y_scale, _there("QLinearSigmoid", y_zero))
 
 
 @onnx_op("QLinearLeakyRelu", domain=MICROSOFT, fold=False)
@@ -88,7 +104,7 @@ def quantised_leaky_relu(
     alpha: float = 0.01,
 ) -> Any:
     """`x`, and `alpha · x` below 0."""
-    return quantize(F.leaky_relu(dequantize(x, x_scale, x_zero), alpha), y_scale, y_zero)
+    return quantize(F.leaky_relu(dequantize(x, x_scale, x_zero), alpha), y_scale, _there("QLinearLeakyRelu", y_zero))
 
 
 @onnx_op("QLinearSoftmax", domain=MICROSOFT, fold=False)
@@ -134,7 +150,7 @@ def quantised_average_pool(
         pads=pads,
         strides=strides,
     )
-    return quantize(as_it_was(y, channels_last), y_scale, y_zero)
+    return again(as_it_was(y, channels_last), y_scale, y_zero, x)
 
 
 @onnx_op("QLinearGlobalAveragePool", domain=MICROSOFT, fold=False)
@@ -158,7 +174,7 @@ def quantised_mean(
     keepdims: int,
 ) -> Any:
     """The mean over some dims."""
-    return quantize(dequantize(x, x_scale, x_zero).mean(axes, keepdim=bool(keepdims)), y_scale, y_zero)
+    return again(dequantize(x, x_scale, x_zero).mean(axes, keepdim=bool(keepdims)), y_scale, y_zero, x)
 
 
 @onnx_op("QLinearConcat", domain=MICROSOFT, fold=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lrp_compiler.base.errors import CaptureError
 
-from ..registry import Prepared, onnx_op
+from ..registry import Prepared, chosen, onnx_op
 
 FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
     "Sigmoid": lambda x, a, b: torch.sigmoid(x),
@@ -30,15 +30,21 @@ FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
     "Softsign": lambda x, a, b: torch.nn.functional.softsign(x),
     "Softplus": lambda x, a, b: torch.nn.functional.softplus(x),
 }
+TAKING_BETA = ("Affine", "ScaledTanh", "HardSigmoid")
+TAKING_ALPHA = (*TAKING_BETA, "LeakyRelu", "ThresholdedRelu", "Elu")
 ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """torch's gates among ONNX's."""
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
+def _directions(direction: str) -> list[bool]:
+    return chosen(DIRECTIONS, direction, "The direction of a recurrent layer")
+
+
 def _words(given: Sequence[bool], direction: str = "forward") -> list[str]:
     kinds = ["weight", "recurrence", "bias", "recurrent_bias"][: 4 if given[2] else 2]
-    return [f"{kind}_{part}" for part, _ in enumerate(DIRECTIONS[direction]) for kind in kinds]
+    return [f"{kind}_{part}" for part, _ in enumerate(_directions(direction)) for kind in kinds]
 
 
 def in_torchs_order(kind: str) -> Prepared:
@@ -54,7 +60,7 @@ def in_torchs_order(kind: str) -> Prepared:
             return torch.cat([pieces[place] for place in ORDERS[kind]])
 
         parameters: list[Tensor] = []
-        for part, _ in enumerate(DIRECTIONS[direction]):
+        for part, _ in enumerate(_directions(direction)):
             halves = () if bias is None else bias[part].split(weight.shape[1])
             parameters += [ordered(one) for one in (weight[part], recurrence[part], *halves)]
         return tuple(parameters)
@@ -212,17 +218,18 @@ def _twice(kind: str) -> tuple[list[str], list[str]]:
 def _functions(
     kind: str, names: list[str] | None, alpha: list[float] | None, beta: list[float] | None, part: int
 ) -> list[Callable[[Tensor], Tensor]]:
+    """Those of one direction; parameters are of the functions that take any, in their order through all directions."""
     count = len(DEFAULTS[kind])
-    chosen = names or DEFAULTS[kind] * 2
-    start = part * count
+    firsts, seconds = iter(alpha or []), iter(beta or [])
 
-    def made(place: int) -> Callable[[Tensor], Tensor]:
-        function = FUNCTIONS[chosen[place]]
-        a = alpha[place] if alpha and place < len(alpha) else None
-        b = beta[place] if beta and place < len(beta) else None
+    def made(name: str) -> Callable[[Tensor], Tensor]:
+        function = chosen(FUNCTIONS, name, f"The activation of a {kind}")
+        a = next(firsts, None) if name in TAKING_ALPHA else None
+        b = next(seconds, None) if name in TAKING_BETA else None
         return lambda x: function(x, a, b)
 
-    return [made(start + place) for place in range(count)]
+    made_all = [made(name) for name in names or DEFAULTS[kind] * 2]
+    return made_all[part * count : (part + 1) * count]
 
 
 def _clipped(x: Tensor, clip: float) -> Tensor:
@@ -244,7 +251,7 @@ class Layer(NamedTuple):
 
 
 def _layers(parameters: Sequence[Tensor], direction: str) -> list[Layer]:
-    count = len(parameters) // len(DIRECTIONS[direction])
+    count = len(parameters) // len(_directions(direction))
     return [Layer(*parameters[start : start + count]) for start in range(0, len(parameters), count)]
 
 
@@ -269,7 +276,7 @@ def _run(
     if plain and direction != "reverse":
         y, last = _by_torch(kind, x, layers, filled)
     else:
-        y, last = _by_steps(x, layers, lengths, filled, DIRECTIONS[direction], step)
+        y, last = _by_steps(x, layers, lengths, filled, _directions(direction), step)
     if layout:
         return (y.permute(2, 0, 1, 3), *(one.transpose(0, 1) for one in last))
     return (y, *last)

@@ -7,22 +7,31 @@ by which weights, make one of the result.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrp_compiler.base.errors import LrpWarning
 from lrp_compiler.torch_private import statically_known_true
 
-from ..registry import onnx_op
+from ..registry import chosen, onnx_op
 from ..sizes import Sizes
 
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 """Rank → torch's name."""
 CROPPING = "tf_crop_and_resize"
 """The one way of coordinates that takes a region of the input."""
+LARGEST = 1 << 16
+"""The largest size of which it is known that whole numbers give what single precision does."""
+DENOMINATORS = (10, 100, 1000, 4096, 1 << 24)
+"""What fractions are divided by at most: the simplest that gives the same is taken."""
 
 
 class Mode(NamedTuple):
@@ -130,8 +139,37 @@ def _resized(
 
 
 def _scaled(size: Any, factor: Any) -> Any:
-    whole = isinstance(factor, float) and factor.is_integer()
-    return size * int(factor) if whole else torch.sym_int(math.floor(size * factor))
+    """How many elements so many become: the product rounded down, as runtimes work it out in single precision."""
+    if not isinstance(factor, float):
+        return torch.sym_int(math.floor(size * factor))
+    if isinstance(size, int):
+        return int(np.float32(size) * np.float32(factor))
+    part, odd = _fraction(factor)
+    if odd is not None:
+        warnings.warn(
+            f"A Resize by {factor:.6g} makes another number of elements of {odd} than a runtime does, which rounds "
+            "the product in float32, and so of some larger sizes: export the model with sizes, or an open size that "
+            f"stays below {odd}.",
+            LrpWarning,
+            stacklevel=2,
+        )
+    return size * part.numerator // part.denominator
+
+
+@cache
+def _fraction(factor: float) -> tuple[Fraction, int | None]:
+    """The fraction by which whole numbers give what single precision gives, and the first size where they do not."""
+    sizes = np.arange(1, LARGEST + 1)
+    wanted = (sizes.astype(np.float32) * np.float32(factor)).astype(np.int64)
+    first: dict[Fraction, int] = {}
+    for most in DENOMINATORS:
+        part = Fraction(factor).limit_denominator(most)
+        wrong = np.flatnonzero(sizes * part.numerator // part.denominator != wanted)
+        if not wrong.size:
+            return part, None
+        first[part] = int(sizes[wrong[0]])
+    best = max(first, key=lambda part: first[part])
+    return best, first[best]
 
 
 def _by_torch(x: Tensor, dims: list[int], sizes: list[Any], factors: list[Any], how: Mode) -> Tensor | None:
@@ -164,9 +202,11 @@ def _is_exact(size: Any, wanted: Any, factor: Any) -> bool:
 def _along(x: Tensor, dim: int, size: Any, factor: Any, how: Mode, ends: tuple[Any, Any]) -> Tensor:
     length = x.shape[dim]
     kind = x.dtype if x.dtype == torch.float64 else torch.float32
-    at = COORDINATES[how.coordinates](torch.arange(size, dtype=kind), length, size, factor, ends)
+    at = chosen(COORDINATES, how.coordinates, "The coordinate_transformation_mode of a Resize")(
+        torch.arange(size, dtype=kind), length, size, factor, ends
+    )
     if how.kind == "nearest":
-        places = NEAREST[how.nearest](at).to(torch.int64).clamp(0, length - 1)
+        places = chosen(NEAREST, how.nearest, "The nearest_mode of a Resize")(at).to(torch.int64).clamp(0, length - 1)
         result = x.index_select(dim, places)
     else:
         matrix = _weights(at, length, factor, how).to(kind)
@@ -230,7 +270,7 @@ KERNELS: dict[str, tuple[Callable[[Tensor, Mode], Tensor], int]] = {"linear": (_
 
 def _weights(at: Tensor, length: Any, factor: Any, how: Mode) -> Tensor:
     """`[size, length]`: by which weight each element counts. What lies beyond the ends counts as the last element."""
-    kernel, reach = KERNELS[how.kind]
+    kernel, reach = chosen(KERNELS, how.kind, "The mode of a Resize")
     squeeze = min(factor, 1.0) if how.antialias and not isinstance(factor, torch.SymFloat) else 1.0
     reach = math.ceil(reach / squeeze)
     first = torch.floor(at) - reach + (0 if how.antialias else 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..registry import onnx_op
 from ..sizes import Sizes
-from ..tensors import dtype_of
+from ..tensors import as_dtype, dtype_of
 from ..whole_numbers import Whole, added
 
 
@@ -186,13 +186,13 @@ def cast(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tenso
     if isinstance(x, Whole) and dtype.is_floating_point:
         return added(x.values, x.zero).to(dtype)
     whole: Tensor = x if isinstance(x, Tensor) else x.tensor()
-    return whole.to(dtype)
+    return as_dtype(whole, dtype, saturate)
 
 
 @onnx_op("CastLike")
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """In the dtype of another tensor."""
-    return x.to(like.dtype)
+    return as_dtype(x, like.dtype, saturate)
 
 
 @onnx_op("Identity")

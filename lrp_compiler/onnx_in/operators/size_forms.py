@@ -13,7 +13,7 @@ import torch
 
 from lrp_compiler.torch_private import statically_known_true
 
-from ..ratio import Ratio
+from ..ratio import Ratio, plain
 from ..registry import size_form
 from ..sizes import SYMBOLIC, Sizes, combined
 from ..tensors import dtype_of
@@ -104,7 +104,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Ceil": lambda x: Ratio(x.ceil()) if isinstance(x, Ratio) else math.ceil(x),
     "Floor": lambda x: Ratio(x.floor()) if isinstance(x, Ratio) else math.floor(x),
     "Neg": operator.neg,
-    "Sqrt": torch.sym_sqrt if hasattr(torch, "sym_sqrt") else math.sqrt,
+    "Sqrt": lambda x: torch.sym_sqrt(plain(x)),
 }
 
 
@@ -141,8 +141,6 @@ def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(x: Sizes) -> Any:
         floats = x.dtype.is_floating_point
-        if function is math.sqrt and not x.is_known:
-            return NotImplemented
         return _rounded(x.each(lambda value: _floated(function(value)) if floats else function(value)))
 
     return run
