@@ -648,6 +648,28 @@ def test_html_is_escaped_and_holds_the_numbers() -> None:
     assert rows[0]._repr_html_().count("<p") == 2
 
 
+def test_html_with_a_path_is_a_whole_page_in_that_file(tmp_path: Path) -> None:
+    rows = sentence().tokens(wordpiece(), labels=LABELS)
+
+    for name, one in (("all", rows), ("first", rows[0])):
+        fragment = one.html()
+        page = one.html(tmp_path / f"{name}.html", title="a <b> c")
+        assert (tmp_path / f"{name}.html").read_text(encoding="utf-8") == page
+        assert page.startswith("<!doctype html>")
+        assert fragment in page
+        assert page.count("<title>a &lt;b&gt; c</title>") == page.count("<body") == page.count("</html>") == 1
+        assert one.html() == fragment  # and nothing else is written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.html", "first.html"]
+    assert "+0.12" not in rows.html(str(tmp_path / "bare.html"), numbers=False).replace('title="+0.12', "")
+
+
+@pytest.mark.parametrize("path", [False, 3, ["page.html"]])
+def test_html_takes_a_path_and_nothing_else(path: Any) -> None:
+    for one in (sentence().tokens(wordpiece()), sentence().tokens(wordpiece())[0]):
+        with pytest.raises(InputError, match=r"^path is the path of a file, or None, not "):
+            one.html(path)
+
+
 def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """WCAG 2's contrast ratio of two sRGB colours in 0 … 255."""
 
