@@ -339,7 +339,14 @@ def test_colour_maps_that_mislead_are_refused(name: str) -> None:
         ({"smooth": -1}, "Smoothing is a width"),
         ({"rows": [5]}, r"rows \[5\] cannot be drawn: the batch has rows 0 to 1"),
         ({"input": "z"}, "no relevance of 'z' here, but of x"),
-        ({"image": np.zeros((6, 8))}, "2 rows are drawn, on 1: give one each"),
+        (
+            {"image": np.zeros((6, 8))},
+            r"^1 picture cannot lie under 2 rows: choose a row with rows=, or give one for each of the 2 rows drawn\.$",
+        ),
+        (
+            {"image": [np.zeros((6, 8))] * 3, "rows": 1},
+            r"^3 pictures cannot lie under 1 row: give one for row 1, which is drawn, or for each of the batch's 2\.$",
+        ),
         ({"image": np.zeros((2, 8, 8, 3))}, "The image is 8 × 8, relevance 8 × 6"),
         ({"image": np.zeros((2, 6, 8, 7))}, "An image is"),
     ],
