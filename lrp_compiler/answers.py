@@ -200,11 +200,11 @@ class AnswerExplanation:
             The page.
         """
         from lrp_compiler.pictures.answer_page import answer_page
+        from lrp_compiler.pictures.token_rows import write_page
 
         page = answer_page(self, title)
         if path is not None:
-            with atomic_path(path) as temporary:
-                temporary.write_text(page, encoding="utf-8", newline="\n")
+            write_page(path, page)
         return page
 
     @boundary("make a table")

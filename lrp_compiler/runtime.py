@@ -45,6 +45,7 @@ from lrp_compiler.base.onnx_session import (
 from lrp_compiler.base.optimised import open_and_keep, open_kept, place_of
 from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.references import bind_with_references
+from lrp_compiler.base.results import ByName
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.seal import check_pair, check_seal, without_seal
 from lrp_compiler.base.validate import (
@@ -422,7 +423,7 @@ class OnnxExplainer(ExplainsAnswers):
             {spec.name: feeds[spec.name] for spec in specs} for specs in (self._about.inputs, self._extras.values())
         )
         run = Run(self._about, inputs, output, choices, conditions)
-        first = next(iter(output.values())) if len(output) == 1 else output
+        first = next(iter(output.values())) if len(output) == 1 else ByName(output)
         return Explanation(first, run=run, **found)
 
 

@@ -28,14 +28,14 @@ class Entry:
         kind: the operator's kind, or several: "convolution", "linear", "addition", "average", "softmax", …; `ANY`
             ("*") for all that the rule fits.
         rule: name of the rule, one of those that fit the kind's family; or `FIXED` ("fixed"): the result counts as a
-            constant; or a function `(op, relevance) → relevance` that explains a whole module at once (with `path`):
-            `op.active` are the values that enter it.
+            constant; or a function `(op, relevance) → relevance` that explains a whole module at once (with the kind
+            `ANY`, and `path` or `module`): `op.active` are the values that enter it.
         options: the rule's parameters; plain data.
         path: pattern of a module path, as in "encoder.layers.*.attn" (`*` stays within a dot, `**` does not): the
             module and everything inside it.
         module: name of a module's class, as in "MultiheadAttention": such modules and everything inside them.
         position: "first" or "last" of all that match the other conditions, in graph order.
-        when: predicate on the node of the forward graph.
+        when: predicate on the node of the forward graph; not with a function, which speaks of modules.
         optional: whether an entry that matches nothing is fine; else it is an error.
     """
 

@@ -20,6 +20,12 @@ class InputError(LrpError, ValueError):
     """Wrong data for an explainer: shape, dtype, NaN, a missing or unknown input, a target out of range."""
 
 
+class MissingNameError(InputError, KeyError):
+    """A name that is looked up and not there: an `InputError` that is a `KeyError` as well."""
+
+    __str__ = Exception.__str__  # a KeyError would put its sentence in quotes
+
+
 class FormatError(LrpError):
     """A file that is no explainer: foreign, corrupted, truncated, or written in a newer schema."""
 

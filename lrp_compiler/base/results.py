@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
 from .boundary import boundary
+from .errors import MissingNameError, did_you_mean
 from .run import Explained, Labels, Run, explained, to_numpy
+from .validate import shortened
 
 Array = TypeVar("Array")
+
+
+class ByName(dict[str, Array]):
+    """A dict that says which names there are, where it is asked for another one."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        """Raise `MissingNameError`, which is a `KeyError`."""
+        names = ", ".join(map(repr, self))
+        there = f"the name{'s are' if len(self) > 1 else ' is'} {names}" if self else "there are no names at all"
+        raise MissingNameError(f"There is no {shortened(name)} here{did_you_mean(name, self)}: {there}.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +50,11 @@ class Results(Generic[Array]):
     coefficients: dict[str, Array] = field(default_factory=dict)
     sums: dict[str, Array] = field(default_factory=dict)
     aggregate: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let what is by name say which names there are."""
+        for name in ("relevance", "coefficients", "sums", "aggregate"):
+            object.__setattr__(self, name, ByName(getattr(self, name)))
 
     @boundary("say what was explained")
     def explained(self, labels: Labels | None = None) -> list[Explained]:

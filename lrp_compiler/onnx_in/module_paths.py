@@ -17,7 +17,10 @@ import onnx
 SCOPES, CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 REWRITTEN = "pkg.onnxscript.rewriter.rule_name"
 """Of a node that stands for several: the module that it names is one of them."""
-WEIGHT = ".weight"
+WEIGHT = re.compile(r"(.+)\.weight(_.*)?", re.DOTALL)
+"""What a weight's name says of its module, also where a tool has written it anew (`….weight_quantized`)."""
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+"""Operators that only hand on what was made elsewhere."""
 
 
 class Level(NamedTuple):
@@ -39,11 +42,32 @@ def levels(node: onnx.NodeProto, number: int, weights: set[str]) -> tuple[Level,
     """
     said = {entry.key: entry.value for entry in node.metadata_props}
     found = _in_metadata(said) if SCOPES in said else _in_name(node, number)
-    owner = next((name.removesuffix(WEIGHT) for name in node.input if name in weights and name.endswith(WEIGHT)), "")
-    unsaid = SCOPES not in said and "/" not in node.name
-    if owner and (REWRITTEN in said or unsaid):
+    owner = _owner(node, weights)
+    if owner and (REWRITTEN in said or not speaks(node)):
         return tuple(Level(path, kind) for path, kind in _nested(owner.split("."), found))
     return found
+
+
+def speaks(node: onnx.NodeProto) -> bool:
+    """Whether a node's name or metadata speak of modules."""
+    return "/" in node.name or any(entry.key == SCOPES for entry in node.metadata_props)
+
+
+def goes_along(node: onnx.NodeProto, weights: set[str], others: bool) -> bool:
+    """Whether a node belongs where its operand was made: what a tool has put into a file that speaks of modules, or a
+    quantiser.
+
+    Args:
+        node: the node.
+        weights: names of the initialisers.
+        others: whether any node of the file speaks of modules.
+    """
+    return (others or node.op_type in QUANTISERS) and not speaks(node) and not _owner(node, weights)
+
+
+def _owner(node: onnx.NodeProto, weights: set[str]) -> str:
+    found = (WEIGHT.fullmatch(name) for name in node.input if name in weights)
+    return next((match[1] for match in found if match), "")
 
 
 def _in_metadata(said: dict[str, str]) -> tuple[Level, ...]:

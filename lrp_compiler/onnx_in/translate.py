@@ -16,7 +16,7 @@ from lrp_compiler.base.errors import CaptureError, FormatError, LrpError, did_yo
 from . import operators
 from .check_graph import called, in_order, reads_of
 from .external_data import weights_of
-from .module_paths import Level, levels
+from .module_paths import Level, goes_along, levels, speaks
 from .read_file import OWN_DOMAIN
 from .read_file import Source as File
 from .registry import (
@@ -60,6 +60,8 @@ class Translator:
         self.missing: Counter[tuple[str, str, str]] = around.missing if around else Counter()
         self.weights: set[str] = set(around.weights) if around else set()
         self.stored: dict[str, int] = dict(around.stored) if around else {}
+        self._place_of: dict[str, tuple[Level, ...]] = dict(around._place_of) if around else {}
+        self._modules: bool = around._modules if around else False
         self._made: set[str] = set()
         self._inside = 0
 
@@ -85,6 +87,7 @@ class Translator:
         for name, tensor in zip(names, tensors, strict=True):
             if name in asked:
                 self.sources[name] = Constant.of(name, self._read(tensor))
+        self._modules = self._modules or any(map(speaks, order))
         for number, node in enumerate(order):
             self.node(node, number)
         return [self.sources.get(value.name) for value in graph.output]
@@ -119,11 +122,18 @@ class Translator:
         op = f"{domain}.{node.op_type}" if domain else node.op_type
         name = node.name or next(filter(None, node.output), "")
         by_scaled = scaled_form_of(domain, node.op_type)
-        place = levels(node, number, self.weights)
+        place = self._place(node, number, inputs)
         if operator.prepared is not None:
             inputs = self._prepared(operator, name, op, inputs, attributes, place)
         made = tuple(map(self._called, node.output))
         self._step(Step(name, op, operator, by_sizes, by_scaled, inputs, attributes, made), node.output, place)
+
+    def _place(self, node: onnx.NodeProto, number: int, inputs: Sequence[Source]) -> tuple[Level, ...]:
+        """The modules around a node."""
+        if not goes_along(node, self.weights, self._modules):
+            return levels(node, number, self.weights)
+        made = (self._place_of.get(source) for source in inputs if isinstance(source, str))
+        return next((place for place in made if place is not None), ())
 
     def _prepared(
         self,
@@ -184,6 +194,7 @@ class Translator:
                 self.keep(source)
         self.steps.append(step)
         self.places.append(place)
+        self._place_of |= dict.fromkeys(step.outputs, place)
 
     def keep(self, constant: Constant) -> None:
         """Make it a weight of a module, unless it is a few whole numbers, or one number."""

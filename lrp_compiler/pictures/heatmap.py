@@ -47,8 +47,8 @@ def heatmap(
         explanation: of an input `[batch, channels, height, width]`, `[batch, height, width, channels]` or
             `[batch, height, width]`.
         image: what to draw it on, as the network saw it (cropped), at any resolution: a PIL image or an array
-            `[height, width]`, `[height, width, 3]` or `[3, height, width]`, or one of these for each row. Default: the
-            network's input, scaled to its own range. False: nothing.
+            `[height, width]`, `[height, width, 3]` or `[3, height, width]`, or a list of these, one for each row that
+            is drawn or for each of the batch. Default: the network's input, scaled to its own range. False: nothing.
         input: whose relevance; needed where several inputs are images.
         aggregate: draw what is summed over values of the network (`aggregate=` of the compiler), not relevance.
         labels: the classes' names.
@@ -77,7 +77,8 @@ def heatmap(
     maps = [smoothed(flat(shown.of(case, name)), smooth, (0, 1)) for case in cases]
     limits = [limit_of(values, percentile, limit) for values in maps]
     order = list(dict.fromkeys(case.row for case in cases))
-    pictures = pictures_of(image, explanation.run.inputs.get(name), order, maps[0].shape)
+    seen, batch = explanation.run.inputs.get(name), len(explanation.run.classes()[0])
+    pictures = pictures_of(image, seen, order, batch, maps[0].shape, "rows=")
 
     wide = columns or explanation.run.several or min(len(cases), 4)
     each = 2 if style == "beside" else 1

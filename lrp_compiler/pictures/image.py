@@ -86,8 +86,8 @@ def image(
     Args:
         explanation: as `heatmap` takes it.
         image: what to lay it on, in grey, at any resolution, which is then that of the result: a PIL image or an array
-            `[height, width]`, `[height, width, 3]` or `[3, height, width]`. Default: the network's input. False:
-            nothing; relevance stands alone.
+            `[height, width]`, `[height, width, 3]` or `[3, height, width]`, or a list of these, one for each row of
+            the batch. Default: the network's input. False: nothing; relevance stands alone.
         input: whose relevance; needed where several inputs are images.
         aggregate: what is summed over values of the network, instead of relevance.
         labels: the classes' names, for the caption.
@@ -109,7 +109,8 @@ def image(
     values = smoothed(flat(shown.of(case, name)), smooth, (0, 1))
     end = limit_of(values, percentile, limit)
     strength = np.clip(values / end, -1, 1)
-    picture = pictures_of(image, explanation.run.inputs.get(name), [case.row], values.shape)[0]
+    seen, batch = explanation.run.inputs.get(name), len(explanation.run.classes()[0])
+    picture = pictures_of(image, seen, [case.row], batch, values.shape, "row=")[0]
     pixels = coloured(strength) if picture is None else _on(picture.mean(-1), strength)
     parts = [explanation.run.heading, f"{case.name}: {case.caption}", case.elsewhere, f"colours end at ±{end:.3g}"]
     return Image(np.rint(pixels).astype(np.uint8), "; ".join(filter(None, parts)))

@@ -38,8 +38,22 @@ def _channel_axis(shape: tuple[int, ...]) -> int:
     return -1 if shape[-1] in COLOURED and shape[0] not in COLOURED else 0
 
 
-def pictures_of(image: Any, seen: Any, rows: Sequence[int], shape: tuple[int, ...]) -> Sequence[np.ndarray | None]:
-    """For each row a picture `[height, width, 3]` in [0, 1], or None."""
+def pictures_of(
+    image: Any, seen: Any, rows: Sequence[int], batch: int, shape: tuple[int, ...], option: str
+) -> Sequence[np.ndarray | None]:
+    """For each row a picture `[height, width, 3]` in [0, 1], or None.
+
+    Args:
+        image: one picture; or several, one for each row that is drawn, or for each of the batch; None: what was seen.
+        seen: what the network saw, all of the batch.
+        rows: those that are drawn.
+        batch: how many there are.
+        shape: of a row's relevance.
+        option: by which a caller chooses rows, for messages.
+
+    Raises:
+        InputError: another number of pictures, or of another aspect.
+    """
     if image is False or (image is None and seen is None):
         return [None] * len(rows)
     if image is None:
@@ -49,11 +63,23 @@ def pictures_of(image: Any, seen: Any, rows: Sequence[int], shape: tuple[int, ..
         return [_picture(one, shape) if channels in COLOURED else None for one in given]
     several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
     images = list(image) if several else [image]
+    if len(images) == batch != len(rows):
+        images = [images[row] for row in rows]
     if len(images) != len(rows):
+        which = f"choose a row with {option}, or " * (len(images) == 1)
+        each = (
+            f"one for each of the {len(rows)} rows drawn" if len(rows) > 1 else f"one for row {rows[0]}, which is drawn"
+        )
+        whole_batch = f", or for each of the batch's {batch}" * (len(rows) < batch)
         raise InputError(
-            f"{len(rows)} row{'s are' if len(rows) > 1 else ' is'} drawn, on {len(images)}: give one each."
+            f"{_counted(len(images), 'picture')} cannot lie under {_counted(len(rows), 'row')}: {which}give {each}"
+            f"{whole_batch}."
         )
     return [_picture(one, shape) for one in images]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _picture(image: Any, shape: tuple[int, ...]) -> np.ndarray:

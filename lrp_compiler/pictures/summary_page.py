@@ -41,7 +41,7 @@ def summary_page(summary: Any, done: bool) -> str:
     style = files("lrp_compiler").joinpath("web", "summary.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'"
-    rows = f"{summary.rows:,} rows" + ("" if done else " so far: the job has not ended")
+    rows = _rows(summary.rows) + ("" if done else " so far: the job has not ended")
     said = f"Relevance of {escape(summary.input)}, composite {escape(summary.composite)}; {rows}."
     legend = '<span class="red">Red speaks for</span> the class, <span class="blue">blue against</span> it.'
     content = f"{_overview(summary.classes)}\n{''.join(map(_section, summary.classes[:SECTIONS]))}"
@@ -75,7 +75,7 @@ def _overview(classes: Sequence[Any]) -> str:
 
 def _section(one: Any) -> str:
     absorbed = "" if one.absorbed is None else f"; absorbed {number(one.absorbed)}"
-    facts = f"{one.rows:,} rows, Σ relevance {_mean(*one.relevance)}{absorbed}"
+    facts = f"{_rows(one.rows)}, Σ relevance {_mean(*one.relevance)}{absorbed}"
     parts = [f'<section id="c{one.number}"><h2>{escape(one.name)}</h2><p>{facts}</p>']
     if one.mean is not None:
         parts.append(_places(one))
@@ -96,42 +96,47 @@ def _section(one: Any) -> str:
 
 def _places(one: Any) -> str:
     """The mean of every place: a picture, or of a row of numbers bars."""
+    single = one.rows == 1
     if one.mean.ndim == 2:
-        return f'<h3>Mean of all rows</h3><div class="maps">{_figure(one.mean, "", "large")}</div>'
+        what = "Its only row" if single else "Mean of all rows"
+        return f'<h3>{what}</h3><div class="maps">{_figure(one.mean, "", "large")}</div>'
     order = np.argsort(-np.abs(one.mean), kind="stable")[:BARS]
     margin = np.where(np.isfinite(one.margin), one.margin, 0)
     largest = float((np.abs(one.mean) + margin).max()) or 1.0
     bars = "".join(_bar(f"number {place}", float(one.mean[place]), float(margin[place]), largest) for place in order)
-    return f'<h3>Mean of every number, the largest first</h3><ol class="columns">{bars}</ol>'
+    what = "Every number" if single else "Mean of every number"
+    return f'<h3>{what}, the largest first</h3><ol class="columns">{bars}</ol>'
 
 
 def _groups(one: Any) -> str:
-    if not one.groups:
+    if not one.groups or one.rows == 1:  # the mean of a single row shows it
         return ""
     title = (
-        f"{len(one.groups)} groups of alike maps" if len(one.groups) > 1 else "One group: the maps do not fall apart"
+        f"{len(one.groups)} groups of alike maps, each with its most typical rows"
+        if len(one.groups) > 1
+        else "One group, with its most typical rows: the maps do not fall apart"
     )
     rows = "".join(
         '<div class="maps">'
         + _figure(group.mean, f"group {place}: {group.share:.0%} of the maps; its mean", "group")
-        + "".join(_figure(values, str(id)) for id, values in group.examples)
+        + "".join(_figure(values, f"row {id}") for id, values in group.examples)
         + "</div>"
         for place, group in enumerate(one.groups, start=1)
     )
-    return f"<h3>{title}, each with its most typical rows</h3>{rows}"
+    return f"<h3>{title}</h3>{rows}"
 
 
 def _outliers(one: Any) -> str:
     if not one.outliers:
         return ""
-    figures = "".join(_figure(values, str(id)) for id, values in one.outliers)
-    return f'<h3>Unlike all others</h3><div class="maps">{figures}</div>'
+    figures = "".join(_figure(values, f"row {id}") for id, values in one.outliers)
+    return f'<h3>Rows unlike all others</h3><div class="maps">{figures}</div>'
 
 
 def _figure(values: np.ndarray, caption: str, kind: str = "") -> str:
     whole = values if values.ndim == 2 else values.reshape(1, -1)
     limit = limit_of(whole, PERCENTILE)
-    said = f"{escape(caption)}{'; ' * bool(caption)}±{limit:.2g}"
+    said = f"{escape(caption)}{'; ' * bool(caption)}colours end at ±{limit:.2g}"
     source = base64.b64encode(_png(whole / limit)).decode()
     alt = escape(f"heatmap {caption}", quote=True)
     return (
@@ -144,11 +149,15 @@ def _bar(name: str, mean: float, margin: float, largest: float, rows: int | None
     """A line with a bar, and a stroke over the interval."""
     size, kind = 100 * abs(mean) / largest, "for" if mean > 0 else "against"
     low, high = (max(0.0, min(100.0, 100 * (abs(mean) + sign * margin) / largest)) for sign in (-1, 1))
-    count = "" if rows is None else f", {rows:,} rows"
+    count = "" if rows is None else f", {_rows(rows)}"
     bar = f'<rect class="{kind}" width="{size:.1f}%" height="100%"/>'
     stroke = f'<line x1="{low:.1f}%" x2="{high:.1f}%" y1="50%" y2="50%"/>'
     head = f"<div><b>{escape(name)}</b><span>{_mean(mean, margin)}{count}</span></div>"
     return f'<li>{head}<svg role="img" aria-label="{number(mean)}">{bar}{stroke}</svg></li>'
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def _mean(mean: float, margin: float) -> str:

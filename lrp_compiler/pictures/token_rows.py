@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.run import Explained, number
+from lrp_compiler.base.validate import check_option
 
 from .common import BLUE, RED, STRONGEST, mixed
 
@@ -79,12 +83,25 @@ class TokenRow(Sequence[tuple[str, float]]):
         shares = [f"{name} {number(share)}" for name, share in self.left_out.items()]
         return f"{self.case.name}: {self.case.caption}" + f" (not shown: {', '.join(shares)})" * bool(shares)
 
-    def html(self, numbers: bool = True) -> str:
+    @boundary("write the page")
+    def html(self, path: str | os.PathLike[str] | None = None, *, numbers: bool = True, title: str = "") -> str:
         """A fragment of HTML with everything in it, escaped; it takes text and background from the page around it.
 
         Args:
+            path: where to write a whole page with it; None: nowhere.
             numbers: write the relevance below each token.
+            title: of that page.
+
+        Returns:
+            The fragment, or the page that was written.
+
+        Raises:
+            InputError: an argument of a wrong kind.
+            OSError: the folder is not there, or cannot be written to.
         """
+        return fragment_or_page(self._fragment(numbers) if path is None else page_of([self], numbers), path, title)
+
+    def _fragment(self, numbers: bool) -> str:
         spans = "".join(self._span(piece, numbers) for piece in self.pieces)
         return (
             f'<div><p style="margin:.6em 0 .3em">{html.escape(self.caption)}</p><div dir="auto" style="display:flex;'
@@ -135,4 +152,27 @@ def page_of(rows: Sequence[TokenRow], numbers: bool = True) -> str:
         for (red, green, blue), word in ((RED, "speaks for the target"), (BLUE, "against it"))
     )
     heading = html.escape(rows[0].heading) if rows else ""
-    return f"<div><p>{heading} · {' '.join(colours)}</p>{''.join(row.html(numbers) for row in rows)}</div>"
+    return f"<div><p>{heading} · {' '.join(colours)}</p>{''.join(row._fragment(numbers) for row in rows)}</div>"
+
+
+def fragment_or_page(fragment: str, path: str | os.PathLike[str] | None, title: str) -> str:
+    """The fragment itself, or, where there is a path to write to, the page around it, which is written."""
+    if path is None:
+        return fragment
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title or 'Which tokens speak for the target?')}</title></head>\n"
+        f'<body style="font-family:system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em">'
+        f"{f'<h1>{html.escape(title)}</h1>' if title else ''}{fragment}</body></html>\n"
+    )
+    write_page(path, page)
+    return page
+
+
+def write_page(path: str | os.PathLike[str], page: str) -> None:
+    """Write a page of HTML, whole or not at all."""
+    check_option("path", path, isinstance(path, str | os.PathLike), "the path of a file, or None")
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels, Run, to_numpy
 
 from .common import choose, drawn, limit_of
-from .token_rows import Piece, TokenRow, page_of
+from .token_rows import Piece, TokenRow, fragment_or_page, page_of
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ class Tokens(Sequence[TokenRow]):
         """How many rows there are."""
         return len(self.rows)
 
-    def html(self, numbers: bool = True) -> str:
-        """A fragment of HTML: see `TokenRow.html`."""
-        return page_of(self.rows, numbers)
+    @boundary("write the page")
+    def html(self, path: str | os.PathLike[str] | None = None, *, numbers: bool = True, title: str = "") -> str:
+        """A fragment of HTML, or a whole page in a file: see `TokenRow.html`."""
+        return fragment_or_page(page_of(self.rows, numbers), path, title)
 
     def ansi(self) -> str:
         """For a terminal: see `TokenRow.ansi`."""

@@ -101,6 +101,49 @@ def test_of_modules_inside_one_another_the_outermost_that_matches_is_meant() -> 
     assert collapsed(marked(Net()), Entry("*", share, path="s*")) == {"add_1": ["sub"]}
 
 
+@pytest.mark.parametrize("path", [None, "*", "**"])
+def test_a_module_is_named_by_its_class_whatever_lies_around_it(path: str | None) -> None:
+    """A pattern that the whole model fits, too, does not make it one module: both conditions must hold."""
+    found = collapsed(marked(Net()), Entry("*", share, module="Mix", path=path))
+
+    assert found == {"sub": ["sin", "linear"]}
+
+
+def test_path_and_class_must_both_hold() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = Inner(), Stack()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.right(self.left(x.sin()))
+
+    assert collapsed(marked(Two()), Entry("*", share, path="left", module="Inner")) == {"add": ["sin"]}
+    inner = {"add_1": ["add"], "add_2": ["sin_1"]}
+    assert collapsed(marked(Two()), Entry("*", share, path="right", module="Inner")) == inner
+    assert collapsed(marked(Two()), Entry("*", share, module="Inner")) == {"add": ["sin"], **inner}
+
+
+@pytest.mark.parametrize(("position", "found"), [("first", {"add": ["sub"]}), ("last", {"add_1": ["sin_1"]})])
+def test_the_first_or_the_last_of_the_modules_that_match(position: Any, found: dict[str, list[str]]) -> None:
+    assert collapsed(marked(Net()), Entry("*", share, module="Inner", position=position)) == found
+
+
+def test_of_two_functions_for_a_module_the_first_decides_and_of_two_modules_the_outer_one() -> None:
+    def other(op: Op, relevance: Relevance) -> Any:
+        return relevance
+
+    module = marked(Net())
+    entries = Entry("*", share, path="mix"), Entry("*", other, module="Mix")
+    assert collapsed(module, *entries) == {"sub": ["sin", "linear"]}
+    (sub,) = [node for node in module.graph.nodes if node.name == "sub"]
+    assert assignment(sub).facts[EXPLAINED_BY] is share
+
+    within, around = Entry("*", share, module="Inner"), Entry("*", other, path="stack")
+    for entries in ((within, around), (around, within)):  # both hand their value to the same node
+        assert collapsed(marked(Net()), *entries) == {"add_1": ["sub"]}
+
+
 def test_entries_with_the_name_of_a_rule_are_not_its_business() -> None:
     module = marked(Net())
 
@@ -186,9 +229,36 @@ def test_exactly_one_active_value_must_leave(function: Callable[..., Any], count
     )
 
 
-def test_a_function_needs_a_path() -> None:
-    with pytest.raises(CompositeError, match=r"^Composite 'mine': a function explains a module, so .* needs a path\.$"):
-        collapsed(marked(Net()), Entry("*", share))
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (Entry("*", share), "so it needs a path or the name of a module's class: give path= or module="),
+        (Entry("linear", share, path="mix"), "whatever its operations are: its kind is '*'"),
+        (Entry(("linear", "matmul"), share, path="mix"), "whatever its operations are: its kind is '*'"),
+        (Entry("*", share, path="mix", when=bool), "and `when` asks about a single node"),
+        (Entry("*", share, {"gamma": 0.1}, path="mix"), "and takes no options"),
+    ],
+    ids=["nowhere", "kind", "kinds", "when", "options"],
+)
+def test_a_condition_that_makes_no_sense_of_a_module_is_refused(entry: Entry, sentence: str) -> None:
+    with pytest.raises(CompositeError) as error:
+        collapsed(marked(Net()), entry)
+
+    assert str(error.value).startswith(f"Composite 'mine': a function explains a module as a whole, {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        ({"module": "Attention"}, "its module types are Inner, Linear, Mix, Net, Stack"),
+        ({"module": "Mix", "path": "stack"}, "its modules of the type 'Mix' are mix"),
+        ({"module": "Attention", "path": "stack"}, "its module types are Inner, Linear, Mix, Net, Stack"),
+    ],
+    ids=["no such class", "not there", "neither"],
+)
+def test_a_class_that_is_nowhere_is_refused_with_those_there_are(conditions: dict[str, str], sentence: str) -> None:
+    with pytest.raises(CompositeError, match=sentence):
+        collapsed(marked(Net()), Entry("*", share, **conditions))
 
 
 def test_a_path_that_is_nowhere_is_refused_with_the_modules_there_are() -> None:

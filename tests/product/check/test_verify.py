@@ -81,6 +81,51 @@ def test_without_the_model_it_says_what_it_could_not_ask(folder: Path) -> None:
     assert verify(folder / "m.lrp.onnx").passed
 
 
+class PerBatchScale(nn.Module):
+    """As a dynamically quantised layer: the size of its steps is that of the largest value of the whole batch."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps, self.classes = steps, nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = x.abs().max() / self.steps if self.steps else 1e-3
+        result: torch.Tensor = self.classes((x / scale).round() * scale)
+        return result
+
+
+@pytest.mark.parametrize(("steps", "warns"), [(4, True), (0, False)], ids=["of the batch", "fixed"])
+def test_rows_that_the_model_itself_couples_are_told_and_no_failure(steps: int, warns: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = PerBatchScale(steps).eval(), torch.randn(3, 6)
+    explainer = lrp.compile(model, (x,), composite="epsilon", dynamic_shapes=({0: torch.export.Dim("batch")},))
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    explainer.save(tmp_path / "m.lrp.pt2")
+    differs = (model(x[:1]) - model(x)[:1]).abs().max() / model(x)[:1].abs().max()
+    assert (differs > 1e-3) == warns
+
+    for file in ("m.lrp.onnx", "m.lrp.pt2"):
+        found = {check.name: check for check in verify(tmp_path / file, inputs={"x": x.numpy()}).checks}["rows"]
+        assert (found.passed, found.warns) == (True, warns), found
+        assert ("output of a row depends on the rows beside it" in found.found) == warns
+
+
+def test_rows_that_relevance_alone_couples_fail(folder: Path) -> None:
+    """An explainer whose prediction is right, and whose relevance of a row is divided by what the batch got."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        (output,) = [value.name for value in model.graph.output if value.name.startswith("relevance.")]
+        for node in model.graph.node:
+            node.output[:] = ["own" if name == output else name for name in node.output]
+            node.input[:] = ["own" if name == output else name for name in node.input]
+        helper = onnx.helper
+        model.graph.node.append(helper.make_node("ReduceMax", ["own"], ["most"], keepdims=0))
+        model.graph.node.append(helper.make_node("Div", ["own", "most"], [output]))
+
+    path = edited(folder / "m.lrp.onnx", edit)
+    assert answers(path)["rows"] is False
+
+
 def test_words_are_drawn_from_the_table_they_look_up(folder: Path) -> None:
     """Ids that the embedding does not have would fail in onnxruntime; ones alone would test little."""
     from lrp_compiler.check.onnx_graph import table_sizes

@@ -181,6 +181,35 @@ def test_the_page_is_one_file_that_shows_the_maps(tmp_path: Path, capsys: pytest
     assert ((red[..., 0] > red[..., 2]) == (mean > 0))[strong].all()
 
 
+def test_of_a_class_with_one_row_the_page_speaks_of_one(tmp_path: Path) -> None:
+    """Classes 0 to 2 have a row each: nothing is a mean, a group, or typical of it."""
+    out = of_maps(tmp_path, np.random.default_rng(0).standard_normal((3, 1, 6, 6)).astype(np.float32))
+
+    assert main(["summarise", str(out)]) == 0
+
+    page = (out / "summary.html").read_text(encoding="utf-8")
+    sections = page.split("<section id=")[1:]
+    assert len(sections) == 3
+    for section in sections:
+        assert "<p>1 row, Σ relevance " in section
+        assert "Its only row" in section
+        assert section.count("<img ") == 1
+    assert not re.search(r"\b1 rows|One group|typical row|fall apart|Mean of", page)
+    assert re.search(r"<figcaption>colours end at ±[\d.]+</figcaption>", page)
+
+
+def test_of_one_group_the_page_does_not_say_each(tmp_path: Path) -> None:
+    out = of_maps(tmp_path, np.random.default_rng(0).standard_normal((12, 1, 6, 6)).astype(np.float32))
+
+    assert main(["summarise", str(out)]) == 0
+
+    page = (out / "summary.html").read_text(encoding="utf-8")
+    assert "<p>4 rows, Σ relevance " in page
+    assert "One group, with its most typical rows: the maps do not fall apart" in page
+    assert "each with its" not in page
+    assert re.search(r"<figcaption>row \d+; colours end at ±[\d.]+</figcaption>", page)
+
+
 def test_a_planted_group_is_shown_with_its_rows(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     maps = np.ones((300, 4, 4)) + 0.05 * random.standard_normal((300, 4, 4))

@@ -83,3 +83,25 @@ def test_numpy_is_all_that_it_needs() -> None:
         "import lrp_compiler.pictures.image"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_picture_of_the_row_and_those_of_the_batch_are_the_same(row: int) -> None:
+    """To both pictures: what `image` and `heatmap` are given means the same."""
+    explanation, photos = made({"x": images()}), [np.full((6, 8), 0.2), np.linspace(0, 1, 48).reshape(6, 8)]
+
+    one = explanation.image(photos[row], row=row).pixels
+
+    for given in (photos, [photos[row]], np.stack([np.stack([photo] * 3, -1) for photo in photos])):
+        np.testing.assert_array_equal(explanation.image(given, row=row).pixels, one)
+    drawn = []
+    for given in (photos[row], [photos[row]], photos):
+        parts = [axes.get_images() for axes in explanation.heatmap(given, rows=row).axes]
+        drawn.append(next(found[0].get_array() for found in parts if found))
+    for other in drawn:
+        np.testing.assert_allclose(np.asarray(other).reshape(6, 8, -1)[..., 0], photos[row])
+
+
+def test_another_number_of_pictures_names_the_option_that_chooses() -> None:
+    with pytest.raises(InputError, match=r"^3 pictures cannot lie under 1 row: give one for row 0, which is drawn"):
+        made({"x": images()}).image([np.zeros((6, 8))] * 3)

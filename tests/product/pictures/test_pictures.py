@@ -339,7 +339,14 @@ def test_colour_maps_that_mislead_are_refused(name: str) -> None:
         ({"smooth": -1}, "Smoothing is a width"),
         ({"rows": [5]}, r"rows \[5\] cannot be drawn: the batch has rows 0 to 1"),
         ({"input": "z"}, "no relevance of 'z' here, but of x"),
-        ({"image": np.zeros((6, 8))}, "2 rows are drawn, on 1: give one each"),
+        (
+            {"image": np.zeros((6, 8))},
+            r"^1 picture cannot lie under 2 rows: choose a row with rows=, or give one for each of the 2 rows drawn\.$",
+        ),
+        (
+            {"image": [np.zeros((6, 8))] * 3, "rows": 1},
+            r"^3 pictures cannot lie under 1 row: give one for row 1, which is drawn, or for each of the batch's 2\.$",
+        ),
         ({"image": np.zeros((2, 8, 8, 3))}, "The image is 8 × 8, relevance 8 × 6"),
         ({"image": np.zeros((2, 6, 8, 7))}, "An image is"),
     ],
@@ -535,6 +542,71 @@ def wrapped(tokenizer: Tokenizer) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **known)
 
 
+FEW = ["[UNK]", "the", "plot", "is", "dull", "and", "##ly", "##s"]
+
+
+def few_pieces(prefix: str = "##", decoded: bool = True) -> Tokenizer:
+    """A vocabulary with hardly a piece that goes on with a word."""
+    words = {token.replace("##", prefix): number for number, token in enumerate(FEW)}
+    model = models.WordPiece(words, unk_token="[UNK]", continuing_subword_prefix=prefix)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece(prefix=prefix) if decoded else None
+    return tokenizer
+
+
+def words_alone() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(FEW)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def of_letters() -> Tokenizer:
+    """BPE with the end of a word written into its last piece, of two pieces each."""
+    text = "the plot is dull and"
+    ends = [f"{word[-1]}</w>" for word in text.split()]
+    starts = [word[:-1] for word in text.split()]
+    letters = list(dict.fromkeys([*"".join(starts), *starts, *ends]))
+    merges = [(part[:at], part[at]) for part in starts for at in range(1, len(part))]
+    letters += [part[:at] for part in starts for at in range(1, len(part)) if part[:at] not in letters]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(letters))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder()
+    return tokenizer
+
+
+@pytest.mark.parametrize("by_transformers", [False, True], ids=["tokenizers", "transformers"])
+@pytest.mark.parametrize(
+    "tokenizer",
+    [few_pieces(), few_pieces("@@"), few_pieces(decoded=False), words_alone(), of_letters()],
+    ids=["wordpiece", "another prefix", "without a decoder", "words", "word ends"],
+)
+def test_words_are_those_that_the_text_has_whatever_the_vocabulary_holds(
+    tokenizer: Tokenizer, by_transformers: bool
+) -> None:
+    """The words of the text are known; a vocabulary may hold few pieces, or none of a word's own."""
+    ids = np.array([tokenizer.encode("the plot is dull and").ids])
+    shares = np.ones(ids.shape)
+    given = wrapped(tokenizer) if by_transformers else tokenizer
+
+    (row,) = made({"input_ids": shares}, {"input_ids": ids}, logits=LOGITS[:1]).tokens(given, words=True)
+
+    assert [text.strip() for text, _ in row] == ["the", "plot", "is", "dull", "and"]
+    assert "the plot is dull and" in re.sub(r"\s+", " ", re.sub(r"\x1b\[[\d;]*m", "", row.ansi()))
+
+
+@pytest.mark.parametrize("prefix", ["##", "@@"])
+def test_pieces_of_few_are_put_together(prefix: str) -> None:
+    tokenizer = few_pieces(prefix)
+    ids = np.array([[tokenizer.token_to_id(token) for token in ("the", "plot", f"{prefix}s", "dull", f"{prefix}ly")]])
+
+    (row,) = made({"input_ids": np.ones(ids.shape)}, {"input_ids": ids}, logits=LOGITS[:1]).tokens(
+        tokenizer, words=True
+    )
+
+    assert list(row) == [("the", 1.0), ("plots", 2.0), ("dullly", 2.0)]
+
+
 IDS = np.array([[1, 3, 4, 5, 6, 2], [1, 3, 12, 2, 0, 0]])
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 SHARES = np.array([[0.5, -0.25, 1.0, 2.0, -4.0, 0.125], [1.0, 2.0, -1.0, 0.5, 0.0, 0.25]])
@@ -646,6 +718,28 @@ def test_html_is_escaped_and_holds_the_numbers() -> None:
     strongest = f"rgba({', '.join(map(str, BLUE))}, {STRONGEST:.3f})".replace(" ", "")
     assert f'title="-4, id 6" style="background:{strongest}' in page
     assert rows[0]._repr_html_().count("<p") == 2
+
+
+def test_html_with_a_path_is_a_whole_page_in_that_file(tmp_path: Path) -> None:
+    rows = sentence().tokens(wordpiece(), labels=LABELS)
+
+    for name, one in (("all", rows), ("first", rows[0])):
+        fragment = one.html()
+        page = one.html(tmp_path / f"{name}.html", title="a <b> c")
+        assert (tmp_path / f"{name}.html").read_text(encoding="utf-8") == page
+        assert page.startswith("<!doctype html>")
+        assert fragment in page
+        assert page.count("<title>a &lt;b&gt; c</title>") == page.count("<body") == page.count("</html>") == 1
+        assert one.html() == fragment  # and nothing else is written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.html", "first.html"]
+    assert "+0.12" not in rows.html(str(tmp_path / "bare.html"), numbers=False).replace('title="+0.12', "")
+
+
+@pytest.mark.parametrize("path", [False, 3, ["page.html"]])
+def test_html_takes_a_path_and_nothing_else(path: Any) -> None:
+    for one in (sentence().tokens(wordpiece()), sentence().tokens(wordpiece())[0]):
+        with pytest.raises(InputError, match=r"^path is the path of a file, or None, not "):
+            one.html(path)
 
 
 def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
