@@ -49,6 +49,15 @@ MADE = {
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 PART = re.compile(r"<!-- (\w+): from (the README|[\w/]+\.md) -->")
+CELL = re.compile(r"<td( style=\"[^\"]*\")?>(.*?)</td>", re.DOTALL)
+TAG = re.compile(r"<[^>]+>")
+NUMBER = re.compile(r"(?![^\d]*$)[\d\s.,:;/÷×≤≥%()\[\]+\-–−eE]+")
+"""Nothing but numbers, and what stands between them."""
+SHORT, LONG, WORD = 16, 40, 24
+"""Characters up to which a cell stays on one line, from which on its text has a least width, and a word may break."""
+NAME = re.compile(r"(?<!>)<code>(lrp_compiler\.[\w.]+)</code>")
+"""A thing's own name: it leads to where the reference says what it is, if it does."""
+PICTURE = re.compile(r"<p>(<img [^>]*src=\"([^\"]+)\"[^>]*>)</p>")
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -83,6 +92,30 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     path = Path(page.file.abs_src_path)
     written = NOTEBOOKS / path.name if path.parent == EXECUTED else path
     return LINK.sub(lambda found: _linked(found, written), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Say of a table's cells what they hold, lead from names to the reference, and let a picture open in full size."""
+    html = CELL.sub(lambda found: f"<td{found[1] or ''}{_kind(found[2])}>{_unescaped(found[2])}</td>", html)
+    html = NAME.sub(r'<autoref identifier="\1" optional>\g<0></autoref>', html)
+    return PICTURE.sub(r'<p><a class="picture" href="\2" title="Open in full size">\1</a></p>', html)
+
+
+def _kind(cell: str) -> str:
+    """The class of a cell: what stays on one line (numbers, a word or two), long text, long words; of else none."""
+    text = TAG.sub("", cell)
+    kinds = {
+        "whole": len(text) <= SHORT or (len(text) < LONG and bool(NUMBER.fullmatch(text))),
+        "long": len(text) >= LONG,
+        "word": any(len(word) >= WORD for word in text.split()),
+    }
+    named = " ".join(kind for kind, holds in kinds.items() if holds)
+    return f' class="{named}"' if named else ""
+
+
+def _unescaped(cell: str) -> str:
+    """Where Markdown is shown as it is, a bar in code in a table needs a backslash; here that would be shown."""
+    return re.sub(r"<code>.*?</code>", lambda code: code[0].replace("\\|", "|"), cell, flags=re.DOTALL)
 
 
 def _targets(path: Path) -> Iterator[Path]:

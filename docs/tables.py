@@ -96,11 +96,10 @@ def command_line() -> str:
         formatter = argparse.HelpFormatter(command.prog, width=80)
         formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, "")
         parts.append(f"```text\n{formatter.format_help().strip()}\n```")
-        rows = [
-            (f"`{_called(action)}`", command._get_formatter()._expand_help(action) if action.help else "")
-            for action in command._actions
-        ]
-        parts += [table(("argument", "meaning"), rows), "Example:"]
+        for action in command._actions:
+            meaning = command._get_formatter()._expand_help(action) if action.help else ""
+            parts.append(f"`{_called(action)}`\n:   {meaning}")
+        parts.append("Example:")
         parts.append("```bash\n" + _unindented((command.epilog or "").removeprefix("example:\n")) + "\n```")
     return _page(parts)
 

@@ -273,7 +273,10 @@ class AnswerExplanation:
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html(), quote=True)
-        return f'<iframe srcdoc="{page}" style="width:100%;height:32em;border:0"></iframe>'
+        # As tall as the page that it shows, where that is not very long.
+        grow = "if(this.contentDocument)this.style.height=this.contentDocument.documentElement.scrollHeight+48+'px'"
+        size = "width:100%;height:32em;max-height:64em;border:0"
+        return f'<iframe srcdoc="{page}" style="{size}" onload="{grow}"></iframe>'
 
 
 def _cuts(pieces: Sequence[Piece], starts: Callable[[Piece, Piece], bool]) -> list[int]:

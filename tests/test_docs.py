@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.stand_ins import STAND_INS
 import lrp_compiler as lrp
 from lrp_compiler import errors, runtime
 from lrp_compiler.cli import make_parser
+from lrp_compiler.pictures.methods import Drawn
 
 SLOW = {
     "README.md",
@@ -125,6 +127,49 @@ def test_the_reference_has_every_public_name() -> None:
     }
 
     assert [name for name in sorted(public) if not re.search(rf"(:::|##) {re.escape(name)}$", told, re.MULTILINE)] == []
+
+
+def test_the_reference_has_what_docstrings_send_to() -> None:
+    told = (PAGES / "reference" / "explanations.md").read_text(encoding="utf-8")
+    methods = [value for value in vars(Drawn).values() if callable(value) and value.__doc__]
+    sent = {name for method in methods for name in re.findall(r"`(lrp_compiler\.[\w.]+)`", method.__doc__)}
+
+    assert len(sent) >= 6
+    assert [name for name in sorted(sent) if not re.search(rf"^::: {re.escape(name)}$", told, re.MULTILINE)] == []
+
+
+OF_THE_PROJECT = {"demo", "pictures", "faithfulness", "sound", "test", "dev"}
+"""Extras that `make` installs for its own commands."""
+
+
+def test_every_extra_for_users_is_told() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    told = re.findall(r"^\| `(\w+)` \|", (PAGES / "get-started.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert set(told) == set(extras) - OF_THE_PROJECT
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        (r"<td><code>argmax\|index</code></td>", '<td class="whole"><code>argmax|index</code></td>'),
+        (
+            '<td style="text-align: right;">3e-08 / 1e-15</td>',
+            '<td style="text-align: right;" class="whole">3e-08 / 1e-15</td>',
+        ),
+        ("<td>4.6e-04 [1.3e-03, 2.2e-03]</td>", '<td class="whole">4.6e-04 [1.3e-03, 2.2e-03]</td>'),
+        ("<td>neither short enough nor long</td>", "<td>neither short enough nor long</td>"),
+        (f"<td>{'a word ' * 9}</td>", f'<td class="long">{"a word " * 9}</td>'),
+        (f"<td>{'test_' * 5}</td>", f'<td class="word">{"test_" * 5}</td>'),
+    ],
+)
+def test_cells_of_tables_say_what_they_hold(cell: str, shown: str) -> None:
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+
+    assert hooks.on_page_content(cell, None, None, None) == shown
 
 
 def test_the_readme_is_short() -> None:

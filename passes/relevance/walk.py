@@ -222,8 +222,8 @@ def propagate_relevance(
             others = [other for other in results_beside(node) if other in reached]
             beside = {other: arrive(other) for other in others}
             if pass_on is not None:
-                for other, share in beside.items():
-                    pass_on(other, node, total(reached.total(other, share, times)))
+                for other, theirs in beside.items():
+                    pass_on(other, node, total(reached.total(other, theirs, times)))
             keep = None if absorb is None else partial(absorb, node)
             apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins, beside)
             ask = partial(asked, node)

@@ -231,7 +231,7 @@ def test_a_recurrent_layer_of_open_length_is_explained_as_one_of_known_length(ki
     assert_like_written_out(Layer(kind, **options), Layer(kind, **options))
 
 
-# A first state that is a constant is part of a layer where it is written out: only a rule without bias sees no difference.
+# Where it is written out, a first state that is a constant is part of a layer: rules that look at signs see that.
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("composite", "kind"),

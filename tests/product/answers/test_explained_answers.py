@@ -1,5 +1,6 @@
 """From a prompt to the matrix of an answer: its sums, its hops, its page and its file; and what does not fit."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -321,3 +322,34 @@ def test_a_token_that_is_pointed_at_lights_its_sources(width: int, tmp_path: Pat
         assert "score 5" in " ".join(visit.page.locator("#facts").inner_text().split())
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert (visit.foreign(), visit.complaints) == ([], [])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_notebook_shows_the_page_as_tall_as_it_is(width: int, tmp_path: Path) -> None:
+    pytest.importorskip("playwright")
+    from benchmarks.shown import headless
+
+    if headless.chromium() is None:
+        pytest.skip("there is no chromium")
+    short = by_hand()
+    prompt = tuple(short.columns[0]._replace(text="reason", tokens=(at,)) for at in range(80))
+    answer = tuple(piece._replace(tokens=(80 + at,)) for at, piece in enumerate(short.rows))
+    matrix = np.ones((3, 83))
+    long = dataclasses.replace(short, rows=answer, columns=prompt + answer, matrix=matrix)
+    (tmp_path / "notebook.html").write_text(f"<!doctype html>{long._repr_html_()}", encoding="utf-8")
+    size = {"viewport": {"width": width, "height": 800}}
+    with (
+        headless.served(tmp_path) as address,
+        headless.browser() as started,
+        headless.visit(started, f"{address}/notebook.html", **size) as visit,
+    ):
+        frame = visit.page.locator("iframe")
+
+        height, shown, inside = frame.evaluate(
+            "({ contentDocument: page, clientHeight, clientWidth }) => "
+            "[page.documentElement.scrollHeight, clientHeight, page.documentElement.scrollWidth <= clientWidth]"
+        )
+
+        assert (height <= shown, inside) == (True, True)
+        assert shown > 512
