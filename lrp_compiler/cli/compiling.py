@@ -12,8 +12,8 @@ from . import kinds
 MODEL = f"the model's file: {' or '.join(MODELS)} (a {PT2} is what torch.export.save wrote)"
 
 
-def add_compile_options(command: argparse.ArgumentParser) -> None:
-    """How a model is compiled."""
+def add_composite(command: argparse.ArgumentParser) -> None:
+    """By which rules a model is compiled."""
     command.add_argument(
         "--composite",
         default="auto",
@@ -27,6 +27,11 @@ def add_compile_options(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="parameter of the composite, a number or one for each channel: low=-2.1,-2.0,-1.8; once for each",
     )
+
+
+def add_compile_options(command: argparse.ArgumentParser) -> None:
+    """How a model is compiled."""
+    add_composite(command)
     command.add_argument(
         "--target",
         type=kinds.target_mode,

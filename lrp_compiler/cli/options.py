@@ -13,9 +13,9 @@ def add_check(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_explainer_arguments(command: argparse.ArgumentParser, files: str) -> None:
+def add_explainer_arguments(command: argparse.ArgumentParser, files: str, about: str = "written by compile") -> None:
     """An explainer, and all that a run of it takes."""
-    command.add_argument("explainer", type=Path, metavar=files, help="written by compile")
+    command.add_argument("explainer", type=Path, metavar=files, help=about)
     add_check(command)
     command.add_argument(
         "--input",

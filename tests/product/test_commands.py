@@ -124,6 +124,26 @@ def test_audit_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
+def test_audit_compiles_a_model_first(file: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the rules that are asked for, for the class that is: relevance of all inputs as by hand."""
+    x = torch.from_numpy(np.load("x.npy"))
+    torch.manual_seed(0)
+    model = Classifier()
+    if file.endswith(".onnx"):
+        torch.onnx.export(model, (x,), file, input_names=["x"], dynamo=False)
+    np.save("target.npy", np.array([1, 1, 1]))
+    y = x.clone().requires_grad_()
+    model(y)[:, 1].sum().backward()
+    wanted = float((y.grad * x).sum())
+
+    for target in ("1", "target.npy"):
+        assert call(f"audit {file} --input x.npy --target {target} --composite attnlrp --json") == 0
+        assert json.loads(capsys.readouterr().out)["inputs"]["x"] == pytest.approx(wanted, rel=1e-5)
+    assert call(f"audit {file} --input x.npy --composite nothing") == 1
+    assert "nothing" in capsys.readouterr().err
+
+
 def test_classes_options_and_parameters_on_the_command_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     line = "compile model.pt2 -o m.lrp.onnx --target 2,0:1 --seed one --wrt x --wrt layers.0.weight "
     assert call(line + "--composite attnlrp-gamma --option linear=0.5 --memory-budget 0.5") == 0

@@ -4,6 +4,7 @@ import argparse
 
 from lrp_compiler.base.progress import stages
 
+from ..compiling import MODEL, add_composite, holds_explainer
 from ..options import add_explainer_arguments
 from ..paths import must_exist
 from ..reporting import report_table
@@ -11,13 +12,15 @@ from ..reporting import report_table
 PURPOSE = "show node by node where relevance goes: in, out, absorbed, error"
 EXAMPLE = (
     "lrp-compiler audit model.lrp.pt2 --input x.npy --sort error --limit 10\n"
-    "  lrp-compiler audit model.lrp.pt2 --input x.npy --depth 2"
+    "  lrp-compiler audit model.lrp.pt2 --input x.npy --depth 2\n"
+    "  lrp-compiler audit model.onnx --input x.npy --target 3 --composite epsilon-plus"
 )
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The explainer, its inputs, and how the books are shown."""
-    add_explainer_arguments(command, "M.lrp.pt2")
+    add_explainer_arguments(command, "M.lrp.pt2|MODEL", f"written by compile; or {MODEL}, which is compiled first")
+    add_composite(command)
     command.add_argument(
         "--precision",
         choices=("float64", "model"),
@@ -47,8 +50,14 @@ def do(arguments: argparse.Namespace) -> None:
     kwargs |= load_latents(arguments)
     with stages("audit"):
         import lrp_compiler as lrp
+        from lrp_compiler.compiler import resolve_composite
 
-        explainer = lrp.load(arguments.explainer, check=arguments.check)
+        if holds_explainer(arguments.explainer):
+            explainer = lrp.load(arguments.explainer, check=arguments.check)
+        else:
+            given = kwargs.pop("target", "argmax") if isinstance(arguments.target, int | None) else "index"
+            composite = resolve_composite(arguments.composite, dict(arguments.option))
+            explainer = lrp.compile(arguments.explainer, composite=composite, target=given)
         tensors, named = tensors_of(explainer, args, kwargs)
         audit = explainer.audit(*tensors, precision=arguments.precision, **named)
     books = (audit if arguments.depth is None else audit.by_module(arguments.depth)).sorted(arguments.sort)
