@@ -2,10 +2,12 @@
 
     x · ½ · (1 + erf(x/√2))    →    gelu(x)
     x · sigmoid(x)             →    silu(x)
+    1/(1 + exp(−x))            →    sigmoid(x)
 
 Not the spelling decides but the function: a node at which elementwise paths from one value meet again is worked out at
 some points, and compared with the functions that have an op, constants rounded to float32 taken into account. So every
-spelling has the op's own rule, and nothing divides by x.
+spelling has the op's own rule, and nothing divides by x. A sigmoid is a chain without a meeting: it is looked for where
+a number is divided, since step by step its relevance is not a number once exp overflows.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ KNOWN: tuple[tuple[Any, Mapping[str, Any]], ...] = (
     (aten.mish.default, {}),
 )
 """Ops of one operand, and their options."""
+LONGEST = 5
+"""Steps of a sigmoid at most."""
 REACH = 16
 """Nodes of a region at most."""
 TOLERANCE = 1e-6
@@ -48,6 +52,16 @@ def recognise_functions(module: fx.GraphModule) -> Result:
             tree.starts(node)
             continue
         root = tree.follows(node, operands)
+        if _inverts(node, operands) and (logits := _logits(module, node)) is not None:
+            root, sign = logits
+            with module.graph.inserting_before(node):
+                turned = root if sign > 0 else call(module.graph, aten.neg.default, root, like=node)
+                whole = call(module.graph, aten.sigmoid.default, turned, like=node)
+            node.replace_all_uses_with(whole)
+            tree.follows(turned, [root])
+            tree.follows(whole, [turned])
+            changed = True
+            continue
         if root is None or len(set(operands)) < 2:
             continue
         found = _whole(module, node, root)
@@ -76,6 +90,26 @@ def _operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     value = node.meta["val"]
     alike = all(is_tensor(one) and same_shape(one, node) for one in read)
     return read if alike and all(one.meta["val"].dtype == value.dtype for one in read) else []
+
+
+def _inverts(node: fx.Node, operands: list[fx.Node]) -> bool:
+    """Whether it gives a number over the one value that it reads."""
+    divides = node.target is aten.div.Tensor and node.args[1] is operands[0]
+    return len(operands) == 1 and (traits(node.target).inverts or divides)
+
+
+def _logits(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, int] | None:
+    """The value that the node is the sigmoid of, and +1; or −1, of whose negative it is."""
+    chain = [node]
+    while len(chain) <= LONGEST and len(operands := set(_operands(module, chain[-1]))) == 1:
+        chain += operands
+    for sign in (1, -1):
+        wanted = torch.sigmoid(sign * _points())
+        for root in chain[1:]:
+            result = _value(module, node, {root: _points()})
+            if result is not None and torch.allclose(result, wanted, rtol=TOLERANCE, atol=TOLERANCE):
+                return root, sign
+    return None
 
 
 def _is_number(module: fx.GraphModule, node: fx.Node) -> bool:

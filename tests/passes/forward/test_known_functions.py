@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.whole import Between
 from torch import Tensor
 from torch.nn import functional
 
+import lrp_compiler as lrp
 from lrp_compiler.passes.forward import recognise_functions
 from lrp_compiler.passes.graph import simplify
 
@@ -66,6 +68,36 @@ def test_a_function_written_out_is_the_op_that_it_is(function: Callable, graph_o
 
     assert targets(result.graph_module) == ["sin", FUNCTIONS[function], "cos"]
     torch.testing.assert_close(result.graph_module(X)[0], function(X.sin()).cos(), rtol=1e-6, atol=1e-6)
+
+
+SIGMOIDS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "1 / (1 + exp(-x))": (lambda x: 1 / (1 + torch.exp(-x)), ["sigmoid"]),
+    "(exp(-1 x) + 1) ** -1": (lambda x: torch.reciprocal(torch.exp(x * -1.0) + 1.0), ["sigmoid"]),
+    "of the negative": (lambda x: torch.reciprocal(torch.exp(x) + 1), ["neg", "sigmoid"]),
+}
+
+
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_a_sigmoid_written_out_is_one_and_its_relevance_a_number(
+    name: str, graph_of: Callable, targets: Callable
+) -> None:
+    """In float32 exp overflows from 89 on; the forward does not."""
+    function, names = SIGMOIDS[name]
+
+    found = recognise_functions(simplify(graph_of(lambda x: function(x.sin()).cos(), X)).graph_module)
+
+    assert targets(found.graph_module) == ["sin", *names, "cos"]
+    torch.testing.assert_close(found.graph_module(X)[0], function(X.sin()).cos(), rtol=1e-6, atol=1e-6)
+
+    x = torch.tensor([[-200.0, -3.0, 0.5, 200.0]])
+    sign = -1 if name == "of the negative" else 1
+    explained, plain = (
+        lrp.compile(Between(one).eval(), (x,), composite="epsilon", target=0)(x)
+        for one in (function, lambda z: torch.sigmoid(sign * z))
+    )
+    torch.testing.assert_close(explained.output, plain.output)
+    assert explained.relevance["x"].isfinite().all()
+    torch.testing.assert_close(explained.relevance["x"], plain.relevance["x"])
 
 
 @pytest.mark.parametrize(
