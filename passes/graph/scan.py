@@ -98,18 +98,22 @@ def result_number(node: fx.Node) -> int:
     return number
 
 
-def results_beside(node: fx.Node) -> list[fx.Node]:
-    """Of a loop's result the others that the loop has; of another node none."""
+def loop_of(node: fx.Node) -> fx.Node | None:
+    """The loop whose result the node is."""
     made_by = node.args[0] if node.target is operator.getitem else None
-    of_loop = isinstance(made_by, fx.Node) and isinstance(made_by.target, Scan)
-    return [user for user in made_by.users if user is not node] if of_loop else []  # type: ignore[union-attr]
+    return made_by if isinstance(made_by, fx.Node) and isinstance(made_by.target, Scan) else None
+
+
+def results_beside(node: fx.Node) -> list[fx.Node]:
+    """Of a loop's result the others that the loop has, each once; of another node none."""
+    loop = loop_of(node)
+    found = {} if loop is None else {result_number(user): user for user in loop.users}
+    return [user for number, user in found.items() if number != node.args[1]]
 
 
 def operation(node: fx.Node) -> str:
     """What tables call the operation that a node is: its ATen overload; a loop's result is the loop's."""
-    made_by = node.args[0] if node.target is operator.getitem else None
-    of_loop = isinstance(made_by, fx.Node) and isinstance(made_by.target, Scan)
-    return str(made_by.target if of_loop else node.target)  # type: ignore[union-attr]
+    return str((loop_of(node) or node).target)
 
 
 def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result]) -> list[Declined]:
