@@ -43,7 +43,13 @@ def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> N
 
 
 def _rectifies(node: fx.Node) -> bool:
-    """Whether the node's value is 0 wherever its operand is ≤ 0, and nowhere less."""
+    """Whether the node's value is 0 wherever its operand is ≤ 0, and nowhere less.
+
+    What is the end of something else, a quantisation that a clamp ends, say, has another operand than its last step.
+    """
+    given = assignment(node)
+    if given is None or given.target is not node.target:
+        return False
     asked = traits(node.target).rectifies
     return asked is not None and asked(bind(node.target, node.args, node.kwargs))
 

@@ -75,3 +75,28 @@ def test_a_seed_on_the_relu_itself_keeps_both_branches() -> None:
     explainer = lrp.compile(model, (x,), composite=Composite("mine", (GAMMA,)), seed="tensor")
 
     assert reduced(explainer) == []
+
+
+class Quantised(nn.Module):
+    """Steps of both signs, rounded, and cut at 0: what is cut off is not where the layer in front is ≤ 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.register_buffer("steps", torch.tensor([8.0, -8, 8, -8, 8]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.clamp(torch.round(self.first(x) * self.steps), 0, 255))
+
+
+def test_a_quantisation_that_a_clamp_ends_is_no_relu_of_what_it_quantises() -> None:
+    torch.manual_seed(0)
+    model, x = Quantised().double().eval(), torch.randn(6, 4, dtype=torch.float64)
+
+    fast, plain = (
+        lrp.compile(model, (x,), composite=Composite("mine", (GAMMA,)), target=0, optimise=optimise)(x).relevance["x"]
+        for optimise in (True, False)
+    )
+
+    assert plain.abs().max() > 0
+    torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
