@@ -212,9 +212,11 @@ def node_by_node(
     for step in module.steps:
         rounded: list[Tensor] = []
         watching = WATCHED.set(rounded)
-        with torch.no_grad():
-            step.run(environment)
-        WATCHED.reset(watching)
+        try:
+            with torch.no_grad():
+                step.run(environment)
+        finally:
+            WATCHED.reset(watching)
         for name in step.outputs:
             value = environment.get(name)
             got, want = value.tensor() if isinstance(value, Whole | Scaled) else value, expected.get(name)

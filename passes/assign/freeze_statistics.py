@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import arguments, is_tensor
+from lrp_compiler.passes.graph import arguments, inverts, is_tensor
 from lrp_compiler.rules import traits
 from lrp_compiler.torch_private import statically_known_true
 
@@ -74,7 +74,7 @@ def _reduced_sources(factor: fx.Node) -> tuple[set[fx.Node], bool, bool]:
         if node.op != "call_function" or not traits(node.target).arithmetic:
             continue
         rooted |= _takes_root(node)
-        inverted ^= _inverts(node)
+        inverted ^= inverts(node)
         fresh = [operand for operand in node.all_input_nodes if operand not in seen]
         seen.update(fresh)
         queue.extend(fresh)
@@ -85,20 +85,6 @@ def _of_amounts(node: fx.Node) -> bool:
     """Whether a reduction is of |x|, as the norm is that needs no root."""
     reduced = arguments(node)[0]
     return isinstance(reduced, fx.Node) and reduced.target is aten.abs.default
-
-
-def _inverts(node: fx.Node) -> bool:
-    if traits(node.target).inverts:
-        return True
-    if node.target is aten.pow.Tensor_Scalar:
-        return float(arguments(node)[1]) < 0
-    # A plain number or a constant divided by the statistic.
-    return node.target is aten.div.Tensor and not _varies(arguments(node)[0]) and _varies(arguments(node)[1])
-
-
-def _varies(value: object) -> bool:
-    """Whether the value is computed from an input, not a number or a weight."""
-    return isinstance(value, fx.Node) and value.op == "call_function"
 
 
 def _takes_root(node: fx.Node) -> bool:

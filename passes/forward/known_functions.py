@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, is_tensor, same_shape
+from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, inverts, is_tensor, same_shape
 from lrp_compiler.rules import OPERATORS, traits
 
 aten = torch.ops.aten
@@ -52,7 +52,7 @@ def recognise_functions(module: fx.GraphModule) -> Result:
             tree.starts(node)
             continue
         root = tree.follows(node, operands)
-        if _inverts(node, operands) and (logits := _logits(module, node)) is not None:
+        if inverts(node) and (logits := _logits(module, node)) is not None:
             root, sign = logits
             with module.graph.inserting_before(node):
                 turned = root if sign > 0 else call(module.graph, aten.neg.default, root, like=node)
@@ -90,12 +90,6 @@ def _operands(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     value = node.meta["val"]
     alike = all(is_tensor(one) and same_shape(one, node) for one in read)
     return read if alike and all(one.meta["val"].dtype == value.dtype for one in read) else []
-
-
-def _inverts(node: fx.Node, operands: list[fx.Node]) -> bool:
-    """Whether it gives a number over the one value that it reads."""
-    divides = node.target is aten.div.Tensor and node.args[1] is operands[0]
-    return len(operands) == 1 and (traits(node.target).inverts or divides)
 
 
 def _logits(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, int] | None:

@@ -13,9 +13,12 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.frames import innermost
+from lrp_compiler.rules import traits
 from lrp_compiler.torch_private import fake_tensor, statically_known_true, unguarded
 
 from .origin import share_origin
+
+aten = torch.ops.aten
 
 
 def is_tensor(node: object) -> TypeGuard[fx.Node]:
@@ -32,6 +35,21 @@ def same_shape(a: fx.Node, b: fx.Node) -> bool:
 def arguments(node: fx.Node) -> tuple[Any, ...]:
     """Positional arguments of a node, loosely typed."""
     return node.args
+
+
+def inverts(node: fx.Node) -> bool:
+    """Whether it gives a number or a weight over what it reads, or a negative power of that."""
+    if traits(node.target).inverts:
+        return True
+    if node.target is aten.pow.Tensor_Scalar:
+        return float(arguments(node)[1]) < 0
+    above, below = (*node.args, None, None)[:2]
+    return node.target is aten.div.Tensor and not _varies(above) and _varies(below)
+
+
+def _varies(value: object) -> bool:
+    """Whether the value is computed from an input, not a number or a weight."""
+    return isinstance(value, fx.Node) and value.op == "call_function"
 
 
 def outputs(module: fx.GraphModule) -> list[Any]:

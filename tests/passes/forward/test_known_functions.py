@@ -73,6 +73,7 @@ def test_a_function_written_out_is_the_op_that_it_is(function: Callable, graph_o
 SIGMOIDS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "1 / (1 + exp(-x))": (lambda x: 1 / (1 + torch.exp(-x)), ["sigmoid"]),
     "(exp(-1 x) + 1) ** -1": (lambda x: torch.reciprocal(torch.exp(x * -1.0) + 1.0), ["sigmoid"]),
+    "a negative power": (lambda x: (1 + torch.exp(-x)) ** -1, ["sigmoid"]),
     "of the negative": (lambda x: torch.reciprocal(torch.exp(x) + 1), ["neg", "sigmoid"]),
 }
 
