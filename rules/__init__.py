@@ -23,7 +23,7 @@ from .differences import NAME as DIFFERENCE
 from .facts import FACTS, Fact, Facts
 from .first_layer import STEP
 from .matmul import READOUT
-from .op import BORDERS, NONNEGATIVE, Op, bind, per_dim
+from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
@@ -67,6 +67,7 @@ __all__ = [
     "NONNEGATIVE",
     "ONLY_POSITIVE",
     "OPERATORS",
+    "PASSED_OVER",
     "POOL",
     "QUANTISED",
     "READOUT",

@@ -13,7 +13,7 @@ from torch import Tensor
 from lrp_compiler.torch_private import OpOverload, schema
 
 from .facts import Fact, Facts
-from .relevance import TOTAL_STABILISER, Relevance, difference, divide
+from .relevance import TOTAL_STABILISER, Relevance, difference, divide, has_shape
 from .traits import traits
 
 T = TypeVar("T")
@@ -28,6 +28,9 @@ NONNEGATIVE: Fact[tuple[str, ...]] = Fact("nonnegative", (), tuple)
 """Names of the operands that are ≥ 0 for every input."""
 BORDERS: Fact[Mapping[str, tuple[int, ...]]] = Fact("borders", {}, _tuples)
 """Of the operands with zeros put around them, how many: as `torch.nn.functional.pad` counts."""
+
+PASSED_OVER: Fact[bool] = Fact("passed_over", False)
+"""Whether the result, or what is made of it, may be NaN or infinite where a choice takes another value instead."""
 
 
 def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +110,9 @@ class Op:
         """In which whole numbers are read that are calculated with: that of the relevance that arrives."""
         self.beside: Mapping[int, Relevance] = {}
         """Of one of several results: what has arrived at the others, by number, where it goes back with this one's."""
+        self.nothing: Tensor | None = None
+        """Where no relevance has arrived, of a result that may be passed over: values read there are 1, so that none of
+        them, NaN and infinite ones neither, makes anything else of it."""
         self.varied = False
         """Whether a value has been read that differs at the reference."""
 
@@ -174,6 +180,7 @@ class Op:
             asked=self._asked,
         )
         other.precision = self.precision
+        other.nothing = self.nothing
         return other
 
     @property
@@ -345,7 +352,10 @@ class Op:
             self._asked(handle)
         if self._there is not None and self._there(handle) is not handle:
             self.varied = True
-        return self._fetch(handle)
+        value = self._fetch(handle)
+        if self.nothing is None or not value.is_floating_point() or not has_shape(value, self.nothing.shape):
+            return value
+        return torch.where(self.nothing, 1.0, value)
 
     def _read(self, handle: Any) -> Any:
         value: Any = self._fetch(handle)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Unpack
 from lrp_compiler.torch_private import OpOverload
 
 from .conditions import Condition, always
-from .op import Op
+from .op import PASSED_OVER, Op
 from .relevance import Relevance
 from .traits import Given, declare
 
@@ -204,6 +204,7 @@ def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: 
             a parameter whose relevance is wanted.
     """
     op.precision = relevance.tensor.dtype
+    op.nothing = relevance.tensor == 0 if op.fact(PASSED_OVER) else None
     entry = find(op)
     if entry is None:
         raise RuleError(f"There is no rule for {op.target}; @rule registers one, in every process that uses it")

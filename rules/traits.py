@@ -68,6 +68,8 @@ class Traits:
         additive: adds its operands up, perhaps with another sign.
         extreme: +1: gives the largest of what it is given, −1: the smallest.
         derivative: of a function of one operand with corners or poles: (op, x) → f′(x); others need none.
+        undefined: whether a call may give NaN or an infinite value of operands that are finite.
+        chooses: takes each element from one of its operands, whatever the others have there.
         clamps: bounds its first operand, element by element; values that lie between the bounds stay.
         products: of a product of matrices or a convolution: how many products of two numbers it takes.
         squashes: makes a probability, or its logarithm, of a logit.
@@ -97,6 +99,8 @@ class Traits:
     additive: bool = False
     extreme: int = 0
     derivative: Callable[[Any, Tensor], Tensor] | None = None
+    undefined: Callable[[Call], bool] | None = None
+    chooses: bool = False
     clamps: bool = False
     products: Products | None = None
     squashes: bool = False
@@ -129,6 +133,8 @@ class Given(TypedDict, total=False):
     additive: bool
     extreme: int
     derivative: Callable[[Any, Tensor], Tensor] | None
+    undefined: Callable[[Call], bool] | None
+    chooses: bool
     clamps: bool
     products: Products | None
     squashes: bool
@@ -166,8 +172,8 @@ def traits(target: Any) -> Traits:
     return TRAITS.get(target, PLAIN)
 
 
-def always(given: Arguments) -> bool:
-    """Whatever the arguments."""
+def always(given: Any) -> bool:
+    """Whatever the call."""
     return True
 
 

@@ -114,6 +114,9 @@ class _Noted(torch.nn.Module):
         for name, inner in self.named_children():
             if isinstance(inner, fx.GraphModule):
                 setattr(self, name, _Noted(inner))
+        for node in module.graph.find_nodes(op="get_attr"):  # constants that the model's forward itself makes
+            if "." not in node.target and not hasattr(self, node.target):
+                self.register_buffer(node.target, getattr(module, node.target), persistent=False)
         self._graph = module.graph
 
     def forward(self, *args: Any) -> Any:

@@ -19,6 +19,7 @@ from .find_gates import find_gates
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .layers import mark_layers
+from .passed_over import mark_passed_over
 from .quantisers import mark_quantisers, steps
 from .signs import mark_nonnegative
 from .straight_through import mark_straight_through
@@ -31,7 +32,12 @@ REGIONS: tuple[Callable[[fx.GraphModule], None], ...] = (
     fuse_functions,
 )
 """Each makes one operation of several."""
-ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (mark_nonnegative, find_gates, mark_borders)
+ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (
+    mark_nonnegative,
+    find_gates,
+    mark_borders,
+    mark_passed_over,
+)
 """Each writes down one fact of every node that relevance passes, also in loops, and may read those before it."""
 FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE,)
 """Facts that make rules fast, not right: with `optimise=False` they are forgotten."""

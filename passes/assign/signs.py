@@ -41,8 +41,7 @@ def nonnegative_values(module: fx.GraphModule, given: Collection[fx.Node] = ()) 
         sign = traits(node.target).sign if node.op == "call_function" else None
         if sign is None:
             continue
-        floats = [operand for operand in node.all_input_nodes if _is_float(operand)]
-        if sign(Call(bind(node.target, node.args, node.kwargs), floats, known.__contains__)):
+        if sign(Call(bind(node.target, node.args, node.kwargs), floats_of(node), known.__contains__)):
             known.add(node)
     return known
 
@@ -59,6 +58,11 @@ def _in_steps(node: fx.Node, known: Collection[fx.Node]) -> set[fx.Node]:
         if not lost:
             return found | {user for user in node.users if made[result_number(user)] in found}
         start = [place for place in start if place not in lost]
+
+
+def floats_of(node: fx.Node) -> list[fx.Node]:
+    """The operands of a node that are floating-point tensors."""
+    return [operand for operand in node.all_input_nodes if _is_float(operand)]
 
 
 def _is_float(node: fx.Node) -> bool:

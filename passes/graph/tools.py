@@ -205,3 +205,17 @@ def constant_of(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
         value = attribute(module, str(node.target))
         return value if isinstance(value, torch.Tensor) else None
     return None
+
+
+def is_searched_for_nan(node: fx.Node) -> bool:
+    """Whether a value, or the same elsewhere, is asked for what is missing in it: its own NaN get no relevance then."""
+    waiting, seen = [node], {node}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.target is torch.ops.aten.isnan.default:
+                return True
+            known = traits(user.target)
+            if user.op == "call_function" and (known.free or known.copies) and user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False

@@ -18,8 +18,17 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import CompositeError, InputError
-from lrp_compiler.passes.graph import Assignment, assignment, module_path, result_number, results_beside, twins_of
+from lrp_compiler.passes.graph import (
+    Assignment,
+    assignment,
+    is_searched_for_nan,
+    module_path,
+    result_number,
+    results_beside,
+    twins_of,
+)
 from lrp_compiler.rules import (
+    PASSED_OVER,
     TOTAL_STABILISER,
     Flow,
     Relevance,
@@ -29,7 +38,6 @@ from lrp_compiler.rules import (
     propagate,
     times,
     total,
-    traits,
 )
 from lrp_compiler.torch_private import annotate, expression
 
@@ -115,7 +123,7 @@ class Accumulator:
     ) -> Tensor:
         """`R` of the node's value."""
 
-        multiply = multiply or (times if is_searched_for_nan(node) else torch.mul)
+        multiply = multiply or (times if is_passed_over(node) else torch.mul)
         return relevance.total_of(lambda: self.amount(node), multiply)
 
     def amount(self, node: fx.Node) -> Tensor:
@@ -131,7 +139,14 @@ class Accumulator:
         """`g` of the node's value, with `R = a ⊙ g`; of relevance in total form that is R / s(a)."""
         if relevance.form == "unit":
             return relevance.tensor
-        return divide(relevance.tensor, self.amount(node), TOTAL_STABILISER)
+        quotient = divide(relevance.tensor, self.amount(node), TOTAL_STABILISER)
+        return torch.where(relevance.tensor == 0, 0.0, quotient) if is_passed_over(node) else quotient
+
+
+def is_passed_over(node: fx.Node) -> bool:
+    """Whether the value may be NaN or infinite where no relevance arrives."""
+    given = assignment(node)
+    return given.facts[PASSED_OVER] if given is not None else is_searched_for_nan(node)
 
 
 def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
@@ -142,20 +157,6 @@ def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
             f"Mask(…, exclude_parallel=True): {node.name} in {module_path(node) or 'the model itself'}, which is past "
             "a masked layer, has other rows than this layer: leave exclude_parallel out, and mask what goes past, too."
         )
-
-
-def is_searched_for_nan(node: fx.Node) -> bool:
-    """Whether a value, or the same elsewhere, is asked for what is missing in it: its own NaN get no relevance then."""
-    waiting, seen = [node], {node}
-    while waiting:
-        for user in waiting.pop().users:
-            if user.target is torch.ops.aten.isnan.default:
-                return True
-            known = traits(user.target)
-            if user.op == "call_function" and (known.free or known.copies) and user not in seen:
-                seen.add(user)
-                waiting.append(user)
-    return False
 
 
 def propagate_relevance(

@@ -6,15 +6,16 @@ import sys
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import arguments, canonicalise
+from lrp_compiler.passes.graph import arguments, attribute, canonicalise
 
 aten = torch.ops.aten
 
 
 def tidy(module: fx.GraphModule) -> None:
-    """Take out what changes nothing, and writes of all that is there; put sizes of inputs in front; in place."""
+    """Take out what changes nothing, and writes of all that is there; put sizes of inputs and constants in front, those
+    that the forward itself makes once each, though it makes them at every step; in place."""
     graph = module.graph
     for node in list(graph.nodes):
         written = _written(node)
@@ -30,6 +31,18 @@ def tidy(module: fx.GraphModule) -> None:
     for node in graph.find_nodes(op="get_attr"):
         last.append(node)
         last = node
+    made: list[tuple[fx.Node, Tensor]] = []
+    named = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    for node in graph.find_nodes(op="get_attr"):
+        value = attribute(module, str(node.target))
+        if not isinstance(value, Tensor) or node.target in named:
+            continue
+        like = next((one for one, known in made if known.dtype == value.dtype and known.equal(value)), None)
+        if like is None:
+            made.append((node, value))
+        else:
+            node.replace_all_uses_with(like)
+            graph.erase_node(node)
     module.recompile()
 
 

@@ -202,6 +202,57 @@ declare(
     sign=always_nonnegative,
 )
 declare(aten.pow.Tensor_Tensor, sign=keeps_sign())
+
+
+def _negative(call: Call) -> bool:
+    return not call.known(call.arguments["self"])
+
+
+def _no_whole_power(call: Call) -> bool:
+    exponent = call.arguments["exponent"]
+    return not (isinstance(exponent, (int, float)) and exponent >= 0 and exponent == int(exponent))
+
+
+def _by_what_varies(call: Call) -> bool:
+    divisor = call.arguments["other"]
+    return not (isinstance(divisor, (int, float)) or divisor.op == "get_attr")
+
+
+declare(
+    aten.tan.default,
+    aten.asin.default,
+    aten.acos.default,
+    aten.sinh.default,
+    aten.cosh.default,
+    aten.acosh.default,
+    aten.atanh.default,
+    aten.erfinv.default,
+    aten.exp.default,
+    aten.exp2.default,
+    aten.expm1.default,
+    aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
+    aten.log1p.default,
+    aten.lgamma.default,
+    aten.digamma.default,
+    aten.i0.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.pow.Scalar,
+    aten.pow.Tensor_Tensor,
+    undefined=always,
+)
+declare(aten.sqrt.default, undefined=_negative)
+declare(aten.pow.Tensor_Scalar, undefined=_no_whole_power)
+declare(
+    aten.div.Tensor,
+    aten.div.Tensor_mode,
+    aten.fmod.Tensor,
+    aten.remainder.Tensor,
+    aten.remainder.Scalar_Tensor,
+    undefined=_by_what_varies,
+)
 declare(aten.sigmoid.default, aten.log_sigmoid.default, squashes=True)
 declare(aten.sqrt.default, aten.rsqrt.default, roots=True)
 declare(aten.rsqrt.default, aten.reciprocal.default, inverts=True)

@@ -13,6 +13,7 @@ from lrp_compiler.rules import (
     IN_STEPS,
     NONNEGATIVE,
     ONLY_POSITIVE,
+    PASSED_OVER,
     SLOPE,
     STEP,
     Fact,
@@ -26,6 +27,7 @@ KNOWN = {
     GATE: "other",
     SLOPE: 0.5,
     ONLY_POSITIVE: True,
+    PASSED_OVER: True,
     STEP: 0.25,
     IN_STEPS: ("multiply", "add"),
 }

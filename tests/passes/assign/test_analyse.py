@@ -11,6 +11,7 @@ from lrp_compiler import Composite, Entry
 from lrp_compiler.passes.assign.analyse import ANALYSES, FOR_SPEED, analyse
 from lrp_compiler.passes.assign.borders import mark_borders
 from lrp_compiler.passes.assign.find_gates import find_gates
+from lrp_compiler.passes.assign.passed_over import mark_passed_over
 from lrp_compiler.passes.assign.signs import mark_nonnegative
 from lrp_compiler.passes.graph import Assignment, assignment, simplify
 from lrp_compiler.rules import BORDERS, FUNCTION, GATE, MODULE, NONNEGATIVE
@@ -46,7 +47,7 @@ def found(module: fx.GraphModule) -> dict[str, Assignment]:
 
 
 def test_every_analysis_has_its_turn() -> None:
-    assert (mark_nonnegative, find_gates, mark_borders) == ANALYSES
+    assert (mark_nonnegative, find_gates, mark_borders, mark_passed_over) == ANALYSES
 
 
 def test_every_fact_is_found() -> None:
