@@ -43,7 +43,7 @@ def test_every_fact_that_is_stored_survives_a_file() -> None:
 
 
 def test_what_no_analysis_found_has_its_default() -> None:
-    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False, 1.0, ()]
+    assert [Facts()[fact] for fact in KNOWN] == [(), {}, None, None, False, False, 1.0, ()]
     assert Facts.of({GATE: "self"}).known(GATE, None) == Facts()
 
 
