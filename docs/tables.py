@@ -89,7 +89,7 @@ def command_line() -> str:
         "# Command line",
         "Made from the parsers: what `lrp-compiler COMMAND --help` says. `MODEL` is a `.pt2` file that "
         "`torch.export.save` wrote, or an ONNX file. Each command has `--json`, and `--debug`, which prints the "
-        "traceback of an error beside its sentence.",
+        "traceback of an error beside its sentence, and `--import MODULE`: a module that registers operators of yours.",
     ]
     for name, command in commands.choices.items():
         parts += [f"## {name}", command.description or ""]

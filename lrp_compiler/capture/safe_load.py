@@ -144,7 +144,7 @@ def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
     except UnknownOperator as name:
         raise FormatError(
             f"{os.fspath(path)!r} needs the operator {name}, which is not known here: import what defines it, and "
-            "what registers its rule, then load again."
+            "what registers its rule, then load again (on the command line: --import MODULE)."
         ) from name
 
 

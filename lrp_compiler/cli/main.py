@@ -19,6 +19,7 @@ from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import LrpError, LrpWarning
 from lrp_compiler.base.sources import keep_sources
 
+from .extensions import import_extension
 from .parser import make_parser
 
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("always", LrpWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             keep_sources(vars(arguments))
+            for name in arguments.imports:
+                import_extension(name)
             arguments.do(arguments)
             sys.stdout.flush()
     except BrokenPipeError:

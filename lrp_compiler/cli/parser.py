@@ -31,5 +31,13 @@ def _add(subparsers: Any, name: str, command: Command) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error, too")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="first import this Python module, found from here, too: it registers operators and rules; once for each",
+    )
     command.add_options(parser)
     parser.set_defaults(name=name, do=command.do)
