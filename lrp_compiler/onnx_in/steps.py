@@ -18,6 +18,8 @@ from .whole_numbers import Scaled, Whole
 
 MOVING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Expand", "MaxPool", "DepthToSpace")
 """Operators that do the same to whole numbers and to what these are worth: they hand elements on."""
+DEPENDS = "GuardOnDataDependentSymNode"
+"""What torch raises where a number decides that only a run knows."""
 Value = Tensor | Sizes | Whole | Scaled | list[Any] | None
 """What goes from node to node; a list is a sequence of tensors, None an optional that is empty."""
 
@@ -140,6 +142,11 @@ class Step:
         except LrpError:
             raise
         except Exception as error:
+            if type(error).__name__ == DEPENDS:
+                raise CaptureError(
+                    f"{self} does what values of the inputs say, and these change from run to run: hold the input that "
+                    "it reads constant, lrp.from_onnx(path, constants={'limit': 8})."
+                ) from error
             if torch.compiler.is_exporting():
                 raise
             raise CaptureError(f"{self} cannot be run ({reason_of(error)}).") from error

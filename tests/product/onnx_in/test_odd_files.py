@@ -226,3 +226,21 @@ def test_a_branch_of_another_shape_is_refused() -> None:
 
     with pytest.raises(CaptureError, match="its branches return other shapes"):
         lrp.compile(proto)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs"),
+    [
+        ("CumSum", {"axis": []}),
+        ("Unsqueeze", {"axes": [1]}),
+        ("ReduceSum", {"axes": [1]}),
+    ],
+)
+def test_what_values_of_inputs_decide_is_said_of_the_node(op: str, inputs: dict[str, list[int]]) -> None:
+    whole = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, shape) for name, shape in inputs.items()]
+    x, y = helper.make_tensor_value_info("x", FLOAT, [2, 6]), helper.make_tensor_value_info("y", FLOAT, None)
+    graph = helper.make_graph([helper.make_node(op, ["x", *inputs], ["y"], name="here")], "g", [x, *whole], [y])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+    with pytest.raises(CaptureError, match=rf"Node 'here' \({op}\) does what values of the inputs say.*hold the input"):
+        lrp.compile(proto, composite="epsilon")
