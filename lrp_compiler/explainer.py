@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, fx
@@ -34,9 +34,7 @@ from lrp_compiler.base.validate import (
 )
 from lrp_compiler.capture import refuse_other_files
 from lrp_compiler.explanation import Explanation
-from lrp_compiler.export import aoti, onnx, parts
-from lrp_compiler.export.onnx import Profile, Weights
-from lrp_compiler.export.parts import read_split
+from lrp_compiler.export import aoti
 from lrp_compiler.formats import runtime_of
 from lrp_compiler.passes import ObservedForm
 from lrp_compiler.passes.joint import split
@@ -48,6 +46,10 @@ from lrp_compiler.views.graph_data import GraphData, graph_data
 from lrp_compiler.views.listing import Listing, show, summary_table
 from lrp_compiler.views.model_explorer import write_model_explorer
 from lrp_compiler.views.viewer import write_viewer
+
+# What writes ONNX is imported where it is used: its libraries take as long to import as a small model to compile.
+if TYPE_CHECKING:
+    from lrp_compiler.export.onnx import Profile, Weights
 
 
 class Explainer(ExplainsAnswers):
@@ -336,6 +338,8 @@ class Explainer(ExplainsAnswers):
         earlier pair; beside other files a kill may leave the new forward without its relevance, but never beside an
         old one.
         """
+        from lrp_compiler.export import parts
+
         parts.write_split(self.artefact, *self.split(), forward, relevance, opset=opset)
 
     @boundary("save the explainer")
@@ -375,6 +379,8 @@ class Explainer(ExplainsAnswers):
                 exporter has no translation for an op.
         """
         artefact = self.artefact if not reduce else reduced(self.artefact, check_reductions(reduce))
+        from lrp_compiler.export import onnx
+
         onnx.write_explainer(artefact, path, opset=opset, dtype=dtype, profile=profile)
 
     @boundary("write the page of the graphs")
@@ -524,6 +530,8 @@ def load_split(
         FileNotFoundError: there is no such file.
         FormatError: a file is no such part, could run code, or is not what was written; the two are not of one pair.
     """
+    from lrp_compiler.export.parts import read_split
+
     return read_split(forward, relevance)
 
 

@@ -258,3 +258,14 @@ def test_every_package_is_installed() -> None:
     packages = {module for module, path in modules().items() if path.name == "__init__.py"}
 
     assert {package for package in packages if f'"{package}",' not in text} == set()
+
+
+def test_compiling_imports_nothing_of_what_writes_onnx() -> None:
+    script = (
+        "import sys, torch, lrp_compiler as lrp\n"
+        "lrp.compile(torch.nn.Linear(3, 2).eval(), (torch.randn(2, 3),), composite='epsilon')(torch.randn(2, 3))\n"
+        "print('onnxscript' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False"]
