@@ -27,7 +27,7 @@ from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
-from .operators.layers import IN_STEPS, LAYERS, STEPS, SUMS
+from .operators.layers import IN_STEPS, LAYERS, SUMS, step_of
 from .operators.pooling import POOL
 from .operators.remainder import REMAINDER
 from .operators.scan import INSIDE, SCAN
@@ -50,7 +50,7 @@ from .registry import (
 )
 from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, times, total, unit
 from .signed import ONLY_POSITIVE
-from .traits import TRAITS, Call, Traits, declare, traits
+from .traits import TRAITS, Call, Traits, declare, summands, traits
 
 __all__ = [
     "BORDERS",
@@ -78,7 +78,6 @@ __all__ = [
     "SCAN",
     "SLOPE",
     "STEP",
-    "STEPS",
     "SUMS",
     "TOTAL_STABILISER",
     "TRAITS",
@@ -115,6 +114,8 @@ __all__ = [
     "selection",
     "signed",
     "softmax",
+    "step_of",
+    "summands",
     "times",
     "total",
     "traits",

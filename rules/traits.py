@@ -9,8 +9,8 @@ A trait stands next to the operator that it belongs to; ops that have no operato
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -40,6 +40,18 @@ Products = Callable[[Mapping[str, Any], Sequence[int]], int]
 """(arguments by schema name, sizes in place of tensors; sizes of the result) → a number."""
 
 
+class Summand(NamedTuple):
+    """How an operand goes into a sum.
+
+    Args:
+        sign: +1 or −1.
+        factor: name of the argument that multiplies it besides, if one does.
+    """
+
+    sign: int
+    factor: str | None = None
+
+
 @dataclass(frozen=True)
 class Traits:
     """What an op is.
@@ -64,8 +76,9 @@ class Traits:
         inverts: gives 1 over what it is given.
         arithmetic: calculates on single elements by +, −, ×, ÷, powers and bounds, or changes the shape.
         pairs: calculates on pairs of elements.
-        multiplies: gives the product or the quotient of its operands.
-        additive: adds its operands up, perhaps with another sign.
+        powers: of a product or a quotient of its operands: the power of each, 1 or −1.
+        sums: of a sum of its operands: how each goes in.
+        matrices: of a plain product of matrices or vectors, A B: the two operands.
         extreme: +1: gives the largest of what it is given, −1: the smallest.
         derivative: of a function of one operand with corners or poles: (op, x) → f′(x); others need none.
         undefined: whether a call may give NaN or an infinite value of operands that are finite.
@@ -73,6 +86,7 @@ class Traits:
         clamps: bounds its first operand, element by element; values that lie between the bounds stay.
         products: of a product of matrices or a convolution: how many products of two numbers it takes.
         squashes: makes a probability, or its logarithm, of a logit.
+        logarithms: how many logarithms it takes, of its operand or of the probability that it makes of it; exp: −1.
         lowered: of an op of the project's own: the function of torch's that does the same.
     """
 
@@ -95,8 +109,9 @@ class Traits:
     inverts: bool = False
     arithmetic: bool = False
     pairs: bool = False
-    multiplies: bool = False
-    additive: bool = False
+    powers: Mapping[str, int] = field(default_factory=dict)
+    sums: Mapping[str, Summand] = field(default_factory=dict)
+    matrices: tuple[str, str] | None = None
     extreme: int = 0
     derivative: Callable[[Any, Tensor], Tensor] | None = None
     undefined: Callable[[Call], bool] | None = None
@@ -104,6 +119,7 @@ class Traits:
     clamps: bool = False
     products: Products | None = None
     squashes: bool = False
+    logarithms: int = 0
     lowered: Callable[..., Any] | None = None
 
 
@@ -129,8 +145,9 @@ class Given(TypedDict, total=False):
     inverts: bool
     arithmetic: bool
     pairs: bool
-    multiplies: bool
-    additive: bool
+    powers: Mapping[str, int]
+    sums: Mapping[str, Summand]
+    matrices: tuple[str, str] | None
     extreme: int
     derivative: Callable[[Any, Tensor], Tensor] | None
     undefined: Callable[[Call], bool] | None
@@ -138,6 +155,7 @@ class Given(TypedDict, total=False):
     clamps: bool
     products: Products | None
     squashes: bool
+    logarithms: int
     lowered: Callable[..., Any] | None
 
 
@@ -170,6 +188,25 @@ def declare(*targets: Any, **given: Unpack[Given]) -> None:
 def traits(target: Any) -> Traits:
     """The traits of an op."""
     return TRAITS.get(target, PLAIN)
+
+
+def summands(target: Any, given: Arguments) -> Mapping[str, float]:
+    """By which number each operand goes into the sum that a call is.
+
+    Args:
+        target: the op.
+        given: its arguments by schema name.
+
+    Returns:
+        Operand → number; nothing where it is no sum, or where a number varies with the sizes.
+    """
+    found: dict[str, float] = {}
+    for name, (sign, factor) in traits(target).sums.items():
+        number = 1 if factor is None else given[factor]
+        if not isinstance(number, (int, float)):
+            return {}
+        found[name] = sign * number
+    return found
 
 
 def always(given: Any) -> bool:

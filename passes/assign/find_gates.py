@@ -23,7 +23,7 @@ from lrp_compiler.rules import GATE, NONNEGATIVE, OPERATORS, READOUT, find
 from lrp_compiler.torch_private import statically_known_true
 
 CARRY = {"selection", "addition", "shift", "scale"}
-"""Kinds of operations behind which a gated signal still is one."""
+"""Kinds of operations behind which a gated signal still is one: the decision of this pass, not what these ops are."""
 REACH = 32
 """Nodes looked at to see whether one factor was computed from the other, so that the pass stays linear."""
 

@@ -30,12 +30,12 @@ def statistics(module: fx.GraphModule) -> set[tuple[fx.Node, fx.Node]]:
     for node in module.graph.nodes:
         if (
             node.op != "call_function"
-            or not traits(node.target).multiplies
+            or not traits(node.target).powers
             or not all(is_tensor(arg) for arg in node.args[:2])
         ):
             continue
         left, right = node.args[:2]
-        candidates = [(left, right)] if node.target is aten.div.Tensor else [(left, right), (right, left)]
+        candidates = [(left, right)] if _divides(node) else [(left, right), (right, left)]
         for value, factor in candidates:
             if _is_statistic(node, value, factor):
                 found.add((node, factor))
@@ -47,8 +47,11 @@ def _is_statistic(node: fx.Node, value: fx.Node, factor: fx.Node) -> bool:
     if not _is_broadcast(factor, node):
         return False
     sources, rooted, inverted = _reduced_sources(factor)
-    divides = node.target is aten.div.Tensor
-    return rooted and inverted != divides and bool(sources & _ancestry(value))
+    return rooted and inverted != _divides(node) and bool(sources & _ancestry(value))
+
+
+def _divides(node: fx.Node) -> bool:
+    return min(traits(node.target).powers.values()) < 0
 
 
 def _is_broadcast(factor: fx.Node, node: fx.Node) -> bool:

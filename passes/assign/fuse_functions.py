@@ -57,7 +57,9 @@ def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | No
 
 def _is_linear(node: fx.Node, given: Assignment | None) -> bool:
     known = traits(node.target)
-    return given is not None and len(given.active) == 1 if known.multiplies else known.additive
+    if known.powers:  # by a constant, which may be divided, too
+        return given is not None and [known.powers[name] for name in given.active] == [1]
+    return bool(known.sums)
 
 
 def _slope_at_zero(module: fx.GraphModule, end: fx.Node, root: fx.Node, region: set[fx.Node]) -> float | None:

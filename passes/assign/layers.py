@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape, takes_up
-from lrp_compiler.rules import IN_STEPS, LAYERS, STEPS, SUMS
+from lrp_compiler.rules import IN_STEPS, LAYERS, SUMS, step_of
 
 
 def mark_layers(module: fx.GraphModule) -> None:
@@ -62,10 +62,10 @@ def _steps(node: fx.Node, behind: int) -> Iterator[_Step]:
         given = assignment(user)
         if given is None or given.target is not user.target or given.wanted or len(given.active) != 1:
             return
-        name = STEPS.get((given.target, given.active[0]))
-        if name is None or not same_shape(node, user) or given.arguments.get("alpha", 1) != 1:
+        found = step_of(given.target, given.arguments, given.active[0])
+        if found is None or not same_shape(node, user):
             return
-        (other,) = {"self", "other"} - set(given.active)
+        name, other = found
         value = given.arguments[other]
         if not _is_by_channel(value, node, behind):
             return

@@ -19,7 +19,7 @@ from torch import fx
 from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, traits
+from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, summands, traits
 
 aten = torch.ops.aten
 
@@ -27,8 +27,8 @@ REACH = 64
 """Nodes looked at between a step's size and the extremes that it is calculated from."""
 LENGTH = 16
 """Nodes that follow a rounding, of one quantisation."""
-SIGNS: dict[Any, int] = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
-SCALES = {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar}
+Added = tuple[tuple[Any, float], ...]
+"""What has been added to the whole numbers, and how often."""
 
 
 def steps(module: fx.GraphModule) -> set[fx.Node]:
@@ -36,10 +36,10 @@ def steps(module: fx.GraphModule) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for rounding in _roundings(module):
         for node in (_rounded(rounding), *_following(rounding)):
-            others = [other for other in node.all_input_nodes if is_tensor(other)][1:] if _measures(node) else []
-            if node.target is aten.mul.Tensor:
-                others = node.all_input_nodes
-            for other in others:
+            powers = traits(node.target).powers
+            others = [other for other in node.all_input_nodes if is_tensor(other)] if _measures(node) else []
+            # Either factor of a product may be the size.
+            for other in others if powers and min(powers.values()) > 0 else others[1:]:
                 found |= _calculated_from_extremes(other)
     return found
 
@@ -54,25 +54,35 @@ def mark_quantisers(module: fx.GraphModule) -> None:
             if same_shape(root, end):
                 scales = _scales(_rounded(rounding), root, "times", "over") | _scales(end, None, "back", "back_over")
                 assign(end, Assignment(QUANTISED, {"self": root, **scales}, ("self",)))
-                if end.target not in SCALES:
+                if not traits(end.target).powers:
                     _tell_step(end, _step(_rounded(rounding), root))
 
 
 def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, Any]:
     """By what a product or quotient scales its active operand; nothing of any other node, or of the root itself."""
-    given = assignment(node)
-    if node is root or given is None or node.target not in SCALES or len(given.active) != 1:
+    found = None if node is root else _scaled(node)
+    if found is None:
         return {}
-    (other,) = {"self", "other"} - set(given.active)
-    return {over if node.target in (aten.div.Tensor, aten.div.Scalar) else times: given.arguments[other]}
+    _, other, power = found
+    return {times if power > 0 else over: other}
+
+
+def _scaled(node: fx.Node) -> tuple[fx.Node, Any, int] | None:
+    """The active operand that a product or quotient scales, the other one, and its power."""
+    given, powers = assignment(node), traits(node.target).powers
+    if given is None or given.target is not node.target or [powers.get(name) for name in given.active] != [1]:
+        return None
+    (other,) = powers.keys() - set(given.active)
+    return given.operand(given.active[0]), given.arguments[other], powers[other]
 
 
 def _step(measured: fx.Node, root: fx.Node) -> float:
     """What one of the whole numbers is worth, where that is a number."""
-    other = measured.args[1] if measured is not root and len(measured.args) > 1 else 1.0
+    found = None if measured is root else _scaled(measured)
+    _, other, power = found or (root, 1.0, 1)
     if not isinstance(other, (int, float)) or not other:
         return 1.0
-    return float(other) if measured.target in (aten.div.Tensor, aten.div.Scalar) else 1 / other
+    return float(other) if power < 0 else 1 / other
 
 
 def _tell_step(end: fx.Node, step: float) -> None:
@@ -92,7 +102,8 @@ def _roundings(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _measures(node: fx.Node) -> bool:
-    return _bounds(node) or node.target in SCALES or node.target in SIGNS
+    known = traits(node.target)
+    return _bounds(node) or bool(known.powers or known.sums)
 
 
 def _bounds(node: fx.Node) -> bool:
@@ -125,7 +136,7 @@ def _following(rounding: fx.Node) -> Iterator[fx.Node]:
         for user in node.users:
             if _measures(user):
                 yield user
-            if traits(user.target).casts or (_measures(user) and user.target not in SCALES):
+            if traits(user.target).casts or (_measures(user) and not traits(user.target).powers):
                 waiting.append(user)
 
 
@@ -164,16 +175,13 @@ def _is_made(node: fx.Node) -> bool:
 def _root(rounding: fx.Node) -> fx.Node:
     """What was measured: what was divided by the size of a step, if it was."""
     measured = _rounded(rounding)
-    given = assignment(measured)
-    if given is None or measured.target not in SCALES or len(given.active) != 1:
-        return measured
-    root = given.operand(given.active[0])
-    return root if same_shape(root, measured) else measured
+    found = _scaled(measured)
+    return found[0] if found is not None and same_shape(found[0], measured) else measured
 
 
 def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
     """Where nothing is added any more, as far behind the rounding as there is such a place, on every way."""
-    waiting: list[tuple[fx.Node, tuple[tuple[Any, int], ...], fx.Node]] = [(rounding, (), rounding)]
+    waiting: list[tuple[fx.Node, Added, fx.Node]] = [(rounding, (), rounding)]
     for _ in range(LENGTH):
         if not waiting:
             return
@@ -181,7 +189,7 @@ def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
         end = end if added else node
         further = [(user, after) for user in node.users if (after := _added(user, node, added)) is not None]
         for user, after in further:
-            if user.target not in SCALES:
+            if not traits(user.target).powers:
                 waiting.append((user, after, end))
             elif not added:
                 yield user
@@ -189,18 +197,18 @@ def _ends(rounding: fx.Node) -> Iterator[fx.Node]:
             yield end
 
 
-def _added(user: fx.Node, node: fx.Node, added: tuple[tuple[Any, int], ...]) -> tuple[tuple[Any, int], ...] | None:
+def _added(user: fx.Node, node: fx.Node, added: Added) -> Added | None:
     """What has been added to the rounded numbers behind this node, too; None where another kind of thing is done."""
     given = assignment(user)
     if given is None or len(given.active) != 1 or not same_shape(node, user):
         return None
-    if traits(user.target).casts or (_bounds(user) and user.args[0] is node) or user.target in SCALES:
+    known = traits(user.target)
+    if known.casts or (_bounds(user) and user.args[0] is node) or known.powers:
         return added
-    sign = SIGNS.get(user.target)
-    if sign is None:
-        return None
     taken = bind(user.target, user.args, user.kwargs)
-    if taken["self"] is not node or taken["alpha"] != 1:
+    signs = {taken[name]: number for name, number in summands(user.target, taken).items()}
+    if signs.pop(node, 0) != 1 or len(signs) != 1:
         return None
-    other = _uncast(taken["other"])
+    ((taken_up, sign),) = signs.items()
+    other = _uncast(taken_up)
     return tuple(one for one in added if one != (other, -sign)) if (other, -sign) in added else (*added, (other, sign))

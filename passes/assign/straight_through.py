@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
-from lrp_compiler.rules import FUNCTION, traits
-
-aten = torch.ops.aten
+from lrp_compiler.rules import FUNCTION, summands, traits
 
 TERMS = 4
 """A sum of more values is no straight-through estimator, and is not followed: so the pass stays linear."""
@@ -59,13 +56,8 @@ def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum |
     known = traits(node.target)
     if given.target is not node.target:  # taken as one function already
         return None
-    if known.copies and given.active == ("self",):
-        factors = {"self": 1.0}
-    elif node.target is aten.neg.default:
-        factors = {"self": -1.0}
-    elif known.additive and isinstance(alpha := given.arguments.get("alpha", 1), (int, float)):
-        factors = {"self": 1.0, "other": float(alpha) * (1 if node.target is aten.add.Tensor else -1)}
-    else:
+    factors = {"self": 1.0} if known.copies and given.active == ("self",) else summands(node.target, given.arguments)
+    if not factors:
         return None
     times: dict[fx.Node, float] = {}
     decided: set[fx.Node] = set()

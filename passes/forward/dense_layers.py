@@ -25,10 +25,9 @@ from lrp_compiler.passes.graph import (
     module_path,
     takes_up,
 )
+from lrp_compiler.rules import bind, traits
 
 aten = torch.ops.aten
-
-PRODUCTS = (aten.matmul.default, aten.mm.default)
 
 
 def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = (), apart: Collection[str] = ()) -> Result:
@@ -42,9 +41,11 @@ def recognise_dense_layers(module: fx.GraphModule, kept: Collection[str] = (), a
     turned: dict[fx.Node, fx.Node] = {}
     changed, declined = False, []
     for node in list(module.graph.nodes):
-        if node.target not in PRODUCTS:
+        matrices = traits(node.target).matrices
+        if matrices is None:
             continue
-        x, weight = arguments(node)
+        given = bind(node.target, node.args, node.kwargs)
+        x, weight = (given[name] for name in matrices)
         matrix = constant_of(module, weight)
         if matrix is None or x.op == "get_attr" or x.meta["val"].dim() < 2 or not _is_matrix(matrix):
             continue

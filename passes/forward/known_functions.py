@@ -129,7 +129,7 @@ def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Nod
                 least = difference
                 reason = f"it differs from {target.overloadpacket.__name__} by up to {difference:.1g}"
         user = next(iter(node.users), None)
-        if user is None or len(node.users) > 1 or not traits(user.target).multiplies:
+        if user is None or len(node.users) > 1 or not traits(user.target).powers:
             return reason
         if _operands(module, user) != [node] or sum(one is node for one in arguments(user)) != 1:
             return reason

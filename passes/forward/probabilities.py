@@ -17,13 +17,11 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Steps, call, constant_of, in_a_loop, is_tensor
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import bind, summands, traits
 
 aten = torch.ops.aten
 
 PROBABILITY, LOGARITHM = "probability", "log-probability"
-LOGARITHMS: dict[Any, int] = {aten.log.default: 1, aten.exp.default: -1}
-"""What may stand behind the function, as bounds may, and by how many logarithms it changes what is returned."""
 
 
 def logits_behind(module: fx.GraphModule, output: fx.Node) -> tuple[fx.Node, str]:
@@ -110,12 +108,12 @@ def _read(module: fx.GraphModule, node: fx.Node, ask: Ask) -> Steps[_Logits | No
     known = traits(node.target)
     if known.squashes and not _mixes_rows(node, given):
         inner = (yield ask(given["self"])) or _Logits(_at(given["self"]), alone="dim" not in given)
-        return _counted(inner, int(node.target is aten.log_sigmoid.default))
+        return _counted(inner, known.logarithms)
     operand = _log_softmax_of(node, given)
     if operand is not None:
         return _counted((yield ask(operand)) or _Logits(_at(operand)), 1)
-    if node.target in LOGARITHMS or known.clamps:
-        return _counted((yield ask(given["self"])), LOGARITHMS.get(node.target, 0))
+    if known.logarithms or known.clamps:
+        return _counted((yield ask(given["self"])), known.logarithms)
     if known.free or known.copies:
         moved: _Logits | None = yield ask(given.get("self"))
         same = known.casts or known.copies
@@ -174,7 +172,7 @@ def _side_by_side(node: fx.Node, given: Mapping[str, Any], ask: Ask) -> Steps[_L
 
 def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `p / Σ|p|` in each row, which keeps their order."""
-    if node.target is not aten.div.Tensor:
+    if traits(node.target).powers != {"self": 1, "other": -1}:
         return None
     value, below = given["self"], given["other"]
     while is_tensor(below) and (traits(below.target).clamps or below.target is aten.expand.default):
@@ -192,12 +190,19 @@ def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
 
 def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`p` of `1 − p`."""
-    if node.target is aten.rsub.Scalar:
-        return given["self"] if given["other"] == 1 and given.get("alpha", 1) == 1 else None
-    if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
+    left, right = _difference(node, given)
+    if not is_tensor(right):
         return None
-    one = constant_of(module, given["self"])
-    return given["other"] if one is not None and one.numel() == 1 and float(one) == 1 else None
+    if isinstance(left, (int, float)):
+        return right if left == 1 else None
+    one = constant_of(module, left)
+    return right if one is not None and one.numel() == 1 and float(one) == 1 else None
+
+
+def _difference(node: fx.Node, given: Mapping[str, Any]) -> tuple[Any, Any]:
+    """`a` and `b` of `a − b`; two `None`s for what is no difference."""
+    operands = {number: given[name] for name, number in summands(node.target, given).items()}
+    return (operands[1], operands[-1]) if operands.keys() == {1, -1} else (None, None)
 
 
 def _mixes_rows(node: fx.Node, given: Mapping[str, Any]) -> bool:
@@ -207,9 +212,7 @@ def _mixes_rows(node: fx.Node, given: Mapping[str, Any]) -> bool:
 
 def _log_softmax_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
-    if node.target is not aten.sub.Tensor or given.get("alpha", 1) != 1:
-        return None
-    left, right = (value if isinstance(value, fx.Node) else None for value in (given["self"], given["other"]))
+    left, right = (value if isinstance(value, fx.Node) else None for value in _difference(node, given))
     if left is None or right is None or right.target is not aten.logsumexp.default or right.args[0] is not left:
         return None
     (dim, *rest) = bind(right.target, right.args, right.kwargs)["dim"]

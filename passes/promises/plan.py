@@ -31,7 +31,7 @@ STRICT = {
     "average",
     "softmax",
 }
-"""Kinds of operations at which the paper's system always promises."""
+"""Kinds of operations at which the paper's system always promises: its policy, to compare with, no facts about ops."""
 STRICT_OPS = {aten.cat.default, aten.stack.default, aten.unbind.int, aten.slice.Tensor, aten.select.int}
 """Operations at which it does whatever their kind: concatenations, and the pieces that unbind becomes."""
 

@@ -12,7 +12,7 @@ from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, Weight, sca
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import Describe, Register, operator
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
-from lrp_compiler.rules.traits import declare, keeps_sign
+from lrp_compiler.rules.traits import Summand, declare, keeps_sign, traits
 
 aten = torch.ops.aten
 
@@ -44,37 +44,32 @@ def addition(op: Op, factors: dict[str, Tensor | float]) -> LinearMap:
     return LinearMap(terms, tuple(constant(*item) for item in factors.items() if not op.is_active(item[0])))
 
 
-def sum_of_two(*targets: Any) -> Register[Describe]:
+def sum_of_two(*targets: Any, **sums: Summand) -> Register[Describe]:
     """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
 
     def register(describe: Describe) -> Describe:
-        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active)(describe)
+        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active, sums=sums)(describe)
         return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one_active)(describe)
 
     return register
 
 
-@sum_of_two(aten.add.Tensor, aten.add.Scalar)
-def add(op: Op) -> LinearMap:
-    """`self + alpha · other`."""
-    return addition(op, {"self": 1, "other": op.number("alpha")})
+def _factor(op: Op, summand: Summand) -> Tensor | float:
+    number = 1 if summand.factor is None else op.number(summand.factor)
+    return number if summand.sign > 0 else -number
 
 
-@sum_of_two(aten.sub.Tensor, aten.sub.Scalar)
-def sub(op: Op) -> LinearMap:
-    """`self − alpha · other`."""
-    return addition(op, {"self": 1, "other": -op.number("alpha")})
-
-
-@sum_of_two(aten.rsub.Tensor, aten.rsub.Scalar)
-def rsub(op: Op) -> LinearMap:
-    """`other − alpha · self`."""
-    return addition(op, {"self": -op.number("alpha"), "other": 1})
+@sum_of_two(aten.add.Tensor, aten.add.Scalar, self=Summand(+1), other=Summand(+1, "alpha"))
+@sum_of_two(aten.sub.Tensor, aten.sub.Scalar, self=Summand(+1), other=Summand(-1, "alpha"))
+@sum_of_two(aten.rsub.Tensor, aten.rsub.Scalar, self=Summand(-1, "alpha"), other=Summand(+1))
+def of_two(op: Op) -> LinearMap:
+    """`self ± alpha · other`, or `other − alpha · self`."""
+    return addition(op, {name: _factor(op, summand) for name, summand in traits(op.target).sums.items()})
 
 
 declare(aten.add.Tensor, sign=keeps_sign("self", "other", "alpha"), neutral=0)
 declare(aten.sub.Tensor, neutral=0)
-declare(aten.add.Tensor, aten.sub.Tensor, pairs=True, additive=True)
+declare(aten.add.Tensor, aten.sub.Tensor, pairs=True)
 declare(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, arithmetic=True)
 
 

@@ -13,7 +13,7 @@ from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import FUNCTION
-from lrp_compiler.rules.traits import Arguments, Call, always, always_nonnegative, declare, keeps_sign
+from lrp_compiler.rules.traits import Arguments, Call, Summand, always, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -254,6 +254,8 @@ declare(
     undefined=_by_what_varies,
 )
 declare(aten.sigmoid.default, aten.log_sigmoid.default, squashes=True)
+declare(aten.log.default, aten.log_sigmoid.default, logarithms=1)
+declare(aten.exp.default, logarithms=-1)
 declare(aten.sqrt.default, aten.rsqrt.default, roots=True)
 declare(aten.rsqrt.default, aten.reciprocal.default, inverts=True)
 declare(
@@ -287,7 +289,7 @@ def power(op: Op) -> Quotient:
     return lambda: op.tensor("self") if statically_known_true(exponent == 2) else op.tensor("self") ** (exponent - 1)
 
 
-@elementwise(aten.neg.default, kind="scale", additive=True)
+@elementwise(aten.neg.default, kind="scale", sums={"self": Summand(-1)})
 def negate(op: Op) -> Quotient:
     """−1."""
     return lambda: -1.0
@@ -323,7 +325,9 @@ def divide_by(op: Op) -> Quotient:
 
 
 declare(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, arithmetic=True)
-declare(aten.mul.Tensor, aten.div.Tensor, pairs=True, multiplies=True)
+declare(aten.mul.Tensor, aten.div.Tensor, pairs=True)
+declare(aten.mul.Tensor, aten.mul.Scalar, powers={"self": 1, "other": 1})
+declare(aten.div.Tensor, aten.div.Scalar, powers={"self": 1, "other": -1})
 
 
 @elementwise(aten.div.Tensor, when=only("other"))

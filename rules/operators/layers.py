@@ -9,8 +9,6 @@ the bias would take its share by ε, whatever rule the layer has. `passes/assign
 
 from __future__ import annotations
 
-import operator as python
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +21,7 @@ from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.linear_map import Constant, LinearMap, add_up, scaled
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import OPERATORS, Overload, operator
+from lrp_compiler.rules.traits import Arguments, summands, traits
 from lrp_compiler.torch_private import op_name
 
 from .convolution import CHANNEL_FIRST, is_transposed
@@ -30,26 +29,32 @@ from .linear import PRODUCTS
 
 aten = torch.ops.aten
 
-SUMS: dict[str, tuple[int, int]] = {"add": (1, 1), "subtract": (1, -1), "subtract from": (-1, 1)}
+SUMS: dict[str, tuple[float, float]] = {"add": (1, 1), "subtract": (1, -1), "subtract from": (-1, 1)}
 """Step → the sign of the map's result in it, and that of the constant."""
-SCALINGS: dict[str, Callable[[Any, Any], Any]] = {"multiply": python.mul, "divide": python.truediv}
-STEPS: dict[tuple[Any, str], str] = {
-    **{(aten.add.Tensor, operand): "add" for operand in ("self", "other")},
-    **{(aten.mul.Tensor, operand): "multiply" for operand in ("self", "other")},
-    (aten.add.Scalar, "self"): "add",
-    (aten.sub.Tensor, "self"): "subtract",
-    (aten.sub.Tensor, "other"): "subtract from",
-    (aten.sub.Scalar, "self"): "subtract",
-    (aten.rsub.Tensor, "self"): "subtract from",
-    (aten.rsub.Tensor, "other"): "subtract",
-    (aten.rsub.Scalar, "self"): "subtract from",
-    (aten.mul.Scalar, "self"): "multiply",
-    (aten.div.Tensor, "self"): "divide",
-    (aten.div.Scalar, "self"): "divide",
-}
-"""(op, its operand that is the result so far) → the step that it is."""
+SCALINGS: dict[str, tuple[float, float]] = {"multiply": (1, 1), "divide": (1, -1)}
+"""Step → the power of the map's result in it, and that of the constant."""
 IN_STEPS: Fact[tuple[str, ...]] = Fact("steps", (), tuple)
 """What is done behind a map in steps, in order: `SUMS` and `SCALINGS`. By what, its operands `steps.0`, … say."""
+
+
+def step_of(target: Any, given: Arguments, operand: str) -> tuple[str, str] | None:
+    """What a call does to one of its operands, as a step behind a map.
+
+    Args:
+        target: the op.
+        given: its arguments by schema name.
+        operand: what the map's result is to it.
+
+    Returns:
+        The step, and the operand by which it is done; `None` for anything else.
+    """
+    powers = traits(target).powers
+    parts, known = (powers, SCALINGS) if powers else (summands(target, given), SUMS)
+    if operand not in parts or len(parts) != 2:
+        return None
+    (other,) = parts.keys() - {operand}
+    both = (parts[operand], parts[other])
+    return next(((name, other) for name, wanted in known.items() if wanted == both), None)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def _steps(op: Op) -> tuple[Any, list[Any]]:
     for index, name in reversed(list(enumerate(done))):
         value: Any = op.factor(f"steps.{index}")
         if name in SCALINGS:
-            factor = SCALINGS[name](factor, value)
+            factor = factor * value if SCALINGS[name][1] > 0 else factor / value
         else:
             of_result, of_constant = SUMS[name]
             constants.append(scaled(scaled(value, of_constant), factor))

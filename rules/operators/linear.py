@@ -118,4 +118,4 @@ for describe, table in ((product, PRODUCTS), (scaled_product, SCALED_PRODUCTS)):
             operator(target, kind="linear", channels=-1, family="linear map", rule="epsilon", when=only(operand))(
                 describe
             )
-        declare(target, products=summed_over(operands[0]))
+        declare(target, products=summed_over(operands[0]), matrices=operands if table is PRODUCTS else None)

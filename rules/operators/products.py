@@ -17,6 +17,8 @@ from lrp_compiler.rules.selection import FILLED, Selection, Transpose
 from lrp_compiler.rules.traits import keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
+from .linear import PRODUCTS
+
 aten = torch.ops.aten
 
 
@@ -70,21 +72,14 @@ def angle(op: Op) -> Product:
     return Product({"self": None, "other": None})
 
 
-@operator(aten.matmul.default, kind="matmul", family="matrix product", rule="uniform", when=two_active & ~gated)
-@operator(aten.matmul.default, kind=READOUT, family="matrix product", rule="uniform", when=two_active & gated)
+OF_MATRICES = (aten.matmul.default, aten.bmm.default, aten.mm.default)
+
+
+@operator(*OF_MATRICES, kind="matmul", family="matrix product", rule="uniform", when=two_active & ~gated)
+@operator(*OF_MATRICES, kind=READOUT, family="matrix product", rule="uniform", when=two_active & gated)
 def matmul(op: Op) -> tuple[str, str]:
     """O = A B, leading dims broadcast."""
-    return "self", "other"
-
-
-PLAIN = (aten.bmm.default, aten.mm.default)
-
-
-@operator(*PLAIN, kind="matmul", family="matrix product", rule="uniform", when=two_active & ~gated)
-@operator(*PLAIN, kind=READOUT, family="matrix product", rule="uniform", when=two_active & gated)
-def bmm(op: Op) -> tuple[str, str]:
-    """O = A B."""
-    return "self", "mat2"
+    return PRODUCTS[op.target]
 
 
 FACTORS = "factors"

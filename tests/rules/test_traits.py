@@ -1,14 +1,15 @@
 """Traits say what an op is: each is compared with what the op does."""
 
 import importlib
-from typing import get_type_hints
+import math
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, traits
+from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, summands, traits
 from lrp_compiler.rules.traits import PLAIN, Given
 
 aten = torch.ops.aten
@@ -149,6 +150,64 @@ def test_the_projects_own_ops_do_what_torchs_do(target: torch._ops.OpOverload) -
     others = {**pairs, "lrp.pool.default": (matrices,), "lrp.resize.default": (matrices,)}
 
     torch.testing.assert_close(traits(target).lowered(X, *others[str(target)]), target(X, *others[str(target)]))
+
+
+def with_trait(name: str) -> pytest.MarkDecorator:
+    found = [target for target in TRAITS if isinstance(target, torch._ops.OpOverload) and getattr(traits(target), name)]
+    assert found
+    return pytest.mark.parametrize("target", found, ids=str)
+
+
+def operands(target: torch._ops.OpOverload) -> dict[str, Any]:
+    """Tensors of several values, numbers, and a factor of 3 where the op has one."""
+    numbers = {"alpha": 3.0} if any(argument.name == "alpha" for argument in target._schema.arguments) else {}
+    tensors = iter([X, X.flip(0).exp()])
+    taken = [
+        next(tensors) if str(argument.type) == "Tensor" else 2.5
+        for argument in target._schema.arguments
+        if argument.name not in numbers
+    ]
+    return bind(target, taken, numbers)
+
+
+@with_trait("sums")
+def test_a_sum_is_its_operands_each_times_its_number(target: torch._ops.OpOverload) -> None:
+    given = operands(target)
+
+    total = sum(number * given[name] for name, number in summands(target, given).items())
+
+    torch.testing.assert_close(target(**{name: given[name] for name in given}), total, rtol=1e-14, atol=1e-14)
+    assert "alpha" not in given or summands(target, {**given, "alpha": object()}) == {}
+
+
+@with_trait("powers")
+def test_a_product_is_its_operands_each_to_its_power(target: torch._ops.OpOverload) -> None:
+    given = operands(target)
+
+    product = math.prod(given[name] ** power for name, power in traits(target).powers.items())
+
+    torch.testing.assert_close(target(**given), product, rtol=1e-14, atol=1e-14)
+
+
+@with_trait("matrices")
+def test_a_product_of_matrices_is_of_its_operands(target: torch._ops.OpOverload) -> None:
+    sizes = {aten.dot.default: ((3,), (3,)), aten.mv.default: ((2, 3), (3,)), aten.bmm.default: ((2, 2, 3), (2, 3, 4))}
+    matrices = [torch.randn(*size, dtype=torch.float64) for size in sizes.get(target, ((2, 3), (3, 4)))]
+
+    result = target(**dict(zip(traits(target).matrices, matrices, strict=True)))
+
+    torch.testing.assert_close(result, torch.matmul(*matrices), rtol=1e-14, atol=1e-14)
+
+
+@with_trait("logarithms")
+def test_logarithms_are_of_the_operand_or_of_its_probability(target: torch._ops.OpOverload) -> None:
+    x = X.abs() + 0.5
+    known = traits(target)
+
+    result = target(x)
+
+    of = torch.sigmoid(x) if known.squashes else x
+    torch.testing.assert_close({1: result.exp, -1: result.log}[known.logarithms](), of, rtol=1e-14, atol=1e-14)
 
 
 def test_a_trait_is_declared_once() -> None:

@@ -64,6 +64,12 @@ def test_a_function_with_a_value_at_zero_has_no_slope(graph_of: Callable) -> Non
     assert assignment(ends["sin"]).facts[SLOPE] is None
 
 
+def test_a_constant_that_is_divided_is_no_linear_step(graph_of: Callable) -> None:
+    ends = fused(lambda x: (lambda y: y + torch.div(torch.ones(3), y))(x.sin()), graph_of)
+
+    assert ends.keys() == {"sin"}
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "function",

@@ -26,6 +26,14 @@ def by_range(z: Tensor) -> Tensor:
     return ((torch.round(z / step) + zero).clamp(0, 255) - zero) * step
 
 
+def turned_round(z: Tensor) -> Tensor:
+    """The same, its sums and products in the other order."""
+    low, high = z.amin().clamp(max=0), z.amax().clamp(min=0)
+    step = (high - low) / 255
+    zero = torch.round(-low / step)
+    return step * ((zero + torch.round((1 / step) * z)).clamp(0, 255) - zero)
+
+
 def by_row(z: Tensor) -> Tensor:
     """Dynamic, for each row, symmetric, through int8."""
     step = z.abs().amax(-1, keepdim=True) / 127
@@ -37,7 +45,12 @@ def fixed(z: Tensor) -> Tensor:
     return (torch.clamp(torch.round(z / 0.05) + 3, -16, 15) - 3) * 0.05
 
 
-QUANTISERS: dict[str, Callable[[Tensor], Tensor]] = {"range": by_range, "row": by_row, "static": fixed}
+QUANTISERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "range": by_range,
+    "turned round": turned_round,
+    "row": by_row,
+    "static": fixed,
+}
 
 
 @pytest.mark.parametrize("name", QUANTISERS)
