@@ -47,8 +47,10 @@ def addition(op: Op, factors: dict[str, Tensor | float]) -> LinearMap:
 def sum_of_two(*targets: Any, **sums: Summand) -> Register[Describe]:
     """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
 
+    declare(*targets, pairs=True, arithmetic=True, sums=sums)
+
     def register(describe: Describe) -> Describe:
-        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active, sums=sums)(describe)
+        operator(*targets, kind="addition", family="linear map", rule="epsilon", when=two_active)(describe)
         return operator(*targets, kind="shift", family="linear map", rule="epsilon", when=one_active)(describe)
 
     return register
@@ -69,8 +71,6 @@ def of_two(op: Op) -> LinearMap:
 
 declare(aten.add.Tensor, sign=keeps_sign("self", "other", "alpha"), neutral=0)
 declare(aten.sub.Tensor, neutral=0)
-declare(aten.add.Tensor, aten.sub.Tensor, pairs=True)
-declare(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, arithmetic=True)
 
 
 def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:

@@ -42,11 +42,15 @@ def mish(x: Tensor) -> Tensor:
     return x * torch.tanh(functional.softplus(x))
 
 
+def logistic(x: Tensor) -> Tensor:
+    return x * (1 - x)
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("function", "slope"),
     # The division by 6 at the end of a hard-swish is linear and stands outside its region.
-    [(gelu_written_out, 0.5), (swish, 0.5), (hard_swish, 3.0), (mish, math.tanh(math.log(2)))],
+    [(gelu_written_out, 0.5), (swish, 0.5), (hard_swish, 3.0), (mish, math.tanh(math.log(2))), (logistic, 1.0)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_an_activation_written_out_is_one_function_of_its_input(
