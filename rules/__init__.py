@@ -34,8 +34,8 @@ from .operators.scan import INSIDE, SCAN
 from .operators.whole_module import EXPLAINED_BY, MODULE
 from .product import GATE
 from .registry import (
+    CONDUCT,
     FUNCTION,
-    MULTIPLYING,
     OPERATORS,
     QUANTISED,
     RULES,
@@ -43,6 +43,7 @@ from .registry import (
     Flow,
     Operator,
     RuleError,
+    conduct,
     find,
     propagate,
     rule,
@@ -54,6 +55,7 @@ from .traits import TRAITS, Call, Traits, declare, summands, traits
 
 __all__ = [
     "BORDERS",
+    "CONDUCT",
     "DIFFERENCE",
     "EXPLAINED_BY",
     "FACTS",
@@ -63,7 +65,6 @@ __all__ = [
     "IN_STEPS",
     "LAYERS",
     "MODULE",
-    "MULTIPLYING",
     "NONNEGATIVE",
     "ONLY_POSITIVE",
     "OPERATORS",
@@ -94,6 +95,7 @@ __all__ = [
     "RuleError",
     "Traits",
     "bind",
+    "conduct",
     "declare",
     "difference",
     "differences",

@@ -44,7 +44,7 @@ QUANTISED = "lrp::quantised"
 """The same for a quantisation: whole steps of a size, and perhaps back again."""
 
 USERS = "user"
-"""Family and rule of what a user's own function explains. It may read whatever it likes, and say more at every call."""
+"""Family and rule of what a user's own function explains."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,28 @@ class Operator:
 
 OPERATORS: dict[Any, list[Operator]] = {}
 """ATen overload (or `FUNCTION`) → its operators."""
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What is known of a rule, apart from its formula.
+
+    Args:
+        multiplies: it multiplies by its operand, so that this gets nothing wherever it is 0.
+        alike: it does the same at all operations that look alike to it. A function that is a user's may read whatever
+            it likes, and say more at every call.
+    """
+
+    multiplies: bool = False
+    alike: bool = True
+
+
+NOTHING = Conduct()
+
 RULES: dict[tuple[str, str], Rule] = {}
 """(family, rule name) → rule."""
-MULTIPLYING: set[tuple[str, str]] = set()
-"""The rules by which an operand gets nothing wherever it is 0."""
+CONDUCT: dict[tuple[str, str], Conduct] = {}
+"""(family, rule name) → what is known of it."""
 
 
 def operator(
@@ -101,24 +119,25 @@ def operator(
     return register
 
 
-def family_rule(family: str, name: str, *, multiplies: bool = False) -> Callable[[RuleT], RuleT]:
+def family_rule(family: str, name: str, **conduct: bool) -> Callable[[RuleT], RuleT]:
     """Register the decorated function as rule `name` of a family: `(op, description, relevance, **options) → Flow`.
 
     Args:
         family: whose operators it fits.
         name: what composites call it.
-        multiplies: whether it multiplies by its operand, so that this gets nothing wherever it is 0.
+        conduct: what is known of it (see `Conduct`).
 
     Raises:
+        TypeError: there is nothing of that name to know.
         ValueError: the family has a rule of that name already.
     """
+
+    known = Conduct(**conduct)
 
     def register(function: RuleT) -> RuleT:
         if (family, name) in RULES:
             raise ValueError(f"the {family} family has a rule {name!r} already")
-        RULES[family, name] = function
-        if multiplies:
-            MULTIPLYING.add((family, name))
+        RULES[family, name], CONDUCT[family, name] = function, known
         return function
 
     return register
@@ -156,7 +175,7 @@ def rule(*targets: Overload, replace: bool = False) -> Callable[[UserRuleT], Use
     return register
 
 
-@family_rule(USERS, USERS)
+@family_rule(USERS, USERS, alike=False)
 def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
     """Whatever the function registered with `rule` says."""
     try:
@@ -182,6 +201,12 @@ def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
 def find(op: Op) -> Operator | None:
     """The operator of this call, or `None` where there is none."""
     return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
+
+
+def conduct(op: Op, rule: str) -> Conduct:
+    """What is known of the rule of that name at this call; of one that does not fit, nothing."""
+    entry = find(op)
+    return CONDUCT.get((entry.family, rule or entry.rule), NOTHING) if entry is not None else NOTHING
 
 
 def describe(op: Op) -> Any:

@@ -27,7 +27,7 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.artefact.provenance import hash_of
 from lrp_compiler.base.version import __version__
-from lrp_compiler.rules import MULTIPLYING, OPERATORS, RULES
+from lrp_compiler.rules import CONDUCT, OPERATORS, RULES
 from lrp_compiler.torch_private import OpOverload
 
 from .code import (
@@ -116,7 +116,7 @@ def _registered() -> Any:
         (str(target), [(one.kind, one.family, one.rule, one.describe, one.when) for one in known])
         for target, known in OPERATORS.items()
     ]
-    rules = [(*key, rule, key in MULTIPLYING) for key, rule in RULES.items()]
+    rules = [(*key, rule, CONDUCT.get(key)) for key, rule in RULES.items()]
     return sorted(operators, key=lambda one: one[0]), sorted(rules, key=lambda one: one[:2])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from torch import fx
 
 from lrp_compiler.passes.graph import assignment
-from lrp_compiler.rules import MULTIPLYING, ONLY_POSITIVE, bind, find, traits
+from lrp_compiler.rules import ONLY_POSITIVE, bind, conduct, traits
 
 
 def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> None:
@@ -58,8 +58,7 @@ def _keeps(consumer: fx.Node, proportional: set[fx.Node]) -> bool:
     """Whether what this consumer passes back to its operands is 0 where they are."""
     given = assignment(consumer)
     assert given is not None
-    operator = find(given.op(consumer))
-    if operator is not None and (operator.family, given.rule) in MULTIPLYING:
+    if conduct(given.op(consumer), given.rule).multiplies:
         return True
     passes = given.rule == "route" or (given.rule == "identity" and _rectifies(consumer))
     return passes and consumer in proportional

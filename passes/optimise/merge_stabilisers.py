@@ -4,7 +4,7 @@
 
 Where z > 0 both are g · z / (z + ε), and elsewhere 0. What was z's relevance in unit form, g · sgn a, is g · a now, its
 relevance in total form. Nobody needs z any more: it is no promise, and a runtime may fuse the ReLU with what comes
-before it. Masks of z's relevance, which stand between the two products, stay there.
+before it. Factors that stand between the two products, as masks of z's relevance do, stay there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Result, arguments, call_like, origin, set_origin
-from lrp_compiler.passes.relevance import MASKED
+from lrp_compiler.passes.graph import Result, arguments, call_like, is_named, origin, set_origin
 from lrp_compiler.rules import traits
 
 aten = torch.ops.aten
@@ -29,17 +28,18 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
         found = _matched(node)
         if found is None:
             continue
-        g, activation, z, epsilon, masks = found
+        g, activation, z, epsilon, between = found
         if not _is_relu_of(activation, z, values):
             declined.append((node.name, "the sign is not that of the ReLU of the value that is stabilised"))
             continue
-        signed = arguments(masks[0])[1] if masks else arguments(node)[0]
+        signed = arguments(between[0])[1] if between else arguments(node)[0]
         with relevance.graph.inserting_before(node):
-            total = masked = call_like(relevance.graph, signed, aten.mul.Tensor, g, activation)
-            for mask in masks:
-                masked = call_like(relevance.graph, mask, aten.mul.Tensor, arguments(mask)[0], masked)
+            total = numerator = call_like(relevance.graph, signed, aten.mul.Tensor, g, activation)
+            for product in between:
+                factor = arguments(product)[0]
+                numerator = call_like(relevance.graph, product, aten.mul.Tensor, factor, numerator)
             size = call_like(relevance.graph, node, aten.add.Tensor, activation, epsilon)
-            quotient = call_like(relevance.graph, node, aten.div.Tensor, masked, size)
+            quotient = call_like(relevance.graph, node, aten.div.Tensor, numerator, size)
         named, made = origin(signed), origin(total)
         if named is not None and named.form and made is not None:
             set_origin(total, made.named("total", named.of))
@@ -51,25 +51,24 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
 
 
 def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float, list[fx.Node]] | None:
-    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`; its products with masks, if any."""
+    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`; products with other factors in between."""
     signed, quotient = _operands(node, aten.mul.Tensor)
-    masks: list[fx.Node] = []
-    while _is_masked(signed):
-        masks.insert(0, signed)
+    between: list[fx.Node] = []
+    while _is_between(signed):
+        between.insert(0, signed)
         signed = arguments(signed)[1]
     g, sign = _operands(signed, aten.mul.Tensor)
     size, stabilised = _operands(quotient, aten.div.Tensor)
     same, epsilon = _operands(stabilised, aten.add.Tensor)
     (activation,), (z,) = _operands(sign, aten.sign.default, 1), _operands(size, aten.abs.default, 1)
     found = size is not None and size is same and isinstance(epsilon, (int, float)) and activation is not None
-    return (g, activation, z, epsilon, masks) if found else None
+    return (g, activation, z, epsilon, between) if found else None
 
 
-def _is_masked(node: Any) -> bool:
-    """Whether it is the product of a mask and relevance that nobody else reads."""
-    known = origin(node)
-    masked = known is not None and known.rule == MASKED
-    return masked and _operands(node, aten.mul.Tensor)[1] is not None and len(node.users) == 1
+def _is_between(node: Any) -> bool:
+    """Whether it is the product of a factor and a product that nobody else reads, nor is it called any value's."""
+    _, inner = _operands(node, aten.mul.Tensor)
+    return _operands(inner, aten.mul.Tensor)[1] is not None and len(node.users) == 1 and not is_named(node)
 
 
 def _operands(node: Any, target: Any, count: int = 2) -> tuple[Any, ...]:

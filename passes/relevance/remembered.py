@@ -3,10 +3,10 @@
     linear_11 → R / z, sign, mm (traced)        linear_10, …, linear_0 → the same three nodes (copied)
 
 Two operations are alike if a rule can see no difference: the same op, options, rule and facts, operands of the same
-shapes, strides and dtypes, relevance in the same form. A user's own function may see whatever it likes, and is asked
-every time. What the rule did to the first is then kept as a tape: the nodes
-that it traced, in order, and when it asked for a forward value. For another the tape is played: the nodes are copied,
-their operands replaced by its own, and the same values are asked for. Nothing is worked out again.
+shapes, strides and dtypes, relevance in the same form. A rule that may see more says so, as that of a user's function
+does, and is asked every time. What the rule did to the first is then kept as a tape: the nodes that it traced, in
+order, and when it asked for a forward value. For another the tape is played: the nodes are copied, their operands
+replaced by its own, and the same values are asked for. Nothing is worked out again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Assignment
-from lrp_compiler.rules import SCAN, USERS, Flow, Relevance
+from lrp_compiler.rules import Flow, Relevance, conduct
 from lrp_compiler.torch_private import OpOverload, annotate, expression, node_that_makes, notes_here, traced_again
 
 Ask = Callable[[Any], None]
@@ -135,6 +135,8 @@ class Remembered:
             apply: the rule.
             ask: told of the values that it asks for.
         """
+        if not conduct(given.op(node), given.rule).alike:
+            return apply(relevance, ask)
         handles: dict[fx.Node, None] = {}
         fx.map_arg(dict(given.arguments), lambda handle: handles.setdefault(handle))
         # Rules of differences read the operation at the reference, too.
@@ -303,8 +305,6 @@ class Handle:
 
 def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values: list[Any], same: list[int]) -> Any:
     """All that a rule can see of an operation; None: it is not to be compared."""
-    if given.rule == USERS or given.target == SCAN:
-        return None
     numbers: dict[fx.Node, Any] = {handle: Handle(number) for number, handle in enumerate(handles)}
     key = (
         given.target,

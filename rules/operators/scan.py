@@ -21,7 +21,7 @@ def scan(op: Op) -> UserRule:
     return function
 
 
-@family_rule("scan", "steps")
+@family_rule("scan", "steps", alike=False)
 def steps(op: Op, through: UserRule, relevance: Relevance) -> Flow:
     """From the last step to the first, each by the rules of its own operations.
 
