@@ -15,10 +15,10 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.assign import (
     Decision,
     analyse,
+    analyse_rules,
     assign_rules,
     choose_composite,
     decisions,
-    mark_only_positive,
     reachable,
     wanted_values,
     with_observed,
@@ -170,9 +170,8 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     open_loops(forward)
     watch.sees("open_loops", forward, ASSIGNED)
     latents = latents_of(forward, options.masks, options.seeds, reached)
-    if options.optimise:
-        put = {latent.node for latent in latents if latent.kind == "seed"}
-        mark_only_positive(forward, {explained, *(node for node in forward.graph.nodes if node.name in put)})
+    put = {explained.name, *(latent.node for latent in latents if latent.kind == "seed")}
+    analyse_rules(forward, [node for node in forward.graph.nodes if node.name in put], options.optimise)
     joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
     seed = options.seed
     return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)

@@ -23,7 +23,7 @@ from .relevance import Relevance, has_shape, sum_to_shape, total, unit
 Quotient = Callable[[], Tensor | float] | None
 
 
-@family_rule("elementwise", "identity")
+@family_rule("elementwise", "identity", hands_on=True)
 def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """`R_x = R`; in unit form `g_x = g ⊙ f(x)/x`."""
     (operand,) = op.active
@@ -43,7 +43,7 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     return {operand: share, **{name: total(sum_to_shape(op.total(relevance), op.shape(name))) for name in op.wanted}}
 
 
-@family_rule("elementwise", "zero")
+@family_rule("elementwise", "zero", hands_on=True)
 def zero(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """Nothing goes on."""
     op.absorb("zero", lambda: op.total(relevance))

@@ -279,6 +279,12 @@ class Op:
         """Shape of the result; dims may be symbolic."""
         return self._fetch(self._result).shape
 
+    @property
+    def rectifies(self) -> bool:
+        """Whether the result is 0 wherever the operand is ≤ 0, and nowhere less."""
+        asked = traits(self.target).rectifies
+        return asked is not None and asked(self.arguments)
+
     def is_active(self, name: str) -> bool:
         """Whether relevance flows to this operand."""
         return name in self.active

@@ -78,11 +78,13 @@ class Conduct:
 
     Args:
         multiplies: it multiplies by its operand, so that this gets nothing wherever it is 0.
+        hands_on: an element of an operand gets nothing where nothing arrives at what was made of it.
         alike: it does the same at all operations that look alike to it. A function that is a user's may read whatever
             it likes, and say more at every call.
     """
 
     multiplies: bool = False
+    hands_on: bool = False
     alike: bool = True
 
 

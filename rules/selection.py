@@ -52,7 +52,7 @@ class Masked:
         return sum_to_shape(torch.where(self.mask(), r, 0.0), self.shape())
 
 
-@family_rule("selection", "route")
+@family_rule("selection", "route", hands_on=True)
 def route(op: Op, selection: Selection, relevance: Relevance) -> Flow:
     """Relevance goes to the element that the value came from; what lies on values put in is absorbed."""
     for name in selection:

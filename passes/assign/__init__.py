@@ -1,12 +1,11 @@
 """Facts about every node of the forward graph, and the rule that it gets."""
 
-from .analyse import analyse
+from .analyse import analyse, analyse_rules
 from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
 from .choose_composite import choose_composite
 from .decisions import Decision, decisions
 from .loops import CARRIED, RESULT
-from .only_positive import mark_only_positive
 from .wanted_values import named_values, wanted_values, with_observed
 
 __all__ = [
@@ -14,10 +13,10 @@ __all__ = [
     "RESULT",
     "Decision",
     "analyse",
+    "analyse_rules",
     "assign_rules",
     "choose_composite",
     "decisions",
-    "mark_only_positive",
     "named_values",
     "reachable",
     "uncovered",

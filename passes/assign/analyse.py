@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import fx
 
 from lrp_compiler.passes.graph import assignment, everywhere
-from lrp_compiler.rules import NONNEGATIVE, Fact
+from lrp_compiler.rules import NONNEGATIVE, ONLY_POSITIVE, Fact
 from lrp_compiler.rules.composite import Composite
 
 from .activity import mark_active
@@ -19,6 +19,7 @@ from .find_gates import find_gates
 from .freeze_statistics import statistics
 from .fuse_functions import fuse_functions
 from .layers import mark_layers
+from .only_positive import mark_only_positive
 from .passed_over import mark_passed_over
 from .quantisers import mark_quantisers, steps
 from .signs import mark_nonnegative
@@ -39,7 +40,9 @@ ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     mark_passed_over,
 )
 """Each writes down one fact of every node that relevance passes, also in loops, and may read those before it."""
-FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE,)
+OF_RULES: tuple[Callable[[fx.GraphModule, Collection[fx.Node]], None], ...] = (mark_only_positive,)
+"""The same of what follows from the rules, too, and from where relevance is put."""
+FOR_SPEED: tuple[Fact[Any], ...] = (NONNEGATIVE, ONLY_POSITIVE)
 """Facts that make rules fast, not right: with `optimise=False` they are forgotten."""
 
 
@@ -74,8 +77,27 @@ def analyse(
             make_one(graph)
     for find_out in ANALYSES:
         find_out(forward)
-    for graph in graphs:
-        for node in () if optimise else graph.graph.nodes:
+    if not optimise:
+        _forget(forward)
+
+
+def analyse_rules(forward: fx.GraphModule, seeded: Collection[fx.Node], optimise: bool = True) -> None:
+    """Annotate the forward graph with what follows from the rules, too.
+
+    Args:
+        forward: the forward graph, rules assigned.
+        seeded: the nodes that relevance is put on.
+        optimise: whether rules are told what only makes them faster.
+    """
+    for find_out in OF_RULES:
+        find_out(forward, seeded)
+    if not optimise:
+        _forget(forward)
+
+
+def _forget(forward: fx.GraphModule) -> None:
+    for graph in everywhere(forward):
+        for node in graph.graph.nodes:
             if (given := assignment(node)) is not None:
                 for fact in FOR_SPEED:
                     given.know(fact, fact.default)

@@ -2,9 +2,9 @@
 
     convolution (γ) → relu → max_pool → convolution (γ)        the first one: only z > 0 counts, half of the work
 
-A ReLU hands on nothing where it is zero if what it got is proportional to its value. So does every consumer that
-multiplies by its own input (ε, z⁺, αβ, γ), and every selection whose result's relevance is proportional to the result.
-A flat, w² or box rule, a pass, or a seed breaks that.
+A ReLU hands on nothing where it is zero if what it got is proportional to its value. So does every consumer whose rule
+multiplies by its own input (ε, z⁺, αβ, γ), and one whose rule hands on what arrives, as a selection's does, if that is
+proportional to the result. A flat, w² or box rule, a pass, or a seed breaks that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection
 from torch import fx
 
 from lrp_compiler.passes.graph import assignment
-from lrp_compiler.rules import ONLY_POSITIVE, bind, conduct, traits
+from lrp_compiler.rules import ONLY_POSITIVE, conduct, find
 
 
 def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> None:
@@ -39,26 +39,21 @@ def mark_only_positive(module: fx.GraphModule, seeded: Collection[fx.Node]) -> N
         if given is None or not given.rule or node in seeded:
             continue
         known = consumers[node]
-        given.know(ONLY_POSITIVE, bool(known) and all(_rectifies(one) and one in proportional for one in known))
+        given.know(ONLY_POSITIVE, bool(known) and all(_rectifies(one) and _keeps(one, proportional) for one in known))
 
 
 def _rectifies(node: fx.Node) -> bool:
-    """Whether the node's value is 0 wherever its operand is ≤ 0, and nowhere less.
-
-    What is the end of something else, a quantisation that a clamp ends, say, has another operand than its last step.
-    """
+    """As what it is to its rule: a quantisation that a clamp ends has another operand than its last step."""
     given = assignment(node)
-    if given is None or given.target is not node.target:
-        return False
-    asked = traits(node.target).rectifies
-    return asked is not None and asked(bind(node.target, node.args, node.kwargs))
+    return given is not None and given.op(node).rectifies
 
 
 def _keeps(consumer: fx.Node, proportional: set[fx.Node]) -> bool:
     """Whether what this consumer passes back to its operands is 0 where they are."""
     given = assignment(consumer)
     assert given is not None
-    if conduct(given.op(consumer), given.rule).multiplies:
-        return True
-    passes = given.rule == "route" or (given.rule == "identity" and _rectifies(consumer))
-    return passes and consumer in proportional
+    op = given.op(consumer)
+    known, operator = conduct(op, given.rule), find(op)
+    # Elsewhere something may come of a 0, which takes relevance back to it.
+    zero_stays = op.rectifies or (operator is not None and operator.family == "selection")
+    return known.multiplies or (known.hands_on and zero_stays and consumer in proportional)

@@ -14,7 +14,7 @@ from lrp_compiler.passes.assign.find_gates import find_gates
 from lrp_compiler.passes.assign.passed_over import mark_passed_over
 from lrp_compiler.passes.assign.signs import mark_nonnegative
 from lrp_compiler.passes.graph import Assignment, assignment, simplify
-from lrp_compiler.rules import BORDERS, FUNCTION, GATE, MODULE, NONNEGATIVE
+from lrp_compiler.rules import BORDERS, FUNCTION, GATE, MODULE, NONNEGATIVE, ONLY_POSITIVE
 
 PLAIN = Composite("mine")
 PRIMITIVE = Composite("mine", primitives=True)
@@ -77,7 +77,7 @@ def test_what_makes_rules_only_faster_is_forgotten_without_optimising() -> None:
 
     assert [each.facts[NONNEGATIVE] for each in plain.values()] == [()] * len(plain)
     assert any(each.facts[NONNEGATIVE] for each in fast.values())
-    assert FOR_SPEED == (NONNEGATIVE,)
+    assert FOR_SPEED == (NONNEGATIVE, ONLY_POSITIVE)
     for name, each in fast.items():
         assert (plain[name].active, plain[name].target) == (each.active, each.target)
         assert (plain[name].facts[GATE], plain[name].facts[BORDERS]) == (each.facts[GATE], each.facts[BORDERS])

@@ -1,5 +1,7 @@
 """γ's branch for negative outputs goes exactly where no relevance reaches it."""
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,11 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler import Composite, Entry
 from lrp_compiler.passes.graph.assignment import assignment
-from lrp_compiler.rules import ONLY_POSITIVE
+from lrp_compiler.rules import CONDUCT, ONLY_POSITIVE, RULES
+from lrp_compiler.rules.elementwise import identity
+from lrp_compiler.rules.registry import family_rule
+
+analyses = importlib.import_module("lrp_compiler.passes.assign.analyse")
 
 
 class Net(nn.Module):
@@ -63,10 +69,22 @@ def test_the_branch_goes_where_relevance_is_proportional_to_a_relu(
     explainer = lrp.compile(model, (X,), composite=composite)
 
     assert reduced(explainer) == expected
-    monkeypatch.setattr("lrp_compiler.passes.pipeline.mark_only_positive", lambda *_: None)
+    monkeypatch.setattr(analyses, "OF_RULES", ())
     full = lrp.compile(model, (X,), composite=composite)
     assert reduced(full) == []
     torch.testing.assert_close(explainer(X).relevance["x"], full(X).relevance["x"], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_users_rule_may_say_that_it_hands_on_what_arrives(says: bool) -> None:
+    name = "handed on"
+    family_rule("elementwise", name, hands_on=says)(identity)
+    try:
+        composite = Composite("mine", (GAMMA, Entry("activation", name)))
+        explainer = lrp.compile(build(nn.ReLU(), nn.Identity()), (X,), composite=composite)
+        assert reduced(explainer) == (["first"] if says else [])
+    finally:
+        del RULES["elementwise", name], CONDUCT["elementwise", name]
 
 
 def test_a_seed_on_the_relu_itself_keeps_both_branches() -> None:
