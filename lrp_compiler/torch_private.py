@@ -45,6 +45,7 @@ __all__ = [
     "ValueRanges",  # what an ExportedProgram knows of its sizes; waits for a public constructor
     "annotate",
     "archive_layout",
+    "changed",
     "compile_package",
     "composites_noted_quickly",
     "core_decompositions",
@@ -533,6 +534,27 @@ def decompositions_of(ops: Iterable[Any]) -> dict[Any, Any]:
 def core_decompositions(beyond: Iterable[Any]) -> dict[Any, Any]:
     """torch's decompositions to core ATen, and those of the ops `beyond` it."""
     return dict(torch.export.default_decompositions().items()) | decompositions_of(beyond)
+
+
+def changed(program: torch.export.ExportedProgram, **parts: Any) -> torch.export.ExportedProgram:
+    """The program with other parts, of those that its constructor takes. Waits for a public way to change one.
+
+    Args:
+        program: stays as it is.
+        parts: by the constructor's names; `None` for what it shall find out itself.
+    """
+    whole = {
+        "root": program.graph_module,
+        "graph": program.graph,
+        "graph_signature": program.graph_signature,
+        "state_dict": program.state_dict,
+        "range_constraints": program.range_constraints,
+        "module_call_graph": program.module_call_graph,
+        "example_inputs": program.example_inputs,
+        "constants": program.constants,
+        "verifiers": program.verifiers,
+    }
+    return torch.export.ExportedProgram(**{**whole, **parts})
 
 
 def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str, int]]:

@@ -13,6 +13,8 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from lrp_compiler.torch_private import changed
+
 REGION = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
@@ -27,16 +29,7 @@ def without_grad_regions(program: ExportedProgram) -> ExportedProgram:
             _write_out(module, node, signature)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=signature,
-        state_dict=program.state_dict,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        constants=program.constants,
-        verifiers=program.verifiers,
-    )
+    return changed(program, root=module, graph=module.graph, graph_signature=signature, example_inputs=None)
 
 
 def _write_out(module: fx.GraphModule, node: fx.Node, signature: Any) -> None:

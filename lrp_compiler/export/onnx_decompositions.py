@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.passes.graph import attribute, is_tensor, write_out
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import decompositions_of, pytree
+from lrp_compiler.torch_private import changed, decompositions_of, pytree
 
 
 def _batch_norm(x: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -147,15 +147,7 @@ def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
     table = {**table, torch.ops.aten.batch_norm.default: _batch_norm, torch.ops.aten.cumprod.default: _running_product}
     _write_out_everywhere(module, table)
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=program.graph_signature,
-        state_dict=program.state_dict,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        constants=program.constants,
-    )
+    return changed(program, root=module, graph=module.graph, example_inputs=None, verifiers=None)
 
 
 def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[..., Any]]) -> None:

@@ -23,7 +23,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import attribute, call, is_tensor
-from lrp_compiler.torch_private import composites_noted_quickly, known_size, pytree
+from lrp_compiler.torch_private import changed, composites_noted_quickly, known_size, pytree
 from lrp_compiler.torch_private import schema as schema_of
 
 from .branches import write_out_branches
@@ -90,16 +90,11 @@ def _renamed(program: ExportedProgram, names: Mapping[str, str]) -> ExportedProg
         [replace(spec, target=names.get(str(spec.target), spec.target)) for spec in specs]
         for specs in (signature.input_specs, signature.output_specs)
     )
-    return ExportedProgram(
-        root=program.graph_module,
-        graph=program.graph,
+    return changed(
+        program,
         graph_signature=ExportGraphSignature(taken, given),
         state_dict={names.get(name, name): value for name, value in program.state_dict.items()},
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
         constants={names.get(name, name): value for name, value in program.constants.items()},
-        verifiers=program.verifiers,
     )
 
 
@@ -194,15 +189,12 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         for node in graph.find_nodes(op="placeholder")
         if node.target in constants
     ]
-    return ExportedProgram(
-        root=program.graph_module,
+    return changed(
+        program,
         graph=graph,
         graph_signature=ExportGraphSignature([*made, *signature.input_specs], list(signature.output_specs)),
-        state_dict=program.state_dict,
-        range_constraints=program.range_constraints,
         module_call_graph=_with_arguments_for_python(program),
         # With them torch writes checks of the inputs, names as they are, into source that it runs.
         example_inputs=None,
         constants={**program.constants, **constants},
-        verifiers=program.verifiers,
     )

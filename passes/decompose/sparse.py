@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import Result, inline, is_tensor
-from lrp_compiler.torch_private import fake_mode_of, fake_tensor
+from lrp_compiler.torch_private import changed, fake_mode_of, fake_tensor
 
 aten = torch.ops.aten
 
@@ -84,17 +84,7 @@ def dense_buffers(program: ExportedProgram) -> ExportedProgram:
             for name, value in tensors.items()
         }
 
-    return ExportedProgram(
-        root=program.graph_module,
-        graph=graph,
-        graph_signature=program.graph_signature,
-        state_dict=dense(program.state_dict),
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=dense(program.constants),
-        verifiers=program.verifiers,
-    )
+    return changed(program, graph=graph, state_dict=dense(program.state_dict), constants=dense(program.constants))
 
 
 def same(tensor: Tensor, *options: Any, dtype: torch.dtype | None = None, **more: Any) -> Tensor:

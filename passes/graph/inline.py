@@ -11,10 +11,9 @@ from torch import fx
 from lrp_compiler.torch_private import fake_mode_of, make_fx, python_dispatcher, take_name, unguarded
 
 from .origin import share_origin
-from .tools import add_constant, attribute
+from .tools import add_constant, attribute, provenance
 
 aten = torch.ops.aten
-PROVENANCE = ("nn_module_stack", "stack_trace")
 FRESH = (aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
 """What torch puts behind a tensor that the function makes (`torch.tensor([1.0])`): here it is a constant already."""
 
@@ -76,7 +75,7 @@ def trace_into(
             elif inner.op == "call_function":
                 copies[inner] = place.graph.node_copy(inner, copies.__getitem__)
                 if like is not None:
-                    copies[inner].meta.update({key: like.meta[key] for key in PROVENANCE if key in like.meta})
+                    copies[inner].meta.update(provenance(like))
                     share_origin(copies[inner], like)
     (result,) = traced.graph.output_node().all_input_nodes
     made: fx.Node = copies[result]

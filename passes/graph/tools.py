@@ -131,13 +131,20 @@ def source_line(node: fx.Node) -> str:
     return "" if found is None else str(found)
 
 
+PROVENANCE = ("nn_module_stack", "stack_trace")
+"""Keys of `meta` under which torch writes of which module and line a node is."""
+
+
+def provenance(node: fx.Node) -> dict[str, Any]:
+    """Of which module and line the node is, as another node's `meta` takes it."""
+    return {key: node.meta[key] for key in PROVENANCE if key in node.meta}
+
+
 def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, **kwargs: Any) -> fx.Node:
     """Insert a call at the graph's insertion point, with `meta["val"]` worked out and provenance taken from `like`."""
     node = graph.call_function(target, args, kwargs)
     if like is not None:
-        for key in ("nn_module_stack", "stack_trace"):
-            if key in like.meta:
-                node.meta[key] = like.meta[key]
+        node.meta.update(provenance(like))
     values: Any = fx.map_arg((args, kwargs), lambda item: item.meta["val"])
     with unguarded(*node.all_input_nodes):
         node.meta["val"] = target(*values[0], **values[1])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.assign import CARRIED, RESULT
-from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, result_number, scans
+from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, provenance, result_number, scans
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
@@ -80,7 +80,7 @@ def _hand_out(node: fx.Node, loop: Scan) -> dict[str, fx.Node]:
             value = graph.create_node("call_function", operator.getitem, (node, number), name=name)
             with fake_mode_of(one.meta["val"]):
                 value.meta["val"] = one.meta["val"].new_empty([length, *one.meta["val"].shape])
-            value.meta.update({key: one.meta[key] for key in ("nn_module_stack", "stack_trace") if key in one.meta})
+            value.meta.update(provenance(one))
             found[f"{INNER}{one.name}"] = value
     node.meta["val"] = (*node.meta["val"], *(found[f"{INNER}{one.name}"].meta["val"] for one in inner))
     return found

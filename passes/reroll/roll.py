@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import TORCHS, arguments
+from lrp_compiler.passes.graph import TORCHS, arguments, provenance
 
 from .body import Body, contiguous
 from .reading import Place, read, written
 from .steps import Counter, Each, Local, NotRepeated, Steps
 
 aten = torch.ops.aten
-ORIGIN = ("nn_module_stack", "stack_trace")
 LISTS = (aten.stack.default, aten.cat.default)
 
 
@@ -208,7 +207,7 @@ class _Rolling:
         for node in [node for node in self.graph.nodes if node not in self._inside]:
             if self._inside.isdisjoint(node.all_input_nodes):
                 continue
-            self._origin = {key: value for key, value in node.meta.items() if key in ORIGIN}
+            self._origin = provenance(node)
             with self.graph.inserting_before(node):
                 if node.target in LISTS and isinstance(node.args[0], list | tuple):
                     self._read_list(node)

@@ -11,7 +11,7 @@ from torch._ops import OperatorBase
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from lrp_compiler.passes.decompose.table import decomposition_table
-from lrp_compiler.torch_private import composites_noted_quickly, translations_read_once
+from lrp_compiler.torch_private import changed, composites_noted_quickly, translations_read_once
 
 
 def what_is_registered(opset: int) -> dict[Any, list[Any]]:
@@ -66,3 +66,18 @@ def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
         assert parts() != before
         raise KeyError
     assert parts() == before
+
+
+def test_a_program_is_changed_in_what_is_said_and_nothing_else() -> None:
+    x = torch.randn(2, 3)
+    program = torch.export.export(torch.nn.Linear(3, 2).eval(), (x,))
+    expected = program.module()(x)
+
+    doubled = changed(
+        program, state_dict={name: torch.nn.Parameter(2 * value) for name, value in program.state_dict.items()}
+    )
+
+    torch.testing.assert_close(doubled.module()(x), 2 * expected, rtol=0, atol=0)
+    assert torch.equal(program.module()(x), expected)
+    assert doubled.graph_signature is program.graph_signature
+    assert doubled.example_inputs is program.example_inputs
