@@ -55,6 +55,7 @@ __all__ = [
     "fake_mode_of",
     "fake_tensor",
     "hint",
+    "hold_what_is_in",
     "is_traced",
     "known_size",
     "load_package",
@@ -555,6 +556,15 @@ def changed(program: torch.export.ExportedProgram, **parts: Any) -> torch.export
         "verifiers": program.verifiers,
     }
     return torch.export.ExportedProgram(**{**whole, **parts})
+
+
+def hold_what_is_in(module: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Let a module hold the parameters, buffers and modules of another, under their names. Waits for a public way.
+
+    What it holds later is its own. Names that `register_buffer` and its like refuse (`0`, with dots) are taken as well.
+    """
+    for tables in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        module.__dict__[tables] = copy.copy(getattr(other, tables))
 
 
 def data_dependent_lines(draft: torch.export.ExportedProgram) -> list[tuple[str, int]]:

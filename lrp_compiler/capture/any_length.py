@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from lrp_compiler.base.errors import LrpError
 from lrp_compiler.passes.reroll import NotRepeated, of_any_length
-from lrp_compiler.torch_private import notes_are_kept, pytree, schema
+from lrp_compiler.torch_private import hold_what_is_in, notes_are_kept, pytree, schema
 
 from .same_output import run_model, same
 
@@ -109,8 +109,7 @@ class _Noted(torch.nn.Module):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__()
-        for part in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            self.__dict__[part] = dict(kept) if isinstance(kept := getattr(module, part), dict) else kept
+        hold_what_is_in(self, module)
         for name, inner in self.named_children():
             if isinstance(inner, fx.GraphModule):
                 setattr(self, name, _Noted(inner))

@@ -11,7 +11,7 @@ from torch._ops import OperatorBase
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from lrp_compiler.passes.decompose.table import decomposition_table
-from lrp_compiler.torch_private import changed, composites_noted_quickly, translations_read_once
+from lrp_compiler.torch_private import changed, composites_noted_quickly, hold_what_is_in, translations_read_once
 
 
 def what_is_registered(opset: int) -> dict[Any, list[Any]]:
@@ -66,6 +66,24 @@ def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
         assert parts() != before
         raise KeyError
     assert parts() == before
+
+
+def test_a_module_holds_what_another_does_and_more_of_its_own() -> None:
+    other = torch.nn.BatchNorm1d(3)
+    other.inner = torch.nn.Linear(3, 2)
+    other.register_buffer("passing", torch.zeros(2), persistent=False)
+    module = torch.nn.Module()
+
+    hold_what_is_in(module, other)
+
+    assert dict(module.named_parameters()) == dict(other.named_parameters())
+    assert module.state_dict().keys() == other.state_dict().keys()
+    assert module.passing is other.passing
+    module.inner = torch.nn.ReLU()
+    module.register_buffer("more", torch.zeros(2), persistent=False)
+    assert isinstance(other.inner, torch.nn.Linear)
+    assert "more" not in dict(other.named_buffers())
+    assert "passing" not in other.state_dict()
 
 
 def test_a_program_is_changed_in_what_is_said_and_nothing_else() -> None:
