@@ -41,13 +41,14 @@ POOLS = {
 
 def canonicalise(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
-    changed = False
+    changed, declined = False, []
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
+        kept = _why_kept(node)
         if node.target in CHECKS:
             module.graph.erase_node(node)
-        elif _changes_nothing(node) and not _names_an_input(node):
+        elif kept == "":
             keep_name(node, node.args[0])
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
@@ -66,10 +67,12 @@ def canonicalise(module: fx.GraphModule) -> Result:
                 node.replace_all_uses_with(rewrite(node.args[0]))
             module.graph.erase_node(node)
         else:
+            if kept:
+                declined.append((node.name, kept))
             continue
         changed = True
     changed |= module.graph.eliminate_dead_code()
-    return Result(module, changed)
+    return Result(module, changed, declined)
 
 
 def _names_an_input(node: fx.Node) -> bool:
@@ -112,24 +115,29 @@ def _rewrite_conv3d(node: fx.Node) -> None:
     node.args = (given["input"], given["weight"], None, *options, False, [0, 0, 0], given["groups"])
 
 
-def _changes_nothing(node: fx.Node) -> bool:
+def _why_kept(node: fx.Node) -> str | None:
+    """Why a node stays that may do nothing; "": it does nothing and goes; `None`: it does something."""
     source, *rest = arguments(node) or (None,)
-    if not is_tensor(source) or not is_tensor(node):
-        return False
+    if not is_tensor(source) or not is_tensor(node) or not _may_do_nothing(node, rest):
+        return None
+    if not traits(node.target).copies:
+        value, before = node.meta["val"], source.meta["val"]
+        if value.dtype != before.dtype or value.dim() != before.dim():
+            return None
+        if not same_shape(node, source):
+            other = any(statically_known_true(a != b) for a, b in zip(value.shape, before.shape, strict=True))
+            return None if other else "its shape may be another one than its operand's, or not"
+    return "it returns an input as it came" if _names_an_input(node) else ""
+
+
+def _may_do_nothing(node: fx.Node, rest: list[Any]) -> bool:
+    """Whether it hands on the values of its operand where shape and dtype stay."""
     known = traits(node.target)
     if known.copies:
         return True
     if known.neutral is not None:
-        factor = rest[0]
-        plain = isinstance(factor, (int, float)) and factor == known.neutral
-        return plain and not node.kwargs and _alike(node, source)
-    if known.may_do_nothing is None or not known.may_do_nothing(bind(node.target, node.args, node.kwargs)):
-        return False
-    return _alike(node, source)
-
-
-def _alike(node: fx.Node, source: fx.Node) -> bool:
-    return same_shape(node, source) and bool(node.meta["val"].dtype == source.meta["val"].dtype)
+        return isinstance(rest[0], (int, float)) and rest[0] == known.neutral and not node.kwargs
+    return known.may_do_nothing is not None and known.may_do_nothing(bind(node.target, node.args, node.kwargs))
 
 
 def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:

@@ -15,8 +15,10 @@ from .result import Result
 
 def simplify(module: fx.GraphModule) -> Result:
     """No-ops dropped, common subexpressions merged, dead code removed."""
-    module = canonicalise(module).graph_module
-    merged = CSEPass()(module)
-    graph_module = merged.graph_module if merged is not None else module
+    spelled = canonicalise(module)
+    merged = CSEPass()(spelled.graph_module)
+    graph_module = merged.graph_module if merged is not None else spelled.graph_module
     removed = graph_module.graph.eliminate_dead_code()
-    return Result(graph_module, bool(removed or (merged is not None and merged.modified)))
+    left = {node.name for node in graph_module.graph.nodes}
+    declined = [(node, reason) for node, reason in spelled.declined if node in left]
+    return Result(graph_module, bool(removed or (merged is not None and merged.modified)), declined)

@@ -5,11 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.testing import FileCheck
 
+from lrp_compiler.passes.forward.unlift import unlift
 from lrp_compiler.passes.graph.canonicalise import canonicalise
+from lrp_compiler.passes.graph.simplify import simplify
 
 X = torch.randn(2, 3, 4)
+EXPAND, RELU = torch.ops.aten.expand.default, torch.ops.aten.relu.default
 
 
 @pytest.mark.sampled(4)
@@ -163,3 +167,36 @@ def test_what_moves_elements_stays_though_the_shape_does(move: Callable, graph_o
     module = canonicalise(graph_of(move, x)).graph_module
 
     torch.testing.assert_close(module(x)[0], move(x))
+
+
+WHY: dict[str, tuple[Callable, list[str]]] = {
+    "an input": (lambda x: x.clone(), ["it returns an input as it came"]),
+    "a shape": (lambda x: x.relu().view(-1), []),
+    "a dtype": (lambda x: x.relu().to(torch.float64) * 2, []),
+}
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_it_says_why_what_may_do_nothing_stays(name: str, graph_of: Callable) -> None:
+    function, reasons = WHY[name]
+    before = graph_of(function, torch.randn(6, 3), dynamic=True)
+
+    for rewrite in (canonicalise, simplify):
+        result = rewrite(before)
+        assert [reason for _, reason in result.declined] == reasons
+        assert {node for node, _ in result.declined} <= {node.name for node in result.graph_module.graph.nodes}
+
+
+def test_what_does_nothing_at_some_sizes_stays_and_it_says_so() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return x.relu().expand(2, 3), y.relu()
+
+    program = torch.export.export(Two(), (torch.randn(2, 3), torch.randn(4, 3)), dynamic_shapes=({}, {0: Dim("rows")}))
+    module = unlift(program)
+    expand, relu = (module.graph.find_nodes(op="call_function", target=t)[0] for t in (EXPAND, RELU))
+    relu.meta["val"] = module.graph.find_nodes(op="placeholder")[1].meta["val"]
+
+    result = canonicalise(module)
+
+    assert result.declined == ((expand.name, "its shape may be another one than its operand's, or not"),)
