@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lowe
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
-from lrp_compiler.passes.relevance import Latent, Seed, emit_relevance, latents_of, open_loops
+from lrp_compiler.passes.relevance import Latent, Question, Seed, emit_relevance, latents_of, open_loops
 from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
@@ -172,7 +171,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     latents = latents_of(forward, options.masks, options.seeds, reached)
     put = {explained.name, *(latent.node for latent in latents if latent.kind == "seed")}
     analyse_rules(forward, [node for node in forward.graph.nodes if node.name in put], options.optimise)
-    joint, plan = joint_graph(forward, explained, wanted, options, watch, latents, coefficients)
+    joint, plan = joint_graph(forward, Question(explained, wanted, latents, coefficients), options, watch)
     seed = options.seed
     return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)
 
@@ -293,28 +292,20 @@ def explainable_inputs(forward: fx.GraphModule) -> list[str]:
 
 
 def joint_graph(
-    forward: fx.GraphModule,
-    explained: fx.Node,
-    wanted: Mapping[str, fx.Node],
-    options: Options,
-    watch: Watch,
-    latents: Sequence[Latent] = (),
-    coefficients: Mapping[str, fx.Node] = MappingProxyType({}),
+    forward: fx.GraphModule, question: Question, options: Options, watch: Watch
 ) -> tuple[fx.GraphModule, Plan]:
     """The second half of the passes: the relevance of what is wanted, behind the assigned forward graph.
 
     Args:
         forward: the forward graph, every node that relevance reaches with its rule; it stays as it is.
-        explained: its `[batch, classes]` value that is explained.
-        wanted: name → the node whose relevance is returned under it.
+        question: what is explained, and the relevance of what is returned; that of its coefficients is called
+            `coefficient.<name>`.
         options: of these the seed, the budget, and whether to optimise.
         watch: told what is done.
-        latents: the run-time inputs at values of the network.
-        coefficients: name → the node whose relevance in unit form is returned as `coefficient.<name>`.
     """
     watch.starts("emit relevance")
-    named = {f"{COEFFICIENT}{name}": node for name, node in coefficients.items()}
-    relevance, promises = emit_relevance(forward, explained, options.seed, wanted, latents, named)
+    named = {f"{COEFFICIENT}{name}": node for name, node in question.coefficients.items()}
+    relevance, promises = emit_relevance(forward, replace(question, coefficients=named), options.seed)
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
     relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)
@@ -325,7 +316,7 @@ def joint_graph(
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
     decision = decide(ledger.values, [ledger.index[value] for value in asked], options.memory_budget)
-    reached = reachable(forward, explained)
+    reached = reachable(forward, question.explained)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
     plan = make_plan(ledger, asked, decision, path, options.memory_budget)
     relevance = resolve_promises(relevance, ledger, decision)

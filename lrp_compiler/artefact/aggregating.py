@@ -14,6 +14,7 @@ from lrp_compiler.passes import Options, Watch, joint_graph
 from lrp_compiler.passes.assign import named_values, reachable
 from lrp_compiler.passes.graph import outputs, simplify, write_notes
 from lrp_compiler.passes.joint import aggregate, constants_first, misfit
+from lrp_compiler.passes.relevance import Question
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
 
@@ -44,7 +45,8 @@ def aggregated(artefact: Artefact, patterns: Sequence[str]) -> Artefact:
     wanted = totals | {f"{AGGREGATE}.{name}": node for node, name in found.items()}
     options = Options(Composite(about.name), artefact.seed, memory_budget=artefact.plan.budget, optimise=about.optimise)
     with quiet():
-        joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch(), artefact.latents, units)
+        question = Question(artefact.explained, wanted, artefact.latents, units)
+        joint, plan = joint_graph(forward, question, options, Watch())
     place, flat = joint.graph.output_node(), outputs(joint)
     first, count = len(about.outputs), len(totals)
     relevance: dict[str, fx.Node] = dict(zip(wanted, flat[first:], strict=False))

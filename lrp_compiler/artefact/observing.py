@@ -15,6 +15,7 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.passes import COEFFICIENT, ObservedForm, Options, Watch, joint_graph, with_forms
 from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.graph import outputs
+from lrp_compiler.passes.relevance import Question
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
 
@@ -38,7 +39,8 @@ def observed(artefact: Artefact, patterns: Sequence[str], form: ObservedForm = "
     } | coefficients
     options = Options(Composite(about.name), artefact.seed, memory_budget=artefact.plan.budget, optimise=about.optimise)
     with quiet():
-        joint, plan = joint_graph(forward, artefact.explained, wanted, options, Watch(), artefact.latents, coefficients)
+        question = Question(artefact.explained, wanted, artefact.latents, coefficients)
+        joint, plan = joint_graph(forward, question, options, Watch())
     symbols = tensor_specs(joint.graph.find_nodes(op="placeholder"), [spec.name for spec in about.takes]).symbols
     taken = [spec.name for spec in (*about.takes, *about.outputs)]
     relevance = relevance_specs(wanted, outputs(joint)[len(about.outputs) :], symbols, taken, coefficients)

@@ -20,6 +20,7 @@ from lrp_compiler.passes.graph import Float64, assignment, module_path, operatio
 from lrp_compiler.passes.relevance import (
     MASKED,
     Latent,
+    Listeners,
     Seed,
     gates_of,
     propagate_relevance,
@@ -85,10 +86,7 @@ def audit(
                 seeds,
                 values.__getitem__,
                 gates=gates_of(latents, own, nodes),
-                absorb=books.absorb,
-                observe=books.observe,
-                pass_on=books.pass_on,
-                drop=books.drop,
+                listeners=Listeners(absorb=books.absorb, observe=books.observe, pass_on=books.pass_on, drop=books.drop),
             )
             for node, relevance in arrived.items():
                 name = names.get(node.name, node.name)

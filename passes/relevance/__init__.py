@@ -1,16 +1,18 @@
 """The walk that emits relevance, what it starts from, and several targets at once."""
 
-from .emit import emit_relevance
+from .emit import Question, emit_relevance
 from .latents import Latent, Mask, Put, gates_of, latents_of, put_on
 from .loops import know_inside, open_loops
 from .seed import Seed, SeedMode, seed_relevance
-from .walk import MASKED, propagate_relevance, wide
+from .walk import MASKED, Listeners, propagate_relevance, wide
 
 __all__ = [
     "MASKED",
     "Latent",
+    "Listeners",
     "Mask",
     "Put",
+    "Question",
     "Seed",
     "SeedMode",
     "emit_relevance",

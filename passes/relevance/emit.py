@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -46,7 +46,7 @@ from .latents import Latent, gates_of, put_on
 from .remembered import Remembered
 from .seed import Seed, seed_relevance
 from .several_targets import over_targets
-from .walk import HALF, MADE_BY, Accumulator, made_by, propagate_relevance, wide
+from .walk import HALF, MADE_BY, Accumulator, Listeners, made_by, propagate_relevance, wide
 
 FORM = "lrp_form"
 """`node.meta` key while relevance is traced: of which values the node is the relevance, and in which form."""
@@ -54,23 +54,32 @@ START = ""
 """What the relevance of the explained value goes by among all that the walk starts from."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is to be known of a forward graph; all nodes are its own.
+
+    Args:
+        explained: the `[batch, classes]` value that is explained.
+        wanted: name → the value whose relevance is returned under it.
+        latents: run-time inputs at values of the network: masks of relevance, and what is put on them.
+        coefficients: name → the value whose relevance in unit form is returned under it.
+    """
+
+    explained: fx.Node
+    wanted: Mapping[str, fx.Node]
+    latents: Sequence[Latent] = ()
+    coefficients: Mapping[str, fx.Node] = field(default_factory=dict)
+
+
 def emit_relevance(
-    forward: fx.GraphModule,
-    explained: fx.Node,
-    seed: Seed,
-    wanted: Mapping[str, fx.Node],
-    latents: Sequence[Latent] = (),
-    coefficients: Mapping[str, fx.Node] = MappingProxyType({}),
+    forward: fx.GraphModule, question: Question, seed: Seed
 ) -> tuple[fx.GraphModule, list[tuple[fx.Node, fx.Node]]]:
     """Trace the walk into the relevance graph.
 
     Args:
         forward: the assigned forward graph.
-        explained: its `[batch, classes]` value that is explained.
-        seed: what is put on it.
-        wanted: name → the value whose relevance is returned under it.
-        latents: run-time inputs at values of the network: masks of relevance, and what is put on them.
-        coefficients: name → the value whose relevance in unit form is returned under it.
+        question: what is explained, and the relevance of what is returned.
+        seed: what is put on the explained value.
 
     Returns:
         The relevance graph and the promises made: pairs of (who asked, which forward value). The graph's placeholders
@@ -79,6 +88,7 @@ def emit_relevance(
         like that value (like the looked-up indices for an index input), with `[targets]` in front where there are
         several targets; then that of the coefficients. It is float32 for values of half precision.
     """
+    explained, latents = question.explained, question.latents
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
     values = [node.meta["val"] for node in nodes]
     open_sizes = {expression(size) for value in values for size in value.shape if isinstance(size, torch.SymInt)}
@@ -95,7 +105,7 @@ def emit_relevance(
     # Under vmap, and where values are widened when they are first read, what is done depends on what was done before.
     alike = several is None and not any(value.dtype in HALF for value in values)
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
-    returned = {*wanted.values(), *coefficients.values()}
+    returned = {*question.wanted.values(), *question.coefficients.values()}
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
         handed = dict(zip(nodes, tensors, strict=False))
@@ -148,21 +158,20 @@ def emit_relevance(
                 [*seeds, *put_on(latents, starts, by_name, lambda node: handed[node].shape)],
                 fetch,
                 gates=gates_of(latents, starts, by_name),
-                asked=asked,
-                observe=observe,
+                listeners=Listeners(asked=asked, observe=observe),
                 parameters=True,
                 repeat=Remembered(traced, twins) if alike else None,
             )
             result = {}
             reached = Accumulator(fetch, asked, twins)
-            for name, node in wanted.items():
+            for name, node in question.wanted.items():
                 with made_by(node, "input"):
                     if node in seen:
                         result[name] = reached.total(node, seen[node])
                     else:  # a rule keeps everything away from it
                         result[name] = torch.zeros_like(fetch(node), dtype=wide(explained.meta["val"]).dtype)
                     _name(result[name], node, "total")
-            for name, node in coefficients.items():
+            for name, node in question.coefficients.items():
                 with made_by(node, "input"):
                     if node in seen:
                         result[name] = reached.unit(node, seen[node])

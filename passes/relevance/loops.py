@@ -27,7 +27,7 @@ from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, prov
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
-from .walk import propagate_relevance
+from .walk import Listeners, propagate_relevance
 
 INNER = "inside."
 """In front of the name of a value of the steps, among the arguments of a loop's result."""
@@ -187,7 +187,7 @@ class _Backwards:
             (self.ends[number], Relevance(tensor, share.form))
             for (number, share), tensor in zip(self.seeded.items(), slices, strict=False)
         ]
-        return propagate_relevance(self.loop.body, seeds, fetch, absorb=absorb)
+        return propagate_relevance(self.loop.body, seeds, fetch, listeners=Listeners(absorb=absorb))
 
     def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
         values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))

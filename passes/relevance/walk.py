@@ -159,17 +159,35 @@ def _check_rows(node: fx.Node, relevance: Tensor, factor: Tensor) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told what while relevance goes back. For `None` it is not even calculated.
+
+    Args:
+        asked: (origin, value) whenever a rule asks for a forward value: a promise.
+        absorb: (node, cause, share) what leaves the flow, when the books are kept.
+        observe: (node, relevance) of every node that the walk reaches.
+        pass_on: (node, operand, share) what a rule hands to each operand.
+        drop: (node, share) what a gate elsewhere takes of the relevance that is on its way to the node.
+    """
+
+    asked: Asked = lambda origin, value: None
+    absorb: Absorb | None = None
+    observe: Observe = lambda node, relevance: None
+    pass_on: PassOn | None = None
+    drop: Drop | None = None
+
+
+NOBODY = Listeners()
+
+
 def propagate_relevance(
     forward: fx.GraphModule,
     seeds: Seeds,
     fetch: Fetch,
     *,
     gates: Gates = MappingProxyType({}),
-    asked: Asked = lambda origin, value: None,
-    absorb: Absorb | None = None,
-    observe: Observe | None = None,
-    pass_on: PassOn | None = None,
-    drop: Drop | None = None,
+    listeners: Listeners = NOBODY,
     parameters: bool = False,
     repeat: Repeat | None = None,
 ) -> dict[fx.Node, Relevance]:
@@ -180,11 +198,7 @@ def propagate_relevance(
         seeds: relevance put on nodes from outside, as often as one likes on each.
         fetch: node → its forward value.
         gates: what relevance is multiplied by at nodes, once it has been observed there.
-        asked: told (origin, value) whenever a rule asks for a forward value: a promise.
-        absorb: told (node, cause, share) what leaves the flow, when the books are kept.
-        observe: told the relevance of every node that the walk reaches.
-        pass_on: told (node, operand, share) what a rule hands to each operand.
-        drop: told (node, share) what a gate elsewhere takes of the relevance that is on its way to the node.
+        listeners: who is told of what happens.
         parameters: whether rules also tell the shares of the parameters that are asked for. What they get is no flow
             of its own: a weight's is the same messages as its input's, a bias's is what it absorbs.
         repeat: applies the rules instead, (node, its assignment, relevance, rule, asked) → what is handed on.
@@ -196,17 +210,17 @@ def propagate_relevance(
         CompositeError: a rule does not fit an operation.
     """
     twins = twins_of(forward)
-    reached = Accumulator(fetch, asked, twins)
+    reached = Accumulator(fetch, listeners.asked, twins)
+    absorb, pass_on = listeners.absorb, listeners.pass_on
     for node, relevance in seeds.items() if isinstance(seeds, Mapping) else seeds:
         reached.add(node, relevance)
     arrived: dict[fx.Node, Relevance] = {}
 
     def arrive(node: fx.Node) -> Relevance:
         relevance = reached.take(node)
-        if observe is not None:
-            observe(node, relevance)
+        listeners.observe(node, relevance)
         for gate in gates.get(node, ()):
-            relevance = _gated(node, relevance, gate, reached, absorb, drop)
+            relevance = _gated(node, relevance, gate, reached, listeners)
         return relevance
 
     for node in reversed(forward.graph.nodes):
@@ -227,7 +241,7 @@ def propagate_relevance(
                     pass_on(other, node, total(reached.total(other, theirs, times)))
             keep = None if absorb is None else partial(absorb, node)
             apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins, beside)
-            ask = partial(asked, node)
+            ask = partial(listeners.asked, node)
             try:
                 flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
             except RuleError as error:
@@ -243,15 +257,13 @@ def propagate_relevance(
     return arrived
 
 
-def _gated(
-    node: fx.Node, relevance: Relevance, gate: Gate, reached: Accumulator, absorb: Absorb | None, drop: Drop | None
-) -> Relevance:
+def _gated(node: fx.Node, relevance: Relevance, gate: Gate, reached: Accumulator, listeners: Listeners) -> Relevance:
     """What a gate lets through of what has arrived at a node; what is on its way past the node is thinned, too."""
     with made_by(node, MASKED, module_path(node)):
         if gate.past is not None:
-            reached.thin(gate.past, drop)
-        if absorb is not None:
-            absorb(node, MASKED, reached.total(node, relevance, times) * (1 - gate.mask))
+            reached.thin(gate.past, listeners.drop)
+        if listeners.absorb is not None:
+            listeners.absorb(node, MASKED, reached.total(node, relevance, times) * (1 - gate.mask))
         return relevance.map(gate.mask.mul)
 
 

@@ -11,7 +11,7 @@ from lrp_compiler.passes import explainable_inputs
 from lrp_compiler.passes.assign import analyse, assign_rules, reachable, wanted_values
 from lrp_compiler.passes.forward import select_explained, unlift
 from lrp_compiler.passes.graph import simplify
-from lrp_compiler.passes.relevance import Seed, emit_relevance
+from lrp_compiler.passes.relevance import Question, Seed, emit_relevance
 from lrp_compiler.rules.composite import COMPOSITES
 
 
@@ -89,5 +89,5 @@ def assigned(
 def emitted(module: fx.GraphModule, composite: str | Composite = "attnlrp", seed: Seed | None = None) -> Emitted:
     """The relevance graph as well, simplified."""
     done = assigned(module, composite, seed)
-    relevance, promises = emit_relevance(done.forward, done.explained, done.seed, done.wanted)
+    relevance, promises = emit_relevance(done.forward, Question(done.explained, done.wanted), done.seed)
     return Emitted(**vars(done), relevance=simplify(relevance).graph_module, promises=promises)

@@ -13,7 +13,7 @@ from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.assign.activity import mark_active
 from lrp_compiler.passes.assign.collapse_modules import collapse_modules
 from lrp_compiler.passes.graph import assignment, simplify
-from lrp_compiler.passes.relevance import propagate_relevance
+from lrp_compiler.passes.relevance import Listeners, propagate_relevance
 from lrp_compiler.rules import EXPLAINED_BY, MODULE, Op, Relevance, total, unit
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -179,7 +179,7 @@ def test_relevance_jumps_over_the_module() -> None:
         done.forward,
         {sub: unit(g)},
         values.__getitem__,
-        observe=lambda node, relevance: seen.update({node.name: relevance}),
+        listeners=Listeners(observe=lambda node, relevance: seen.update({node.name: relevance})),
     )
 
     assert list(seen) == ["sub", "sin", "linear", "x"]

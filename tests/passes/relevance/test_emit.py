@@ -13,7 +13,7 @@ from lrp_compiler.passes.forward.select_explained import select_explained
 from lrp_compiler.passes.forward.target import Target
 from lrp_compiler.passes.graph import origin, simplify
 from lrp_compiler.passes.joint.join import join
-from lrp_compiler.passes.relevance.emit import emit_relevance
+from lrp_compiler.passes.relevance.emit import Question, emit_relevance
 from lrp_compiler.passes.relevance.seed import Seed
 from lrp_compiler.rules.composite import COMPOSITES
 
@@ -41,7 +41,7 @@ class Emitted:
         reached = reachable(self.forward, self.explained)
         assign_rules(self.forward, table, reached)
         wanted = wanted_values(self.forward, None, dict(zip(inputs, inputs, strict=True)), reached)
-        self.relevance, promises = emit_relevance(self.forward, self.explained, seed, wanted)
+        self.relevance, promises = emit_relevance(self.forward, Question(self.explained, wanted), seed)
         self.promises = {(origin.name, value.name) for origin, value in promises}
 
 

@@ -10,7 +10,15 @@ from torch import Tensor, fx, nn
 from torch._higher_order_ops.scan import scan
 
 from lrp_compiler.passes.graph import assignment, outputs, scans
-from lrp_compiler.passes.relevance import Seed, emit_relevance, know_inside, open_loops, propagate_relevance
+from lrp_compiler.passes.relevance import (
+    Listeners,
+    Question,
+    Seed,
+    emit_relevance,
+    know_inside,
+    open_loops,
+    propagate_relevance,
+)
 from lrp_compiler.rules import INSIDE, total, unit
 
 
@@ -109,7 +117,9 @@ def test_what_a_constant_first_state_gets_is_booked(graph_of: Callable) -> None:
     def absorb(node: fx.Node, cause: str, share: Tensor) -> None:
         told[cause] += float(share.sum())
 
-    arrived = propagate_relevance(done.forward, {done.explained: unit(CLASS)}, values.__getitem__, absorb=absorb)
+    arrived = propagate_relevance(
+        done.forward, {done.explained: unit(CLASS)}, values.__getitem__, listeners=Listeners(absorb=absorb)
+    )
 
     *_, start = by_gradient(model, model.first(X))
     assert told["constant"] == pytest.approx(float(start.sum()), rel=1e-9)
@@ -153,7 +163,7 @@ def test_results_know_their_way_again_after_a_file(loop: Assigned) -> None:
 
 
 def test_traced_it_is_a_loop_of_one_steps_relevance(loop: Assigned) -> None:
-    relevance, promises = emit_relevance(loop.forward, loop.explained, Seed(1), loop.wanted)
+    relevance, promises = emit_relevance(loop.forward, Question(loop.explained, loop.wanted), Seed(1))
 
     assert len(scans(relevance)) == 1  # from the state, and from what the steps hand out: together
     assert {value.name for _, value in promises} & {user.name for user in scans(loop.forward)[0].users}

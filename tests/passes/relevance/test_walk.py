@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import Assignment, assign, assignment
-from lrp_compiler.passes.relevance.walk import HALF, Accumulator, propagate_relevance, wide
+from lrp_compiler.passes.relevance.walk import HALF, Accumulator, Listeners, propagate_relevance, wide
 from lrp_compiler.rules import Relevance, total, unit
 from lrp_compiler.rules.composite import epsilon
 
@@ -39,7 +39,7 @@ def test_every_relevance_is_that_of_hand_arithmetic(by_hand: Assigned) -> None:
         by_hand.forward,
         {by_hand.explained: unit(LARGER_LOGIT)},
         values.__getitem__,
-        observe=lambda node, relevance: seen.update({node.name: relevance}),
+        listeners=Listeners(observe=lambda node, relevance: seen.update({node.name: relevance})),
     )
 
     assert list(seen) == ["linear_1", "relu", "linear", "x"]
@@ -56,7 +56,9 @@ def test_what_leaves_the_flow_is_told_by_node_and_cause(by_hand: Assigned) -> No
     def absorb(node: fx.Node, cause: str, share: Tensor) -> None:
         told[node.name, cause] += float(share.sum())
 
-    propagate_relevance(by_hand.forward, {by_hand.explained: unit(LARGER_LOGIT)}, values.__getitem__, absorb=absorb)
+    propagate_relevance(
+        by_hand.forward, {by_hand.explained: unit(LARGER_LOGIT)}, values.__getitem__, listeners=Listeners(absorb=absorb)
+    )
 
     assert {key: share for key, share in told.items() if share} == {
         ("linear_1", "stabiliser"): pytest.approx(3 / 4),
@@ -75,7 +77,7 @@ def test_every_value_that_a_rule_asks_for_is_told_with_who_asked(by_hand: Assign
         by_hand.forward,
         {by_hand.explained: unit(LARGER_LOGIT)},
         values.__getitem__,
-        asked=lambda origin, value: asked.add((origin.name, value.name)),
+        listeners=Listeners(asked=lambda origin, value: asked.add((origin.name, value.name))),
     )
 
     assert {pair for pair in asked if "bias" not in pair[1]} == {
@@ -94,7 +96,7 @@ def test_without_books_nobody_asks_for_the_biases(by_hand: Assigned) -> None:
         by_hand.forward,
         {by_hand.explained: unit(LARGER_LOGIT)},
         values.__getitem__,
-        asked=lambda origin, value: asked.add(value.name),
+        listeners=Listeners(asked=lambda origin, value: asked.add(value.name)),
     )
 
     assert not [name for name in asked if name.endswith("bias")]
@@ -107,7 +109,7 @@ def test_what_a_rule_hands_to_each_operand_is_told(by_hand: Assigned) -> None:
         by_hand.forward,
         {by_hand.explained: unit(LARGER_LOGIT)},
         values.__getitem__,
-        pass_on=lambda node, operand, share: told.append((node.name, operand.name, share.form)),
+        listeners=Listeners(pass_on=lambda node, operand, share: told.append((node.name, operand.name, share.form))),
     )
 
     assert told == [("linear_1", "relu", "unit"), ("relu", "linear", "unit"), ("linear", "x", "unit")]
