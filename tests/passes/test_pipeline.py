@@ -21,7 +21,8 @@ from lrp_compiler.passes.stages import StageError
 from lrp_compiler.rules.composite import Composite
 
 PAGE = ROOT / "ARCHITECTURE.md"
-SECTION = re.compile(r"<!-- dump: (\w+) -->\n(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
+SECTION = re.compile(r"(<!-- dump: (\w+)(?:, from (\w+))? -->\n)(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
+"""A graph that the page prints: which, from which node on, and its text."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,19 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_page_prints_the_graphs_of_its_example(graphs: dict[str, str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     if os.environ.get("UPDATE_ARCHITECTURE"):
-        text = SECTION.sub(lambda found: f"<!-- dump: {found[1]} -->\n```text\n{graphs[found[1]]}```\n", text)
+        text = SECTION.sub(lambda found: f"{found[1]}```text\n{part(graphs[found[2]], found[3])}```\n", text)
         PAGE.write_text(text, encoding="utf-8")
 
-    printed = dict(SECTION.findall(text))
+    printed = {name: (node, block) for _, name, node, block in SECTION.findall(text)}
 
     assert set(printed) == {"unlift", "emit_relevance", "simplify"}
-    assert printed == {name: graphs[name] for name in printed}
+    for name, (node, block) in printed.items():
+        assert block == part(graphs[name], node)
+
+
+def part(graph: str, node: str | None) -> str:
+    """The lines of a graph from that of a node on, or all."""
+    return graph[graph.index(f"\n{node}: ") + 1 :] if node else graph
 
 
 class NearlyNormalised(torch.nn.Module):
