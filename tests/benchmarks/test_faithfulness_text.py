@@ -153,7 +153,7 @@ def test_relevance_of_a_linear_bag_by_our_composites(
         assert found.shape == truth.shape
         assert not found[batch().attention_mask.numpy() == 0].any()
     else:
-        np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, truth, rtol=3e-6, atol=1e-6)
 
 
 def test_captum_on_a_linear_bag() -> None:
@@ -171,7 +171,7 @@ def test_captum_on_a_linear_bag() -> None:
 
     for name, wanted in expected.items():
         found = METHODS[name].explain(network(model), [batch()]).relevance[0]
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found, wanted, rtol=3e-6, atol=1e-6, err_msg=name)
 
 
 def test_noisy_methods_come_near_the_truth_and_repeat_themselves() -> None:

@@ -293,4 +293,4 @@ def test_onnxruntime_multiplies_as_far_as_it_goes(is_open: bool, tmp_path: Path)
 
     products, counts = x.double().cumprod(1), torch.arange(1, 38)
     expected = (products / counts).flip(1).cumsum(1).flip(1)
-    torch.testing.assert_close(torch.as_tensor(relevance).double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(torch.as_tensor(relevance).double(), expected, rtol=3e-6, atol=0)

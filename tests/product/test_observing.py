@@ -111,7 +111,7 @@ def test_heads_are_seen_at_a_node_of_attention() -> None:
 
     books = {entry.node: entry for entry in explainer.audit(x).entries}
     assert relevance.shape == (2, 2, 5, 5)
-    assert float(relevance.sum()) == pytest.approx(books["softmax"].relevance_in, rel=1e-4)
+    assert float(relevance.sum()) == pytest.approx(books["softmax"].relevance_in, rel=1e-6)
 
 
 def test_patterns_and_names_travel_in_files_and_can_be_added_to_a_loaded_explainer(tmp_path: Path) -> None:

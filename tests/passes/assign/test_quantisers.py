@@ -139,7 +139,7 @@ def test_products_of_whole_numbers_hand_relevance_on() -> None:
     output = explainer(x).output
     torch.testing.assert_close(output, Product()(x), rtol=1e-6, atol=1e-6)
     step = x.abs().amax(-1, keepdim=True) / 127
-    torch.testing.assert_close(explainer(x).relevance["x"], x * weight[:, 2] * 0.01, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(explainer(x).relevance["x"], x * weight[:, 2] * 0.01, rtol=1e-6, atol=3e-6)
     books = explainer.audit(x)
     rounded = ((torch.round(x / step) * step - x) * weight[:, 2] * 0.01).sum()
     assert books.absorbed["quantisation"] == pytest.approx(float(rounded), abs=1e-5)

@@ -203,7 +203,7 @@ def test_parameters_and_modules_travel_in_files(tmp_path: Path) -> None:
     assert list(loaded) == list(ours) == list(expected)
     for name, value in expected.items():
         torch.testing.assert_close(loaded[name], value)
-        torch.testing.assert_close(torch.from_numpy(ours[name]), value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(ours[name]), value, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_total_is_put_as_it_is(net: Assigned) -> None:
     found = walked(net, latents, {"seed.first": FACTORS * NET.first(X).detach()}, start=False)
 
     # A total is divided by z, stabilised: 1e-6 against values whose smallest is 1e-2.
-    torch.testing.assert_close(found, (FACTORS @ NET.first.weight).detach() * X, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found, (FACTORS @ NET.first.weight).detach() * X, rtol=2e-4, atol=1e-5)
 
 
 # ---- What is asked for ----

@@ -210,7 +210,7 @@ def test_a_fused_operator_is_onnxruntimes(name: str) -> None:
     found = lrp.from_onnx(proto)(x)
 
     for got, want in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_packed_queries_keys_and_values_are_the_same_side_by_side() -> None:
@@ -262,9 +262,9 @@ def test_weights_of_few_bits_are_onnxruntimes(name: str) -> None:
     explainer = lrp.compile(proto, (x,), target=lrp.Target(1, position=0))
 
     want = in_onnxruntime(proto, {"x": x})[0]
-    torch.testing.assert_close(lrp.from_onnx(proto)(x), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(lrp.from_onnx(proto)(x), want, rtol=1e-5, atol=1e-5)
     bias = 0 if "b" not in constants else float(constants["b"][1])
-    torch.testing.assert_close(explainer(x).relevance["x"].sum((1, 2)), want[:, 0, 1] - bias, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(explainer(x).relevance["x"].sum((1, 2)), want[:, 0, 1] - bias, rtol=1e-5, atol=1e-5)
     assert sum(one.numel() for one in explainer.module.buffers() if one.dtype == torch.uint8) >= constants["w"].size
 
 

@@ -157,8 +157,8 @@ def test_weights_of_4_bits_take_4_bits_in_the_file(tmp_path: Path) -> None:
     want = in_onnxruntime(proto, {"ids": ids})[0]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     output, relevance = (torch.as_tensor(one) for one in session.run(None, {"ids": ids.numpy()}))
-    torch.testing.assert_close(output, want, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(relevance, explainer(ids).relevance["ids"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output, want)
+    torch.testing.assert_close(relevance, explainer(ids).relevance["ids"], rtol=1e-5, atol=1e-6)
     stored = sum(len(one.raw_data) for one in onnx.load(path).graph.initializer)
     assert stored <= 1.1 * (Rows.table.size // 2 + Rows.weight.size + 4 * 2 * (512 + 128))
 

@@ -114,4 +114,4 @@ def test_recurrent_layers_are_onnxruntimes(op: str, gates: int, options: dict[st
     )
 
     for got, want in zip(lrp.from_onnx(proto)(x), run, strict=True):
-        torch.testing.assert_close(got, torch.as_tensor(np.asarray(want)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got, torch.as_tensor(np.asarray(want)))

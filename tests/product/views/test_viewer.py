@@ -150,7 +150,7 @@ def test_relevance_adds_up_to_the_seed(net: Net, explainer: lrp.Explainer, data:
     assert books["seed"] == pytest.approx(logits, rel=1e-5)
     arrived = explainer(X, target=1).relevance["x"].sum().item()
     into = sum(share for _, operand, share in books["flows"] if data.forward[operand].role == "input")
-    assert into == pytest.approx(arrived, rel=1e-4)
+    assert into == pytest.approx(arrived, rel=2e-6)
     absorbed = sum(share for _, _, _, causes, _ in books["nodes"] for share in causes.values())
     assert into + absorbed == pytest.approx(logits, rel=1e-5)
     entered = dict.fromkeys(range(len(data.forward)), 0.0)
