@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from lrp_compiler.torch_private import known_size, take_name
 
 from .result import Declined, Result
-from .tools import attribute, call, keep_tensor, outputs
+from .tools import attribute, call, is_tensor, keep_tensor, outputs
 
 aten = torch.ops.aten
 TORCHS = torch.ops.higher_order.scan
@@ -224,7 +224,7 @@ def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
             with module.graph.inserting_before(node):
                 outside[inner] = module.graph.get_attr(target)
             outside[inner].meta.update(inner.meta)
-        elif inner.op == "call_function" and inner.all_input_nodes and outside.keys() >= set(inner.all_input_nodes):
+        elif _may_be_given(inner) and inner.all_input_nodes and outside.keys() >= set(inner.all_input_nodes):
             with module.graph.inserting_before(node):
                 outside[inner] = module.graph.node_copy(inner, outside.__getitem__)
     read = [inner for inner in outside if inner not in constants and any(user not in outside for user in inner.users)]
@@ -241,6 +241,11 @@ def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
     body.recompile()
     node.target = loop.with_body(body)
     node.args = (*node.args, *(outside[inner] for inner in read))
+
+
+def _may_be_given(node: fx.Node) -> bool:
+    """Whether it is a value that torch's operator takes as an operand."""
+    return node.op == "call_function" and (is_tensor(node) or isinstance(node.meta.get("val"), int | torch.SymInt))
 
 
 def to_torch(module: fx.GraphModule) -> None:

@@ -119,9 +119,8 @@ class _Backwards:
         self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self._inner()}
         steps = loop.parts(loop.placeholders)[1]
         self.values |= {place: op.tensor(place.meta["input"]) for place in steps}
-        self.constants = {
-            place: op.tensor(place.meta["input"]) for place in loop.parts(loop.placeholders)[2] if is_tensor(place)
-        }
+        same = loop.parts(loop.placeholders)[2]
+        self.constants = {place: (op.tensor if is_tensor(place) else op.option)(place.meta["input"]) for place in same}
 
     def _inner(self) -> list[fx.Node]:
         named = {name.removeprefix(INNER) for name in self.op.arguments if name.startswith(INNER)}
@@ -236,7 +235,13 @@ def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[
         return list(step(operands[:count], operands[count : count + read], operands[count + read :]))
 
     if is_traced():
-        return list(torch.ops.higher_order.scan(flat, states, slices, tuple(constants)))
+        # Of one tensor twice, the graph of a step would read the second one in both places.
+        once = list[Any]()
+        for one in (*states, *slices, *constants):
+            twice = isinstance(one, Tensor) and any(one is other for other in once)
+            once.append(one.clone() if twice else one)
+        given = once[:count], once[count : count + read], tuple(once[count + read :])
+        return list(torch.ops.higher_order.scan(flat, *given))
     results = []
     for time in range(slices[0].shape[0]):
         made = flat(*states, *(one[time] for one in slices), *constants)
