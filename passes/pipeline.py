@@ -37,6 +37,7 @@ from lrp_compiler.passes.forward import (
     Captured,
     beside_reference,
     fold_batch_norm,
+    read_step_by_step,
     recognise_dense_layers,
     recognise_functions,
     recognise_layer_norms,
@@ -235,6 +236,7 @@ def forward_graph(
         norms = write_out_layer_norms if composite.differences else recognise_layer_norms
         layers = (recognise_functions, norms, *(_keeping(wrt, spliced, pass_) for pass_ in WITH_WEIGHTS))
     written = (
+        read_step_by_step,
         refuse_randomness,
         make_dense,
         work_out_algebra,
@@ -246,6 +248,7 @@ def forward_graph(
     for rewrite in (*written, simplify, pair_complex, *layers):
         forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)
+    without_unread(forward)
     watch.sees("move_in_front", forward, FORWARD)
     return forward
 
