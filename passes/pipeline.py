@@ -163,12 +163,12 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
-    wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
     watch.sees("assign_rules", forward, ASSIGNED)
     open_loops(forward)
     watch.sees("open_loops", forward, ASSIGNED)
+    wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     put = {explained.name, *(latent.node for latent in latents if latent.kind == "seed")}
     analyse_rules(forward, [node for node in forward.graph.nodes if node.name in put], options.optimise)

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 
 from lrp_compiler.torch_private import known_size, take_name
 
+from .assignment import assignment
 from .result import Declined, Result
 from .tools import attribute, call, is_tensor, keep_tensor, outputs
 
@@ -109,6 +110,15 @@ def results_beside(node: fx.Node) -> list[fx.Node]:
     loop = loop_of(node)
     found = {} if loop is None else {result_number(user): user for user in loop.users}
     return [user for number, user in found.items() if number != node.args[1]]
+
+
+def within(node: fx.Node) -> fx.Node:
+    """Of a value of its steps that a loop hands out the node of its body that makes it; any other node as it is."""
+    loop = loop_of(node)
+    if loop is None or assignment(node) is not None:
+        return node
+    inner = outputs(loop.target.body)[result_number(node)]  # type: ignore[union-attr]
+    return within(inner)
 
 
 def operation(node: fx.Node) -> str:
