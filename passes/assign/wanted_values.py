@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.passes.graph import Scan, assignment, called, loop_of, nearest, value_calls, within
+from lrp_compiler.passes.graph import assignment, called, loop_of, nearest, value_calls, within
 
 
 def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:
@@ -63,12 +63,6 @@ def wanted_values(
                 )
             found.update(_leaving(calls))
     lost = [name for name, node in found.items() if node not in reached]
-    in_loops = [name for name in lost if any(isinstance(user.target, Scan) for user in found[name].users)]
-    if in_loops:
-        raise InputError(
-            f"wrt names {in_loops[0]!r}, which a loop reads in every step: relevance of weights is not summed over the "
-            "steps of a loop yet: leave it out."
-        )
     if lost:
         raise InputError(f"wrt names {lost[0]!r}, but the explained output takes no relevance from it.")
     return found

@@ -111,9 +111,11 @@ class _Backwards:
         self.told: Listeners = op.listeners or NOBODY
         self.arrived: dict[int, Relevance] = {op.option(RESULT): relevance, **op.beside}
         self.ends = outputs(loop.body)
-        active = set(op.option(CARRIED))
+        carried = set(op.option(CARRIED))
+        taking = carried | set(op.wanted)
         states, slices, constants = (
-            [place for place in part if place.meta["input"] in active] for part in loop.parts(loop.placeholders)
+            [place for place in part if place.meta["input"] in names]
+            for part, names in zip(loop.parts(loop.placeholders), (carried, taking, taking), strict=True)
         )
         self.states, self.read, self.summed = states, slices, constants
         self.forms: dict[fx.Node, Form] = dict.fromkeys((*states, *slices, *constants), "unit")
@@ -150,7 +152,7 @@ class _Backwards:
             for place, tensor in zip(places, results, strict=False)
         }
         # A first state that is a constant gets nothing.
-        return {name: share for name, share in shares.items() if name in self.op.active}
+        return {name: share for name, share in shares.items() if name in (*self.op.active, *self.op.wanted)}
 
     def _start(self, place: fx.Node) -> Tensor:
         """Relevance of a state behind the last step."""
@@ -208,6 +210,7 @@ class _Backwards:
             asks=set(self.asked).__contains__,
             absorb=None if books is None else books.absorb,
             pass_on=None if books is None else books.pass_on,
+            parameters=bool(self.op.wanted),
         )
         return propagate_relevance(self.loop.body, seeds, fetch, listeners=told), seen
 

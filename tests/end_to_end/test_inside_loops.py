@@ -12,7 +12,7 @@ from torch._higher_order_ops.scan import scan
 from torch.export import Dim
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.runtime import OnnxExplainer
 
 OPEN = {"x": {0: Dim("batch"), 1: Dim("time")}}
@@ -45,11 +45,18 @@ class Net(nn.Module):
         return states, torch.stack(results)
 
     def forward(self, x: Tensor) -> Tensor:
-        start = torch.zeros_like(self.given(x[:, 0]))
+        start = self.first(x)
         weights = torch.stack([self.kept.weight.T, 0.5 * self.kept.weight])
         step = partial(self.step, weights)
         (h, before), every = self.over(step, (start, self.given(x.mean(1))), x.transpose(0, 1))
         return self.head(h + 0.5 * before + every.mean(0))
+
+
+class Started(Net):
+    """Every state starts from the input: a first state that is a constant is, written out, part of a layer."""
+
+    def first(self, x: Tensor) -> Tensor:
+        return 0.5 * self.given(x[:, 0])
 
 
 def sample(batch: int, time: int) -> Tensor:
@@ -130,7 +137,27 @@ def test_several_targets_and_unit_form() -> None:
     assert unit.coefficients["scan_tanh"].shape == (5, 3, 6)
 
 
+@pytest.mark.parametrize("composite", ["attnlrp", "dynamic-lrp"])
+@pytest.mark.parametrize("weight", ["given.weight", "given.bias", "kept.weight", "kept.bias", "head.weight"])
+def test_relevance_of_weights_is_summed_over_the_steps(weight: str, composite: str) -> None:
+    explainer = compiled(Started(), composite, wrt=["x", weight])
+
+    for batch, time in ((3, 5), (1, 1)):
+        x = sample(batch, time)
+        plain = Started(written_out=True).double().eval()
+        expected = lrp.compile(plain, (x,), composite=composite, wrt=["x", weight])(x).relevance
+        found = explainer(x).relevance
+        for name in ("x", weight):
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=EXACT)
+
+
 @pytest.mark.parametrize("options", [{"masks": [lrp.Mask("scan_tanh")]}, {"seeds": [lrp.Put("scan_tanh")]}])
 def test_nothing_is_masked_or_put_inside(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="a value of a loop's steps, which can be observed alone"):
         compiled(Net(), **options)
+
+
+@pytest.mark.heavy
+def test_machine_code_of_an_open_length_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LrpError, match=r"it has loops \(scan\): fix their length by dynamic_shapes"):
+        compiled(Net()).to_aoti(tmp_path / "m.pt2")
