@@ -231,17 +231,19 @@ def propagate_relevance(
             continue
         given = assignment(node)
         with made_by(node, given.rule if given else "input", module_path(node)):
-            relevance = arrive(node)
+            # A loop's results stand right behind it: all that comes to any of them has come. What is past a masked one is
+            # on its way to the others, too.
+            results = [node, *(other for other in results_beside(node) if other in reached)]
+            excluding = [one for one in results if any(gate.past is not None for gate in gates.get(one, ()))]
+            come = {one: arrive(one) for one in dict.fromkeys((*excluding, *results))}
+            relevance = come.pop(node)
             if given is None:
                 if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
                 continue
-            # A loop's results stand right behind it: all that comes to any of them has come.
-            others = [other for other in results_beside(node) if other in reached]
-            beside = {other: arrive(other) for other in others}
             keep = None if absorb is None else partial(absorb, node)
             apply = partial(
-                _apply, node, given, fetch, keep, given.wanted if parameters else (), twins, beside, listeners
+                _apply, node, given, fetch, keep, given.wanted if parameters else (), twins, come, listeners
             )
             ask = partial(listeners.asked, node)
             try:
