@@ -231,8 +231,8 @@ def propagate_relevance(
             continue
         given = assignment(node)
         with made_by(node, given.rule if given else "input", module_path(node)):
-            # A loop's results stand right behind it: all that comes to any of them has come. What is past a masked one is
-            # on its way to the others, too.
+            # A loop's results stand right behind it: all that comes to any of them has come. What is past a masked one
+            # is on its way to the others, too.
             results = [node, *(other for other in results_beside(node) if other in reached)]
             excluding = [one for one in results if any(gate.past is not None for gate in gates.get(one, ()))]
             come = {one: arrive(one) for one in dict.fromkeys((*excluding, *results))}
