@@ -210,9 +210,9 @@ class _Backwards:
             asks=set(self.asked).__contains__,
             absorb=None if books is None else books.absorb,
             pass_on=None if books is None else books.pass_on,
-            parameters=bool(self.op.wanted),
         )
-        return propagate_relevance(self.loop.body, seeds, fetch, listeners=told), seen
+        parameters = bool(self.op.wanted)
+        return propagate_relevance(self.loop.body, seeds, fetch, listeners=told, parameters=parameters), seen
 
     def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
         values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))

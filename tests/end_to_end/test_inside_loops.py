@@ -44,6 +44,9 @@ class Net(nn.Module):
             results.append(result)
         return states, torch.stack(results)
 
+    def first(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(self.given(x[:, 0]))
+
     def forward(self, x: Tensor) -> Tensor:
         start = self.first(x)
         weights = torch.stack([self.kept.weight.T, 0.5 * self.kept.weight])
