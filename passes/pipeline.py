@@ -248,8 +248,9 @@ def forward_graph(
     for rewrite in (*written, simplify, pair_complex, *layers):
         forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)
-    without_unread(forward)
     watch.sees("move_in_front", forward, FORWARD)
+    without_unread(forward)
+    watch.sees("without_unread", forward, FORWARD)
     return forward
 
 
