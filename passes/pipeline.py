@@ -37,6 +37,7 @@ from lrp_compiler.passes.forward import (
     Captured,
     beside_reference,
     fold_batch_norm,
+    read_step_by_step,
     recognise_dense_layers,
     recognise_functions,
     recognise_layer_norms,
@@ -162,12 +163,12 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
-    wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
     watch.sees("assign_rules", forward, ASSIGNED)
     open_loops(forward)
     watch.sees("open_loops", forward, ASSIGNED)
+    wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)
     latents = latents_of(forward, options.masks, options.seeds, reached)
     put = {explained.name, *(latent.node for latent in latents if latent.kind == "seed")}
     analyse_rules(forward, [node for node in forward.graph.nodes if node.name in put], options.optimise)
@@ -235,6 +236,7 @@ def forward_graph(
         norms = write_out_layer_norms if composite.differences else recognise_layer_norms
         layers = (recognise_functions, norms, *(_keeping(wrt, spliced, pass_) for pass_ in WITH_WEIGHTS))
     written = (
+        read_step_by_step,
         refuse_randomness,
         make_dense,
         work_out_algebra,
@@ -247,6 +249,8 @@ def forward_graph(
         forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)
     watch.sees("move_in_front", forward, FORWARD)
+    without_unread(forward)
+    watch.sees("without_unread", forward, FORWARD)
     return forward
 
 

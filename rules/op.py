@@ -113,6 +113,10 @@ class Op:
         self.nothing: Tensor | None = None
         """Where no relevance has arrived, of a result that may be passed over: values read there are 1, so that none of
         them, NaN and infinite ones neither, makes anything else of it."""
+        self.results: Mapping[int, Any] = {}
+        """The handles of these, and of its own result, by number."""
+        self.listeners: Any = None
+        """Who is told of what happens inside an operation that is a walk of its own: those of the walk around it."""
         self.varied = False
         """Whether a value has been read that differs at the reference."""
 

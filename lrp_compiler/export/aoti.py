@@ -15,7 +15,7 @@ from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import METADATA_KEY
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.formats import PT2
-from lrp_compiler.passes.graph import arguments, call
+from lrp_compiler.passes.graph import arguments, call, scans
 from lrp_compiler.passes.joint import lift
 from lrp_compiler.torch_private import (
     compile_package,
@@ -55,7 +55,9 @@ def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
         except FileNotFoundError as error:
             raise LrpError(missing) from error
         except Exception as error:
-            raise LrpError(f"AOTInductor cannot compile this explainer: {_reason(error)}.") from error
+            loops = scans(artefact.module)
+            remedy = "" if not loops else f"; it has loops ({loops[0].name}): fix their length by dynamic_shapes"
+            raise LrpError(f"AOTInductor cannot compile this explainer: {_reason(error)}{remedy}.") from error
         _check(artefact, str(temporary))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .ratio import Ratio, plain
+from .rounds import Round, Until
 
 MOST = 1024
 """Elements of a tensor of constants that is read as sizes where sizes meet it."""
@@ -26,7 +27,8 @@ class Sizes:
     """A small tensor of numbers that are known when the model is traced, or are sizes of its inputs.
 
     Args:
-        array: of dtype object; holds int, float, bool, SymInt, SymFloat or SymBool. Of any shape.
+        array: of dtype object; holds int, float, bool, SymInt, SymFloat, SymBool, in a loop `Round` or `Until`. Of any
+            shape.
         dtype: of the tensor that it stands for.
     """
 
@@ -55,7 +57,7 @@ class Sizes:
     @property
     def is_known(self) -> bool:
         """Whether all are plain numbers."""
-        return not any(isinstance(value, SYMBOLIC) for value in self.array.flat)
+        return not any(isinstance(value, (*SYMBOLIC, Round, Until)) for value in self.array.flat)
 
     def list(self) -> list[Any]:
         """The numbers, flat."""
@@ -70,8 +72,13 @@ class Sizes:
         """The tensor that it stands for."""
         if self.is_known:
             return torch.tensor(self.array.tolist(), dtype=self.dtype)
-        parts = [torch.scalar_tensor(plain(value), dtype=self.dtype) for value in self.array.flat]
+        parts = [self._one(value) for value in self.array.flat]
         return torch.stack(parts).reshape(self.shape) if self.shape else parts[0]
+
+    def _one(self, value: Any) -> Tensor:
+        if isinstance(value, Round | Until):
+            return value.tensor().to(self.dtype)
+        return torch.scalar_tensor(plain(value), dtype=self.dtype)
 
     def each(self, function: Callable[[Any], Any], dtype: torch.dtype | None = None) -> Sizes:
         """The function of each number."""

@@ -13,6 +13,7 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, LrpError
 
 from .registry import GIVEN, Known, Operand, Operator
+from .rounds import NotKnownError
 from .sizes import MOST, Sizes
 from .whole_numbers import Scaled, Whole
 
@@ -34,6 +35,7 @@ class Constant:
         owner: the module that keeps it.
         attribute: under which name.
         sizes: its numbers, where they are few.
+        inside: what stands for it in the loop that is traced (see `loops.py`).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Constant:
     owner: torch.nn.Module | None = None
     attribute: str = ""
     sizes: Sizes | None = None
+    inside: Tensor | None = None
 
     @staticmethod
     def of(name: str, value: Tensor | Sizes) -> Constant:
@@ -52,6 +55,8 @@ class Constant:
 
     def value(self) -> Tensor:
         """The tensor."""
+        if self.inside is not None:
+            return self.inside
         if self.owner is not None:
             found: Tensor = getattr(self.owner, self.attribute)
             return found
@@ -77,28 +82,46 @@ class Body:
     outputs: tuple[Source, ...]
     steps: list[Step] = field(default_factory=list)
 
-    def bound(self, outside: Mapping[str, Value]) -> Callable[..., list[Value]]:
-        """The function of its inputs that it is, where these values are known outside.
-
-        By `entering` it is told how what it reads from outside comes in: value → value.
-        """
-
-        def run(*values: Value, entering: Callable[[Value], Value] | None = None) -> list[Value]:
-            known = outside
-            if entering is not None:
-                known = {**outside, **{name: entering(outside[name]) for name in self.reads() if name in outside}}
-            inside = {**known, **dict(zip(self.inputs, values, strict=True))}
-            for step in self.steps:
-                step.run(inside)
-            return [look_up(source, inside) for source in self.outputs]
-
-        return run
+    def bound(self, outside: Mapping[str, Value]) -> Bound:
+        """The function of its inputs that it is, where these values are known outside."""
+        return Bound(self, outside)
 
     def reads(self) -> set[str]:
         """Names of the values from outside that it needs."""
         made = {*self.inputs, *(name for step in self.steps for name in step.outputs)}
         asked = {source for source in self.outputs if isinstance(source, str)}
         return (asked | {name for step in self.steps for name in step.reads()}) - made
+
+    def constants(self) -> list[Constant]:
+        """Those that it reads as tensors, and what is in it."""
+        found = [source for source in self.outputs if isinstance(source, Constant)]
+        for step in self.steps:
+            found += [source for place, source in enumerate(step.inputs) if step.reads_tensor(place)]  # type: ignore[misc]
+            found += [one for body in step.bodies() for one in body.constants()]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A body as a function of its inputs.
+
+    Args:
+        body: what is done.
+        outside: what is known around it.
+    """
+
+    body: Body
+    outside: Mapping[str, Value]
+
+    def __call__(self, *values: Value, entering: Callable[[Value], Value] | None = None) -> list[Value]:
+        """What it returns; `entering` says how what it reads from outside comes in: value → value."""
+        known = self.outside
+        if entering is not None:
+            known = {**known, **{name: entering(known[name]) for name in self.body.reads() if name in known}}
+        inside = {**known, **dict(zip(self.body.inputs, values, strict=True))}
+        for step in self.body.steps:
+            step.run(inside)
+        return [look_up(source, inside) for source in self.body.outputs]
 
 
 @dataclass(eq=False)
@@ -127,9 +150,19 @@ class Step:
 
     def reads(self) -> set[str]:
         """Names of the values that it needs."""
-        bodies = [value for value in self.attributes.values() if isinstance(value, Body)]
         own = {source for source in self.inputs if isinstance(source, str)}
-        return own.union(*(body.reads() for body in bodies))
+        return own.union(*(body.reads() for body in self.bodies()))
+
+    def bodies(self) -> list[Body]:
+        """The graphs inside it."""
+        return [value for value in self.attributes.values() if isinstance(value, Body)]
+
+    def reads_tensor(self, place: int) -> bool:
+        """Whether the input at this place is a constant that is read as a tensor, and not as a few numbers."""
+        source = self.inputs[place]
+        if not isinstance(source, Constant):
+            return False
+        return source.sizes is None or self.operator.kind(place) not in (Sizes, Known)
 
     def run(self, environment: dict[str, Value]) -> None:
         """Work it out, and write its results into the environment.
@@ -188,7 +221,10 @@ class Step:
         ):
             return NotImplemented
         plain = {name: value for name, value in attributes.items() if name not in GIVEN}
-        return self.by_sizes(*known, **plain)
+        try:
+            return self.by_sizes(*known, **plain)
+        except NotKnownError:
+            return NotImplemented
 
 
 def look_up(source: Source, environment: Mapping[str, Value]) -> Value:

@@ -22,7 +22,6 @@ from .read_file import Source as File
 from .registry import (
     GIVEN,
     TABLE,
-    Known,
     Operator,
     operator_like,
     operator_of,
@@ -189,8 +188,7 @@ class Translator:
 
     def _append(self, step: Step, place: tuple[Level, ...]) -> None:
         for position, source in enumerate(step.inputs):
-            read = step.operator.kind(position) in (Sizes, Known) and isinstance(source, Constant) and source.sizes
-            if isinstance(source, Constant) and not read:
+            if isinstance(source, Constant) and step.reads_tensor(position):
                 self.keep(source)
         self.steps.append(step)
         self.places.append(place)

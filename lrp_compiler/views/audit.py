@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.forward import explained_value
-from lrp_compiler.passes.graph import Float64, assignment, module_path, operation, results_beside, twins_of
+from lrp_compiler.passes.graph import Float64, assignment, module_path, operation, twins_of, within
 from lrp_compiler.passes.relevance import (
     MASKED,
     Latent,
@@ -86,7 +86,13 @@ def audit(
                 seeds,
                 values.__getitem__,
                 gates=gates_of(latents, own, nodes),
-                listeners=Listeners(absorb=books.absorb, observe=books.observe, pass_on=books.pass_on, drop=books.drop),
+                listeners=Listeners(
+                    absorb=books.absorb,
+                    observe=books.observe,
+                    pass_on=books.pass_on,
+                    drop=books.drop,
+                    asks=lambda node: True,
+                ),
             )
             for node, relevance in arrived.items():
                 name = names.get(node.name, node.name)
@@ -153,18 +159,17 @@ class _Books:
         share = self.sum(operand, relevance)
         self.passed[node] += share
         self.flows[node, operand] += share
-        if operand in results_beside(node):  # which goes back with what has come to that one
-            self.seen[operand] += share
 
     def close(self) -> list[Entry]:
         entries = []
         for node, relevance_in in self.seen.items():
-            given = assignment(node)
+            known = within(node)
+            given = assignment(known)
             if given is not None or self.absorbed[node]:
                 entries.append(
                     Entry(
                         node.name,
-                        operation(node),
+                        operation(known),
                         module_path(node),
                         MASKED if given is None else given.rule,
                         relevance_in,

@@ -47,7 +47,7 @@ def mark_active(
         inputs: names of the inputs that are explained (`meta["input"]` of their placeholders).
         frozen: (node, operand) pairs that are cut: the operand is a statistic that is held fixed.
         fixed: nodes that count as constants.
-        parameters: weights (`get_attr` nodes) whose own relevance is asked for.
+        parameters: weights (`get_attr` nodes; in a loop's body what stands for them) whose own relevance is asked for.
         numbers: names of inputs of whole numbers or flags that are calculated with, not looked up by: features.
     """
     active: set[fx.Node] = set()
@@ -57,8 +57,10 @@ def mark_active(
     looked_up = _looked_up_by(module)
     inside: dict[Any, tuple[list[str], set[int]]] = {}
 
-    def again(body: fx.GraphModule, names: Collection[str]) -> set[fx.Node]:
-        return mark_active(body, names, frozen, (), fixed)
+    def again(loop: fx.Node, names: Collection[str]) -> set[fx.Node]:
+        inside: Any = loop.target
+        weights = [place for place, operand in zip(inside.placeholders, loop.args, strict=True) if operand in own]
+        return mark_active(inside.body, names, frozen, weights, fixed)
 
     for node in module.graph.nodes:
         assign(node, None)
@@ -78,7 +80,7 @@ def mark_active(
             names, results = inside[node.args[0]]
             if result_number(node) in results:
                 active.add(node)
-                assign(node, assigned(node, names, active))
+                assign(node, assigned(node, names, active, own))
             continue
         arguments = bind(node.target, node.args, node.kwargs)
         carried = {

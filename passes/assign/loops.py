@@ -16,8 +16,8 @@ from torch import fx
 from lrp_compiler.passes.graph import Assignment, Scan, outputs, result_number
 from lrp_compiler.rules import SCAN
 
-MarkActive = Callable[[fx.GraphModule, Collection[str]], set[fx.Node]]
-"""(body, names of its placeholders that carry relevance) → its active nodes."""
+MarkActive = Callable[[fx.Node, Collection[str]], set[fx.Node]]
+"""(loop, names of its body's placeholders that carry relevance) → the body's active nodes."""
 
 
 def active_inside(node: fx.Node, active: Collection[fx.Node], mark: MarkActive) -> tuple[list[str], set[int]]:
@@ -36,7 +36,7 @@ def active_inside(node: fx.Node, active: Collection[fx.Node], mark: MarkActive) 
     places = loop.placeholders
     names = [place.meta["input"] for place, operand in zip(places, node.args, strict=True) if operand in active]
     while True:
-        inside = mark(loop.body, names)
+        inside = mark(node, names)
         results = {number for number, result in enumerate(outputs(loop.body)) if result in inside}
         more = [places[number].meta["input"] for number in sorted(results) if number < loop.states]
         more = [name for name in more if name not in names]
@@ -52,13 +52,16 @@ RESULT = "result."
 """The same for the number of the result. No placeholder is called so: their names hold no dots."""
 
 
-def assigned(node: fx.Node, names: Collection[str], active: Collection[fx.Node]) -> Assignment:
+def assigned(
+    node: fx.Node, names: Collection[str], active: Collection[fx.Node], weights: Collection[fx.Node]
+) -> Assignment:
     """How relevance passes one result of a loop.
 
     Args:
         node: the result.
         names: of the body's placeholders that carry relevance.
         active: the nodes in front of the loop that carry some.
+        weights: those whose own relevance is asked for, and what is made of them alone.
     """
     made_by = node.args[0]
     assert isinstance(made_by, fx.Node)
@@ -66,7 +69,8 @@ def assigned(node: fx.Node, names: Collection[str], active: Collection[fx.Node])
     assert isinstance(loop, Scan)
     operands = dict(zip((operand_name(place) for place in loop.placeholders), made_by.args, strict=True))
     own = [name for name, operand in operands.items() if name in names and operand in active]
-    return Assignment(SCAN, {**operands, CARRIED: list(names), RESULT: result_number(node)}, tuple(own))
+    wanted = tuple(name for name, operand in operands.items() if operand in weights)
+    return Assignment(SCAN, {**operands, CARRIED: list(names), RESULT: result_number(node)}, tuple(own), wanted)
 
 
 def operand_name(place: fx.Node) -> str:

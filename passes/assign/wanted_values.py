@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.passes.graph import Scan, assignment, called, nearest, value_calls
+from lrp_compiler.passes.graph import assignment, called, loop_of, nearest, value_calls, within
 
 
 def parameters_of(module: fx.GraphModule, wrt: Sequence[str] | None) -> list[fx.Node]:
@@ -63,12 +63,6 @@ def wanted_values(
                 )
             found.update(_leaving(calls))
     lost = [name for name, node in found.items() if node not in reached]
-    in_loops = [name for name in lost if any(isinstance(user.target, Scan) for user in found[name].users)]
-    if in_loops:
-        raise InputError(
-            f"wrt names {in_loops[0]!r}, which a loop reads in every step: relevance of weights is not summed over the "
-            "steps of a loop yet: leave it out."
-        )
     if lost:
         raise InputError(f"wrt names {lost[0]!r}, but the explained output takes no relevance from it.")
     return found
@@ -132,9 +126,29 @@ def named_values(module: fx.GraphModule, pattern: str, reached: Collection[fx.No
         )
         raise InputError(f"{what}={pattern!r} names no module and no node of this model; near it: {near}.{hidden}")
     live = {name: node for name, node in named.items() if node in reached and assignment(node) is not None}
-    if not live:
+    inside = {name: node for name, node in named.items() if name not in live and _is_inside(node, reached)}
+    if inside and not live and what not in INSIDE_LOOPS:
+        raise InputError(
+            f"{what}={pattern!r} names {next(iter(inside))!r}, a value of a loop's steps, which can be observed alone: "
+            "name what goes into the loop, or what comes out."
+        )
+    found = {name: node for name, node in named.items() if name in live or (name in inside and what in INSIDE_LOOPS)}
+    if not found:
         raise InputError(f"{what}={pattern!r} names values from which the explained output takes no relevance.")
-    return live
+    return found
+
+
+INSIDE_LOOPS = ("observe",)
+"""Options that may name a value of a loop's steps, as the loop hands it out: those of all steps, time first."""
+
+
+def _is_inside(node: fx.Node, reached: Collection[fx.Node]) -> bool:
+    """Whether a node hands out a value of a loop's steps that takes relevance."""
+    inner = within(node)
+    if inner is node or assignment(inner) is None:
+        return False
+    loop = loop_of(node)
+    return loop is not None and any(user in reached for user in loop.users)
 
 
 def _calls(module: fx.GraphModule) -> dict[tuple[str, str], list[fx.Node]]:

@@ -22,16 +22,16 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.passes.graph import attribute, call, is_tensor
+from lrp_compiler.passes.graph import call, is_tensor
 from lrp_compiler.torch_private import changed, composites_noted_quickly, known_size, pytree
 from lrp_compiler.torch_private import schema as schema_of
 
 from .branches import write_out_branches
+from .loops import loops_apart
 from .sparse import dense_buffers
 from .table import decomposition_table
 
 aten = torch.ops.aten
-LOOP = torch.ops.higher_order.scan
 
 
 def written_out(program: ExportedProgram) -> ExportedProgram:
@@ -150,22 +150,6 @@ def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
             scalar.args = (result, [])
 
 
-def _refuse_in_loops(owner: torch.nn.Module, graph: fx.Graph) -> None:
-    """Raise `CaptureError` for a step that torch cannot write out: it makes a tensor of numbers, or branches."""
-    for node in graph.find_nodes(op="call_function", target=LOOP):
-        body = attribute(owner, str(node.args[0].target))
-        for inner in body.graph.find_nodes(op="get_attr"):
-            held = attribute(body, str(inner.target))
-            if isinstance(held, torch.Tensor):
-                raise CaptureError(
-                    f"A step of the loop {node.name} makes a tensor of numbers (torch.tensor(…)): make it in front of "
-                    "the loop, or write the numbers as they are."
-                )
-            if any(user.target is not LOOP for user in inner.users):
-                raise CaptureError(f"A step of the loop {node.name} branches: choose with torch.where.")
-        _refuse_in_loops(body, body.graph)
-
-
 def _with_free_views(program: ExportedProgram) -> ExportedProgram:
     """The same program, in which no view depends on how its operand is laid out, no op takes a dim of a scalar, and no
     branch is left."""
@@ -178,7 +162,8 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
             node.name
         )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
     constants = write_out_branches(program, graph, copies)
-    _refuse_in_loops(program.graph_module, program.graph)
+    owner, held = loops_apart(program, graph)
+    constants |= held
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     for node in [node for node in graph.nodes if _is_along_a_scalar(node)]:
@@ -191,6 +176,7 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
     ]
     return changed(
         program,
+        root=owner,
         graph=graph,
         graph_signature=ExportGraphSignature([*made, *signature.input_specs], list(signature.output_specs)),
         module_call_graph=_with_arguments_for_python(program),

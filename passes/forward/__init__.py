@@ -20,6 +20,7 @@ from .select_explained import (
     select_explained,
 )
 from .split_bias import split_bias
+from .step_reads import read_step_by_step
 from .target import Pick, Step, Target
 from .unlift import unlift
 
@@ -41,6 +42,7 @@ __all__ = [
     "explained_in",
     "explained_value",
     "fold_batch_norm",
+    "read_step_by_step",
     "recognise_dense_layers",
     "recognise_functions",
     "recognise_layer_norms",

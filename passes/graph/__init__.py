@@ -16,6 +16,7 @@ from .scan import (
     everywhere,
     from_torch,
     in_bodies,
+    loop_of,
     made_across,
     move_in_front,
     operation,
@@ -23,6 +24,7 @@ from .scan import (
     results_beside,
     scans,
     to_torch,
+    within,
     without_unread,
 )
 from .simplify import simplify
@@ -101,6 +103,7 @@ __all__ = [
     "is_searched_for_nan",
     "is_tensor",
     "keep_tensor",
+    "loop_of",
     "made_across",
     "module_calls",
     "module_path",
@@ -127,6 +130,7 @@ __all__ = [
     "twins_of",
     "type_text",
     "value_calls",
+    "within",
     "without_unread",
     "write_notes",
     "write_out",

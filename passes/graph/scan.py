@@ -21,8 +21,9 @@ from torch import Tensor, fx
 
 from lrp_compiler.torch_private import known_size, take_name
 
+from .assignment import assignment
 from .result import Declined, Result
-from .tools import attribute, call, keep_tensor, outputs
+from .tools import attribute, call, is_tensor, keep_tensor, outputs
 
 aten = torch.ops.aten
 TORCHS = torch.ops.higher_order.scan
@@ -109,6 +110,15 @@ def results_beside(node: fx.Node) -> list[fx.Node]:
     loop = loop_of(node)
     found = {} if loop is None else {result_number(user): user for user in loop.users}
     return [user for number, user in found.items() if number != node.args[1]]
+
+
+def within(node: fx.Node) -> fx.Node:
+    """Of a value of its steps that a loop hands out the node of its body that makes it; any other node as it is."""
+    loop = loop_of(node)
+    if loop is None or assignment(node) is not None:
+        return node
+    inner = outputs(loop.target.body)[result_number(node)]  # type: ignore[union-attr]
+    return within(inner)
 
 
 def operation(node: fx.Node) -> str:
@@ -224,7 +234,7 @@ def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
             with module.graph.inserting_before(node):
                 outside[inner] = module.graph.get_attr(target)
             outside[inner].meta.update(inner.meta)
-        elif inner.op == "call_function" and inner.all_input_nodes and outside.keys() >= set(inner.all_input_nodes):
+        elif _may_be_given(inner) and inner.all_input_nodes and outside.keys() >= set(inner.all_input_nodes):
             with module.graph.inserting_before(node):
                 outside[inner] = module.graph.node_copy(inner, outside.__getitem__)
     read = [inner for inner in outside if inner not in constants and any(user not in outside for user in inner.users)]
@@ -241,6 +251,11 @@ def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
     body.recompile()
     node.target = loop.with_body(body)
     node.args = (*node.args, *(outside[inner] for inner in read))
+
+
+def _may_be_given(node: fx.Node) -> bool:
+    """Whether it is a value that torch's operator takes as an operand."""
+    return node.op == "call_function" and (is_tensor(node) or isinstance(node.meta.get("val"), int | torch.SymInt))
 
 
 def to_torch(module: fx.GraphModule) -> None:

@@ -19,10 +19,12 @@ from lrp_compiler.passes.graph import (
     SEEDED,
     WAIT,
     Origin,
+    Scan,
     Sizes,
     add_placeholder,
     attribute,
     call,
+    copied,
     copy_node,
     is_tensor,
     keep_tensor,
@@ -46,6 +48,17 @@ def asked_values(relevance: fx.GraphModule, ledger: Ledger, promises: list[tuple
         if value in asked:
             asked[value].append(origin)
     return asked
+
+
+def _rebuilt_inside(loop: Scan, known: Origin) -> Scan:
+    """The loop, of whose steps everything is rebuilt."""
+    body = copied(loop.body)
+    for node in body.graph.nodes:
+        if node.op == "call_function":
+            set_origin(node, known)
+        if isinstance(node.target, Scan):
+            node.target = _rebuilt_inside(node.target, known)
+    return loop.with_body(body)
 
 
 def _is_read(placeholder: fx.Node) -> bool:
@@ -184,7 +197,10 @@ class _Splice:
         node = self.graph.node_copy(original, lambda source: ready[self.ledger.index[source]])
         if not self.late.isdisjoint(ready.values()):
             self.late.add(node)
-        set_origin(node, Origin("relevance", original.name, module_path(original), REBUILT))
+        known = Origin("relevance", original.name, module_path(original), REBUILT)
+        set_origin(node, known)
+        if isinstance(node.target, Scan):
+            node.target = _rebuilt_inside(node.target, known)
         return node
 
     def _hold_back(self, index: int, ready: dict[int, fx.Node]) -> None:

@@ -158,7 +158,7 @@ def emit_relevance(
                 [*seeds, *put_on(latents, starts, by_name, lambda node: handed[node].shape)],
                 fetch,
                 gates=gates_of(latents, starts, by_name),
-                listeners=Listeners(asked=asked, observe=observe),
+                listeners=Listeners(asked=asked, observe=observe, asks=returned.__contains__),
                 parameters=True,
                 repeat=Remembered(traced, twins) if alike else None,
             )

@@ -10,6 +10,9 @@ values of the steps that its rules ask for are promises like any other: the forw
 
 Relevance of a state keeps one form over all steps: unit form as long as every step hands it back so, else total form,
 which every relevance has. What stays the same in all steps gets the sum of what it gets in each.
+
+Whoever asks is told of the relevance of the values of the steps, that of all steps at once, as the loop hands out the
+values themselves. The books are kept of these, too: what comes to a state goes on to the step before.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, prov
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
-from .walk import Listeners, propagate_relevance
+from .step_books import StepBooks
+from .walk import NOBODY, Listeners, propagate_relevance
 
 INNER = "inside."
 """In front of the name of a value of the steps, among the arguments of a loop's result."""
@@ -104,11 +108,14 @@ class _Backwards:
         self.loop = loop
         self.op = op
         self.relevance = relevance
+        self.told: Listeners = op.listeners or NOBODY
         self.arrived: dict[int, Relevance] = {op.option(RESULT): relevance, **op.beside}
         self.ends = outputs(loop.body)
-        active = set(op.option(CARRIED))
+        carried = set(op.option(CARRIED))
+        taking = carried | set(op.wanted)
         states, slices, constants = (
-            [place for place in part if place.meta["input"] in active] for part in loop.parts(loop.placeholders)
+            [place for place in part if place.meta["input"] in names]
+            for part, names in zip(loop.parts(loop.placeholders), (carried, taking, taking), strict=True)
         )
         self.states, self.read, self.summed = states, slices, constants
         self.forms: dict[fx.Node, Form] = dict.fromkeys((*states, *slices, *constants), "unit")
@@ -116,12 +123,14 @@ class _Backwards:
             if number < loop.states:
                 self.forms[loop.placeholders[number]] = share.form
         self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
-        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self._inner()}
+        self.handles = {node: op.arguments[f"{INNER}{node.name}"] for node in self._inner()}
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self.handles}
+        self.asked = [node for node in reversed(self.handles) if self.told.asks(self.handles[node])]
+        self.watched: dict[fx.Node, Form] = {}
         steps = loop.parts(loop.placeholders)[1]
         self.values |= {place: op.tensor(place.meta["input"]) for place in steps}
-        self.constants = {
-            place: op.tensor(place.meta["input"]) for place in loop.parts(loop.placeholders)[2] if is_tensor(place)
-        }
+        same = loop.parts(loop.placeholders)[2]
+        self.constants = {place: (op.tensor if is_tensor(place) else op.option)(place.meta["input"]) for place in same}
 
     def _inner(self) -> list[fx.Node]:
         named = {name.removeprefix(INNER) for name in self.op.arguments if name.startswith(INNER)}
@@ -136,14 +145,14 @@ class _Backwards:
         kept = len(start)
         results = [*made[:kept], *(one.flip(0) for one in made[kept:])]
         places = [*self.states, *self.summed, *self.read]
-        flow = {}
-        for place, tensor in zip(places, results, strict=True):
-            name, share = place.meta["input"], Relevance(tensor, self.forms[place])
-            if name in self.op.active:
-                flow[name] = share
-            else:  # a first state that is a constant
-                self.op.absorb("constant", partial(share.total_of, partial(self.op.tensor, name)))
-        return flow
+        for (node, form), tensor in zip(self.watched.items(), results[len(places) :], strict=True):
+            self.told.observe(self.handles[node], Relevance(tensor, form))
+        shares = {
+            place.meta["input"]: Relevance(tensor, self.forms[place])
+            for place, tensor in zip(places, results, strict=False)
+        }
+        # A first state that is a constant gets nothing.
+        return {name: share for name, share in shares.items() if name in (*self.op.active, *self.op.wanted)}
 
     def _start(self, place: fx.Node) -> Tensor:
         """Relevance of a state behind the last step."""
@@ -166,17 +175,21 @@ class _Backwards:
             slices = [one.select(0, -1) for one in (*seeds, *self.values.values())]
             while True:
                 start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
-                arrived = self._walk(start, slices, list(self.constants.values()), None)
+                arrived, seen = self._walk(start, slices, list(self.constants.values()))
                 total = [place for place, share in arrived.items() if share.form == "total"]
                 more = [place for place in total if self.forms.get(place) == "unit"]
                 if not more:
+                    self.watched = {node: seen[node].form for node in self.asked if node in seen}
                     return
                 self.forms.update(dict.fromkeys(more, "total"))
 
     def _walk(
-        self, carried: Sequence[Tensor], slices: Sequence[Tensor], constants: Sequence[Tensor], absorb: Any
-    ) -> Mapping[fx.Node, Relevance]:
-        """One step."""
+        self, carried: Sequence[Tensor], slices: Sequence[Tensor], constants: Sequence[Tensor], time: int | None = None
+    ) -> tuple[Mapping[fx.Node, Relevance], Mapping[fx.Node, Relevance]]:
+        """One step: what has arrived at its operands, and what has come to the values that are asked for.
+
+        The books are kept where it is known which step it is, by `time`.
+        """
         fetch = self._fetch(slices, constants)
         ends = [(self.ends[self.loop.placeholders.index(place)], place) for place in self.states]
         seeds = [
@@ -187,7 +200,19 @@ class _Backwards:
             (self.ends[number], Relevance(tensor, share.form))
             for (number, share), tensor in zip(self.seeded.items(), slices, strict=False)
         ]
-        return propagate_relevance(self.loop.body, seeds, fetch, listeners=Listeners(absorb=absorb))
+        seen: dict[fx.Node, Relevance] = {}
+        keeps = time is not None and self.told.absorb is not None
+        books = StepBooks(self.loop, self.op, self.told, self.handles, time, fetch) if keeps else None  # type: ignore[arg-type]
+        if books is not None:
+            self._begin(books, seeds)
+        told = Listeners(
+            observe=seen.__setitem__,
+            asks=set(self.asked).__contains__,
+            absorb=None if books is None else books.absorb,
+            pass_on=None if books is None else books.pass_on,
+        )
+        parameters = bool(self.op.wanted)
+        return propagate_relevance(self.loop.body, seeds, fetch, listeners=told, parameters=parameters), seen
 
     def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
         values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
@@ -201,12 +226,27 @@ class _Backwards:
 
         return fetch
 
-    def _absorb(self, node: fx.Node, cause: str, share: Tensor) -> None:
-        self.op.absorb(cause, lambda: share)
+    def _begin(self, books: StepBooks, seeds: Sequence[tuple[fx.Node, Relevance]]) -> None:
+        """What comes to the loop's results: to last states, it comes to the last step."""
+        shares = [share for _, share in seeds]
+        length = next(iter(self.values.values())).shape[0]
+        last = {self.loop.placeholders.index(place): share for place, share in zip(self.states, shares, strict=False)}
+        every = dict(zip(self.seeded, shares[len(self.states) :], strict=True))
+        for number in self.arrived:
+            if number in every:
+                books.begin(number, every[number])
+            elif books.time == length - 1:
+                books.begin(number, last[number])
 
-    def _step(self, carried: Sequence[Tensor], slices: Sequence[Tensor], constants: Sequence[Tensor]) -> list[Tensor]:
-        """Relevance of the states before the step, sums so far, and relevance of what the step read."""
-        arrived = self._walk(carried, slices, constants, self._absorb if self.op.keeps_books else None)
+    def _step(
+        self,
+        carried: Sequence[Tensor],
+        slices: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        time: int | None = None,
+    ) -> list[Tensor]:
+        """Relevance of the states before the step, sums so far, that of what the step read, and what is asked for."""
+        arrived, seen = self._walk(carried, slices, constants, time)
         fetch = self._fetch(slices, constants)
 
         def share(place: fx.Node, like: Tensor) -> Tensor:
@@ -225,21 +265,33 @@ class _Backwards:
             *(goes_on(place, like) for place, like in before[:count]),
             *(so_far + goes_on(place, so_far) for place, so_far in before[count:]),
             *(share(place, fetch(place)) for place in self.read),
+            *(seen[node].tensor for node in self.watched),
         ]
 
 
 def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
-    """The loop of `step`: traced as one, or run. The last states, then what else the steps return, stacked."""
+    """The loop of `step` from the last to the first: traced as one, or run.
+
+    Returns:
+        The states behind it, then what else the steps return, stacked.
+    """
     count, read = len(states), len(slices)
 
-    def flat(*operands: Tensor) -> list[Tensor]:
-        return list(step(operands[:count], operands[count : count + read], operands[count + read :]))
+    def flat(*operands: Tensor, time: int | None = None) -> list[Tensor]:
+        return list(step(operands[:count], operands[count : count + read], operands[count + read :], time))
 
     if is_traced():
-        return list(torch.ops.higher_order.scan(flat, states, slices, tuple(constants)))
+        # Of one tensor twice, the graph of a step would read the second one in both places.
+        once = list[Any]()
+        for one in (*states, *slices, *constants):
+            twice = isinstance(one, Tensor) and any(one is other for other in once)
+            once.append(one.clone() if twice else one)
+        given = once[:count], once[count : count + read], tuple(once[count + read :])
+        return list(torch.ops.higher_order.scan(flat, *given))
     results = []
-    for time in range(slices[0].shape[0]):
-        made = flat(*states, *(one[time] for one in slices), *constants)
+    length = slices[0].shape[0]
+    for number in range(length):
+        made = flat(*states, *(one[number] for one in slices), *constants, time=length - 1 - number)
         states = made[:count]
         results.append(made[count:])
     return [*states, *(torch.stack(one) for one in zip(*results, strict=True))]

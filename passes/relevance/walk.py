@@ -22,6 +22,7 @@ from lrp_compiler.passes.graph import (
     Assignment,
     assignment,
     is_searched_for_nan,
+    loop_of,
     module_path,
     result_number,
     results_beside,
@@ -169,6 +170,7 @@ class Listeners:
         observe: (node, relevance) of every node that the walk reaches.
         pass_on: (node, operand, share) what a rule hands to each operand.
         drop: (node, share) what a gate elsewhere takes of the relevance that is on its way to the node.
+        asks: of which values of the steps that a loop hands out `observe` is to be told; of these all steps' at once.
     """
 
     asked: Asked = lambda origin, value: None
@@ -176,6 +178,7 @@ class Listeners:
     observe: Observe = lambda node, relevance: None
     pass_on: PassOn | None = None
     drop: Drop | None = None
+    asks: Callable[[fx.Node], bool] = lambda node: False
 
 
 NOBODY = Listeners()
@@ -228,19 +231,20 @@ def propagate_relevance(
             continue
         given = assignment(node)
         with made_by(node, given.rule if given else "input", module_path(node)):
-            relevance = arrive(node)
+            # A loop's results stand right behind it: all that comes to any of them has come. What is past a masked one
+            # is on its way to the others, too.
+            results = [node, *(other for other in results_beside(node) if other in reached)]
+            excluding = [one for one in results if any(gate.past is not None for gate in gates.get(one, ()))]
+            come = {one: arrive(one) for one in dict.fromkeys((*excluding, *results))}
+            relevance = come.pop(node)
             if given is None:
                 if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
                 continue
-            # A loop's results stand right behind it: all that comes to any of them has come.
-            others = [other for other in results_beside(node) if other in reached]
-            beside = {other: arrive(other) for other in others}
-            if pass_on is not None:
-                for other, theirs in beside.items():
-                    pass_on(other, node, total(reached.total(other, theirs, times)))
             keep = None if absorb is None else partial(absorb, node)
-            apply = partial(_apply, node, given, fetch, keep, given.wanted if parameters else (), twins, beside)
+            apply = partial(
+                _apply, node, given, fetch, keep, given.wanted if parameters else (), twins, come, listeners
+            )
             ask = partial(listeners.asked, node)
             try:
                 flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
@@ -252,7 +256,7 @@ def propagate_relevance(
                 operand = given.operand(name)
                 share = _in_dtype_of(fetch(operand), share)
                 reached.add(operand, share)
-                if pass_on is not None:
+                if pass_on is not None and loop_of(node) is None:  # a loop tells of its steps
                     pass_on(node, operand, share)
     return arrived
 
@@ -275,6 +279,7 @@ def _apply(
     wanted: tuple[str, ...],
     twins: Mapping[fx.Node, fx.Node],
     beside: Mapping[fx.Node, Relevance],
+    listeners: Listeners,
     relevance: Relevance,
     ask: Callable[[fx.Node], None],
 ) -> Flow:
@@ -285,6 +290,9 @@ def _apply(
 
     op = given.op(node, fetch, absorb, ask, wanted, there if twins else None)
     op.beside = {result_number(other): share for other, share in beside.items()}
+    if loop_of(node) is not None:
+        op.results = {result_number(one): one for one in (node, *beside)}
+        op.listeners = listeners
     return propagate(op, relevance, given.rule, **given.options)
 
 

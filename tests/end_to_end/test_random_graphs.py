@@ -7,7 +7,9 @@ limit ε → 0), the rules run eagerly on the forward's own values, and the forw
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,10 +18,11 @@ from support.random_graphs import CLASSES, RandomGraph, attnlrp_relevance, rando
 from torch import Tensor, fx
 
 import lrp_compiler as lrp
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.passes.forward import explained_value
 from lrp_compiler.passes.relevance import propagate_relevance
 from lrp_compiler.rules import unit
+from lrp_compiler.runtime import OnnxExplainer
 
 Drawn = tuple[RandomGraph, Tensor]
 STABILISED = {"epsilon": 1e-6}
@@ -191,3 +194,61 @@ def test_attnlrp_is_the_gradient_of_the_detached_forward_in_many_larger_graphs(
     drawn: Drawn, budget: float, target: int
 ) -> None:
     equals_autograd(drawn, budget, target)
+
+
+def in_onnxruntime(drawn: Drawn, composite: lrp.Composite, target: int, folder: Path) -> None:
+    explainer = compiled(drawn, composite, 1.0, target)
+    if explainer is None:
+        return
+    try:
+        explainer.to_onnx(folder / "m.lrp.onnx")
+    except LrpError as error:
+        if "onnxruntime has no" not in str(error):  # kernel of that operator for float64
+            raise
+        return
+    expected, x = explainer(drawn[1]).relevance["x"].numpy(), drawn[1].numpy()
+    with OnnxExplainer(folder / "m.lrp.onnx") as deployed:
+        found = deployed(x).relevance["x"]
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    # Float64's rounding, where a quotient is taken of what has cancelled; more than that is another number.
+    assert np.abs(found - expected)[np.isfinite(expected)].max(initial=0) <= 1e-7 * largest + 1e-12
+
+
+@drawing(6)
+@given(random_graphs(most=6, loops=True), composites(), budgets, classes)
+def test_joint_split_rebuilt_and_eager_agree_with_loops(
+    drawn: Drawn, composite: lrp.Composite, budget: float, target: int
+) -> None:
+    all_ways_agree(drawn, composite, budget, target)
+
+
+@drawing(6)
+@given(random_graphs(most=6, loops=True), budgets, classes)
+def test_attnlrp_is_the_gradient_of_the_detached_forward_with_loops(drawn: Drawn, budget: float, target: int) -> None:
+    equals_autograd(drawn, budget, target)
+
+
+@pytest.mark.heavy
+@drawing(60)
+@given(random_graphs(most=14, loops=True), composites(), budgets, classes)
+def test_joint_split_rebuilt_and_eager_agree_in_many_larger_graphs_with_loops(
+    drawn: Drawn, composite: lrp.Composite, budget: float, target: int
+) -> None:
+    all_ways_agree(drawn, composite, budget, target)
+
+
+@pytest.mark.heavy
+@drawing(60)
+@given(random_graphs(most=14, loops=True), budgets, classes)
+def test_attnlrp_is_the_gradient_in_many_larger_graphs_with_loops(drawn: Drawn, budget: float, target: int) -> None:
+    equals_autograd(drawn, budget, target)
+
+
+def test_onnxruntime_says_the_same_with_loops(tmp_path_factory: pytest.TempPathFactory) -> None:
+    @drawing(5)
+    @given(random_graphs(most=6, loops=True), composites(), classes)
+    def holds(drawn: Drawn, composite: lrp.Composite, target: int) -> None:
+        in_onnxruntime(drawn, composite, target, tmp_path_factory.mktemp("file"))
+
+    holds()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 from torch.nn import functional
 
 BATCH, CLASSES, LARGEST = 2, 4, 48
@@ -146,6 +147,68 @@ OPS: dict[str, Kind] = {
 }
 
 
+def over_rows(step: Callable[..., Any], states: Any, rows: Tensor) -> tuple[Any, Tensor]:
+    """Torch's scan where it is captured, over the rows, and else step by step."""
+    if torch.compiler.is_exporting():
+        states, results = scan(step, states, rows.transpose(0, 1))
+    else:
+        made = []
+        for row in rows.unbind(1):
+            states, result = step(states, row)
+            made.append(result)
+        results = torch.stack(made)
+    return states, results.transpose(0, 1)
+
+
+def _recurrence(function: Callable[..., Tensor], start: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """All states that a function of (state, row) makes."""
+
+    def apply(step: Step, x: Tensor) -> Tensor:
+        def once(state: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+            state = function(state, row, step.weight)
+            return state, state.clone()
+
+        last, every = over_rows(once, start(x), x)
+        return every + last.unsqueeze(1) if step.number else every
+
+    return apply
+
+
+def _exchanged(step: Step, x: Tensor) -> Tensor:
+    """Two states, of which each becomes the other; a third counts, in whole numbers."""
+
+    def once(states: Any, row: Tensor) -> Any:
+        a, b, count = states
+        return (b.clone(), row + 0.5 * a, count + 1), a * (count % 2 + 0.5)
+
+    start = x.mean(1)
+    (a, b, _), every = over_rows(once, (start, 2 * start, torch.zeros((), dtype=torch.int64)), x)
+    return every + (a - b).unsqueeze(1)
+
+
+def _zeros(x: Tensor) -> Tensor:
+    return torch.zeros_like(x[:, 0])
+
+
+LOOPS: dict[str, Kind] = {
+    "elman": Kind(
+        _recurrence(lambda h, x, w: torch.tanh(x + functional.linear(h, w)), _zeros),
+        _recurrence(lambda h, x, w: chord(z := x + functional.linear(h, w), torch.tanh(z)), _zeros),
+        fits=_matrix,
+        weighted=True,
+    ),
+    "leaky sum": Kind(_recurrence(lambda h, x, w: 0.5 * h + functional.relu(x - h), lambda x: x.sum(1)), fits=_matrix),
+    "product": Kind(
+        _recurrence(lambda h, x, w: h * x, lambda x: x.mean(1)),
+        _recurrence(lambda h, x, w: half(h) * half(x), lambda x: x.mean(1)),
+        fits=_matrix,
+    ),
+    "exchanged": Kind(_exchanged, fits=_matrix),
+}
+"""The same of operations that are loops over the rows of a matrix."""
+KINDS = {**OPS, **LOOPS}
+
+
 class RandomGraph(nn.Module):
     """The steps as a model: logits of the value at `last`, and, as a second output, the value at `also`.
 
@@ -168,7 +231,7 @@ class RandomGraph(nn.Module):
     def values(self, x: Tensor, reference: bool = False) -> list[Tensor]:
         values = [x]
         for step in self.steps:
-            kind = OPS[step.op]
+            kind = KINDS[step.op]
             apply = (reference and kind.reference) or kind.apply
             values.append(apply(step, *(values[source] for source in step.sources)))
         return values
@@ -189,25 +252,27 @@ def attnlrp_relevance(model: RandomGraph, x: Tensor, target: int) -> Tensor:
 
 
 @st.composite
-def random_graphs(draw: st.DrawFn, most: int = 14) -> tuple[RandomGraph, Tensor]:
-    """A model and an input of it, float64."""
+def random_graphs(draw: st.DrawFn, most: int = 14, loops: bool = False) -> tuple[RandomGraph, Tensor]:
+    """A model and an input of it, float64; with `loops` every other operation of a matrix is a loop over its rows."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    x = normal(BATCH, *draw(st.sampled_from([(6,), (3, 4)])))
+    x = normal(BATCH, *((3, 4) if loops else draw(st.sampled_from([(6,), (3, 4)]))))
     values, steps = [x], list[Step]()
     for _ in range(draw(st.integers(most // 3, most))):
         # Mostly from what is new, so that graphs are deep.
         first = draw(st.one_of(st.just(len(values) - 1), st.integers(0, len(values) - 1)))
         shape = values[first].shape[1:]
-        names = [name for name, kind in OPS.items() if kind.fits(shape)]
+        table = LOOPS if loops and _matrix(shape) and draw(st.booleans()) else OPS
+        names = [name for name, kind in table.items() if kind.fits(shape)]
         name = draw(st.sampled_from(names))
-        kind = OPS[name]
+        kind = table[name]
         alike = [index for index, value in enumerate(values) if value.shape == values[first].shape]
         others = [draw(st.sampled_from(alike)) for _ in range(kind.operands - 1)]
-        weight = normal(draw(st.integers(2, 5)), shape[-1]) / shape[-1] ** 0.5 if kind.weighted else None
+        size = shape[-1] if name in LOOPS else draw(st.integers(2, 5)) if kind.weighted else 0
+        weight = normal(size, shape[-1]) / shape[-1] ** 0.5 if kind.weighted else None
         step = Step(name, (first, *others), draw(st.integers(0, 2)), weight)
         value = kind.apply(step, *(values[source] for source in step.sources))
         if value[0].numel() <= LARGEST and float(value.abs().max()) < 1e3:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import Known, chosen, onnx_op
+from ..rounds import NotKnownError, Round
 from ..sizes import Sizes
 from ..whole_numbers import Rows, Whole
 
@@ -25,7 +26,8 @@ def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor | Whole:
     """The slices at these places of an axis."""
     axis = axis % x.dim()
     if isinstance(indices, Sizes) and not indices.shape:
-        return x.select(axis, indices.one())
+        place = indices.one()
+        return _of_step(x, axis, place).squeeze(axis) if isinstance(place, Round) else x.select(axis, place)
     if isinstance(indices, Sizes):
         size = x.shape[axis]
         numbers = [value + size if isinstance(value, int) and value < 0 else value for value in indices.list()]
@@ -37,6 +39,14 @@ def gather(x: Tensor, indices: Known, *, axis: int = 0) -> Tensor | Whole:
         return Rows.of(x, indices)
     index: Any = (*[slice(None)] * axis, indices)
     return x[index]
+
+
+def _of_step(x: Tensor, axis: int, first: Round, width: int = 1) -> Tensor:
+    """So many elements of an axis from one on that a loop's step says."""
+    places = first.tensor().reshape(1)
+    if not (isinstance(first.first, int) and isinstance(first.slope, int) and first.first >= 0 and first.slope >= 0):
+        places = _positive(places, x.shape[axis])
+    return x.index_select(axis, places if width == 1 else places + torch.arange(width))
 
 
 @onnx_op("GatherElements")
@@ -171,13 +181,23 @@ def slice_inputs(
 def _sliced(x: Tensor, starts: list[Any], ends: list[Any], axes: list[int], steps: list[int]) -> Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis % x.dim()
-        if step > 0:
+        if isinstance(start, Round):
+            x = _of_step(x, axis, start, _width(start, end, step))
+        elif step > 0:
             last = None if isinstance(end, int) and end >= FAR else end
             index: tuple[slice, ...] = (*[slice(None)] * axis, slice(start, last, step))
             x = x[index]
         else:
             x = _backwards(x, start, end, axis, -step)
     return x
+
+
+def _width(start: Round, end: Any, step: int) -> int:
+    """How many elements lie between two numbers of a loop's step."""
+    width = end - start
+    if step != 1 or not isinstance(width, int):
+        raise NotKnownError("A Loop of an open number of steps takes a Slice of another size in every step.")
+    return width
 
 
 def _backwards(x: Tensor, start: Any, end: Any, axis: int, step: int) -> Tensor:

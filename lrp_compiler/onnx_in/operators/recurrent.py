@@ -1,4 +1,4 @@
-"""Recurrent layers: torch's own where they are the same, and else step by step.
+"""Recurrent layers: torch's own where they are the same, and else step by step, or a loop where the length is open.
 
 ONNX lists the gates of an LSTM as input, output, forget, cell and those of a GRU as update, reset, hidden; torch as
 input, forget, cell, output and as reset, update, hidden. The weights are brought into torch's order, and taken apart by
@@ -8,6 +8,7 @@ direction, when the file is read: the functions take `*parameters`, for each dir
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lrp_compiler.base.errors import CaptureError
 
+from ..loops import looped
 from ..registry import Prepared, chosen, onnx_op
 
 FUNCTIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
@@ -121,15 +123,17 @@ def lstm_by(
         and functions[0] in (None, *_twice("LSTM"))
     )
     layers = _layers(parameters, direction)
+    if peepholes is not None:
+        layers = [layer._replace(peepholes=own) for layer, own in zip(layers, peepholes, strict=True)]
     size = layers[0].size
 
-    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(part: int, layer: Layer, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         before, kept = state
         f, g, h = _functions("LSTM", *functions, part)
         seen_before = seen(before) if seen else before
-        gates = given + torch.nn.functional.linear(seen_before, layers[part].recurrence, layers[part].recurrent_bias)
+        gates = given + torch.nn.functional.linear(seen_before, layer.recurrence, layer.recurrent_bias)
         i, forget, c, o = gates.split(size, -1)
-        pi, po, pf = (None,) * 3 if peepholes is None else peepholes[part].split(size)
+        pi, po, pf = (None,) * 3 if layer.peepholes is None else layer.peepholes.split(size)
         i = f(_clipped(i if pi is None else i + pi * kept, clip))
         forget = 1 - i if input_forget else f(_clipped(forget if pf is None else forget + pf * kept, clip))
         now = forget * kept + i * g(_clipped(c, clip))
@@ -162,11 +166,11 @@ def gru(
     layers = _layers(parameters, direction)
     size = layers[0].size
 
-    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(part: int, layer: Layer, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (before,) = state
         f, g = _functions("GRU", activations, activation_alpha, activation_beta, part)
-        bias = layers[part].recurrent_bias
-        rr, rz, rh = layers[part].recurrence.split(size)
+        bias = layer.recurrent_bias
+        rr, rz, rh = layer.recurrence.split(size)
         br, bz, bh = (None,) * 3 if bias is None else bias.split(size)
         r, z, h = given.split(size, -1)
         z = f(_clipped(z + torch.nn.functional.linear(before, rz, bz), clip))
@@ -202,9 +206,9 @@ def rnn(
     plain = not clip and lengths is None and activations in (None, *_twice("RNN"))
     layers = _layers(parameters, direction)
 
-    def step(part: int, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(part: int, layer: Layer, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (f,) = _functions("RNN", activations, activation_alpha, activation_beta, part)
-        carried = torch.nn.functional.linear(state[0], layers[part].recurrence, layers[part].recurrent_bias)
+        carried = torch.nn.functional.linear(state[0], layer.recurrence, layer.recurrent_bias)
         return (f(_clipped(given + carried, clip)),)
 
     return _run("RNN", x, layers, lengths, [hidden], direction, layout, plain, step)
@@ -243,11 +247,16 @@ class Layer(NamedTuple):
     recurrence: Tensor
     bias: Tensor | None = None
     recurrent_bias: Tensor | None = None
+    peepholes: Tensor | None = None
 
     @property
     def size(self) -> int:
         """Of the hidden state."""
         return self.recurrence.shape[1]
+
+
+Cell = Callable[[int, Layer, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""(number of the direction, its parameters, what the input adds, state) → next state."""
 
 
 def _layers(parameters: Sequence[Tensor], direction: str) -> list[Layer]:
@@ -264,7 +273,7 @@ def _run(
     direction: str,
     layout: int,
     plain: bool,
-    step: Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
+    step: Cell,
 ) -> Any:
     x = x.transpose(0, 1) if layout else x
     given = [one.transpose(0, 1) if layout and one is not None else one for one in states]
@@ -276,7 +285,7 @@ def _run(
     if plain and direction != "reverse":
         y, last = _by_torch(kind, x, layers, filled)
     else:
-        y, last = _by_steps(x, layers, lengths, filled, _directions(direction), step)
+        y, last = _by_steps(kind, x, layers, lengths, filled, _directions(direction), step)
     if layout:
         return (y.permute(2, 0, 1, 3), *(one.transpose(0, 1) for one in last))
     return (y, *last)
@@ -299,32 +308,42 @@ def _by_torch(kind: str, x: Tensor, layers: list[Layer], states: list[Tensor]) -
 
 
 def _by_steps(
+    kind: str,
     x: Tensor,
     layers: list[Layer],
     lengths: Tensor | None,
     states: list[Tensor],
     directions: list[bool],
-    step: Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
+    step: Cell,
 ) -> tuple[Tensor, list[Tensor]]:
     outputs, ends = [], []
     for part, backwards in enumerate(directions):
+        layer = layers[part]
         along = _turned(x, lengths) if backwards else x
-        given = torch.nn.functional.linear(along, layers[part].weight, layers[part].bias)
-        state = tuple(one[part] for one in states)
-        found = []
-        for number in range(x.shape[0]):
-            new = step(part, given[number], state)
-            if lengths is None:
-                state, out = new, new[0]
-            else:
-                live = (number < lengths).unsqueeze(1)
-                state = tuple(torch.where(live, one, old) for one, old in zip(new, state, strict=True))
-                out = torch.where(live, new[0], torch.zeros_like(new[0]))
-            found.append(out)
-        y = torch.stack(found)
+        sequences = [torch.nn.functional.linear(along, layer.weight, layer.bias)]
+        same = [one for one in layer if one is not None]
+        if lengths is not None:
+            sequences.append(torch.arange(x.shape[0]))
+            same.append(lengths)
+        start = [one[part] for one in states]
+        state, (y,) = looped(partial(_one_step, step, part, layer), start, sequences, same, f"The {kind}")
         outputs.append(_turned(y, lengths) if backwards else y)
         ends.append(state)
     return torch.stack(outputs, 1), [torch.stack(list(parts)) for parts in zip(*ends, strict=True)]
+
+
+def _one_step(
+    step: Cell, part: int, like: Layer, before: Sequence[Tensor], now: Sequence[Tensor], same: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """A step of one direction, and of rows that have ended none: their state stays, and their output is 0."""
+    tensors = iter(same)
+    new = step(part, Layer(*(None if one is None else next(tensors) for one in like)), now[0], tuple(before))  # type: ignore[arg-type]
+    ends = next(tensors, None)
+    if ends is None:
+        return new, new[:1]
+    live = (now[1] < ends).unsqueeze(1)
+    state = [torch.where(live, one, old) for one, old in zip(new, before, strict=True)]
+    return state, [torch.where(live, new[0], torch.zeros_like(new[0]))]
 
 
 def _turned(x: Tensor, lengths: Tensor | None) -> Tensor:

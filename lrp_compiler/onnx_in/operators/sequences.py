@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,17 @@ from torch import Tensor
 
 from ..registry import onnx_op
 from ..sizes import Sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A sequence of as many tensors as an open size says: what the steps of a loop made.
+
+    Args:
+        stacked: all of them, one behind the other in front.
+    """
+
+    stacked: Tensor
 
 
 def _tensors(values: list[Any]) -> list[Tensor]:
@@ -31,13 +43,13 @@ def no_sequence(*, dtype: int = 1) -> list[Any]:
 @onnx_op("SequenceAt")
 def element(values: Any, place: Sizes) -> Any:
     """The element at a place."""
-    return values[place.one()]
+    return values.stacked.select(0, place.one()) if isinstance(values, Series) else values[place.one()]
 
 
 @onnx_op("SequenceLength")
 def length(values: Any) -> Sizes:
     """How many there are."""
-    return Sizes.of(len(values))
+    return Sizes.of(values.stacked.shape[0] if isinstance(values, Series) else len(values))
 
 
 @onnx_op("SequenceInsert")
@@ -58,6 +70,10 @@ def erased(values: Any, place: Sizes | None = None) -> list[Any]:
 @onnx_op("ConcatFromSequence")
 def joined(values: Any, *, axis: int, new_axis: int = 0) -> Tensor:
     """One behind the other along an axis, or a new one."""
+    if isinstance(values, Series):
+        axis = axis % (values.stacked.dim() - 1 + new_axis)
+        along = values.stacked.movedim(0, axis)
+        return along if new_axis else along.flatten(axis, axis + 1)
     return torch.stack(_tensors(values), axis) if new_axis else torch.cat(_tensors(values), axis)
 
 

@@ -15,36 +15,22 @@ from lrp_compiler.torch_private import statically_known_true
 
 from ..ratio import Ratio, plain
 from ..registry import size_form
+from ..rounds import NotKnownError, Round, Until
 from ..sizes import SYMBOLIC, Sizes, combined
 from ..tensors import dtype_of
 
 
-class _UnknownError(Exception):
-    """What is asked of a size follows from no range of it."""
-
-
-def _known(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, or NotImplemented where it would need to know a size."""
-
-    @functools.wraps(function)
-    def run(*values: Any, **attributes: Any) -> Any:
-        try:
-            return function(*values, **attributes)
-        except _UnknownError:
-            return NotImplemented
-
-    return run
-
-
-def _truth(condition: Any) -> bool:
-    """Whether it holds, for every size that there may be."""
+def _truth(condition: Any) -> Any:
+    """Whether it holds, for every size that there may be; a condition that ends a loop stays one."""
+    if isinstance(condition, Until):
+        return condition
     if not isinstance(condition, torch.SymBool):
         return bool(condition)
     if statically_known_true(condition):
         return True
     if statically_known_true(torch.sym_not(condition)):
         return False
-    raise _UnknownError
+    raise NotKnownError("Of an open size it is asked how large it is.")
 
 
 def _divided(a: Any, b: Any) -> Any:
@@ -63,6 +49,8 @@ def _power(a: Any, b: Any) -> Any:
 def _whole(x: Any) -> Any:
     if isinstance(x, Ratio):
         return x.floor()  # of what is not negative
+    if isinstance(x, Round):
+        return x
     return torch.sym_int(x) if isinstance(x, SYMBOLIC) else int(x)
 
 
@@ -120,7 +108,6 @@ def _register() -> None:
 
 
 def _arithmetic(function: Callable[..., Any]) -> Callable[..., Any]:
-    @_known
     def run(*operands: Sizes) -> Any:
         result = operands[0]
         for other in operands[1:]:
@@ -131,7 +118,6 @@ def _arithmetic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
-    @_known
     def run(a: Sizes, b: Sizes) -> Sizes:
         return combined(lambda x, y: _truth(function(x, y)), a, b, dtype=torch.bool)
 
@@ -172,7 +158,7 @@ def cast(x: Sizes, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any
     """In another dtype: towards zero, if that is a whole one."""
     dtype = dtype_of(to, "A Cast")
     if dtype == torch.bool:
-        return _known(lambda: x.each(lambda value: _truth(value != 0), dtype))()
+        return x.each(lambda value: _truth(value != 0), dtype)
     if dtype.is_floating_point:
         return _rounded(x.each(_floated, dtype)) if dtype in (torch.float32, torch.float64) else NotImplemented
     return x.each(_whole, dtype) if dtype in (torch.int64, torch.int32) else NotImplemented
