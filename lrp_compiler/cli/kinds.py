@@ -104,3 +104,15 @@ def target(text: str) -> str | int:
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     return text.split(",")
+
+
+def condition(text: str) -> tuple[str, int | list[int]]:
+    """Channels that relevance may pass at a value, or the class."""
+    path, equals, chosen = text.rpartition("=")
+    try:
+        numbers = [int(part) for part in chosen.split(",")] if chosen else []
+    except ValueError:
+        numbers = []
+    if not (path and equals and numbers):
+        raise argparse.ArgumentTypeError(f"{text} is neither PATH=N[,N] nor y=CLASS")
+    return path, numbers[0] if len(numbers) == 1 else numbers

@@ -2,8 +2,8 @@
 
 Results go to stdout, progress and errors to stderr. Exit code 0: done; 1: one sentence on stderr says what is wrong;
 2: the command was called wrongly; 130: interrupted. `--debug` prints an error's traceback as well. `run` and `verify`
-on an `.onnx` file, `explain`, `summarise`, `serve`, `triton` and `page` need no torch; every other command imports it
-when it runs. `--help` imports little.
+on an `.onnx` file, `explain`, `summarise`, `concepts`, `serve`, `triton` and `page` need no torch; every other command
+imports it when it runs. `--help` imports little.
 """
 
 import os

@@ -75,3 +75,27 @@ def add_picture_options(command: argparse.ArgumentParser) -> None:
         help="of the shorter side, such as 0.875 (default: %(default)s)",
     )
     command.add_argument("--size", type=int, metavar="N", help="height and width, if the explainer leaves them open")
+
+
+def add_row_options(command: argparse.ArgumentParser) -> None:
+    """How rows of a data set become inputs, and how many run at once."""
+    command.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        type=kinds.column,
+        metavar="INPUT=COLUMN",
+        help="the column of an input (or of target, position, …), if it has another name; text=COLUMN: of the texts; "
+        "once for each",
+    )
+    command.add_argument(
+        "--id", metavar="COLUMN", help="what tells rows apart (default: id, of pictures their path, else the number)"
+    )
+    add_picture_options(command)
+    command.set_defaults(mean=None, std=None)  # numbers are taken for colours only where they are given
+    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
+    command.add_argument("--max-length", type=int, metavar="N", help="at how many tokens a text is cut")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N rows of the data")
+    command.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)"
+    )

@@ -29,14 +29,15 @@ class Inputs:
     Args:
         about: what the explainer's file says.
         preparation: how.
+        apart: names of inputs that are given otherwise.
 
     Raises:
         InputError: the preparation does not fit the explainer.
     """
 
-    def __init__(self, about: Metadata, preparation: Preparation) -> None:
+    def __init__(self, about: Metadata, preparation: Preparation, apart: Collection[str] = ()) -> None:
         self.how = preparation
-        self.specs = [*about.inputs, *about.choices]
+        self.specs = [spec for spec in (*about.inputs, *about.choices) if spec.name not in apart]
         self.texts = text_inputs(about.inputs)
         unknown = sorted(set(preparation.columns) - {spec.name for spec in self.specs} - {TEXT})
         if unknown:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Protocol
 
-from . import audit, compile, coverage, explain, inspect, page, plan, run, serve, summarise, triton, verify
+from . import audit, compile, concepts, coverage, explain, inspect, page, plan, run, serve, summarise, triton, verify
 
 
 class Command(Protocol):
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "run": run,
     "explain": explain,
     "summarise": summarise,
+    "concepts": concepts,
     "serve": serve,
     "triton": triton,
     "plan": plan,

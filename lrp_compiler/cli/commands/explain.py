@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from .. import kinds
-from ..options import add_check, add_picture_options
+from ..options import add_check, add_row_options
 from ..paths import must_be_onnx
 from ..reporting import report
 
@@ -34,27 +34,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with"
     )
-    command.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        type=kinds.column,
-        metavar="INPUT=COLUMN",
-        help="the column of an input (or of target, position, …), if it has another name; text=COLUMN: of the texts; "
-        "once for each",
-    )
-    command.add_argument(
-        "--id", metavar="COLUMN", help="what tells rows apart (default: id, of pictures their path, else the number)"
-    )
     command.add_argument("--target", type=int, metavar="INT", help="class to explain, if compiled with --target index")
-    add_picture_options(command)
-    command.set_defaults(mean=None, std=None)  # numbers are taken for colours only where they are given
-    command.add_argument("--tokenizer", type=Path, metavar="tokenizer.json", help="the model's, if it reads text")
-    command.add_argument("--max-length", type=int, metavar="N", help="at how many tokens a text is cut")
+    add_row_options(command)
     command.add_argument(
         "--where", metavar="CONDITION", help='which rows: columns, comparisons, in, and, or, not: "label in (3, 5)"'
     )
-    command.add_argument("--limit", type=int, metavar="N", help="only the first N rows of the data")
     bad = command.add_mutually_exclusive_group()
     bad.add_argument(
         "--skip-bad",
@@ -66,9 +50,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     bad.add_argument(
         "--fail-fast", dest="bad", action="store_const", const="raise", help="end at the first row that cannot be"
-    )
-    command.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)"
     )
     command.add_argument(
         "--workers",

@@ -1,0 +1,107 @@
+"""Relevance under conditions: what passes chosen channels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.errors import InputError, did_you_mean
+from lrp_compiler.base.metadata import LatentSpec, Metadata
+from lrp_compiler.base.run import to_numpy
+from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
+from lrp_compiler.explanation import Explanation
+
+from .common import named_inputs, rows_in
+
+TARGET = "y"
+"""What a condition calls the class."""
+
+
+@boundary("explain under conditions")
+def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, Any]]) -> Explanation[Any]:
+    """Relevance that passes chosen channels alone, for several choices at once: the forward is run once.
+
+    Args:
+        explainer: compiled with `masks=` for the paths, and with `target="index"` where conditions name a class.
+        inputs: the model's input; several as a dict by name.
+        conditions: each a dict: path → the channels (heads, features) that relevance may pass there, one number or
+            several, or an array of weights `[channels]`; `"y"` → the class. Paths are an AND, channels of one an OR.
+
+    Returns:
+        The explanation, relevance `[conditions, batch, …]`; what by-passes a layer is in it, unless the layer was
+        compiled as `lrp.Mask(path, exclude_parallel=True)`.
+
+    Raises:
+        InputError: a condition that does not fit the explainer.
+    """
+    about: Metadata = explainer.about
+    fits = isinstance(conditions, Sequence) and all(isinstance(one, Mapping) for one in conditions) and len(conditions)
+    check_option("conditions", conditions, bool(fits), "a list of dicts, one at least")
+    named = named_inputs(about, inputs)
+    masked = {latent.path: latent for latent in about.latents if latent.kind == "mask"}
+    unknown = [path for one in conditions for path in one if path != TARGET and path not in masked]
+    if unknown:
+        hint = did_you_mean(unknown[0], masked)
+        takes = f"it takes {', '.join(masked)}" if masked else f"compile with masks=[{unknown[0]!r}]"
+        raise InputError(f"A condition names {unknown[0]!r}, of which this explainer takes no mask{hint}: {takes}.")
+    given: dict[str, Any] = {}
+    for path in dict.fromkeys(path for one in conditions for path in one if path != TARGET):
+        count = _channels(about, masked[path])
+        given[path] = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
+    if not given:  # classes alone
+        for first in list(masked)[:1]:
+            given[first] = np.ones((len(conditions), 1, _channels(about, masked[first])), np.float32)
+    options: dict[str, Any] = {"masks": given} if given else {}
+    indexed = [spec for spec in about.choices if spec.name == "target"]
+    classes = [one.get(TARGET) for one in conditions]
+    if indexed and None in classes:
+        raise InputError(f"Condition {classes.index(None)} names no class: this explainer takes one, so give 'y'.")
+    if not indexed and any(one is not None for one in classes):
+        raise InputError("Conditions name classes ('y'): compile with target='index' to choose them at run time.")
+    if indexed:
+        numbers = [whole_number(one) for one in classes]
+        if None in numbers:
+            raise InputError(f"A condition's class 'y' is a whole number, not {classes[numbers.index(None)]!r}.")
+        options["target"] = np.repeat(np.array(numbers, np.int64)[:, None], rows_in(about, named), 1)
+    if about.several is not None and about.several != len(conditions):
+        raise InputError(
+            f"This explainer was compiled for {about.several} targets at once, and there are {len(conditions)} "
+            "conditions: give as many, or compile without count=."
+        )
+    explanation: Explanation[Any] = explainer(**named, **options)
+    return explanation
+
+
+def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
+    """The mask of one condition: ones where it chooses; weights as they are."""
+    mask = np.zeros(count, np.float32)
+    if chosen is None:
+        return mask + 1
+    try:
+        array = to_numpy(chosen) if hasattr(chosen, "dtype") else np.asarray(chosen)
+    except (ValueError, TypeError) as error:  # rows of different lengths
+        raise InputError(f"A condition of {path!r} is numbers of channels, or weights, not {chosen!r}.") from error
+    if isinstance(chosen, list | tuple) and not chosen:  # none of them
+        return mask
+    if array.dtype.kind in "fb":
+        if array.shape != (count,):
+            raise InputError(f"The weights of {path!r} have shape {list(array.shape)}, but it has {count} channels.")
+        return array.astype(np.float32)
+    if array.size and array.dtype.kind not in "iu":
+        raise InputError(f"A condition of {path!r} is numbers of channels, or weights, not {chosen!r}.")
+    numbers = array.reshape(-1).astype(np.int64)
+    wrong = [int(number) for number in numbers if not -count <= number < count]
+    if wrong:
+        raise InputError(f"Channel {wrong[0]} is out of range: {path!r} has {count}, 0 to {count - 1}.")
+    mask[numbers] = 1
+    return mask
+
+
+def _channels(about: Metadata, latent: LatentSpec) -> int:
+    spec: TensorSpec = next(spec for spec in about.seed_inputs if spec.name == latent.name)
+    if latent.dim is None or not isinstance(spec.shape[-1], int):
+        raise InputError(f"The mask of {latent.path!r} is no list of channels: give it in a call, masks=….")
+    return spec.shape[-1]
