@@ -10,10 +10,10 @@ from lrp_compiler.base.files import atomic_path
 from lrp_compiler.pictures.figure import Picture
 
 
-def save(picture: Picture, path: Path) -> None:
+def save(picture: Picture, path: Path, dpi: int = 80) -> None:
     """As PNG, in 256 colours."""
     with atomic_path(path) as temporary:
-        picture.savefig(temporary, dpi=80)
+        picture.savefig(temporary, dpi=dpi)
         with Image.open(temporary) as image:
             image.load()
         reduced(image).save(temporary, optimize=True)

@@ -21,10 +21,12 @@ try:
 except ImportError as error:
     raise InstallError(f"Pictures need matplotlib: {command('plots')}.") from error
 
-__all__ = ["COLOURS", "Colormap", "FancyBboxPatch", "Picture", "TextPath", "colour_bar", "diverging"]
+__all__ = ["COLOURS", "PHONE", "POINTS", "Colormap", "FancyBboxPatch", "Picture", "TextPath", "colour_bar", "diverging"]
 
 COLOURS = "RdBu_r"
 """Red above zero, blue below, white at it: ColorBrewer's, told apart by those who do not see red and green apart."""
+PHONE, POINTS = 6.4, 11
+"""Inches: in a figure of this width words of this size are still read where it is as wide as a phone."""
 SUITED = ("RdBu_r", "coolwarm", "BrBG_r", "PiYG_r", "berlin", "vanimo")
 MOST_LIGHTNESS = 15.0
 """By how much the lightness of the two arms may differ, of 100."""
@@ -82,7 +84,7 @@ def diverging(colours: str | Colormap) -> Colormap:
     return found
 
 
-def colour_bar(figure: Figure, axes: Any, colours: Colormap, limits: list[float]) -> None:
+def colour_bar(figure: Figure, axes: Any, colours: Colormap, limits: list[float], size: float = 8) -> None:
     """One bar for all: with numbers where all parts have the same scale."""
     one = len(set(limits)) == 1
     limit = limits[0] if one else 1.0
@@ -90,7 +92,7 @@ def colour_bar(figure: Figure, axes: Any, colours: Colormap, limits: list[float]
     bar = figure.colorbar(mappable, ax=axes, location="bottom", shrink=0.5, aspect=40, ticks=[-limit, 0, limit])
     ends = [f"{-limit:.2g}", "0", f"{limit:.2g}"] if one else ["", "0", ""]
     words = ["speaks against the target", "", "speaks for it"]
-    bar.ax.set_xticklabels([f"{end}\n{word}".strip() for end, word in zip(ends, words, strict=True)], fontsize=8)
+    bar.ax.set_xticklabels([f"{end}\n{word}".strip() for end, word in zip(ends, words, strict=True)], fontsize=size)
     bar.outline.set_visible(False)
 
 

@@ -100,8 +100,8 @@ def heatmap(
         picture = pictures[order.index(case.row)]
         where: dict[str, Any] = {"extent": (0, values.shape[1], values.shape[0], 0)}
         if picture is not None and style != "plain":
-            _draw_picture(part[0], picture, grey=style == "overlay", where=where)
-        _draw_relevance(part[-1], values, end, palette, style if picture is not None else "plain", where)
+            draw_picture(part[0], picture, grey=style == "overlay", where=where)
+        draw_relevance(part[-1], values, end, palette, style if picture is not None else "plain", where)
         part[-1].set_title("\n".join(lines), fontsize=8.5)
     colour_bar(figure, axes, palette, limits)
     figure.suptitle("\n".join(heading), fontsize=10)
@@ -118,16 +118,18 @@ def _caption(case: Explained, end: float, scaled: bool, alone: bool) -> list[str
     return [*lines, f"colours end at ±{end:.2g}"] if scaled else lines
 
 
-def _draw_picture(axis: Any, picture: np.ndarray, grey: bool, where: dict[str, Any]) -> None:
+def draw_picture(axis: Any, picture: np.ndarray, grey: bool, where: dict[str, Any]) -> None:
+    """The picture, in pale grey below an overlay."""
     if grey:  # pale, so that both ends of the colours stand out
         axis.imshow(picture.mean(-1), cmap="gray", vmin=-0.8, vmax=1.2, **where)
     else:
         axis.imshow(picture, **where)
 
 
-def _draw_relevance(
+def draw_relevance(
     axis: Any, values: np.ndarray, limit: float, colours: Colormap, style: str, where: dict[str, Any]
 ) -> None:
+    """Relevance `[height, width]` on it, in one of the styles."""
     scale: dict[str, Any] = {"cmap": colours, "vmin": -limit, "vmax": limit}
     if style == "contour":
         height, width = values.shape

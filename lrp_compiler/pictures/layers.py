@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels, number, to_numpy
 
 from .common import drawn, limit_of, wrapped
-from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
+from .figure import COLOURS, PHONE, POINTS, Colormap, Picture, colour_bar, diverging
+
+MOST_LAYERS, MOST_HEADS = 40, 16
+"""Labels beside and below a map of heads."""
 
 
 def layers(
@@ -109,15 +112,32 @@ def heads(
         raise InputError(f"All layers need the same number of heads, not {sorted({len(one) for one in sums})}.")
     table = np.stack(sums)
     end = limit_of(table, percentile, limit)
-    figure = Picture(figsize=(max(6.4, 0.45 * table.shape[1] + 3), 0.35 * len(table) + 2.6), layout="constrained")
+    pattern, names = told_apart(list(values))
+    figure = Picture(figsize=(PHONE, 0.28 * len(table) + 3.2), layout="constrained")
     drawing = figure.add_subplot()
     drawing.imshow(table, cmap=palette, vmin=-end, vmax=end, aspect="auto", origin="lower")
-    drawing.set_yticks(range(len(values)), list(values), fontsize=8)
-    drawing.set_xticks(range(table.shape[1]))
-    drawing.set_xlabel("head")
-    colour_bar(figure, drawing, palette, [end])
-    figure.suptitle(_heading(title, explanation, case), fontsize=10)
+    every = -(-len(names) // MOST_LAYERS)
+    drawing.set_yticks(range(0, len(names), every), names[::every], fontsize=POINTS)
+    drawing.set_xticks(range(0, table.shape[1], -(-table.shape[1] // MOST_HEADS)))
+    drawing.tick_params(axis="x", labelsize=POINTS)
+    drawing.set_xlabel("head", fontsize=POINTS)
+    drawing.set_ylabel(pattern, fontsize=POINTS)
+    colour_bar(figure, drawing, palette, [end], POINTS)
+    figure.suptitle("\n".join(wrapped(_heading(title, explanation, case), 68)), fontsize=POINTS)
     return figure
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, list[str]]:
+    """A pattern that all names fit, and what stands in it for each; without one the names as they are.
+
+    encoder.layer.0.attention, encoder.layer.1.attention  →  encoder.layer.*.attention; 0, 1
+    """
+    parts = [name.split(".") for name in names]
+    apart = [at for at, each in enumerate(zip(*parts, strict=False)) if len(set(each)) > 1]
+    if len({len(each) for each in parts}) > 1 or len(apart) != 1:
+        return "", list(names)
+    pattern = ".".join([*parts[0][: apart[0]], "*", *parts[0][apart[0] + 1 :]])
+    return pattern * (pattern != "*"), [each[apart[0]] for each in parts]
 
 
 def _selected(

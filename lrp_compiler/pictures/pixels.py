@@ -60,7 +60,7 @@ def pictures_of(
         whole = to_numpy(seen)
         given = [whole[row] for row in rows]
         channels = 1 if given[0].ndim == 2 else given[0].shape[_channel_axis(given[0].shape)]
-        return [_picture(one, shape) if channels in COLOURED else None for one in given]
+        return [picture_of(one, shape) if channels in COLOURED else None for one in given]
     several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
     images = list(image) if several else [image]
     if len(images) == batch != len(rows):
@@ -75,14 +75,19 @@ def pictures_of(
             f"{_counted(len(images), 'picture')} cannot lie under {_counted(len(rows), 'row')}: {which}give {each}"
             f"{whole_batch}."
         )
-    return [_picture(one, shape) for one in images]
+    return [picture_of(one, shape) for one in images]
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _picture(image: Any, shape: tuple[int, ...]) -> np.ndarray:
+def picture_of(image: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A picture `[height, width, 3]` in [0, 1], of an image or an array, for relevance `[height, width]`.
+
+    Raises:
+        InputError: it is no picture, or has another aspect.
+    """
     array = to_numpy(image)
     if array.ndim == 3 and _channel_axis(array.shape) == 0:
         array = np.moveaxis(array, 0, -1)

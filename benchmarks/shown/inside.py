@@ -1,0 +1,303 @@
+"""Inside pretrained networks: concepts, heads and features, drawn and checked.
+
+    atlas        EfficientNet-Lite0, one layer over the packaged photographs: which channels made this class?
+    heads        all-MiniLM-L6-v2: which heads of which layers made two sentences alike?
+    dictionary   a sparse autoencoder, trained here on film reviews and spliced into all-MiniLM-L6-v2: is the output the
+                 same, and do features and error share the value's relevance?
+
+Pictures and figures (inside.json, inside.md) go to benchmarks/results, what is trained to build/inside. The networks
+are in packages of the registry, fetched the first time. About ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import lrp_compiler as lrp
+from benchmarks.base import reporting
+from benchmarks.base.places import BUILD, RESULTS
+from benchmarks.faithful.reviews import reviews
+from benchmarks.networks import pretrained
+from benchmarks.shown import saved
+from benchmarks.shown.dictionaries import TopK, trained
+from lrp_compiler import concepts
+from lrp_compiler.pictures.figure import Picture
+
+ROWS, TABLE = "inside.json", "inside.md"
+KEPT = BUILD / "inside"
+Report = Callable[[str], None]
+Save = Callable[[str, Picture], None]
+BATCH, SEQUENCE = torch.export.Dim("batch"), torch.export.Dim("sequence", max=512)
+
+
+def atlas(report: Report, save: Save) -> dict[str, Any]:
+    """The head's convolution of EfficientNet-Lite0, 1280 channels of 7 × 7 places, on the cat Chelsea."""
+    path, count = "conv_head", 5
+    report("load EfficientNet-Lite0")
+    model, labels = pretrained.efficientnet_lite0(), pretrained.imagenet_labels()
+    images = [image for _, image in pretrained.photos()] + [photo.image for photo in pretrained.imagenet_photos()]
+    pictures = [pretrained.crop(image) for image in images]
+    x = torch.stack([pretrained.preprocess(image) for image in images])
+    report("compile it")
+    options: dict[str, Any] = {"composite": "epsilon-plus", "target": "index", "dynamic_shapes": {"x": {0: BATCH}}}
+    explainer = lrp.compile(model, (x[:2],), observe=path, masks=path, **options)
+    with torch.no_grad():
+        target = int(model(x[:1]).argmax())
+    report(f"look through {len(x)} photographs")
+    found = concepts.references(explainer, x.split(9), path, by="activation", k=count)
+    report("draw the atlas")
+    drawn = concepts.atlas(
+        explainer, x[:1], found, x, without=[0], target=target, picture=pictures[0], pictures=pictures, labels=labels
+    )
+    save("atlas_efficientnet_lite0.png", drawn)
+    whole = explainer(x[:1], target=target).relevance["x"]
+    shares = concepts.channels(explainer, x[:1], path, target=target)[0]
+    strongest = shares.argsort()[::-1][:count].tolist()
+    # All channels, a hundredth of them at a time: their heatmaps add up to the plain one.
+    every = torch.eye(100).repeat_interleave(-(-len(shares) // 100), 1)[:, : len(shares)]
+    parts = [{path: row.numpy(), "y": target} for row in every]
+    total = torch.zeros_like(whole)
+    for at in range(0, len(parts), 10):
+        report(f"add up heatmaps under all channels: {at} of {len(parts)} parts")
+        total += concepts.conditional(explainer, x[:1], parts[at : at + 10]).relevance["x"].sum(0)
+    return {
+        "model": "EfficientNet-Lite0",
+        "layer": path,
+        "composite": "epsilon-plus",
+        "photographs": len(x),
+        "explained": labels[target],
+        "channels": {str(channel): float(shares[channel]) for channel in strongest},
+        "heatmaps_off": float((total - whole).abs().max() / whole.abs().max()),
+    }
+
+
+def heads(report: Report, save: Save) -> dict[str, Any]:
+    """What attention's patterns have of a sentence's similarity to a request, head by head."""
+    report("load all-MiniLM-L6-v2")
+    tokenizer, model = pretrained.minilm()
+    tokens = _tokens(tokenizer, list(pretrained.MESSAGES[:2]))
+    report("compile it")
+    shapes = {name: {0: BATCH, 1: SEQUENCE} for name in tokens}
+    explainer = lrp.compile(model, kwargs=tokens, composite="attnlrp", observe="*softmax*", dynamic_shapes=shapes)
+    explanation = explainer(**tokens)
+    patterns = [values for name, values in explanation.relevance.items() if "softmax" in name]
+    inside = {f"layer.{at}": values for at, values in enumerate(patterns)}
+    title = "all-MiniLM-L6-v2: which heads of which layers made a message like a request?"
+    labels = [f"like “{request}”" for request in pretrained.REQUESTS]
+    save("heads_minilm.png", explanation.heads(inside, labels=labels, title=title))
+    return {
+        "model": "all-MiniLM-L6-v2",
+        "composite": "attnlrp",
+        "layers": len(inside),
+        "heads": inside["layer.0"].shape[1],
+    }
+
+
+FEATURES, K, EPOCHS, REVIEWS = 1024, 32, 5, 1500
+SPLICED = "encoder.encoder.layer.3"
+
+
+def dictionary(report: Report, save: Save) -> dict[str, Any]:
+    """The values that leave the fourth of MiniLM's six layers, as features."""
+    report("load all-MiniLM-L6-v2")
+    tokenizer, model = pretrained.minilm()
+    texts = [review.text for review in reviews()]
+    report(f"read {REVIEWS} reviews")
+    values = _values(model, tokenizer, texts[:REVIEWS])
+    held = _values(model, tokenizer, texts[-500:])
+    made = _dictionary(values, report)
+    with torch.no_grad():
+        features = made.encode(held)
+        missed = (made.decode(features) - held).square().sum() / (held - held.mean(0)).square().sum()
+        spoken = (features > 0).any(0).float().mean()
+    report("splice it in")
+    tokens = _tokens(tokenizer, list(pretrained.MESSAGES))
+    shapes = {name: {0: BATCH, 1: SEQUENCE} for name in tokens}
+    paths = [f"{SPLICED}.features", f"{SPLICED}.remainder"]
+    found: dict[str, Any] = {}
+    for dtype in (torch.float32, torch.float64):
+        model, made = model.to(dtype), made.to(dtype)
+        options: dict[str, Any] = {"composite": "attnlrp", "kwargs": tokens, "dynamic_shapes": shapes}
+        plain = lrp.compile(model, observe=SPLICED, **options)
+        explainer = lrp.compile(model, observe=paths, splice={SPLICED: made}, **options)
+        with torch.no_grad():
+            output = model(**tokens)
+        ours, whole = explainer(**tokens), plain(**tokens).relevance[SPLICED].double().sum((1, 2))
+        parts = [ours.relevance[path].double().sum((1, 2)) for path in paths]
+        found[str(dtype).removeprefix("torch.")] = {
+            "output_off": float((ours.output - output).abs().max()),
+            "parts_off": float(((parts[0] + parts[1] - whole) / whole).abs().max()),
+            "share_of_features": [float(share) for share in parts[0] / whole],
+        }
+    relevance = ours.relevance[paths[0]].sum(1)
+    names = _names(made.float(), held, model.float(), tokenizer, texts[-500:])
+    strongest = [
+        {
+            "message": message,
+            "request": pretrained.REQUESTS[int(output[row].argmax())],
+            "features": {
+                f"{at}: {', '.join(names[at])}": float(relevance[row, at] / relevance[row].abs().sum())
+                for at in relevance[row].argsort(descending=True)[:3].tolist()
+            },
+        }
+        for row, message in enumerate(pretrained.MESSAGES)
+    ]
+    return {
+        "model": "all-MiniLM-L6-v2",
+        "layer": SPLICED,
+        "composite": "attnlrp",
+        "features": FEATURES,
+        "k": K,
+        "tokens": len(values),
+        "missed": float(missed),
+        "spoken": float(spoken),
+        "checked": found,
+        "strongest": strongest,
+    }
+
+
+def _tokens(tokenizer: Any, texts: list[str]) -> dict[str, Tensor]:
+    encoded = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+@torch.no_grad()
+def _values(model: Any, tokenizer: Any, texts: list[str], batch: int = 64) -> Tensor:
+    """What leaves the layer at every token that is no filling: `[tokens, features]`."""
+    kept: list[Tensor] = []
+    mask: list[Tensor] = []
+    handle = model.get_submodule(SPLICED).register_forward_hook(
+        lambda module, given, out: kept.append((out[0] if isinstance(out, tuple) else out)[mask[-1].bool()])
+    )
+    for at in range(0, len(texts), batch):
+        tokens = _tokens(tokenizer, texts[at : at + batch])
+        mask.append(tokens["attention_mask"])
+        model(**tokens)
+    handle.remove()
+    return torch.cat(kept)
+
+
+def _dictionary(values: Tensor, report: Report) -> TopK:
+    """The trained one, of an earlier run if there is one."""
+    path = KEPT / f"minilm_{FEATURES}_{K}_{EPOCHS}_{len(values)}.pt"
+    made = TopK(values.shape[1], FEATURES, K)
+    if path.exists():
+        made.load_state_dict(torch.load(path, weights_only=True))
+        return made.eval()
+    made = trained(values, FEATURES, K, EPOCHS, report)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    torch.save(made.state_dict(), path)
+    return made
+
+
+@torch.no_grad()
+def _names(made: TopK, held: Tensor, model: Any, tokenizer: Any, texts: list[str]) -> list[list[str]]:
+    """Of each feature the three words of the held out reviews at which it speaks loudest."""
+    words: list[str] = []
+    for at in range(0, len(texts), 64):
+        tokens = _tokens(tokenizer, texts[at : at + 64])
+        ids = tokens["input_ids"][tokens["attention_mask"].bool()]
+        words += tokenizer.convert_ids_to_tokens(ids.tolist())
+    features = made.encode(held)
+    return [
+        list(dict.fromkeys(words[place] for place in column.topk(12).indices.tolist() if column[place] > 0))[:3]
+        for column in features.T
+    ]
+
+
+PARTS: dict[str, Callable[[Report, Save], dict[str, Any]]] = {"atlas": atlas, "heads": heads, "dictionary": dictionary}
+
+
+def page(rows: Mapping[str, Any]) -> str:
+    """The results as a page."""
+    lines = ["# Inside pretrained networks", "", "`python -m benchmarks.shown.inside`; all figures: `inside.json`."]
+    if row := rows.get("atlas"):
+        lines += [
+            "",
+            "## An atlas of one layer",
+            "",
+            f"{row['model']}, `{row['layer']}`, `{row['composite']}`, over {row['photographs']} photographs; explained "
+            f"is {row['explained']}. The heatmaps under all channels, added up, are off the plain one by "
+            f"{row['heatmaps_off']:.0e} of its largest pixel (float32).",
+            "",
+            "![Channels, the photographs that most use them, and where](atlas_efficientnet_lite0.png)",
+        ]
+    if row := rows.get("heads"):
+        lines += [
+            "",
+            "## Heads",
+            "",
+            f"{row['model']}, `{row['composite']}`: relevance of attention's patterns, of {row['layers']} layers with "
+            f"{row['heads']} heads each.",
+            "",
+            "![Relevance of each head of each layer](heads_minilm.png)",
+        ]
+    if row := rows.get("dictionary"):
+        lines += [
+            "",
+            "## A dictionary",
+            "",
+            f"{row['features']} features of the value that leaves `{row['layer']}` in {row['model']}, {row['k']} at "
+            f"once, trained on {row['tokens']:,} tokens of film reviews. On reviews that it has not seen it misses "
+            f"{row['missed']:.1%} of the variance, and {row['spoken']:.1%} of the features speak at least once. "
+            f"Spliced in, `{row['composite']}`, five messages:",
+            "",
+            "| dtype | output, largest difference | features + error, off the value's relevance | features have |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| {dtype} | {one['output_off']:.0e} | {one['parts_off']:.0e} | "
+                f"{min(one['share_of_features']):.0%} to {max(one['share_of_features']):.0%} |"
+                for dtype, one in row["checked"].items()
+            ),
+            "",
+            "The features with most relevance, by the words at which they speak loudest in those reviews:",
+            "",
+            "| message | like | features, share of all features' \\|relevance\\| |",
+            "|---|---|---|",
+            *(
+                f"| {one['message']} | {one['request']} | "
+                + "; ".join(f"{name} ({share:.1%})" for name, share in one["features"].items())
+                + " |"
+                for one in row["strongest"]
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where pictures and figures go")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path, console = options.folder / ROWS, reporting.console()
+    with reporting.progress(console) as progress:
+        task = progress.add_task("", total=len(options.only or PARTS))
+        for part in options.only or PARTS:
+            found = PARTS[part](
+                lambda doing: progress.update(task, description=doing),
+                lambda name, picture: saved.save(picture, options.folder / name, dpi=120),
+            )
+            rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            rows[part] = found
+            reporting.write_rows(path, {name: rows[name] for name in PARTS if name in rows})
+            reporting.write(options.folder / TABLE, page(rows))
+            progress.advance(task)
+    console.print((options.folder / TABLE).read_text(encoding="utf-8"), highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
