@@ -18,6 +18,10 @@ from .columns import TARGET, is_open
 from .inputs import Inputs
 from .preparation import Preparation
 from .sources import open_source
+from .text import IDS
+
+APART = (TARGET, "seed")
+"""What a call says itself."""
 
 
 class InOrder:
@@ -26,7 +30,7 @@ class InOrder:
     Args:
         about: what the explainer's file says.
         data: as `explain` takes it.
-        preparation: how rows become inputs. A class is none of them here: a call says it.
+        preparation: how rows become inputs. A class and a seed are none of them here: a call says them.
         folder: where a list of pictures may be kept.
         id: the column that tells rows apart.
         limit: only so many of the first rows.
@@ -52,7 +56,7 @@ class InOrder:
         limit: int | None = None,
         batch_size: int,
     ) -> None:
-        self._inputs = Inputs(about, preparation, (TARGET,))
+        self._inputs = Inputs(about, preparation, APART)
         self._source = open_source(data, id, folder)
         self.rows = min(self._source.rows, limit or self._source.rows)
         self._columns = list(dict.fromkeys(self._inputs.columns(list(self._source.columns)).values()))
@@ -81,6 +85,13 @@ class InOrder:
                     raise InputError(f"Input {broken[0]!r} holds NaN, in row {ids[rows[0]]} or one behind it.")
                 self.ids += [ids[row] for row in rows]
                 yield batch
+
+    def tokens(self, batch: dict[str, np.ndarray]) -> list[str] | None:
+        """What the tokens of a batch's first row are called; None: the explainer reads no text, or has no tokenizer."""
+        ids = [name for name, kind in self._inputs.texts.items() if kind == IDS and name in batch]
+        if self._inputs.tokenizer is None or not ids:
+            return None
+        return [self._inputs.tokenizer.names.get(int(number), str(number)) for number in batch[ids[0]][0]]
 
 
 def _alike(shapes: Any, count: int) -> list[list[int]]:

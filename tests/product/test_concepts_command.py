@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.branches import PAST, Branches, X, through
+from support.branches import BY_HAND, PAST, Branches, X, through
 from support.served import WITHOUT
 from torch import Tensor, nn
 
@@ -27,6 +27,10 @@ def explainers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = ["hidden", "second"]
     options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "target": "index"}
     lrp.compile(Branches().eval(), (X,), masks=paths, observe=paths, **options).to_onnx(folder / "branches.lrp.onnx")
+    circuit = lrp.compile(
+        Branches().eval(), (X,), masks=paths, seeds=paths, observe=paths, **{**options, "target": 0, "seed": "tensor"}
+    )
+    circuit.to_onnx(folder / "circuit.lrp.onnx")
     lrp.compile(Branches().eval(), (X,), composite="attnlrp", target=0, observe=paths[:1]).to_onnx(
         folder / "two.lrp.onnx"
     )
@@ -162,9 +166,29 @@ def test_texts_of_several_lengths(folder: Path) -> None:
         np.testing.assert_allclose(found["share"], [[3 / 5, 2 / 5], [7 / 9, 2 / 9], [9 / 12, 3 / 12]], rtol=1e-6)
 
 
+def test_the_graph_of_the_first_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "circuit.lrp.onnx x.npy --graph hidden,second --threshold 0.2"
+    assert call(f"{line} -o g.json") == 0
+    assert call(f"{line} -o g.png --top 0") == 0
+
+    held = json.loads(Path("g.json").read_text())
+    paths = {node["node_id"]: node["path"] for node in held["nodes"]}
+    found = {(paths[link["source"]], paths[link["target"]]): link["weight"] for link in held["links"]}
+    assert found == {ends: pytest.approx(weight, abs=1e-3) for ends, weight in BY_HAND.items() if abs(weight) > 2.6}
+    assert Image.open("g.png").size[0] == 640
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(said[:3]) == ["hidden:0 → x:1: 6", "logit → second:0: 6", "second:0 → hidden:0: 6"]
+    assert said[-1] == "wrote g.png: 6 nodes, 7 edges"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("branches.lrp.onnx x.npy --graph hidden -o g.json", "compile with seed='tensor'"),
+        ("circuit.lrp.onnx x.npy --graph hiden -o g.json", "takes none for 'hiden'"),
+        ("circuit.lrp.onnx x.npy --graph hidden --keep 0 -o g.json", "keep is how many units"),
+        ("circuit.lrp.onnx x.npy --graph hidden --apart both -o g.json", "no dim besides its channels"),
+        ("circuit.lrp.onnx x.npy --graph hidden -o g.txt", "Pictures are not written as 'txt'"),
         ("absent.lrp.onnx x.npy -o c.npz", "There is no file absent.lrp.onnx."),
         ("branches.lrp.onnx absent.npy -o c.npz", "There is no file or folder absent.npy."),
         ("branches.lrp.onnx x.npy -o absent/c.npz", "there is no folder absent."),

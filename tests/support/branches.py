@@ -37,6 +37,20 @@ class Branches(nn.Module):
 PAST = [4.0, -2.0]
 """Relevance of x that goes past both layers."""
 
+BY_HAND = {
+    ("second:0", "logit"): 6,
+    ("second:1", "logit"): 5,
+    ("x:0", "logit"): 4,
+    ("x:1", "logit"): -2,
+    ("hidden:0", "second:0"): 6,
+    ("hidden:0", "second:1"): 3,
+    ("hidden:1", "second:1"): 2,
+    ("x:0", "hidden:0"): 3,
+    ("x:1", "hidden:0"): 6,
+    ("x:0", "hidden:1"): 2,
+}
+"""Relevance that one unit hands to the other: lower, upper → how much."""
+
 
 def through(hidden: list[int], second: list[int]) -> list[float]:
     """Relevance of x that passes the units chosen of both layers.

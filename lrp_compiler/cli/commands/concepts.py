@@ -12,7 +12,7 @@ from typing import Any
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_path, check_destination
-from lrp_compiler.base.progress import row_bar
+from lrp_compiler.base.progress import row_bar, stages
 
 from .. import kinds
 from ..options import add_check, add_row_options
@@ -29,10 +29,11 @@ EXAMPLE = (
     "lrp-compiler concepts image.lrp.onnx photos/ --layer features.28 --target 7 -o channels.npz\n"
     "  lrp-compiler concepts image.lrp.onnx photos/ --layer features.28 --target 7 --references 8 -o references.npz\n"
     "  lrp-compiler concepts image.lrp.onnx cats/ --condition features.28=50,3 features.12=8 y=7 "
-    "--condition features.28=9 y=7 -o conditions.npz --pictures heatmaps\n\n"
+    "--condition features.28=9 y=7 -o conditions.npz --pictures heatmaps\n"
+    "  lrp-compiler concepts image.lrp.onnx photo/ --graph features.12,features.28 --target 7 -o graph.json\n\n"
     "The explainer is compiled to return the layer's relevance (observe=) and, for conditions, to take its masks\n"
     "(masks=). Channels of one layer are an OR, layers an AND. Without --condition and --references each channel's\n"
-    "share of Σ|relevance| is written, row by row."
+    "share of Σ|relevance| is written, row by row. A graph needs --seed tensor, seeds= and masks= of its layers."
 )
 
 
@@ -45,7 +46,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="what was found")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="what was found, as .npz")
     command.add_argument("--layer", metavar="PATH", help="whose channels (default: the only one that is returned)")
     command.add_argument("--dim", type=int, metavar="N", help="of the channels, counted with the batch")
     asked = command.add_mutually_exclusive_group()
@@ -61,6 +62,29 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     asked.add_argument(
         "--references", type=kinds.count, metavar="K", help="the K samples of the data that most use each channel"
+    )
+    asked.add_argument(
+        "--graph",
+        type=kinds.names,
+        metavar="PATH[,PATH]",
+        help="of the first row: relevance that units of these layers hand to one another, from the input to the "
+        "output; into a .json file, which circuit viewers read, or a picture (.png, .svg, .pdf)",
+    )
+    command.add_argument(
+        "--keep", type=kinds.count, default=8, metavar="N", help="units of a layer in a graph (default: %(default)s)"
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of what is explained, below which edges of a graph are dropped (default: %(default)s)",
+    )
+    command.add_argument(
+        "--apart",
+        choices=("channels", "tokens", "both"),
+        default="channels",
+        help="what is a unit of a layer in a graph (default: %(default)s)",
     )
     command.add_argument(
         "--resume",
@@ -93,7 +117,10 @@ def do(arguments: argparse.Namespace) -> None:
     names = ("mean", "std", "resize", "crop", "size", "tokenizer", "max_length")
     how = Preparation(dict(arguments.column), **{name: getattr(arguments, name) for name in names})
     options = {name: getattr(arguments, name) for name in ("id", "limit", "batch_size")}
-    ask = _conditional if arguments.conditions else _shares if arguments.references is None else _references
+    if arguments.graph is not None:
+        options["limit"] = 1
+    known = {"graph": _graph, "references": _references, "conditions": _conditional}
+    ask = next((function for name, function in known.items() if getattr(arguments, name) not in (None, [])), _shares)
     with OnnxExplainer(arguments.explainer, check=arguments.check) as explainer, tempfile.TemporaryDirectory() as kept:
         ask(arguments, explainer, InOrder(explainer.about, arguments.data, how, Path(kept), **options))
 
@@ -205,6 +232,39 @@ def _conditional(arguments: argparse.Namespace, explainer: Any, rows: Any) -> No
     lines = [f"{name}: {array.dtype}{list(array.shape)}" for name, array in arrays.items()]
     lines += [f"wrote {drawn} pictures into {arguments.pictures}"] * (arguments.pictures is not None)
     report(arguments, result, "\n".join([*lines, f"wrote {arguments.output}"]))
+
+
+def _graph(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
+    """The attribution graph of the first row."""
+    from lrp_compiler import concepts
+
+    first = {name: array[:1] for name, array in next(iter(rows)).items()}
+    drawn = arguments.output.suffix.lower() != ".json"
+    with stages("put relevance on one node after another"):
+        graph = concepts.graph(
+            explainer,
+            first,
+            arguments.graph,
+            target=arguments.target,
+            apart=arguments.apart,
+            keep=arguments.keep,
+            threshold=arguments.threshold,
+            tokens=rows.tokens(first),
+        )
+        if drawn:
+            graph.picture().save(arguments.output)
+        else:
+            graph.save(arguments.output, slug=arguments.output.stem)
+    strongest = sorted(graph.edges, key=lambda edge: -abs(edge.relevance))[: arguments.top]
+    lines = [f"{edge.target} → {edge.source}: {edge.relevance:.4g}" for edge in strongest]
+    lines += [f"wrote {arguments.output}: {len(graph.nodes)} nodes, {len(graph.edges)} edges"]
+    result = {
+        "path": str(arguments.output),
+        "nodes": len(graph.nodes),
+        "edges": len(graph.edges),
+        "strongest": [vars(edge) for edge in strongest],
+    }
+    report(arguments, result, "\n".join(lines))
 
 
 def _seen(rows: Any) -> Iterator[Any]:
