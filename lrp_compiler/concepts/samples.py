@@ -14,6 +14,7 @@ from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import check_option, whole_number
+from lrp_compiler.formats import PARQUET, ends_in
 
 from .common import channel_dim, lead, named_inputs, normalised, relevance_of, rows_in
 
@@ -41,14 +42,32 @@ class References:
     places: np.ndarray
     seen: int = 0
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write them as `.npz`, to be looked at, or to go on later: whole or not at all."""
+    @boundary("save the references")
+    def save(self, path: str | os.PathLike[str], ids: Any = None) -> None:
+        """Write them, to be looked at, or to go on later: whole or not at all.
+
+        Args:
+            path: as `.npz`; if it ends in `.parquet` (needs pyarrow, by the extra `data`), a row for each channel and
+                sample: channel, rank, sample, score, place.
+            ids: what the samples are called, `[channels, k]`, to stand beside them.
+        """
+        if ends_in(path, PARQUET):
+            from lrp_compiler.data import references as as_parquet
+
+            as_parquet.write(self, path, ids)
+            return
+        more = {} if ids is None else {"id": np.asarray(ids)}
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **vars(self))
+            np.savez(file, allow_pickle=False, **vars(self), **more)
 
     @classmethod
+    @boundary("load the references")
     def load(cls, path: str | os.PathLike[str]) -> References:
         """Read what `save` wrote; raises `FormatError` if it is nothing of the kind."""
+        if ends_in(path, PARQUET):
+            from lrp_compiler.data import references as as_parquet
+
+            return cls(**as_parquet.read(path))
         try:
             with np.load(path, allow_pickle=False) as held:
                 known = {name: held[name] for name in ("samples", "scores", "places")}

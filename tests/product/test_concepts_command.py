@@ -144,14 +144,19 @@ def test_references_by_the_names_of_pictures(folder: Path, capsys: pytest.Captur
     assert call("colours.lrp.onnx photos --references 2 --target 0 --batch-size 1 --limit 2 -o r.npz") == 0
     assert call("colours.lrp.onnx photos --references 2 --target 0 --batch-size 1 --resume -o r.npz") == 0
 
+    assert call("colours.lrp.onnx photos --references 2 --target 0 --limit 2 -o r.parquet") == 0
+    assert concepts.References.load("r.parquet").samples[0].tolist() == [0, 1]
+    capsys.readouterr()
+
     found = concepts.References.load("r.npz")
     assert (found.seen, found.path) == (3, "conv")
     assert found.samples[0].tolist() == [0, 1]  # to the class red all relevance is red's: the first ones stay
     with np.load("r.npz") as arrays:
         assert arrays["id"][0].tolist() == ["0.png", "1.png"]
+    assert call("colours.lrp.onnx photos --references 2 --target 0 -o again.npz") == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "channel 0: 0.png, 1.png"
-    assert said[-1] == "wrote r.npz: 3 samples seen"
+    assert said[-1] == "wrote again.npz: 3 samples seen"
 
 
 def test_texts_of_several_lengths(folder: Path) -> None:

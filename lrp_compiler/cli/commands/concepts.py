@@ -46,7 +46,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="what was found, as .npz")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="what was found, as .npz; references as .parquet, too, if it ends so",
+    )
     command.add_argument("--layer", metavar="PATH", help="whose channels (default: the only one that is returned)")
     command.add_argument("--dim", type=int, metavar="N", help="of the channels, counted with the batch")
     asked = command.add_mutually_exclusive_group()
@@ -177,7 +184,7 @@ def _references(arguments: argparse.Namespace, explainer: Any, rows: Any) -> Non
     found = concepts.references(explainer, _seen(rows), path, **options, **_target(arguments))
     ids = _ids(rows)
     names = np.where(found.samples < 0, "" if ids.dtype.kind == "U" else -1, ids[found.samples])
-    _write(arguments.output, **vars(found), id=names)
+    found.save(arguments.output, names)
     strongest = np.argsort(-found.scores[:, 0], kind="stable")[: arguments.top]
     lines = [
         f"channel {channel}: {', '.join(map(str, names[channel][found.samples[channel] >= 0]))}"

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.branches import PAST, Branches, X, through
@@ -132,12 +134,22 @@ def test_references_are_the_samples_that_most_use_a_channel(bright: lrp.Explaine
         np.testing.assert_allclose(found.scores[0, 0], (7.0 + 0.15) / (7.0 + 2.0 + 0.3), rtol=1e-6)
 
     part = concepts.references(bright, data()[:2], "conv", by=by, k=3)
-    part.save(tmp_path / "part.npz")
-    again = concepts.references(
-        bright, data(), "conv", by=by, k=3, resume=concepts.References.load(tmp_path / "part.npz")
-    )
-    for name, value in vars(found).items():
-        np.testing.assert_array_equal(getattr(again, name), value)
+    for name in ("part.npz", "part.parquet"):
+        part.save(tmp_path / name)
+        before = concepts.References.load(tmp_path / name)
+        again = concepts.references(bright, data(), "conv", by=by, k=3, resume=before)
+        for field, value in vars(found).items():
+            np.testing.assert_array_equal(getattr(again, field), value)
+    found.save(tmp_path / "found.parquet", ids=found.samples.astype(str))
+    row = pq.read_table(tmp_path / "found.parquet").to_pylist()[3]
+    assert row == {
+        "channel": 1,
+        "rank": 0,
+        "sample": 0,
+        "score": found.scores[1, 0],
+        "place": [0.875, 0.875],
+        "id": "0",
+    }
 
 
 @pytest.mark.sampled(4)
@@ -158,6 +170,22 @@ def test_references_that_cannot_be_found(bright: lrp.Explainer, branches: Any, t
     if isinstance(branches, OnnxExplainer):
         with pytest.raises(InputError, match="An ONNX file returns no activations"):
             concepts.references(branches, [of(branches)], "hidden", by="activation")
-    (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(FormatError):
-        concepts.References.load(tmp_path / "x.npz")
+    pq.write_table(pa.table({"channel": [1]}), tmp_path / "y.parquet")
+    for name in ("x.npz", "x.parquet", "y.parquet"):
+        if name[0] == "x":
+            (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(FormatError, match="holds no references, or is damaged"):
+            concepts.References.load(tmp_path / name)
+        with pytest.raises(FileNotFoundError):
+            concepts.References.load(tmp_path / f"absent.{name}")
+
+
+def test_references_of_values_without_places(tmp_path: Path) -> None:
+    none = concepts.References(
+        "hidden", "relevance", np.ones((3, 2), int), np.ones((3, 2)), np.zeros((3, 2, 0)), seen=2
+    )
+    for name in ("r.npz", "r.parquet"):
+        none.save(tmp_path / name)
+        found = concepts.References.load(tmp_path / name)
+        assert found.places.shape == (3, 2, 0)
+        np.testing.assert_array_equal(found.samples, none.samples)
