@@ -11,6 +11,7 @@ from support.random_graphs import RandomGraph, random_graphs
 from torch import Tensor
 
 import lrp_compiler as lrp
+from lrp_compiler import concepts
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.graph import assignment
 
@@ -90,6 +91,49 @@ def add_up(drawn: Drawn, composite: str, which: int, draws: st.DataObject) -> No
         books = masked.audit(x, masks={name: weights})
         if torch.isfinite(torch.tensor(books.error)):
             assert abs(books.error) <= 1e-9 * max(books.magnitude, abs(books.seed), 1e-3)
+
+
+def shares_add_up(drawn: Drawn, composite: str, which: int) -> None:
+    """Channels have what the books say arrives at their value; heatmaps under each of them are the plain one."""
+    x = drawn[1]
+    plain = compiled(drawn, composite=composite)
+    if plain is None:
+        return
+    nodes = [node for node in plain.forward.graph.nodes if node.op == "call_function" and assignment(node) is not None]
+    nodes = [node for node in nodes if node.meta["val"].dim() > 1 and node.meta["val"].is_floating_point()]
+    if not nodes:
+        return
+    name = nodes[which % len(nodes)].name
+    explainer = compiled(drawn, composite=composite, masks=lrp.Mask(name, exclude_parallel=True), observe=name)
+    if explainer is None:
+        return
+
+    sums = concepts.channels(explainer, x, name, normalise=False)
+    count = sums.shape[-1]
+    heatmaps = concepts.conditional(explainer, x, [{name: channel} for channel in range(count)]).relevance["x"]
+
+    whole = plain(x).relevance["x"]
+    if not torch.isfinite(whole).all() or not torch.isfinite(torch.from_numpy(sums)).all():
+        return
+    (entry,) = [entry for entry in plain.audit(x).entries if entry.node == name]
+    assert abs(sums.sum() - entry.relevance_in) <= 1e-9 * max(entry.magnitude, 1e-12)
+    by_passing = compiled(drawn, composite=composite, masks=lrp.Mask(name))
+    assert by_passing is not None
+    past = by_passing(x, masks={name: torch.zeros(count)}).relevance["x"]
+    close(heatmaps.sum(0) + past, whole, whole)
+
+
+@drawing(3)
+@given(random_graphs(), COMPOSITES, st.integers(0, 50))
+def test_channels_and_their_heatmaps_add_up(drawn: Drawn, composite: str, which: int) -> None:
+    shares_add_up(drawn, composite, which)
+
+
+@pytest.mark.heavy
+@drawing(60)
+@given(random_graphs(most=30), COMPOSITES, st.integers(0, 50))
+def test_channels_and_their_heatmaps_add_up_in_many_larger_graphs(drawn: Drawn, composite: str, which: int) -> None:
+    shares_add_up(drawn, composite, which)
 
 
 @drawing(3)
