@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,8 +72,7 @@ class Graph:
         inputs: names of the inputs.
         composite: by which rules.
         tokens: what the positions of the input are called; empty: nobody said.
-        scale: Σ of the size of what is explained, of which `threshold` was a share.
-        threshold: what was dropped.
+        threshold: what was dropped, as `pruned` says.
     """
 
     nodes: list[Node]
@@ -81,7 +81,6 @@ class Graph:
     inputs: list[str]
     composite: str
     tokens: list[str] = field(default_factory=list)
-    scale: float = 1.0
     threshold: float = 0.0
 
     def __getitem__(self, id: str) -> Node:
@@ -100,8 +99,13 @@ class Graph:
         return {edge.source: edge.relevance for edge in self.edges if edge.target == id}
 
     def pruned(self, threshold: float) -> Graph:
-        """Without edges that carry less than this share of what is explained, and without nodes that then have none."""
-        kept = [edge for edge in self.edges if abs(edge.relevance) >= threshold * self.scale]
+        """Without edges that carry less than this share of all that reaches the lower node's layer, and without nodes
+        that then have none."""
+        layer = {node.id: node.layer for node in self.nodes}
+        reached: defaultdict[str, float] = defaultdict(float)
+        for edge in self.edges:
+            reached[layer[edge.source]] += abs(edge.relevance)
+        kept = [edge for edge in self.edges if abs(edge.relevance) >= threshold * reached[layer[edge.source]]]
         ends = {LOGIT, *(edge.source for edge in kept), *(edge.target for edge in kept)}
         nodes = [node for node in self.nodes if node.id in ends]
         return replace(self, nodes=nodes, edges=kept, threshold=max(threshold, self.threshold))
@@ -180,7 +184,7 @@ class Graph:
             for node in sorted(row, key=lambda one: (one.rest, one.position if one.position is not None else -1))
         }
         lines = [Line(edge.source, edge.target, edge.relevance) for edge in self.edges]
-        left_out = f"; edges below {self.threshold:.2g} of what is explained are left out" * bool(self.threshold)
+        left_out = f"; edges below {self.threshold:.2g} of what reaches a layer are left out" * bool(self.threshold)
         heading = [title, f"composite {self.composite}{left_out}"]
         return circuit(Drawing(names, spots, lines), "\n".join(filter(None, heading)))
 

@@ -84,8 +84,8 @@ def graph(
             batch that is not the channels'), or "both": a channel at a position; or a dict of these by path.
         keep: how many units of a layer are nodes of their own, at most: those with most relevance. The others of the
             layer are one node, its rest.
-        threshold: edges that carry less are dropped, as a share of the explained value; so are units and inputs that
-            then have none.
+        threshold: edges that carry less are dropped, as a share of all that reaches the lower one's layer; so are units
+            and inputs that then have none.
         batch_size: so many nodes at a time.
         tokens: what the positions of the input are called.
         labels: the classes' names.
@@ -120,8 +120,7 @@ def graph(
             told(done, total)
     nodes = [top, *(node for layer in found for node in layer.nodes)]
     paths = [latent.path for latent in latents]
-    scale = float(np.abs(seed).sum())
-    return Graph(nodes, edges, paths, own, about.name, list(tokens or []), scale).pruned(threshold)
+    return Graph(nodes, edges, paths, own, about.name, list(tokens or [])).pruned(threshold)
 
 
 def _edges(uppers: Sequence[Node], layer: _Layer, R: np.ndarray) -> Iterator[Edge]:

@@ -85,7 +85,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="of what is explained, below which edges of a graph are dropped (default: %(default)s)",
+        help="of what reaches a layer, below which edges of a graph are dropped (default: %(default)s)",
     )
     command.add_argument(
         "--apart",

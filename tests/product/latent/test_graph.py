@@ -78,13 +78,14 @@ def test_units_that_are_no_nodes_are_the_rest(branches: Any, size: int) -> None:
     assert graph["hidden:rest"].relevance == pytest.approx(2, abs=1e-4)
 
 
-def test_what_carries_little_is_dropped(branches: Any) -> None:
-    graph = concepts.graph(branches, of(branches), threshold=5 / 13 - 1e-3)
+def test_what_carries_little_of_what_reaches_its_layer_is_dropped(branches: Any) -> None:
+    graph = concepts.graph(branches, of(branches), threshold=0.3)
 
-    assert set(edges(graph)) == {ends for ends, weight in BY_HAND.items() if abs(weight) >= 5}
-    assert "hidden:1" not in [node.id for node in graph.nodes]
-    assert edges(graph.pruned(0.9)) == {}
-    assert [node.id for node in graph.pruned(0.9).nodes] == ["logit"]
+    # Second gets 6 and 5, hidden 6, 3 and 2, and x 4, −2, 3, 6 and 2: of 17.
+    kept = {("second:0", "logit"), ("second:1", "logit"), ("hidden:0", "second:0"), ("x:1", "hidden:0")}
+    assert set(edges(graph)) == kept
+    assert [node.id for node in graph.nodes] == ["logit", "hidden:0", "second:0", "second:1", "x:1"]
+    assert edges(graph.pruned(0.9)).keys() == {("hidden:0", "second:0"), ("x:1", "hidden:0")}
 
 
 def test_only_one_layer(branches: Any) -> None:
