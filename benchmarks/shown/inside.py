@@ -2,6 +2,7 @@
 
     atlas        EfficientNet-Lite0, one layer over the packaged photographs: which channels made this class?
     heads        all-MiniLM-L6-v2: which heads of which layers made two sentences alike?
+    circuit      EfficientNet-Lite0: what channels of three layers hand to one another, down to the pixels
     dictionary   a sparse autoencoder, trained here on film reviews and spliced into all-MiniLM-L6-v2: is the output the
                  same, and do features and error share the value's relevance?
 
@@ -99,6 +100,36 @@ def heads(report: Report, save: Save) -> dict[str, Any]:
         "composite": "attnlrp",
         "layers": len(inside),
         "heads": inside["layer.0"].shape[1],
+    }
+
+
+CIRCUIT = ["blocks.2.1", "blocks.4.2", "conv_head"]
+
+
+def circuit(report: Report, save: Save) -> dict[str, Any]:
+    """From the cat's logit through channels of three layers of EfficientNet-Lite0 down to the pixels."""
+    report("load EfficientNet-Lite0")
+    model, labels = pretrained.efficientnet_lite0(), pretrained.imagenet_labels()
+    x = pretrained.preprocess(dict(pretrained.photos())["chelsea"])[None]
+    report("compile it")
+    options: dict[str, Any] = {"composite": "epsilon-plus", "seed": "tensor", "dynamic_shapes": {"x": {0: BATCH}}}
+    explainer = lrp.compile(model, (x.repeat(2, 1, 1, 1),), masks=CIRCUIT, seeds=CIRCUIT, observe=CIRCUIT, **options)
+
+    def told(done: int, of: int) -> None:
+        report(f"put relevance on one node after another: {done} of {of}")
+
+    whole = concepts.graph(explainer, x, CIRCUIT, keep=4, threshold=0, labels=labels, told=told)
+    kept = whole.pruned(0.02)
+    save("circuit_efficientnet_lite0.png", kept.picture(title="EfficientNet-Lite0: from the cat to its pixels"))
+    off = max(abs(sum(whole.into(node.id).values()) - node.relevance) for node in whole.nodes[1:])
+    return {
+        "model": "EfficientNet-Lite0",
+        "layers": CIRCUIT,
+        "composite": "epsilon-plus",
+        "explained": whole["logit"].label,
+        "nodes": len(kept.nodes),
+        "edges": len(kept.edges),
+        "edges_off": off / abs(whole["logit"].relevance),
     }
 
 
@@ -214,7 +245,12 @@ def _names(made: TopK, held: Tensor, model: Any, tokenizer: Any, texts: list[str
     ]
 
 
-PARTS: dict[str, Callable[[Report, Save], dict[str, Any]]] = {"atlas": atlas, "heads": heads, "dictionary": dictionary}
+PARTS: dict[str, Callable[[Report, Save], dict[str, Any]]] = {
+    "atlas": atlas,
+    "heads": heads,
+    "circuit": circuit,
+    "dictionary": dictionary,
+}
 
 
 def page(rows: Mapping[str, Any]) -> str:
@@ -240,6 +276,18 @@ def page(rows: Mapping[str, Any]) -> str:
             f"{row['heads']} heads each.",
             "",
             "![Relevance of each head of each layer](heads_minilm.png)",
+        ]
+    if row := rows.get("circuit"):
+        lines += [
+            "",
+            "## A circuit",
+            "",
+            f"{row['model']}, `{row['composite']}`, explained is {row['explained']}: the four channels of "
+            f"{', '.join(f'`{path}`' for path in row['layers'])} with most relevance, and the rest of each layer. What "
+            "a node gets of all others is, added up, off its own relevance by at most "
+            f"{row['edges_off']:.0e} of the logit (float32).",
+            "",
+            "![Channels of three layers, and what they hand to one another](circuit_efficientnet_lite0.png)",
         ]
     if row := rows.get("dictionary"):
         lines += [

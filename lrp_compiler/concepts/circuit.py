@@ -168,8 +168,8 @@ class Graph:
     def picture(self, *, title: str = "") -> Any:
         """The graph, inputs below, the explained logit on top: a `matplotlib.figure.Figure` with `save(path)`.
 
-        Red is relevance that speaks for what is explained, blue against it; the wider a line the more it carries. It is
-        legible where it is as wide as a phone.
+        Red is relevance that speaks for what is explained, blue against it; the wider a line the more it carries, of
+        all that reaches its lower layer. It is legible where it is as wide as a phone.
 
         Raises:
             LrpError: matplotlib is not there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.patches import Ellipse
 
 from lrp_compiler.base.run import number
 
-from .common import limit_of, wrapped
+from .common import wrapped
 from .figure import COLOURS, PHONE, POINTS, Picture, diverging
 
 ROW, LINE, EDGE, GAP, BELOW, ABOVE = 1.15, 0.6, 0.2, 0.06, 0.45, 0.5
@@ -65,18 +65,18 @@ def circuit(drawing: Drawing, heading: str) -> Picture:
     axis.set(xlim=(0, PHONE), ylim=(0, height))
     axis.set_axis_off()
     figure.text(EDGE / 2 / PHONE, 1 - 0.1 / height, "\n".join(lines), va="top", fontsize=POINTS, linespacing=1.3)
-    end = limit_of(np.array([line.strength for line in drawing.lines] or [1.0]), 100)
+    widest = _largest((drawing.spots[line.lower].row, line.strength) for line in drawing.lines)
     for line in sorted(drawing.lines, key=lambda one: abs(one.strength)):
         (x0, y0), (x1, y1) = places[line.lower], places[line.upper]
-        size = abs(line.strength) / end
+        size = abs(line.strength) / widest[drawing.spots[line.lower].row]
         colour = palette(0.5 + 0.42 * np.sign(line.strength))
         axis.plot([x0, x1], [y0, y1], color=colour, alpha=0.25 + 0.75 * size, linewidth=0.6 + 6 * size, zorder=1)
-    most = limit_of(np.array([spot.strength for spot in drawing.spots.values()]), 100)
+    most = _largest((spot.row, spot.strength) for spot in drawing.spots.values())
     said: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": LABEL, "zorder": 3}
     behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
     for name, spot in drawing.spots.items():
         x, y = places[name]
-        face = palette(0.5 + 0.3 * float(np.clip(spot.strength / most, -1, 1)))
+        face = palette(0.5 + 0.3 * float(np.clip(spot.strength / most[spot.row], -1, 1)))
         style: dict[str, Any] = {"linestyle": ":" if spot.pale else "-", "edgecolor": "black", "linewidth": 0.9}
         axis.add_patch(Ellipse((x, y), _width(spot), 0.34, facecolor=face, zorder=2, **style))
         axis.text(x, y, spot.label, **said)
@@ -87,6 +87,14 @@ def circuit(drawing: Drawing, heading: str) -> Picture:
             style = {"va": "center", "fontsize": POINTS, "zorder": 3, "fontweight": "bold", "bbox": behind}
             axis.text(EDGE / 2, highest + 0.33, name, **style)
     return figure
+
+
+def _largest(strengths: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Row → the largest size in it; 1 where all are 0: what little reaches a row is seen as well as what is above."""
+    found: dict[int, float] = {}
+    for row, strength in strengths:
+        found[row] = max(found.get(row, 0.0), abs(strength))
+    return {row: size or 1.0 for row, size in found.items()}
 
 
 def _placed(drawing: Drawing) -> tuple[dict[str, tuple[float, float]], float]:

@@ -335,6 +335,7 @@ STAND_INS: dict[str, Callable[[], Names]] = {
     "how-to/own-composite.md": own_composite,
     "how-to/weights.md": image,
     "how-to/latent.md": vgg,
+    "how-to/pixel-to-circuit.md": vgg,
     "how-to/pictures.md": pictures,
     "how-to/other-results.md": squeezenet,
     "how-to/run-anywhere.md": explainer_file,
