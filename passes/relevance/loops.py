@@ -8,7 +8,7 @@ them. Where the outer walk is traced it becomes a loop, too: torch's `scan` of a
 values of the steps that its rules ask for are promises like any other: the forward loop hands all of them out
 (`open_loops`), and those that nobody reads go when it is known (`without_unread`).
 
-A loop without states has steps that stand for themselves: they hand nothing out, and relevance calculates again what
+A loop without states has steps that stand for themselves: nothing of them is kept, and relevance calculates again what
 its rules ask for, from what the step reads. So no more is held than one step's values (`block_attention`).
 
 Relevance of a state keeps one form over all steps: unit form as long as every step hands it back so, else total form,
@@ -54,7 +54,7 @@ def open_loops(forward: fx.GraphModule) -> None:
             loop = node.target
             assert isinstance(loop, Scan)
             open_loops(loop.body)
-            values = _hand_out(node, loop) if loop.states else {}
+            values = _hand_out(node, loop)
             for given in results:
                 given.arguments = {**given.arguments, **values}
     know_inside(forward)
@@ -127,7 +127,8 @@ class _Backwards:
                 self.forms[loop.placeholders[number]] = share.form
         self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
         self.handles = {node: op.arguments[f"{INNER}{node.name}"] for node in self._inner()}
-        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self.handles}
+        kept = self.handles if loop.states else ()  # without states a step is calculated again
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in kept}
         self.asked = [node for node in reversed(self.handles) if self.told.asks(self.handles[node])]
         self.watched: dict[fx.Node, Form] = {}
         steps = loop.parts(loop.placeholders)[1]
