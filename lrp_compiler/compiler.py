@@ -20,7 +20,7 @@ from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.reductions import check_reductions
-from lrp_compiler.base.validate import check_names, check_option, is_number, shortened
+from lrp_compiler.base.validate import check_names, check_option, is_number, shortened, whole_number
 from lrp_compiler.cache import Entry, cache_of
 from lrp_compiler.capture import Model, capture, check_same_output, load_model, other_at_one
 from lrp_compiler.explainer import Explainer
@@ -52,6 +52,7 @@ def compile(
     reduce: str | Sequence[str] = (),
     dynamic_shapes: Any = None,
     memory_budget: float = 1.0,
+    attention_block: int | None = None,
     optimise: bool = True,
     cache: bool | str | os.PathLike[str] = False,
     dump: str | os.PathLike[str] | None = None,
@@ -123,6 +124,12 @@ def compile(
         dynamic_shapes: as torch.export takes it; of an ONNX model the file's own, if it is not given.
         memory_budget: share, 0 to 1, of the promised bytes that may be held at once; what is not kept is rebuilt when
             relevance gets there. Less memory takes more time; `Explainer.plan` says what was reached.
+        attention_block: how many queries of an attention are gone through at once (`softmax(QKᵀ + mask)V`, whatever
+            module or function it was written with): its scores, sequence × sequence for each head, are then held for
+            one block alone, and calculated again when relevance gets there. 0: all at once. None: blocks of 128 where
+            the scores may take more than 256 MiB, by the example's batch and the longest sequence that
+            `dynamic_shapes` allows (`Dim("sequence", max=4096)`; without a bound, the example's). Relevance is the
+            same; inside nothing can be observed or masked, so attention whose scores are named stays whole.
         optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
             written down, to compare with.
         cache: whether graphs that were compiled before are taken again: True, or the path of a folder (of True:
@@ -143,6 +150,9 @@ def compile(
     """
     budgeted = is_number(memory_budget) and 0 <= memory_budget <= 1
     check_option("The memory_budget", memory_budget, budgeted, "a share between 0 and 1")
+    queries = whole_number(attention_block)
+    counted = attention_block is None or (queries is not None and queries >= 0)
+    check_option("attention_block", attention_block, counted, "a whole number from 0 up, or None")
     check_option("optimise", optimise, isinstance(optimise, bool), "True or False")
     check_option("dump", dump, dump is None or isinstance(dump, str | os.PathLike), "the path of a folder")
     check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
@@ -168,6 +178,7 @@ def compile(
         seeds=put,
         splice=_dictionaries(splice),
         memory_budget=float(memory_budget),
+        attention_block=queries,
         optimise=optimise,
     )
     folder = dump or os.environ.get("LRP_COMPILER_DUMP")

@@ -58,6 +58,7 @@ __all__ = [
     "hold_what_is_in",
     "is_traced",
     "known_size",
+    "largest",
     "load_package",
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
     "mapped_weights",
@@ -120,6 +121,18 @@ def known_size(size: int | torch.SymInt) -> int | None:
         return size
     known = size.node.maybe_as_int()
     return None if known is None else int(known)
+
+
+def largest(size: int | torch.SymInt) -> int:
+    """The most that a size may be, by what capture found; the example's where nothing bounds it."""
+    if isinstance(size, int):
+        return size
+    upper = size.node.shape_env.bound_sympy(expression(size)).upper
+    return int(upper) if upper.is_Integer and upper < UNBOUNDED else hint(size)
+
+
+UNBOUNDED = 2**31
+"""A bound on an open size that is none."""
 
 
 def range_of(size: torch.SymInt) -> dict[Any, Any]:

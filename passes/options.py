@@ -29,6 +29,7 @@ class Options:
         seeds: values of the network that relevance is put on at run time.
         splice: path of a module → the dictionary that is spliced in behind the value that leaves it.
         memory_budget: share of the promised bytes that may be held; the rest is rebuilt.
+        attention_block: how many queries of an attention are gone through at once; 0: all; None: by its size.
         optimise: whether to do the same with fewer operations.
     """
 
@@ -44,4 +45,11 @@ class Options:
     seeds: tuple[Put, ...] = ()
     splice: Mapping[str, Any] = field(default_factory=dict)
     memory_budget: float = 1.0
+    attention_block: int | None = None
     optimise: bool = True
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names and patterns of all values of the network that something is asked of."""
+        inner = (*(mask.path for mask in self.masks), *(seed.path for seed in self.seeds))
+        return (*self.observe, *inner, *(self.wrt or ()), *self.splice)

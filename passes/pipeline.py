@@ -36,6 +36,7 @@ from lrp_compiler.passes.forward import (
     Answer,
     Captured,
     beside_reference,
+    block_attention,
     fold_batch_norm,
     read_step_by_step,
     recognise_dense_layers,
@@ -130,6 +131,9 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         watch.sees("select_explained", forward, FORWARD)
         target = target.counted(explained.meta["val"].shape[-1])
     options = replace(options, seed=replace(options.seed, target=target))
+    block = 0 if composite.differences else options.attention_block
+    blocks = block_attention(forward, block, (*options.named, explained.name))
+    watch.sees("block_attention", forward, FORWARD, blocks.declined)
     watch.starts("assign rules")
     taking, whole = input_kinds(forward, captured, options.fixed)
     named = [name for name in whole if captured.inputs[name] in (options.wrt or ())]

@@ -138,6 +138,13 @@ def add_compile_options(command: argparse.ArgumentParser) -> None:
         help="share of the promised bytes that may be held; the rest is rebuilt (default: %(default)s)",
     )
     command.add_argument(
+        "--attention-block",
+        type=int,
+        metavar="QUERIES",
+        help="how many queries of an attention are gone through at once; 0: all (default: all, or blocks of 128 where "
+        "the scores may take more than 256 MiB)",
+    )
+    command.add_argument(
         "--cache",
         action="store_true",
         help="take graphs again that were compiled before of the same model, whatever its weights; they lie in the "
@@ -164,6 +171,7 @@ def compiled(arguments: argparse.Namespace, progress: Any) -> Any:
         aggregate=arguments.aggregate,
         reduce=arguments.reduce,
         memory_budget=arguments.memory_budget,
+        attention_block=arguments.attention_block,
         cache=arguments.cache,
         progress=progress,
     )

@@ -86,6 +86,21 @@ def log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Min(x, _number(0.0, x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
 
 
+def safe_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """`Softmax`, and zeros where all elements are −∞, as a mask leaves them.
+
+    Such a row is made one of zeros first, and its result multiplied by 0: what decides is one number a row, where the
+    exporter compares, counts and chooses element by element, which takes several times as long as the softmax.
+    """
+    x = x if dtype is None else op.Cast(x, to=dtype)
+    dims: Any = op.Constant(value_ints=[dim])
+    largest = op.ReduceMax(x, dims, keepdims=1)
+    lowest, zero, one = (_number(number, x) for number in (-np.inf, 0.0, 1.0))
+    is_empty = op.Equal(largest, lowest)
+    result = op.Softmax(op.Max(x, op.Where(is_empty, zero, lowest)), axis=dim)
+    return op.Mul(result, op.Where(is_empty, zero, one))
+
+
 def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     """`TopK` of all: of equals the one that comes first is first, in either direction."""
     return aten_sort(x, dim, descending)
@@ -223,6 +238,7 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
     aten.pixel_unshuffle.default: pixel_unshuffle,
+    aten._safe_softmax.default: safe_softmax,
     aten.sort.stable: stable_sort,
     aten.searchsorted.Tensor: sorted_place,
     aten.amax.default: extreme(op.ReduceMax),

@@ -1,6 +1,7 @@
 """From a captured program to the forward graph, and to the value in it that is explained."""
 
 from .answer import Answer, Explained, explained_in, select_answer
+from .block_attention import block_attention
 from .captured import Captured, Example, Other
 from .dense_layers import recognise_dense_layers
 from .dictionaries import splice_dictionaries
@@ -39,6 +40,7 @@ __all__ = [
     "Step",
     "Target",
     "beside_reference",
+    "block_attention",
     "explained_in",
     "explained_value",
     "fold_batch_norm",

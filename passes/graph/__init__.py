@@ -7,7 +7,7 @@ from .dominators import Dominators
 from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
-from .precision import Float64
+from .precision import Float64, in_float64
 from .result import Result
 from .scan import (
     TORCHS,
@@ -95,6 +95,7 @@ __all__ = [
     "graph_text",
     "in_a_loop",
     "in_bodies",
+    "in_float64",
     "inline",
     "inside",
     "inverts",

@@ -26,11 +26,16 @@ class Float64(fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The call, with every dtype that it names raised."""
-        if target in HALF_TO_FLOAT:
-            args = (*args[:2], False)
-        if isinstance(target, Scan):
-            target = target.with_body(Float64(target.body).run)
-        return super().call_function(target, _raised(args), _raised(kwargs))
+        return in_float64(target, args, kwargs)
+
+
+def in_float64(target: Any, args: Any, kwargs: Any) -> Any:
+    """What the call makes of its arguments in float64, with every dtype that it names raised."""
+    if target in HALF_TO_FLOAT:
+        args = (*args[:2], False)
+    if isinstance(target, Scan):
+        target = target.with_body(Float64(target.body).run)
+    return _raised(target(*_raised(args), **_raised(kwargs)))
 
 
 def _raised(tree: Any) -> Any:

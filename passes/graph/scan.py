@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.torch_private import known_size, take_name
+from lrp_compiler.torch_private import fake_mode_of, known_size, take_name
 
 from .assignment import assignment
 from .result import Declined, Result
@@ -55,7 +56,8 @@ class Scan:
         empty = known_size(length) == 0
         if empty or _is_symbolic(operands):
             first = [one.new_zeros(one.shape[1:]) if empty else one.select(0, 0) for one in slices]
-            made = self.body(*states, *first, *constants)
+            with fake_mode_of(*operands) or nullcontext():  # a step may make a tensor of sizes alone
+                made = self.body(*states, *first, *constants)
             stacked = (one.new_empty([length, *one.shape]) for one in made[self.states :])
             return (*(states if empty else made[: self.states]), *stacked)
         steps = []

@@ -8,6 +8,9 @@ them. Where the outer walk is traced it becomes a loop, too: torch's `scan` of a
 values of the steps that its rules ask for are promises like any other: the forward loop hands all of them out
 (`open_loops`), and those that nobody reads go when it is known (`without_unread`).
 
+A loop without states has steps that stand for themselves: nothing of them is kept, and relevance calculates again what
+its rules ask for, from what the step reads. So no more is held than one step's values (`block_attention`).
+
 Relevance of a state keeps one form over all steps: unit form as long as every step hands it back so, else total form,
 which every relevance has. What stays the same in all steps gets the sum of what it gets in each.
 
@@ -26,12 +29,12 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.assign import CARRIED, RESULT
-from lrp_compiler.passes.graph import Scan, assignment, is_tensor, outputs, provenance, result_number, scans
+from lrp_compiler.passes.graph import Scan, assignment, in_float64, is_tensor, outputs, provenance, result_number, scans
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
 from .step_books import StepBooks
-from .walk import NOBODY, Listeners, propagate_relevance
+from .walk import HALF, NOBODY, Listeners, propagate_relevance, wide
 
 INNER = "inside."
 """In front of the name of a value of the steps, among the arguments of a loop's result."""
@@ -124,7 +127,8 @@ class _Backwards:
                 self.forms[loop.placeholders[number]] = share.form
         self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
         self.handles = {node: op.arguments[f"{INNER}{node.name}"] for node in self._inner()}
-        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self.handles}
+        kept = self.handles if loop.states else ()  # without states a step is calculated again
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in kept}
         self.asked = [node for node in reversed(self.handles) if self.told.asks(self.handles[node])]
         self.watched: dict[fx.Node, Form] = {}
         steps = loop.parts(loop.placeholders)[1]
@@ -141,9 +145,9 @@ class _Backwards:
         self._settle_forms()
         start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
         slices = [*(share.tensor for share in self.seeded.values()), *self.values.values()]
-        made = _run(self._step, start, [one.flip(0) for one in slices], list(self.constants.values()))
+        made = _run(self._step, start, [self._turned(one) for one in slices], list(self.constants.values()))
         kept = len(start)
-        results = [*made[:kept], *(one.flip(0) for one in made[kept:])]
+        results = [*made[:kept], *(self._turned(one) for one in made[kept:])]
         places = [*self.states, *self.summed, *self.read]
         for (node, form), tensor in zip(self.watched.items(), results[len(places) :], strict=True):
             self.told.observe(self.handles[node], Relevance(tensor, form))
@@ -153,6 +157,10 @@ class _Backwards:
         }
         # A first state that is a constant gets nothing.
         return {name: share for name, share in shares.items() if name in (*self.op.active, *self.op.wanted)}
+
+    def _turned(self, steps: Tensor) -> Tensor:
+        """The last step first; without states the order is all the same."""
+        return steps.flip(0) if self.loop.states else steps
 
     def _start(self, place: fx.Node) -> Tensor:
         """Relevance of a state behind the last step."""
@@ -215,13 +223,25 @@ class _Backwards:
         return propagate_relevance(self.loop.body, seeds, fetch, listeners=told, parameters=parameters), seen
 
     def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
+        """The values of one step: those that are at hand, and what is calculated from them again.
+
+        What is calculated again comes out as it did in the forward graph: in half precision where that calculates so.
+        """
         values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
         values |= dict(zip(self.constants, constants, strict=True))
+        own = {node: _as_traced(value, node) for node, value in values.items()}
+        calculate = in_float64 if any(_is_raised(value, node) for node, value in values.items()) else _called
+
+        def made(node: Any) -> Any:
+            if node not in own:
+                operands, options = fx.map_arg((node.args, node.kwargs), made)
+                own[node] = calculate(node.target, operands, options)
+            return own[node]
 
         def fetch(node: Any) -> Any:
-            if node not in values:  # a size, or what has several results
-                operands, options = fx.map_arg((node.args, node.kwargs), fetch)
-                values[node] = node.target(*operands, **options)
+            if node not in values:
+                value = made(node)
+                values[node] = wide(value) if isinstance(value, Tensor) else value
             return values[node]
 
         return fetch
@@ -267,6 +287,21 @@ class _Backwards:
             *(share(place, fetch(place)) for place in self.read),
             *(seen[node].tensor for node in self.watched),
         ]
+
+
+def _called(target: Any, operands: Any, options: Any) -> Any:
+    return target(*operands, **options)
+
+
+def _as_traced(value: Tensor, node: fx.Node) -> Tensor:
+    """In half precision, where the value was widened for the rules."""
+    dtype = node.meta["val"].dtype
+    return value.to(dtype) if dtype in HALF and value.dtype is torch.float32 else value
+
+
+def _is_raised(value: Tensor, node: fx.Node) -> bool:
+    """Whether the graph is run in float64, which it was not traced in."""
+    return value.dtype is torch.float64 and node.meta["val"].dtype is not torch.float64
 
 
 def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:

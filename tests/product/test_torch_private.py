@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 import torch
 from support.small import small
+from torch import Tensor
 from torch._ops import OperatorBase
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from lrp_compiler.passes.decompose.table import decomposition_table
-from lrp_compiler.torch_private import changed, composites_noted_quickly, hold_what_is_in, translations_read_once
+from lrp_compiler.torch_private import (
+    changed,
+    composites_noted_quickly,
+    hold_what_is_in,
+    largest,
+    translations_read_once,
+)
 
 
 def what_is_registered(opset: int) -> dict[Any, list[Any]]:
@@ -99,3 +106,17 @@ def test_a_program_is_changed_in_what_is_said_and_nothing_else() -> None:
     assert torch.equal(program.module()(x), expected)
     assert doubled.graph_signature is program.graph_signature
     assert doubled.example_inputs is program.example_inputs
+
+
+@pytest.mark.parametrize(
+    ("size", "found"), [(torch.export.Dim("size"), (7, 14, 8)), (torch.export.Dim("size", max=50), (50, 100, 51))]
+)
+def test_the_most_that_a_size_may_be(size: Any, found: tuple[int, ...]) -> None:
+    class Same(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    program = torch.export.export(Same(), (torch.randn(7, 3),), dynamic_shapes=({0: size},))
+    value = next(node for node in program.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
+    assert (largest(value), largest(value * 2), largest(value + 1)) == found
+    assert largest(5) == 5

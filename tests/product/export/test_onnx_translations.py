@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import LrpError
+from lrp_compiler.export.onnx_translations import TRANSLATIONS
 from lrp_compiler.runtime import OnnxExplainer
 
 pytestmark = pytest.mark.sampled(4)
@@ -131,3 +133,29 @@ def test_an_operation_that_onnx_has_not_is_named(tmp_path: Path) -> None:
         lrp.compile(Model().eval(), (torch.randn(2, 3),), target=0).to_onnx(tmp_path / "model.onnx")
 
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_softmax_of_rows_that_are_masked_whole(dtype: torch.dtype, tmp_path: Path) -> None:
+    safe_softmax = torch.ops.aten._safe_softmax.default
+
+    class Weights(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return safe_softmax(x, -1), safe_softmax(x, 1), safe_softmax(x.float(), 2, torch.float64)
+
+    lowest = torch.finfo(dtype).min
+    x = torch.randn(2, 6, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[0, 1] = -torch.inf
+    x[0, 2, 1:] = -torch.inf
+    x[0, 3] = lowest
+    x[0, 4, ::2], x[0, 4, 1::2] = lowest, -torch.inf
+    x[1, :, 3] = -torch.inf
+    x[1, 5, 0] = torch.nan
+    path = tmp_path / "weights.onnx"
+    options: dict[str, Any] = {"dynamo": True, "verbose": False, "custom_translation_table": dict(TRANSLATIONS)}
+    torch.onnx.export(Weights(), (x,), path, **options)
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    for one, wanted in zip(found, Weights()(x), strict=True):
+        torch.testing.assert_close(torch.as_tensor(one), wanted, rtol=1e-6, atol=1e-7, equal_nan=True)
