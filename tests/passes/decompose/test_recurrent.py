@@ -200,7 +200,10 @@ def test_onnxruntime_computes_the_same_at_another_batch_size(name: str, tmp_path
 
     (relevance,) = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(["relevance.x"], {"x": x.numpy()})
 
-    torch.testing.assert_close(torch.from_numpy(relevance), explainer(x).relevance["x"], rtol=1e-4, atol=1e-6)
+    expected = explainer(x).relevance["x"]
+    # Two runtimes in float32; what falls together is summed in other orders: some ten roundings of 6e-8.
+    difference = (torch.from_numpy(relevance) - expected).abs().max() / expected.abs().max()
+    assert difference < 1e-6, difference
 
 
 def test_a_loaded_explainer_keeps_its_books(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def test_a_cache_is_neither_needed_nor_in_the_way() -> None:
     explainer = lrp.compile(model, kwargs=dict(example), composite="attnlrp")
     assert [entry["name"] for entry in explainer.metadata["outputs"]] == ["logits"]
     expected = model(**example, use_cache=False).logits
-    assert torch.allclose(explainer(**example).output.logits, expected, rtol=1e-4, atol=1e-5)
+    # Attention that is written out sums in another order than torch's own: a few roundings of 6e-8.
+    assert (explainer(**example).output.logits - expected).abs().max() < 1e-6 * expected.abs().max()
     with pytest.raises(CaptureError, match="use_cache=False"):
         lrp.compile(model, kwargs={**example, "use_cache": True})
 
