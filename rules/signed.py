@@ -30,7 +30,7 @@ FORMS = ("auto", "direct", "half-sums")
 
 ONLY_POSITIVE: Fact[bool] = Fact("only_positive", False)
 """No relevance arrives where the result is ≤ 0: every consumer is a ReLU that hands back relevance proportional to its
-value (see `positive_branch`)."""
+value."""
 
 
 @family_rule("linear map", "z-plus", multiplies=True)

@@ -34,7 +34,7 @@ def read_step_by_step(module: fx.GraphModule) -> Result:
                 continue
             outside = dict(zip((*places[1], *places[2]), (*operands[1], *operands[2]), strict=True))
             dim, index = where
-            if not _follows(index, set(places[1]), set(places[2])):
+            if index not in _numbers(loop):
                 declined.append((read.name, f"what it reads in {node.name} is not the step's number alone"))
                 continue
             with module.graph.inserting_before(node):
@@ -68,31 +68,45 @@ def _is_single(node: Any) -> bool:
     return is_tensor(node) and all(size == 1 for size in node.meta["val"].shape[:2]) and node.meta["val"].dim() < 2
 
 
-def _follows(node: Any, slices: set[fx.Node], same: set[fx.Node]) -> bool:
-    """Whether a number is worked out, one step as another, from what is read step by step and what stays the same."""
-    if not isinstance(node, fx.Node) or (node in same and not is_tensor(node)):
-        return True
-    if not _is_single(node):
-        return False
-    if node in slices or node in same:
-        return True
-    alike = node.target in VIEWS or torch.Tag.pointwise in getattr(node.target, "tags", ())
-    return alike and all(_follows(one, slices, same) for one in node.all_input_nodes)
+def _numbers(loop: Scan) -> set[fx.Node]:
+    """What is worked out, one step as another, from numbers that are read step by step and those that stay the same."""
+    _, slices, same = (set(part) for part in loop.parts(loop.placeholders))
+    found: set[fx.Node] = set()
+    for node in loop.body.graph.nodes:
+        if node in slices or node in same:
+            follows = _is_single(node) or (node in same and not is_tensor(node))
+        else:
+            alike = node.target in VIEWS or torch.Tag.pointwise in getattr(node.target, "tags", ())
+            follows = alike and _is_single(node) and found.issuperset(node.all_input_nodes)
+        if follows:
+            found.add(node)
+    return found
 
 
-def _every(graph: fx.Graph, node: Any, outside: dict[fx.Node, Any], like: fx.Node) -> Any:
+def _every(graph: fx.Graph, index: fx.Node, outside: dict[fx.Node, Any], like: fx.Node) -> Any:
     """The number at every step, `[time]`, at the graph's insertion point."""
-    if not isinstance(node, fx.Node):
-        return node
-    if node in outside:
-        # One number that stays the same is one, and of those that are read step by step there is one for each.
-        given = outside[node]
-        single = not is_tensor(given) or given.meta["val"].dim() < 2
-        return given if single else call(graph, aten.reshape.default, given, [-1], like=like)
-    if node.target in VIEWS:
-        return _every(graph, node.args[0], outside, like)
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: _every(graph, one, outside, like))
-    return call(graph, node.target, *args, like=like, **kwargs)
+    needed: set[fx.Node] = set()
+    waiting = [index]
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += [] if node in outside else node.all_input_nodes
+    made: dict[fx.Node, Any] = {}
+    for node in index.graph.nodes:
+        if node not in needed:
+            continue
+        if node in outside:
+            # One number that stays the same is one, and of those that are read step by step there is one for each.
+            given = outside[node]
+            single = not is_tensor(given) or given.meta["val"].dim() < 2
+            made[node] = given if single else call(graph, aten.reshape.default, given, [-1], like=like)
+        elif node.target in VIEWS:
+            made[node] = made[node.args[0]]
+        else:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+            made[node] = call(graph, node.target, *args, like=like, **kwargs)
+    return made[index]
 
 
 def _all_slices(graph: fx.Graph, read: Any, dim: int, every: fx.Node, outside: dict[fx.Node, Any]) -> fx.Node:

@@ -55,9 +55,10 @@ def _constants(module: fx.GraphModule) -> set[fx.Node]:
 
 def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | None:
     """Rewrite one sum; why not, if it is let be ("": it is no sum of a map and a constant at all)."""
-    maps = [term for term in terms if _takes_bias(term, node)]
+    able = [term for term in terms if _takes_bias(term, node)]
+    maps = [term for term in able if len(term.users) == 1 and not is_named(term)]
     if not maps:
-        return ""
+        return f"{able[-1].name} is read or asked for elsewhere, too" if able and not constant.isdisjoint(terms) else ""
     taken = [term for term in terms if _fits(term, maps[-1], constant)]
     rest = [term for term in terms if term not in taken and term is not maps[-1]]
     if not taken:
@@ -76,8 +77,8 @@ def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | N
 
 
 def _takes_bias(term: Any, total: fx.Node) -> bool:
-    """A map without a bias that nobody else reads, as large as the sum."""
-    if not isinstance(term, fx.Node) or len(term.users) != 1 or is_named(term):
+    """A map without a bias, as large as the sum."""
+    if not isinstance(term, fx.Node):
         return False
     known = traits(term.target)
     if known.bias is None or known.bias_trails is None:

@@ -137,11 +137,12 @@ def emit_relevance(
             start = seed_relevance(fetch(explained), seed, given)
         form: Form = "total" if start is None else start.form
         starts = {latent.name: given[latent.name] for latent in latents}
+        put = [starts[latent.name] for latent in latents if latent.kind == "seed"]
         if start is not None:
             starts[START] = start.tensor
-        for name in starts:
-            if name == START or name.startswith("seed."):
-                _mark(starts[name], SEEDED, True)
+            put.append(start.tensor)
+        for tensor in put:
+            _mark(tensor, SEEDED, True)
         if start is not None and seed.reads_value:
             asked(explained, explained)
         seen: dict[fx.Node, Relevance] = {}

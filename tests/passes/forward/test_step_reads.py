@@ -73,3 +73,20 @@ def test_what_the_state_says_is_read_inside() -> None:
     assert not result.modified
     assert "not the step's number alone" in result.declined[0][1]
     assert torch.equal(result.graph_module(X)[0], expected)
+
+
+def deep(i: Tensor, rounds: int) -> Tensor:
+    """The number itself, after so many rounds that each read the one before twice."""
+    for _ in range(rounds):
+        i = torch.minimum(i + 1, i + 2) - 1
+    return i
+
+
+def test_a_number_may_come_a_long_way() -> None:
+    module = forward_graph(lambda x, i, h: x.index_select(1, deep(i, 300).reshape(1)).squeeze(1))
+    expected = module(X)[0]
+
+    result = read_step_by_step(module)
+
+    assert result.modified
+    assert torch.equal(result.graph_module(X)[0], expected)

@@ -115,3 +115,14 @@ def test_why_a_sum_is_let_be_is_said(graph_of: Callable) -> None:
     declined = gather_constants(graph_of(Held(function), x)).declined
 
     assert [reason for _, reason in declined] == ["its constants are no bias: they differ along other dims"]
+
+
+def test_a_map_that_is_read_elsewhere_keeps_its_value(graph_of: Callable) -> None:
+    def function(held: nn.Module, x: Tensor) -> Tensor:
+        mapped = torch.nn.functional.linear(x, held.d)
+        return (mapped + held.b).relu() * mapped
+
+    result = gather_constants(graph_of(Held(function), ROWS))
+
+    assert not result.modified
+    assert [reason for _, reason in result.declined] == ["linear is read or asked for elsewhere, too"]
