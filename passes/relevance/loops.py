@@ -293,15 +293,18 @@ def _called(target: Any, operands: Any, options: Any) -> Any:
     return target(*operands, **options)
 
 
-def _as_traced(value: Tensor, node: fx.Node) -> Tensor:
-    """In half precision, where the value was widened for the rules."""
+def _as_traced(value: Any, node: fx.Node) -> Any:
+    """In half precision, where the value was widened for the rules; a size is one."""
+    if not isinstance(value, Tensor):
+        return value
     dtype = node.meta["val"].dtype
     return value.to(dtype) if dtype in HALF and value.dtype is torch.float32 else value
 
 
-def _is_raised(value: Tensor, node: fx.Node) -> bool:
+def _is_raised(value: Any, node: fx.Node) -> bool:
     """Whether the graph is run in float64, which it was not traced in."""
-    return value.dtype is torch.float64 and node.meta["val"].dtype is not torch.float64
+    raised = isinstance(value, Tensor) and value.dtype is torch.float64
+    return raised and node.meta["val"].dtype is not torch.float64
 
 
 def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
