@@ -233,9 +233,17 @@ class _Backwards:
         calculate = in_float64 if any(_is_raised(value, node) for node, value in values.items()) else _called
 
         def made(node: Any) -> Any:
-            if node not in own:
-                operands, options = fx.map_arg((node.args, node.kwargs), made)
-                own[node] = calculate(node.target, operands, options)
+            waiting = [node]
+            while waiting:
+                one = waiting[-1]
+                missing = [] if one in own else [operand for operand in one.all_input_nodes if operand not in own]
+                waiting += missing
+                if missing:
+                    continue
+                waiting.pop()
+                if one not in own:
+                    operands, options = fx.map_arg((one.args, one.kwargs), own.__getitem__)
+                    own[one] = calculate(one.target, operands, options)
             return own[node]
 
         def fetch(node: Any) -> Any:

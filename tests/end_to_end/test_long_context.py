@@ -220,3 +220,18 @@ def test_a_model_from_transformers_is_put_in_blocks_by_the_length_that_it_may_ha
 def test_what_is_no_number_of_queries_is_refused(block: Any) -> None:
     with pytest.raises(InputError, match="attention_block"):
         compiled(Attends(of_torch), block=block)
+
+
+@pytest.mark.heavy
+def test_scores_may_come_a_longer_way_than_pythons_stack_is_deep() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        scores = q @ k.transpose(-1, -2)
+        for _ in range(300):
+            scores = torch.tanh(scores) * 1.001
+        return torch.softmax(scores.masked_fill(~mask, -30.0), -1) @ v
+
+    given = drawn(2, 9)
+    here, whole = (compiled(Attends(attend), block=block, composite="attnlrp") for block in (BLOCK, 0))
+
+    assert scans(here.module)
+    assert largest_difference(here(*given).relevance["x"], whole(*given).relevance["x"]) < 1e-9
