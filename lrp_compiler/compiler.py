@@ -129,7 +129,8 @@ def compile(
             one block alone, and calculated again when relevance gets there. 0: all at once. None: blocks of 128 where
             the scores may take more than 256 MiB, by the example's batch and the longest sequence that
             `dynamic_shapes` allows (`Dim("sequence", max=4096)`; without a bound, the example's). Relevance is the
-            same; inside nothing can be observed or masked, so attention whose scores are named stays whole.
+            same. Attention whose scores `observe`, `masks` or `seeds` name stays whole, and so does all of it where
+            relevance is of differences (`composite="reference"`); inside blocks nothing can be masked.
         optimise: whether the same relevance is calculated with fewer operations; False leaves every rule as it is
             written down, to compare with.
         cache: whether graphs that were compiled before are taken again: True, or the path of a folder (of True:

@@ -201,6 +201,12 @@ def pairs(tokenizer: Any) -> Iterator[tuple[Pair, list[Tensor], list[Tensor]]]:
         yield pair, [one, right, wrong], [other, right, wrong]
 
 
+def write(rows: dict[str, Any]) -> None:
+    """A line for each pair."""
+    lines = ",\n".join(f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(row)}" for name, row in rows.items())
+    reporting.write(PATH, f"{{\n{lines}\n}}\n")
+
+
 def key(pair: Pair) -> str:
     """By which a row is known."""
     return f"{pair.prompt} → {pair.other}"
@@ -305,7 +311,7 @@ def main() -> int:
                 start = time.perf_counter()
                 row = {"kind": pair.kind} | measured(places, explainers, here, there)
                 rows[key(pair)] = row | {"seconds": round(time.perf_counter() - start, 2)}
-                reporting.write_rows(PATH, rows)
+                write(rows)
                 bar.advance(task)
     reporting.write(TABLE, table(rows))
     return 0

@@ -43,6 +43,17 @@ def add_explainer_arguments(command: argparse.ArgumentParser, files: str, about:
     )
 
 
+def add_explained_data(command: argparse.ArgumentParser) -> None:
+    """An explainer's file, and the rows that it is asked about."""
+    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")
+    command.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
+    )
+
+
 def add_served_explainer(command: argparse.ArgumentParser) -> None:
     """An explainer that answers requests."""
     command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrp_compiler.base.boundary import reason_of
-from lrp_compiler.base.errors import FormatError, InputError
+from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import METADATA_KEY
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.stored import arrays_of, fields_of, note, read_note
 
 from .columns import Column
+from .own_tables import table_in
 
 AXES = b"lrp_compiler.axes"
 """Of the file's metadata: name → the axis of the array that became the rows, as JSON."""
@@ -56,19 +55,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         FormatError: it is no such file.
     """
-    label = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {label}.")
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-        said: Mapping[bytes, bytes] = table.schema.metadata or {}
-        about, conditions = read_note(said[KEY].decode(), label)
+    with table_in(path, "explanation") as (table, said):
+        about, conditions = read_note(said[KEY].decode(), os.fspath(path))
         axes = json.loads(said[AXES])
         kinds = {spec.name: spec.dtype for spec in (*about.takes, *about.returns)}
         arrays = {name: np.moveaxis(_array(table[name], kinds.get(name)), 0, axes[name]) for name in table.column_names}
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise FormatError(f"{label!r} holds no explanation, or is damaged ({reason_of(error)}).") from error
     return fields_of(arrays, about, conditions)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrp_compiler.base.boundary import reason_of
-from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
+
+from .own_tables import table_in
 
 KEY = b"lrp_compiler.references"
 """Of the file's metadata: path of the layer, by what, how many samples were seen and are kept, as JSON."""
@@ -49,13 +49,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         FormatError: it is no such file.
     """
-    label = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {label}.")
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-        said = json.loads((table.schema.metadata or {})[KEY])
+    with table_in(path, "references") as (table, metadata):
+        said = json.loads(metadata[KEY])
         shape = (-1, said["k"])
         places = np.array(table["place"].to_pylist(), np.float64)
         return {
@@ -66,5 +61,3 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             "scores": table["score"].to_numpy().reshape(shape),
             "places": places.reshape(len(places) // said["k"], said["k"], -1 if places.size else 0),
         }
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise FormatError(f"{label!r} holds no references, or is damaged ({reason_of(error)}).") from error

@@ -45,8 +45,9 @@ def _undefined(node: fx.Node, undefined: set[fx.Node], known: set[fx.Node]) -> b
     if _by_element(node) and any(operand in undefined for operand in floats_of(node)):
         return True
     asked = traits(node.target).undefined
-    call = Call(bind(node.target, node.args, node.kwargs), floats_of(node), known.__contains__)
-    return asked is not None and asked(call)
+    if asked is None:
+        return False
+    return asked(Call(bind(node.target, node.args, node.kwargs), floats_of(node), known.__contains__))
 
 
 def _by_element(node: fx.Node) -> bool:

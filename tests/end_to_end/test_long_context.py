@@ -235,3 +235,14 @@ def test_scores_may_come_a_longer_way_than_pythons_stack_is_deep() -> None:
 
     assert scans(here.module)
     assert largest_difference(here(*given).relevance["x"], whole(*given).relevance["x"]) < 1e-9
+
+
+def test_what_is_observed_later_comes_block_by_block() -> None:
+    given = drawn(2, 9)
+    whole = compiled(Attends(of_torch), block=0, composite="attnlrp").observe("*softmax*")(*given).relevance
+    blocked = compiled(Attends(of_torch), block=BLOCK, composite="attnlrp").observe("*softmax*")(*given).relevance
+    (wanted,), (found,) = ([value for name, value in each.items() if "softmax" in name] for each in (whole, blocked))
+
+    assert found.shape == (3, 2, 2, BLOCK, 9)
+    rows = found.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :9]
+    assert largest_difference(rows, wanted) < 1e-9

@@ -5,15 +5,15 @@ limit ε → 0), the rules run eagerly on the forward's own values, and the forw
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.drawn import drawing
 from support.random_graphs import CLASSES, RandomGraph, attnlrp_relevance, random_graphs
 from torch import Tensor, fx
 
@@ -145,18 +145,6 @@ def equals_autograd(drawn: Drawn, budget: float, target: int) -> None:
         assert not expected.any()
     else:
         close(explainer(x).relevance["x"], expected, expected)
-
-
-def drawing(examples: int) -> Callable[..., settings]:
-    # A graph takes a good part of a second to compile: smaller failing ones are sought by hand.
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
 
 
 classes = st.integers(0, CLASSES - 1)

@@ -14,6 +14,19 @@ EXAMPLES = 15
 small = st.integers(1, 4)
 
 
+def drawing(examples: int, *phases: Phase) -> Callable[..., Any]:
+    """So many examples, the same in every run. Without phases no smaller one is sought that fails, too: a graph takes a
+    good part of a second to compile."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        phases=phases or (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+
+
 def drawn(draw: st.DrawFn, *shape: int, ties: bool = False, dtype: torch.dtype = torch.float64) -> Tensor:
     """Normal numbers; with `ties` few different ones, zeros among them."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -49,14 +62,7 @@ def computes_the_same(
         results: which of several results matter; `None`: all.
     """
 
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        derandomize=True,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @drawing(EXAMPLES, Phase.generate, Phase.shrink)
     @given(st.data())
     def compare(data: st.DataObject) -> None:
         args, kwargs = case(data.draw)

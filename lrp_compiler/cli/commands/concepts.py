@@ -15,7 +15,7 @@ from lrp_compiler.base.files import atomic_path, check_destination
 from lrp_compiler.base.progress import row_bar, stages
 
 from .. import kinds
-from ..options import add_check, add_row_options
+from ..options import add_check, add_explained_data, add_row_options
 from ..paths import must_be_onnx
 from ..reporting import report
 
@@ -39,13 +39,7 @@ EXAMPLE = (
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The explainer, the data, and what is asked of them."""
-    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")
-    command.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
-    )
+    add_explained_data(command)
     command.add_argument(
         "-o",
         "--output",

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from .. import kinds
-from ..options import add_check, add_row_options
+from ..options import add_check, add_explained_data, add_row_options
 from ..paths import must_be_onnx
 from ..reporting import report
 
@@ -24,13 +24,7 @@ EXAMPLE = (
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The data, how rows become inputs, which ones, and who explains them."""
-    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="written by compile")
-    command.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures",
-    )
+    add_explained_data(command)
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with"
     )

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.branches import BY_HAND, Branches, X
+from support.drawn import drawing
 from support.random_graphs import RandomGraph, random_graphs
 from torch import Tensor, nn
 
@@ -358,17 +359,6 @@ def _conserved(drawn: Drawn, composite: str, which: list[int], draws: st.DataObj
             assert abs(sum(graph.into(node.id).values()) - node.relevance) <= 1e-7 * scale, (node, graph.into(node.id))
         # All nodes together are the layer, whether they are drawn one by one or not.
         assert abs(sum(node.relevance for node in found) - float(own.sum())) <= 1e-9 * scale
-
-
-def drawing(examples: int) -> Any:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
 
 
 COMPOSITES = st.sampled_from(["epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp", "dynamic-lrp"])

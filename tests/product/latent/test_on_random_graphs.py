@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.drawn import drawing
 from support.random_graphs import RandomGraph, random_graphs
-from torch import Tensor
+from torch import Tensor, fx
 
 import lrp_compiler as lrp
 from lrp_compiler import concepts
@@ -18,17 +19,6 @@ from lrp_compiler.passes.graph import assignment
 Drawn = tuple[RandomGraph, Tensor]
 COMPOSITES = st.sampled_from(["epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp", "dynamic-lrp"])
 NOTHING = "depends on none of the inputs|depends on the inputs only through a hard decision|takes no relevance"
-
-
-def drawing(examples: int) -> Any:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
 
 
 def compiled(drawn: Drawn, **options: Any) -> lrp.Explainer | None:
@@ -45,16 +35,21 @@ def close(found: Tensor, expected: Tensor, scale: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(scale.abs().max()) + 1e-15, equal_nan=True)
 
 
+def value_in(explainer: lrp.Explainer, which: int) -> fx.Node | None:
+    """One of the values with rows that relevance passes, if there are any."""
+    nodes = [node for node in explainer.forward.graph.nodes if assignment(node) is not None]
+    nodes = [node for node in nodes if node.meta["val"].dim() > 1 and node.meta["val"].is_floating_point()]
+    return nodes[which % len(nodes)] if nodes else None
+
+
 def add_up(drawn: Drawn, composite: str, which: int, draws: st.DataObject) -> None:
     x = drawn[1]
     plain = compiled(drawn, composite=composite)
     if plain is None:
         return
-    nodes = [node for node in plain.forward.graph.nodes if node.op == "call_function" and assignment(node) is not None]
-    nodes = [node for node in nodes if node.meta["val"].dim() > 1 and node.meta["val"].is_floating_point()]
-    if not nodes:
+    node = value_in(plain, which)
+    if node is None:
         return
-    node = nodes[which % len(nodes)]
     mask = lrp.Mask(node.name, dims=draws.draw(st.integers(1, node.meta["val"].dim() - 1)), exclude_parallel=True)
     explainer = compiled(
         drawn,
@@ -99,11 +94,10 @@ def shares_add_up(drawn: Drawn, composite: str, which: int) -> None:
     plain = compiled(drawn, composite=composite)
     if plain is None:
         return
-    nodes = [node for node in plain.forward.graph.nodes if node.op == "call_function" and assignment(node) is not None]
-    nodes = [node for node in nodes if node.meta["val"].dim() > 1 and node.meta["val"].is_floating_point()]
-    if not nodes:
+    node = value_in(plain, which)
+    if node is None:
         return
-    name = nodes[which % len(nodes)].name
+    name = node.name
     explainer = compiled(drawn, composite=composite, masks=lrp.Mask(name, exclude_parallel=True), observe=name)
     if explainer is None:
         return
