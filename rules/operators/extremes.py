@@ -1,6 +1,6 @@
 """Largest and smallest values: relevance goes to the element, the operand or the bound that won.
 
-Of equals the first one wins, as in torch.
+Of equals the first one wins, as in torch; under the rule `near` those that come close share.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lrp_compiler.rules.near_ties import Extreme
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, selection
@@ -18,7 +19,7 @@ from .functions import CLAMPS, spans_zero
 aten = torch.ops.aten
 
 
-@selection(aten.amax.default, aten.amin.default, sign=keeps_sign())
+@selection(aten.amax.default, aten.amin.default, kind="extreme", sign=keeps_sign())
 def extreme(op: Op) -> Selection:
     """The largest (smallest) element over dims."""
     shape = op.shape("self")
@@ -26,14 +27,17 @@ def extreme(op: Op) -> Selection:
     kept = [dim for dim in range(len(shape)) if dim not in reduced]
     order = [*kept, *reduced]
 
-    def transposed(r: Tensor) -> Tensor:
+    def first_wins(r: Tensor) -> Tensor:
         x = op.tensor("self").permute(order)
         flat = x.reshape([*x.shape[: len(kept)], -1])
         winners = (flat.argmax if op.target is aten.amax.default else flat.argmin)(-1, keepdim=True)
         routed = torch.zeros_like(flat, dtype=r.dtype).scatter(-1, winners, r.reshape(winners.shape))
         return routed.reshape(x.shape).permute([order.index(dim) for dim in range(len(order))])
 
-    return {"self": transposed}
+    def spread(value: Tensor) -> Tensor:
+        return value.reshape([1 if dim in reduced else length for dim, length in enumerate(shape)])
+
+    return {"self": Extreme(first_wins, lambda: (op.tensor("self"), None), spread, tuple(reduced), lambda q: q)}
 
 
 def _one_is_nonnegative(call: Call) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import LinearMap, Term, Weight, scaled
+from lrp_compiler.rules.near_ties import Extreme
 from lrp_compiler.rules.op import Op, per_dim
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.selection import Selection, selection
@@ -54,16 +56,43 @@ AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
 def max_pool(op: Op) -> Selection:
     """Each window's largest element, the first one of equals."""
     dims = DIMS[op.target]
+    kernel, padding, dilation = (per_dim(op.option(name), dims) for name in ("kernel_size", "padding", "dilation"))
+    stride = per_dim(op.option("stride") or kernel, dims)
 
-    def transposed(r: Tensor) -> Tensor:
+    def first_wins(r: Tensor) -> Tensor:
         x = op.tensor("self")
-        kernel, padding, dilation = (per_dim(op.option(name), dims) for name in ("kernel_size", "padding", "dilation"))
-        stride = per_dim(op.option("stride") or kernel, dims)
         _, winners = MAX_POOLS[dims](x, kernel, stride, padding, dilation, op.option("ceil_mode"))
         flat = torch.zeros_like(x).flatten(-dims)
         return flat.scatter_add(-1, winners.flatten(-dims), r.flatten(-dims)).reshape(x.shape)
 
-    return {"self": transposed}
+    shape, size = op.shape("self"), op.shape("self")[-dims:]
+    windows = {"stride": stride, "dilation": dilation}
+    count = math.prod(kernel)
+
+    def one_at_each(like: Tensor) -> Tensor:
+        """A kernel for each place of a window, which reads that place alone."""
+        return torch.eye(count, dtype=like.dtype, device=like.device).reshape(count, 1, *kernel)
+
+    def candidates() -> tuple[Tensor, Tensor | None]:
+        x, counted = op.tensor("self").reshape(-1, 1, *size), op.output.shape[-dims:]
+        # The last windows of ceil_mode reach over the padding, too.
+        reached = [(counted[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(dims)]
+        border = [(padding[i], reached[i] - padding[i] - size[i]) for i in range(dims)]
+        sides = [amount for both in reversed(border) for amount in both]
+        values = CONVOLUTIONS[dims](functional.pad(x, sides), one_at_each(x), **windows)
+        if not any(padding) and not op.option("ceil_mode"):
+            return values, None
+        inside = functional.pad(torch.ones_like(x[:1]), sides)
+        return values, CONVOLUTIONS[dims](inside, one_at_each(x), **windows) == 0
+
+    def back(q: Tensor) -> Tensor:
+        grown = transpose_convolution(q, one_at_each(q), size, **windows, padding=padding, groups=1)
+        return grown.reshape(shape)
+
+    def spread(value: Tensor) -> Tensor:
+        return value.reshape(-1, 1, *value.shape[-dims:])
+
+    return {"self": Extreme(first_wins, candidates, spread, (1,), back)}
 
 
 @operator(
