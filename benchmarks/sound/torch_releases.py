@@ -54,7 +54,7 @@ def document(rows: dict[str, Row]) -> str:
         "# Releases of torch",
         "Written by `python -m benchmarks.sound.torch_releases` from what `make test-torch VERSION=…` reported: tests "
         "of the core (rules, compiling, files, onnxruntime), without what is marked heavy. *Not run*: how many "
-        "fewer than with the release that most were run with.",
+        "fewer than with the release that most were run with; the core grows.",
         "<!-- torch_releases: written by benchmarks/sound/torch_releases.py -->",
         "\n".join(lines),
         "<!-- end of torch_releases -->",
