@@ -35,7 +35,10 @@ from benchmarks.networks import pretrained
 
 FILE = Path(__file__).resolve().with_name("patching.json")
 PATH, TABLE = RESULTS / "patching.json", RESULTS / "patching.md"
-COMPOSITES = ("attnlrp", "cp-lrp")
+COMPOSITES = ("attnlrp", "cp-lrp", "reference")
+PEERS = ("gradient", "integrated")
+POINTS = 5
+"""Of integrated gradients."""
 AT_ONCE = 30
 """Patched runs in a batch."""
 PARTS = ("mlp", "head")
@@ -150,23 +153,34 @@ class Places:
 # ── slopes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def gradients(places: Places, inputs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """Of the difference of logits by what MLPs and heads hand on."""
-    with torch.enable_grad():
-        embed = places.network.model.get_input_embeddings()
-        hook = embed.register_forward_hook(lambda _, __, out: out.detach().requires_grad_())
-        try:
+def gradients(
+    places: Places, inputs: Sequence[Tensor], towards: Tensor | None = None, points: int = 1
+) -> dict[str, list[Tensor]]:
+    """Of the difference of logits by what MLPs and heads hand on.
+
+    With `towards`, the ids of the other prompt, their mean over as many points between the embeddings of both prompts,
+    each in the middle of its share of the way.
+    """
+    embed = places.network.model.get_input_embeddings()
+    start = embed(inputs[0])
+    way = torch.zeros_like(start) if towards is None else embed(towards) - start
+    total: list[Tensor] = []
+    for point in range(points):
+        at = (start + (point + 0.5) / points * way).detach().requires_grad_()
+        with torch.enable_grad(), ExitStack() as hooks:
+            hooks.callback(embed.register_forward_hook(lambda _, __, ___, at=at: at).remove)
             score, found = places.runs(*inputs)
-        finally:
-            hook.remove()
-        flat = torch.autograd.grad(score.sum(), [*found["mlp"], *found["head"]])
-    count = len(found["mlp"])
-    return {"mlp": list(flat[:count]), "head": list(flat[count:])}
+            slopes = torch.autograd.grad(score.sum(), [*found["mlp"], *found["head"]])
+        total = [a + b for a, b in zip(total, slopes, strict=True)] if total else list(slopes)
+    mean, count = [one / points for one in total], len(places.layers)
+    return {"mlp": mean[:count], "head": mean[count:]}
 
 
-def coefficients(places: Places, explainer: lrp.Explainer, inputs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """LRP's."""
-    found = explainer(*inputs).coefficients
+def coefficients(
+    places: Places, explainer: lrp.Explainer, inputs: Sequence[Tensor], **given: Any
+) -> dict[str, list[Tensor]]:
+    """LRP's; `given` as the explainer is called."""
+    found = explainer(*inputs, **given).coefficients
     count = len(places.layers)
     behind = [found[f"model.model.layers.{at}.self_attn.o_proj"] for at in range(count)]
     heads = [g @ layer.self_attn.o_proj.weight for g, layer in zip(behind, places.layers, strict=True)]
@@ -221,8 +235,12 @@ def measured(
         corrupt, now = places.runs(*there)
         patched = places.patched(there, given)
         effect = Said(*(part - float(corrupt) for part in patched))
-        slopes = {name: coefficients(places, explainer, there) for name, explainer in explainers.items()}
-    slopes["gradient"] = gradients(places, there)
+        known = {"reference": {"reference": {"input_ids": here[0]}}}
+        slopes = {
+            name: coefficients(places, explainer, there, **known.get(name, {}))
+            for name, explainer in explainers.items()
+        }
+        slopes |= {"gradient": gradients(places, there), "integrated": gradients(places, there, here[0], POINTS)}
     estimates = {name: places.estimated(now, given, slope) for name, slope in slopes.items()}
     rounded = lambda said: {part: np.round(getattr(said, part), 5).tolist() for part in PARTS}  # noqa: E731
     return {"clean": float(clean), "corrupt": float(corrupt), "effect": rounded(effect)} | {
@@ -237,49 +255,59 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 def table(rows: dict[str, Any]) -> str:
     """By part and kind; then by layer."""
-    names = ("gradient", *COMPOSITES)
+    names = (*PEERS, *COMPOSITES)
+    less = (("attnlrp", "gradient"), ("reference", "gradient"), ("reference", "integrated"))
+    every = list(rows.values())
     lines = [
         "# What patching an activation does, foretold",
         "",
         "Made by `python -m benchmarks.faithful.patching`, whose docstring says what is measured. "
-        "SmolLM2-135M-Instruct, "
-        f"{len(rows)} pairs of prompts. Pearson's r over components, mean over pairs, […]: its 95 % interval; last: "
-        "attnlrp less gradient, pair by pair.",
+        f"SmolLM2-135M-Instruct, {len(rows)} pairs of prompts. Pearson's r over components, mean over pairs, […]: "
+        "its 95 % interval. The first MLP's effect is many times that of any other, since it turns one subject into "
+        "the other: *but the first* leaves it out.",
         "",
-        "| component | prompts | " + " | ".join(names) + " | attnlrp − gradient |",
-        "|---|---|" + "---:|" * (len(names) + 1),
+        "| component | prompts | " + " | ".join(names) + " |",
+        "|---|---|" + "---:|" * len(names),
     ]
-    for part in PARTS:
-        for kind in (*dict.fromkeys(row["kind"] for row in rows.values()), "all"):
-            some = [row for row in rows.values() if kind in (row["kind"], "all")]
-            r = {
-                name: np.array([correlation(np.array(row[name][part]), np.array(row["effect"][part])) for row in some])
-                for name in names
-            }
+    differences = [
+        "",
+        "One method's r less another's, pair by pair.",
+        "",
+        "| component | prompts | " + " | ".join(f"{a} − {b}" for a, b in less) + " |",
+        "|---|---|" + "---:|" * len(less),
+    ]
+    for title, part, first in (("mlp", "mlp", 0), ("mlp, but the first", "mlp", 1), ("head", "head", 0)):
+        for kind in (*dict.fromkeys(row["kind"] for row in every), "all"):
+            some = [row for row in every if kind in (row["kind"], "all")]
+            of = lambda row, name, part=part, first=first: np.array(row[name][part])[first:]  # noqa: E731
+            r = {name: np.array([correlation(of(row, name), of(row, "effect")) for row in some]) for name in names}
+            head = f"| {title} | {kind} ({len(some)}) | "
             cells = [
                 f"{r[name].mean():.3f} [{low:.3f}, {high:.3f}]" for name in names for low, high in [interval(r[name])]
             ]
-            mean, (low, high) = difference(r["attnlrp"], r["gradient"])
-            lines.append(
-                f"| {part} | {kind} ({len(some)}) | "
-                + " | ".join(cells)
-                + f" | {mean:+.3f} [{low:+.3f}, {high:+.3f}] |"
-            )
-    lines += [
-        "",
-        "By layer: r over all pairs, and the heads of the layer.",
-        "",
-        "| layer | " + " | ".join(f"{part}, {name}" for part in PARTS for name in names) + " |",
-    ]
-    lines.append("|---:|" + "---:|" * (len(PARTS) * len(names)))
-    every = list(rows.values())
-    for layer in range(len(every[0]["effect"]["mlp"])):
-        cells = [
-            f"{correlation(*(np.array([row[of][part][layer] for row in every]) for of in (name, 'effect'))):.2f}"
-            for part in PARTS
-            for name in names
+            lines.append(head + " | ".join(cells) + " |")
+            cells = [
+                f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+                for a, b in less
+                for mean, (low, high) in [difference(r[a], r[b])]
+            ]
+            differences.append(head + " | ".join(cells) + " |")
+    lines += differences
+    for part, what in (
+        ("mlp", "the MLP of a layer, r over all pairs"),
+        ("head", "the heads of a layer, over all pairs"),
+    ):
+        lines += [
+            "",
+            f"By layer: {what}.",
+            "",
+            "| layer | " + " | ".join(names) + " |",
+            "|---:|" + "---:|" * len(names),
         ]
-        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+        for layer in range(len(every[0]["effect"][part])):
+            taken = {name: np.array([row[name][part][layer] for row in every]) for name in (*names, "effect")}
+            cells = [f"{correlation(taken[name], taken['effect']):.2f}" for name in names]
+            lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
