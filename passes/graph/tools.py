@@ -70,9 +70,12 @@ def module_path(node: fx.Node) -> str:
 
 
 def module_calls(node: fx.Node) -> dict[str, str]:
-    """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`."""
+    """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`.
+
+    torch's own key says which call it is, and the module by its path or, after a strict export, by a number.
+    """
     stack = node.meta.get("nn_module_stack") or {}
-    return {str(key).removeprefix("L__self__"): str(path) for key, (path, _) in stack.items()}
+    return {"".join((str(path), *str(key).partition("@")[1:])): str(path) for key, (path, _) in stack.items()}
 
 
 LEAVES = "leaves"

@@ -274,3 +274,22 @@ def test_an_attribute_is_found_at_its_dotted_path() -> None:
     assert attribute(model, "inner") is model.inner
     with pytest.raises(AttributeError):
         attribute(model, "inner.weight")
+
+
+class Twice(nn.Module):
+    """One module called twice, another one between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(self.two(self.one(x)))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_calls_are_named_by_paths_however_the_model_was_exported(strict: bool) -> None:
+    """A strict export notes modules by numbers."""
+    program = torch.export.export(Twice(), (torch.randn(2, 4),), strict=strict)
+    calls = [list(module_calls(node)) for node in program.graph.nodes if node.target == torch.ops.aten.linear.default]
+    assert calls == [["", "one", "one.0"], ["", "two"], ["", "one@1", "one.0@1"]]
