@@ -15,7 +15,7 @@ from typing import Any
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.base.errors import InputError
 
-from .listing import Row, as_pre, chosen_rows, columns, in_phase, rows_of, short_name
+from .listing import OPERAND, STEP, Row, as_pre, chosen_rows, columns, in_phase, rows_of, short_name
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ def _made(rows: Iterable[Row]) -> dict[str, Counter[str]]:
     """Forward node → the ops of the relevance nodes that explain it."""
     made: dict[str, Counter[str]] = {}
     for row in in_phase(rows, "relevance"):
+        if row.op in (OPERAND, STEP):
+            continue
         made.setdefault(row.explains, Counter())[short_name(row.op)] += 1
     return made
 

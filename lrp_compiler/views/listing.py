@@ -6,13 +6,14 @@
 Read from the top: the forward graph, each operation with its rule and with what became of the promise of its value;
 then the relevance graph, each node with the rule that made it, the operation that it explains, the forward values that
 it reads, and, where it *is* the relevance of a forward value, the form that has: `total` (R) or `unit` (g, R = a ⊙ g).
+Behind a loop stands one step of it, each node as `loop/node`, which reads others of the same step by their own names.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import Any
 
@@ -23,8 +24,10 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.tables import plain_table
 from lrp_compiler.passes.graph import (
     Assignment,
+    Scan,
     assignment,
     inside,
+    module_path,
     nearest,
     note_of,
     operation,
@@ -35,6 +38,8 @@ from lrp_compiler.passes.graph import (
 
 WIDEST = 120
 """A longer cell (a concatenation of everything) does not push the columns of all other lines aside."""
+OPERAND, STEP = "operand", "step"
+"""What stands for an op where a loop's step reads something, and where it hands on what it made."""
 SHOWN_LINES = 200
 """How much of it a notebook shows."""
 
@@ -44,8 +49,8 @@ class Row:
     """One node of the explainer's graph.
 
     Args:
-        name: of the node.
-        op: the ATen overload, "input" or "constant".
+        name: of the node; inside a loop `loop/node`.
+        op: the ATen overload, "input" or "constant"; of what a loop's step reads "operand", of what it hands on "step".
         type: dtype and shape, symbolic dims by name.
         operation: what it computes, as text.
         phase: "forward" or "relevance".
@@ -157,15 +162,71 @@ def summary_table(artefact: Artefact) -> Any:
 
 
 def rows_of(artefact: Artefact) -> list[Row]:
-    """A row for every node of the graph."""
+    """A row for every node of the graph, those of a loop's step behind the loop."""
     names = dim_names(artefact)
-    rules = {node.name: given for node in artefact.forward.graph.nodes if (given := assignment(node)) is not None}
+    rules = _rules(artefact.forward)
     asked: dict[str, str] = {}
     for promise in artefact.plan:
         by = ", ".join(promise.origins)
         text = f"{promise.resolution} for {by}" if by else promise.resolution
         asked[promise.value] = f"{asked[promise.value]}; {text}" if promise.value in asked else text
-    return [_row(node, names, rules, asked) for node in artefact.module.graph.nodes if node.op != "output"]
+    rows = []
+    for node in artefact.module.graph.nodes:
+        if node.op != "output":
+            row = _row(node, names, rules, asked)
+            rows += [row, *_steps(node, row, str(note_of(node).get("name", node.name)), names, rules)]
+    return rows
+
+
+def _rules(forward: fx.GraphModule, of: str = "") -> dict[str, Assignment]:
+    """What explains each operation, those of steps as `loop/node`."""
+    rules = {f"{of}{node.name}": given for node in forward.graph.nodes if (given := assignment(node)) is not None}
+    for node in forward.graph.nodes:
+        if isinstance(node.target, Scan):
+            rules |= _rules(node.target.body, f"{of}{node.name}/")
+    return rules
+
+
+def _steps(
+    node: fx.Node, row: Row, known: str, names: Mapping[str, str], rules: Mapping[str, Assignment]
+) -> Iterator[Row]:
+    """What a step of a loop does; nothing for other nodes.
+
+    Args:
+        node: of the graph.
+        row: what is said of it.
+        known: its name in the forward graph.
+        names: of symbolic dims.
+        rules: of operations, by the names of the forward graph.
+    """
+    loop = node.target
+    if not isinstance(loop, Scan):
+        return
+    states = loop.states
+    for at, inner in enumerate(loop.body.graph.nodes):
+        step = replace(row, name=f"{row.name}/{inner.name}", form="", of="", rule="", promises="")
+        module = module_path(inner) or row.module
+        if inner.op == "output":
+            handed = [str(one) for one in outputs(loop.body)]
+            told = f"states {', '.join(handed[:states]) or 'none'}; results {', '.join(handed[states:]) or 'none'}"
+            yield replace(step, op=STEP, type="", operation=told)
+            continue
+        type_ = with_names(type_text(inner).removeprefix(": "), names)
+        if inner.op == "placeholder":
+            how = "state, first" if at < states else "step of" if at < states + loop.slices else "always"
+            yield replace(step, op=OPERAND, type=type_, operation=f"{how} {node.args[at]}")
+            continue
+        rule = _ruled(rules[name]) if row.phase == "forward" and (name := f"{known}/{inner.name}") in rules else ""
+        text = with_names(operation_text(inner), names)
+        made = replace(step, op=operation(inner), type=type_, operation=text, rule=rule, module=module)
+        yield made
+        yield from _steps(inner, made, f"{known}/{inner.name}", names, rules)
+
+
+def _ruled(given: Assignment) -> str:
+    """A rule with its options."""
+    listed = ", ".join(f"{key}={value}" for key, value in given.options.items())
+    return f"{given.rule}({listed})" if listed else str(given.rule or "")
 
 
 def _row(node: fx.Node, names: Mapping[str, str], rules: Mapping[str, Assignment], asked: Mapping[str, str]) -> Row:
@@ -176,9 +237,7 @@ def _row(node: fx.Node, names: Mapping[str, str], rules: Mapping[str, Assignment
     phase = str(note.get("phase", "relevance" if "seed" in node.meta else "forward"))
     if phase == "forward":
         name = str(note.get("name", node.name))
-        options = rules[name].options if name in rules else {}
-        listed = ", ".join(f"{key}={value}" for key, value in options.items())
-        rule = f"{rule}({listed})" if listed else rule
+        rule = _ruled(replace(rules[name], rule=rule)) if name in rules else rule
         promises = asked.get(name, "")
     return Row(
         node.name,

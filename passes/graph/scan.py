@@ -180,6 +180,7 @@ def from_torch(module: fx.GraphModule) -> None:
         body_of, states, slices, constants = node.args
         body = copied(attribute(module, str(body_of.target)))
         from_torch(body)
+        _handed_on_as_it_is(body)
         for place, placeholder in enumerate(body.graph.find_nodes(op="placeholder")):
             placeholder.meta["input"] = placeholder.name
             if place >= len(states) + len(slices):
@@ -198,6 +199,16 @@ def from_torch(module: fx.GraphModule) -> None:
     for node in graph.find_nodes(op="get_attr"):
         if not node.users and isinstance(attribute(module, str(node.target)), torch.nn.Module):
             graph.erase_node(node)
+
+
+def _handed_on_as_it_is(body: fx.GraphModule) -> None:
+    """Results of a body that are copies for torch's sake alone, as those that `to_torch` makes, are what they copy."""
+    end = body.graph.output_node()
+    for result in set(outputs(body)):
+        if isinstance(result, fx.Node) and result.target is aten.clone.default and set(result.users) == {end}:
+            end.replace_input_with(result, result.all_input_nodes[0])
+            body.graph.erase_node(result)
+    body.recompile()
 
 
 def _once(operand: Any, operands: Collection[Any]) -> Any:
