@@ -191,6 +191,25 @@ def test_operators_that_are_not_known_are_named_all_at_once() -> None:
     assert "Relo is no operator that is known here (did you mean 'Relu'?)" in text
 
 
+def test_what_is_said_of_several_operators_is_said_once() -> None:
+    """A whole net in one processor's layout is one sentence."""
+    nchwc = "com.microsoft.nchwc"
+    nodes = [
+        helper.make_node("ReorderInput", ["x"], ["a"], domain=nchwc),
+        helper.make_node("Conv", ["a", "w"], ["b"], domain=nchwc),
+        helper.make_node("Conv", ["b", "w"], ["c"], domain=nchwc),
+        helper.make_node("ReorderOutput", ["c"], ["y"], domain=nchwc),
+    ]
+
+    with pytest.raises(CaptureError) as refused:
+        lrp.from_onnx(model(nodes, {"x": [2, 4]}, constants=W, domains=[nchwc]))
+
+    text = str(refused.value)
+    assert "3 operators of The model" in text
+    assert f"each of ReorderInput, Conv (2 nodes) and ReorderOutput of {nchwc} belongs to a layout" in text
+    assert text.count("ORT_ENABLE_EXTENDED") == 1
+
+
 def test_an_operator_that_no_output_needs_is_not_looked_at() -> None:
     proto = model([node("Relu", "x"), node("NonMaxSuppression", "x x", "unused")], {"x": [2, 3]})
 
