@@ -118,6 +118,10 @@ def in_training() -> onnx.ModelProto:
     return model([node("Dropout", "x ratio training")], {"x": [2, 3]}, constants=constants)
 
 
+def without_a_value() -> onnx.ModelProto:
+    return model([helper.make_node("Constant", [], ["c"]), node("Add", "x c")], {"x": [2, 3]})
+
+
 def of_two_opsets() -> onnx.ModelProto:
     body = [node("Softmax", "a", "y")]
     function = helper.make_function("own", "f", ["a"], ["y"], body, [helper.make_opsetid("", 11)])
@@ -154,6 +158,7 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (with_an_input_twice, FormatError, "Input 'x' of The model is there twice"),
     (without_inputs, FormatError, "takes no inputs"),
     (in_training, CaptureError, "training mode draws random numbers"),
+    (without_a_value, FormatError, "A Constant holds no value"),
     (of_two_opsets, FormatError, "Function 'f' of The model is written for another opset"),
     (reading_what_no_round_made, CaptureError, "'collected' is read, and the node whose result it is makes none"),
 ]
