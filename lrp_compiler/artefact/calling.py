@@ -22,6 +22,7 @@ from lrp_compiler.base.validate import (
     TensorSpec,
     check,
     check_choice,
+    check_rows,
     check_weights,
     count_from_end,
     not_numbers,
@@ -106,10 +107,12 @@ def _inside(spec: TensorSpec, given: Tensor | None, default: float, sizes: Mappi
 
 @contextlib.contextmanager
 def saying_where(artefact: Artefact, tensors: Sequence[Tensor]) -> Iterator[None]:
-    """What the model itself cannot do with these inputs becomes an `InputError` that names the operation."""
+    """What the model itself cannot do with these inputs becomes an `InputError`: of the number, or of the operation."""
     try:
         yield
     except Exception as error:
+        names = [spec.name for spec in artefact.about.inputs]
+        check_rows(artefact.about.rows, dict(zip(names, tensors, strict=False)))
         run = _Found(artefact.forward)
         try:
             run.run(*tensors[: len(artefact.forward.graph.find_nodes(op="placeholder"))])

@@ -18,6 +18,7 @@ from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError
 
 from .read_file import Source
+from .rounds import TooLongError
 from .tensors import dtype_of
 
 BATCH = 2
@@ -123,7 +124,7 @@ def example_inputs(module: Any, inputs: Sequence[Input], source: Source) -> tupl
             with torch.no_grad():
                 module(*(tensor.clone() for tensor in given))
             return given
-        except FormatError:  # it is so at any size
+        except (FormatError, TooLongError):  # it is so at any size
             raise
         except Exception as error:
             first = first or error

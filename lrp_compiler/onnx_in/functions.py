@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 from onnx import inliner
@@ -34,6 +34,8 @@ def inlined(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
         function = functions.get((node.domain, node.op_type))
         given = {attribute.name for attribute in node.attribute}
         node.attribute.extend(one for one in (function.attribute_proto if function else ()) if one.name not in given)
+    for function in whole.functions:
+        _take_opsets(function, {entry.domain: entry.version for entry in whole.opset_import})
     try:
         found = inliner.inline_local_functions(whole)
     except Exception as error:
@@ -45,6 +47,21 @@ def inlined(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
     raise FormatError(
         f"Function {left.op_type!r} of {label} is written for another opset than the model: write both for the same."
     )
+
+
+def _take_opsets(function: onnx.FunctionProto, opsets: Mapping[str, int]) -> None:
+    """Let a function be of the model's opsets, where its operators mean the same in both."""
+    for entry in function.opset_import:
+        wanted = opsets.get(entry.domain, entry.version)
+        own = {node.op_type for node in _within(function.node) if node.domain == entry.domain}
+        if all(_revision(op, wanted, entry.domain) == _revision(op, entry.version, entry.domain) for op in own):
+            entry.version = wanted
+
+
+def _revision(op: str, opset: int, domain: str) -> int:
+    """The opset since which an operator has meant what it means in this one; 0 of one that onnx does not know."""
+    known = onnx.defs.has(op, opset, domain)
+    return int(onnx.defs.get_schema(op, opset, domain).since_version) if known else 0
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

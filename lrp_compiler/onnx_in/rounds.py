@@ -17,6 +17,10 @@ class NotKnownError(CaptureError):
     """What is asked of a number is known of no loop's step, or of no range of an open size."""
 
 
+class TooLongError(CaptureError):
+    """A loop has more rounds than are unrolled; at a larger size it has as many."""
+
+
 class Round:
     """The number of a loop's step, times a number, plus another.
 

@@ -260,8 +260,12 @@ class Translator:
         """Raise `CaptureError` if there were operators without a function: all of them at once."""
         if not self.missing:
             return
-        parts = [_why(*what, count) for what, count in self.missing.items()]
-        count = "An operator" if len(parts) == 1 else f"{len(parts)} operators"
+        alike: dict[tuple[str, str], list[str]] = {}
+        for (domain, name, reason), number in self.missing.items():
+            times = "" if number == 1 else f" ({number} nodes)"
+            alike.setdefault((domain, reason or _unknown(domain, name)), []).append(f"{name}{times}")
+        parts = [_why(domain, names, reason) for (domain, reason), names in alike.items()]
+        count = "An operator" if len(self.missing) == 1 else f"{len(self.missing)} operators"
         raise CaptureError(f"{count} of {self.file.label} cannot be explained: {'; '.join(parts)}.")
 
 
@@ -290,14 +294,17 @@ def is_refused(file: File, node: onnx.NodeProto) -> bool:
     return operator_of(domain, node.op_type, file.opset(domain)) is None or bool(reason_against(domain, node))
 
 
-def _why(domain: str, name: str, reason: str, count: int) -> str:
-    if not reason:
-        known = [other for space, other in TABLE if space == domain]
-        near = did_you_mean(name, known)
-        reason = f"is no operator that is known here{near}"
+def _unknown(domain: str, name: str) -> str:
+    near = did_you_mean(name, [other for space, other in TABLE if space == domain])
+    return f"is no operator that is known here{near}: give the file a function of that name, made of ONNX's operators"
+
+
+def _why(domain: str, names: Sequence[str], reason: str) -> str:
+    """The operators of one domain against which there is the same to say."""
+    *others, last = names
+    before = f"each of {', '.join(others)} and " if others else ""
     where = f" of {domain}" if domain else ""
-    times = "" if count == 1 else f" ({count} nodes)"
-    return f"{name}{where}{times} {reason}"
+    return f"{before}{last}{where} {reason}"
 
 
 def _is_neutral(source: Source, number: float | None) -> bool:

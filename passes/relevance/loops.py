@@ -143,7 +143,8 @@ class _Backwards:
     def flow(self) -> Flow:
         """What each operand gets."""
         self._settle_forms()
-        start = [self._start(place) for place in self.states] + [self._zeros(place) for place in self.summed]
+        start = [self._start(place).contiguous() for place in self.states]
+        start += [self._zeros(place) for place in self.summed]
         slices = [*(share.tensor for share in self.seeded.values()), *self.values.values()]
         made = _run(self._step, start, [self._turned(one) for one in slices], list(self.constants.values()))
         kept = len(start)
@@ -284,7 +285,8 @@ class _Backwards:
             return found.tensor if self.forms[place] == "unit" else found.total_of(lambda: fetch(place))
 
         def goes_on(place: fx.Node, like: Tensor) -> Tensor:
-            return share(place, like).to(like.dtype)  # a state may have another dtype than what is seeded
+            # A state may have another dtype than what is seeded, and be a part of what is larger.
+            return share(place, like).to(like.dtype).contiguous()
 
         # What goes round has the targets in front that it came with (`several_targets.py`).
         before = list(zip([*self.states, *self.summed], carried, strict=True))

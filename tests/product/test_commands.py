@@ -124,6 +124,31 @@ def test_audit_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)
 
 
+class OfATarget(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, target: torch.Tensor) -> torch.Tensor:
+        return self.layer(target)
+
+
+@pytest.mark.parametrize("option", ["", "--target 2 "])
+def test_audit_takes_a_model_whose_input_is_called_as_its_own_option(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = OfATarget().eval()
+    torch.export.save(torch.export.export(model, (torch.from_numpy(np.load("x.npy")),)), "target.pt2")
+    capsys.readouterr()
+
+    assert call(f"audit target.pt2 --input target=x.npy {option}--json") == 0
+
+    logits = model(torch.from_numpy(np.load("x.npy")))
+    chosen = logits[:, 2] if option else logits.max(1).values
+    assert json.loads(capsys.readouterr().out)["seed"] == pytest.approx(float(chosen.detach().sum()), rel=1e-5)
+
+
 @pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
 def test_audit_compiles_a_model_first(file: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Under the rules that are asked for, for the class that is: relevance of all inputs as by hand."""

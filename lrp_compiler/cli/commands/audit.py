@@ -1,6 +1,7 @@
 """`audit`: where the relevance of one explanation goes, node by node."""
 
 import argparse
+from typing import Any
 
 from lrp_compiler.base.progress import stages
 
@@ -45,8 +46,10 @@ def do(arguments: argparse.Namespace) -> None:
 
     must_exist(arguments.explainer)
     args, kwargs = load_inputs(arguments.input)
+    fixed = isinstance(arguments.target, int | None)
+    target: dict[str, Any] = {}
     if arguments.target is not None:
-        kwargs["target"] = arguments.target if isinstance(arguments.target, int) else load_array(arguments.target)
+        target["target"] = arguments.target if fixed else load_array(arguments.target)
     kwargs |= load_latents(arguments)
     with stages("audit"):
         import lrp_compiler as lrp
@@ -54,8 +57,11 @@ def do(arguments: argparse.Namespace) -> None:
 
         if holds_explainer(arguments.explainer):
             explainer = lrp.load(arguments.explainer, check=arguments.check)
+            kwargs |= target
         else:
-            given = kwargs.pop("target", "argmax") if isinstance(arguments.target, int | None) else "index"
+            # An input of the model's own may be called `target`.
+            given = target.get("target", "argmax") if fixed else "index"
+            kwargs |= {} if fixed else target
             composite = resolve_composite(arguments.composite, dict(arguments.option))
             explainer = lrp.compile(arguments.explainer, composite=composite, target=given)
         tensors, named = tensors_of(explainer, args, kwargs)

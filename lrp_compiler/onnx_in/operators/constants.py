@@ -30,6 +30,8 @@ def constant(
         if number is not None:
             return torch.tensor(number, dtype=dtype)
     whole = value_int if value_int is not None else value_ints
+    if whole is None and value_string is None and value_strings is None:
+        raise FormatError("A Constant holds no value.")
     if whole is None:
         raise FormatError("A Constant holds text, which carries no relevance.")
     return torch.tensor(whole, dtype=torch.int64)

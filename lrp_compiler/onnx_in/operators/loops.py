@@ -8,7 +8,6 @@ too; a sequence that each puts one tensor behind, or a tensor that it appends on
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -21,15 +20,15 @@ from lrp_compiler.torch_private import known_size
 
 from ..loops import as_tensor, is_open, repeated
 from ..registry import Known, onnx_op
-from ..rounds import Round, Until
+from ..rounds import Round, TooLongError, Until
 from ..sizes import Sizes
 from ..steps import Body, Bound, Source, Step, look_up
 from .sequences import Series
 
 MOST = 10_000
 """Rounds of a loop that are unrolled, those of the loops in it included."""
-ROUNDS: ContextVar[Iterator[int] | None] = ContextVar("rounds", default=None)
-"""Counts the rounds of the loops that are running."""
+ROUNDS: ContextVar[list[int] | None] = ContextVar("rounds", default=None)
+"""How many rounds of the loops that are running there were so far: one number."""
 FAR = 1 << 31
 """Beyond any size: no limit."""
 REMEDY = ": hold it constant (from_onnx with constants, or dynamic_shapes that fix the size)"
@@ -37,27 +36,37 @@ ONLY = f"and only a known number of steps, or that of an open size, can be expla
 TRUE = Sizes.of(True, torch.bool)
 
 
-def counted(body: Callable[..., Any]) -> Callable[..., Any]:
+def counted(body: Callable[..., Any], rounds: int) -> Callable[..., Any]:
     """The body of a loop, whose rounds count together with those of the loops around it and in it.
 
+    Args:
+        body: of the loop.
+        rounds: how many there will be at least.
+
     Raises:
-        CaptureError: these are more than are unrolled.
+        TooLongError: these are more than are unrolled.
     """
-    outer = ROUNDS.get()
-    count = itertools.count() if outer is None else outer
+    so_far = ROUNDS.get() or [0]
+    _refuse_more(so_far[0] + rounds)
 
     def run(*values: Any) -> Any:
-        if next(count) >= MOST:
-            raise CaptureError(
-                f"A Loop runs more than {MOST:,} times, with the loops in it, and no more than that is unrolled."
-            )
-        before = ROUNDS.set(count)
+        so_far[0] += 1
+        _refuse_more(so_far[0])
+        before = ROUNDS.set(so_far)
         try:
             return body(*values)
         finally:
             ROUNDS.reset(before)
 
     return run
+
+
+def _refuse_more(rounds: int) -> None:
+    if rounds > MOST:
+        raise TooLongError(
+            f"A Loop runs more than {MOST:,} times, with the loops in it, and no more than that is unrolled: export "
+            "it as one operation, or with fewer steps."
+        )
 
 
 @onnx_op("Loop")
@@ -77,7 +86,7 @@ def loop(trips: Known | None = None, condition: Known | None = None, *state: Kno
     count = course.count(most) if going else 0
     if is_open(count):
         return course.run(count)
-    return _written_out(MOST + 1 if most is None else most, going, values, body)
+    return _written_out(FAR if most is None else most, going, values, body, count if isinstance(count, int) else 0)
 
 
 def _number_or_tensor(value: Any) -> Any:
@@ -92,11 +101,11 @@ def _truth(condition: Any) -> bool:
     raise CaptureError(f"A Loop ends by the values of the inputs, {ONLY}.")
 
 
-def _written_out(most: int, going: bool, values: list[Any], body: Bound) -> Any:
-    """All steps of a Loop."""
+def _written_out(most: int, going: bool, values: list[Any], body: Bound, known: int) -> Any:
+    """All steps of a Loop, of which so many are known to come."""
     state, scanned = len(values), []
     number = 0
-    once = counted(body)
+    once = counted(body, known)
     while going and number < most:
         again, *rest = once(Sizes.of(number), TRUE, *values)
         going = _truth(again)
@@ -167,7 +176,7 @@ class _Course:
         names = [self.number, self.condition, *(self.states[place] for place in self.counters)]
         again = self._worked_out(self.again, dict(zip(names, self._at(None), strict=True)))
         if again is True:
-            return most
+            return FAR if most is None else most
         if not isinstance(again, Until):
             return None
         return again.count + 1 if most is None else torch.sym_min(most, again.count + 1)
@@ -269,7 +278,7 @@ def _all_steps(
 ) -> tuple[list[Any], list[Tensor]]:
     """All steps of a scan."""
     found: list[list[Tensor]] = []
-    once = counted(body)
+    once = counted(body, length)
     for number in range(length):
         results = once(*state, *(one[number] for one in read))
         state, given = results[: len(state)], results[len(state) :]

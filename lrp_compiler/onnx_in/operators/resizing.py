@@ -60,8 +60,13 @@ def upsample(x: Tensor, scales: Sizes, *, mode: str = "nearest") -> Tensor:
 
 @onnx_op("Resize", since=10)
 def resize_by_scales(x: Tensor, scales: Sizes, *, mode: str = "nearest") -> Tensor:
-    """Larger or smaller by these factors (opset 10)."""
-    return upsample_attributes(x, scales=scales.list(), mode=mode)
+    """Larger or smaller by these factors (opset 10); smaller, the nearest is the next one."""
+    factors, dims = scales.list(), list(range(x.dim()))
+    fewer = [dim for dim in dims if isinstance(factors[dim], float | int) and factors[dim] < 1 and mode == "nearest"]
+    more = [dim for dim in dims if dim not in fewer]
+    for nearest, some in (("ceil", fewer), ("floor", more)):
+        x = _resized(x, [factors[dim] for dim in some], None, some, Mode(mode, "asymmetric", nearest), [])
+    return x
 
 
 @onnx_op("Resize", since=11)

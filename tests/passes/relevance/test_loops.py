@@ -172,3 +172,25 @@ def test_traced_it_is_a_loop_of_one_steps_relevance(loop: Assigned) -> None:
     of_x, of_same = by_gradient(Loop())
     close(found["x"], of_x)
     close(found["same"], of_same)
+
+
+class Joined(Loop):
+    """What is read and the state in one matrix, whose parts they are."""
+
+    def step(self, state: Tensor, now: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+        weights = torch.cat([self.into, self.on])
+        state = torch.relu(torch.cat([now, state], 1) @ weights + same)
+        return state, state * 0.5
+
+
+def test_a_state_may_get_a_part_of_what_is_larger(graph_of: Callable) -> None:
+    """torch's loops take no state whose strides change."""
+    joined = opened(Joined(), graph_of)
+
+    relevance, _ = emit_relevance(joined.forward, Question(joined.explained, joined.wanted), Seed(1))
+
+    values = {node.name: value for node, value in joined.values(X, SAME).items()}
+    found = relevance(*(values[place.meta["promise"]] for place in relevance.graph.find_nodes(op="placeholder")))
+    of_x, of_same = by_gradient(Joined())
+    close(found["x"], of_x)
+    close(found["same"], of_same)

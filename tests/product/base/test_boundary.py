@@ -151,12 +151,28 @@ def test_a_run_that_fails_names_the_operation_and_its_module() -> None:
             self.words, self.out = nn.Embedding(7, 4), nn.Linear(4, 3)
 
         def forward(self, ids: Tensor) -> Tensor:
-            return self.out(self.words(ids).mean(1))
+            return self.out(self.words(ids + 1).mean(1))
 
     explainer = lrp.compile(Model().eval(), (torch.zeros(2, 5, dtype=torch.int64),))
     for call in (explainer, explainer.audit):
         with pytest.raises(InputError, match=r"itself fails on these inputs at embedding in words .*IndexError"):
-            call(torch.full((2, 5), 7))
+            call(torch.full((2, 5), 6))
+
+
+@pytest.mark.parametrize("number", [-1, 7])
+def test_a_row_that_a_table_does_not_have_is_told_as_the_file_tells_it(number: int) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.out = nn.Embedding(7, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.out(self.words(ids).mean(1))
+
+    explainer = lrp.compile(Model().eval(), (torch.zeros(2, 5, dtype=torch.int64),))
+    for call in (explainer, explainer.audit):
+        with pytest.raises(InputError, match=f"^Input 'ids' holds {number}, but what it looks up has rows 0 to 6"):
+            call(torch.full((2, 5), number))
 
 
 def test_warnings_keep_pointing_at_the_caller() -> None:

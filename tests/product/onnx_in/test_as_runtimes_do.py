@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from support.onnx_graphs import in_onnxruntime, model, node
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrp_compiler as lrp
 from lrp_compiler.errors import CaptureError, FormatError, LrpWarning
@@ -193,7 +194,7 @@ def test_parameters_are_of_the_activations_that_take_any(
 
 
 def repeated(times: int, deep: int) -> onnx.ModelProto:
-    """Loops in one another, each of so many rounds."""
+    """Loops in one another, each of so many rounds; less than 0: without an end."""
     body = [node("Relu", "a_0", "b_0")]
     for level in range(deep):
         inputs = [
@@ -208,7 +209,7 @@ def repeated(times: int, deep: int) -> onnx.ModelProto:
         graph = helper.make_graph([*body, node("Identity", f"c_{level}", f"d_{level}")], "g", inputs, outputs)
         last = level == deep - 1
         before, behind = ("x", "y") if last else (f"a_{level + 1}", f"b_{level + 1}")
-        body = [node("Loop", f"times _ {before}", behind, body=graph)]
+        body = [node("Loop", f"{'times' if times >= 0 else '_'} _ {before}", behind, body=graph)]
     return built(body, [2, 4], {"times": np.int64(times)})
 
 
@@ -216,6 +217,22 @@ def test_the_rounds_of_loops_in_one_another_count_together() -> None:
     check(repeated(7, 2), floats(2, 4))
     with pytest.raises(CaptureError, match="A Loop runs more than 10,000 times, with the loops in it"):
         lrp.from_onnx(repeated(5000, 2))(torch.ones(2, 4))
+
+
+@pytest.mark.parametrize(("times", "deep", "runs"), [(10_001, 1, 0), (1 << 40, 1, 0), (-1, 1, 0), (5000, 2, 5001)])
+def test_a_loop_that_is_known_to_be_too_long_is_not_begun(times: int, deep: int, runs: int) -> None:
+    """Nor is it tried at other sizes: a file was refused after half a minute."""
+    found = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function: object, types: object, args: Any = (), kwargs: Any = None) -> Any:
+            found.append(function)
+            return function(*args, **(kwargs or {}))  # type: ignore[operator]
+
+    with Counting(), pytest.raises(CaptureError, match=r"^A Loop runs more than 10,000 times"):
+        lrp.compile(repeated(times, deep))
+
+    assert found.count(torch.ops.aten.relu.default) <= runs
 
 
 @pytest.mark.parametrize(

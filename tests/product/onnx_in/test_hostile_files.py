@@ -118,6 +118,10 @@ def in_training() -> onnx.ModelProto:
     return model([node("Dropout", "x ratio training")], {"x": [2, 3]}, constants=constants)
 
 
+def without_a_value() -> onnx.ModelProto:
+    return model([helper.make_node("Constant", [], ["c"]), node("Add", "x c")], {"x": [2, 3]})
+
+
 def of_two_opsets() -> onnx.ModelProto:
     body = [node("Softmax", "a", "y")]
     function = helper.make_function("own", "f", ["a"], ["y"], body, [helper.make_opsetid("", 11)])
@@ -154,6 +158,7 @@ SENTENCES: list[tuple[Callable[[], onnx.ModelProto], type[LrpError], str]] = [
     (with_an_input_twice, FormatError, "Input 'x' of The model is there twice"),
     (without_inputs, FormatError, "takes no inputs"),
     (in_training, CaptureError, "training mode draws random numbers"),
+    (without_a_value, FormatError, "A Constant holds no value"),
     (of_two_opsets, FormatError, "Function 'f' of The model is written for another opset"),
     (reading_what_no_round_made, CaptureError, "'collected' is read, and the node whose result it is makes none"),
 ]
@@ -189,6 +194,25 @@ def test_operators_that_are_not_known_are_named_all_at_once() -> None:
     assert "RandomNormalLike (2 nodes) draws random numbers" in text
     assert "TreeThing of strange is no operator that is known here" in text
     assert "Relo is no operator that is known here (did you mean 'Relu'?)" in text
+
+
+def test_what_is_said_of_several_operators_is_said_once() -> None:
+    """A whole net in one processor's layout is one sentence."""
+    nchwc = "com.microsoft.nchwc"
+    nodes = [
+        helper.make_node("ReorderInput", ["x"], ["a"], domain=nchwc),
+        helper.make_node("Conv", ["a", "w"], ["b"], domain=nchwc),
+        helper.make_node("Conv", ["b", "w"], ["c"], domain=nchwc),
+        helper.make_node("ReorderOutput", ["c"], ["y"], domain=nchwc),
+    ]
+
+    with pytest.raises(CaptureError) as refused:
+        lrp.from_onnx(model(nodes, {"x": [2, 4]}, constants=W, domains=[nchwc]))
+
+    text = str(refused.value)
+    assert "3 operators of The model" in text
+    assert f"each of ReorderInput, Conv (2 nodes) and ReorderOutput of {nchwc} belongs to a layout" in text
+    assert text.count("ORT_ENABLE_EXTENDED") == 1
 
 
 def test_an_operator_that_no_output_needs_is_not_looked_at() -> None:

@@ -30,6 +30,7 @@ W, U = RANDOM.standard_normal((4, 6)) * 0.5, RANDOM.standard_normal((6, 6)) * 0.
 CONSTANTS = {
     "w": W,
     "u": U,
+    "wu": np.concatenate([W, U]),
     "half": np.float64(0.5),
     "true": np.bool_(True),
     "zero": np.int64(0),
@@ -164,6 +165,12 @@ def looped(nodes: Sequence[onnx.NodeProto] = STEP, *behind: onnx.NodeProto, trip
     return proto([node("Loop", f"{trips} true h0", "h_last hs", body=step), *reduced])
 
 
+def joined() -> onnx.ModelProto:
+    """As TensorFlow writes a cell: one matrix for what is read and for the state."""
+    cell = [node("Concat", "x_i h", "x_h", axis=1), node("MatMul", "x_h wu", "z"), node("Tanh", "z", "h_next")]
+    return looped([READ, *cell])
+
+
 def turned() -> onnx.ModelProto:
     read = [node("Sub", "n one", "end"), node("Sub", "end i", "place"), node("Gather", "x place", "x_i", axis=1)]
     return looped([*read, *STEP[1:]], node("Identity", "h_last", "y"))
@@ -292,6 +299,7 @@ def by_size(x: Tensor) -> Tensor:
 CASES: dict[str, tuple[Callable[[], onnx.ModelProto], Callable[[Tensor], Tensor]]] = {
     "a Scan": (scanned, of_scanned),
     "a Loop": (looped, both),
+    "one matrix": (joined, both),
     "from the end": (turned, backwards),
     "by Slice": (sliced, both),
     "while": (counted, last),

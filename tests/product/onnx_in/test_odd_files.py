@@ -106,6 +106,22 @@ def test_an_attribute_that_a_call_leaves_out_is_the_functions_own(given: dict[st
     torch.testing.assert_close(found, -slope * torch.from_numpy(W["w"]).sum(0, keepdim=True))
 
 
+def test_a_function_of_another_opset_is_taken_where_its_operators_mean_the_same() -> None:
+    inner = helper.make_function("own", "g", ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 15)])
+    call = helper.make_node("g", ["a"], ["h"], domain="own")
+    opsets = [helper.make_opsetid("", 14), helper.make_opsetid("own", 1)]
+    outer = helper.make_function("own", "f", ["a", "w"], ["b"], [call, node("MatMul", "h w", "b")], opsets)
+    proto = model(
+        [helper.make_node("f", ["x", "w"], ["y"], domain="own")],
+        {"x": X},
+        constants=W,
+        functions=[inner, outer],
+        domains=["own"],
+    )
+
+    says_what_onnxruntime_says(proto)
+
+
 def test_what_is_compared_is_the_file_as_it_is() -> None:
     """onnxruntime keeps to its own Relu, whatever a file says that one is."""
     function = helper.make_function("", "Relu", ["a"], ["y"], [node("Neg", "a")], [helper.make_opsetid("", 20)])

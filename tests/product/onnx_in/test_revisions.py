@@ -49,6 +49,8 @@ CASES: dict[str, tuple[int, onnx.NodeProto, dict[str, np.ndarray]]] = {
     "top by an input": (11, node("TopK", "x k", "y z", largest=0), {"k": np.array([2])}),
     "upsample by attributes": (7, node("Upsample", "x", scales=[1.0, 1.0, 2.0]), {}),
     "resize of opset 10": (10, node("Resize", "x by", mode="linear"), {"by": np.array([1, 1, 2], np.float32)}),
+    "smaller of opset 10": (10, node("Resize", "x by"), {"by": np.array([1, 0.6, 0.6], np.float32)}),
+    "smaller and larger of opset 10": (10, node("Resize", "x by"), {"by": np.array([1, 0.4, 2.3], np.float32)}),
     "resize of half pixels": (19, node("Resize", "x _ by", mode="linear"), {"by": np.array([1, 1, 2], np.float32)}),
     "resize by a cube": (19, node("Resize", "x _ by", mode="cubic"), {"by": np.array([1, 1, 1.7], np.float32)}),
     "cumulative sum": (14, node("CumSum", "x axis", exclusive=1, reverse=1), {"axis": np.array(2, INT)}),
