@@ -56,6 +56,7 @@ __all__ = [
     "fake_tensor",
     "hint",
     "hold_what_is_in",
+    "is_backward",
     "is_traced",
     "known_size",
     "largest",
@@ -96,6 +97,11 @@ def schema(target: Any) -> Any:
 def op_name(target: Any) -> str | None:
     """`add` of `torch.ops.aten.add.Tensor`; None of what is no op. Waits for a public one."""
     return getattr(target, "_opname", None)
+
+
+def is_backward(target: Any) -> bool:
+    """Whether an op is the gradient of another, by what torch calls those. Waits for a tag."""
+    return "backward" in (op_name(target) or "")
 
 
 def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:

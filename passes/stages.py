@@ -19,6 +19,7 @@ from torch import fx
 
 from lrp_compiler.passes.graph import CHECKS, RESHAPES, assignment, everywhere, origin
 from lrp_compiler.rules import RULES, find, traits
+from lrp_compiler.torch_private import is_backward
 from lrp_compiler.torch_private import schema as schema_of
 
 Question = Callable[[fx.Node], str]
@@ -92,7 +93,7 @@ def _functional(node: fx.Node) -> str:
 
 
 def _forward_only(node: fx.Node) -> str:
-    return "no runtime has backward ops" if "backward" in str(node.target) and node.op == "call_function" else ""
+    return "no runtime has backward ops" if is_backward(node.target) else ""
 
 
 def _one_spelling(node: fx.Node) -> str:

@@ -22,7 +22,7 @@ from . import (
 from .conditions import Condition
 from .differences import NAME as DIFFERENCE
 from .facts import FACTS, Fact, Facts
-from .first_layer import STEP
+from .first_layer import STEP, Bound
 from .matmul import READOUT
 from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
 from .operators.functions import SLOPE
@@ -37,6 +37,7 @@ from .product import GATE
 from .registry import (
     CONDUCT,
     FUNCTION,
+    NOTHING,
     OPERATORS,
     QUANTISED,
     RULES,
@@ -46,6 +47,7 @@ from .registry import (
     RuleError,
     conduct,
     find,
+    options_of,
     propagate,
     rule,
     rules_of,
@@ -67,6 +69,7 @@ __all__ = [
     "LAYERS",
     "MODULE",
     "NONNEGATIVE",
+    "NOTHING",
     "ONLY_POSITIVE",
     "OPERATORS",
     "PASSED_OVER",
@@ -84,6 +87,7 @@ __all__ = [
     "TOTAL_STABILISER",
     "TRAITS",
     "USERS",
+    "Bound",
     "Call",
     "Condition",
     "Fact",
@@ -110,6 +114,7 @@ __all__ = [
     "matmul",
     "near_ties",
     "operators",
+    "options_of",
     "per_dim",
     "product",
     "propagate",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import signature
+from functools import cache
+from inspect import Parameter, signature
 from typing import Any, TypeVar, Unpack
 
-from lrp_compiler.torch_private import OpOverload
+from lrp_compiler.torch_private import OpOverload, schema
 
 from .conditions import Condition, always
 from .op import PASSED_OVER, Op
@@ -45,6 +46,8 @@ QUANTISED = "lrp::quantised"
 
 USERS = "user"
 """Family and rule of what a user's own function explains."""
+PICK = ("ind", "mask", "condition")
+"""So begin the names of operands of a user's op that say which elements."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class Conduct:
         hands_on: an element of an operand gets nothing where nothing arrives at what was made of it.
         alike: it does the same at all operations that look alike to it. A function that is a user's may read whatever
             it likes, and say more at every call.
+        of_differences: it holds for differences from a reference, too.
     """
 
     multiplies: bool = False
     hands_on: bool = False
     alike: bool = True
+    of_differences: bool = False
 
 
 NOTHING = Conduct()
@@ -172,6 +177,8 @@ def rule(*targets: Overload, replace: bool = False) -> Callable[[UserRuleT], Use
             _check_overload(target)
         for target in targets:
             OPERATORS[target] = [mine]
+            names = (argument.name for argument in schema(target).arguments)
+            declare(target, picks_by=tuple(name for name in names if name.startswith(PICK)))
         return function
 
     return register
@@ -221,6 +228,20 @@ def describe(op: Op) -> Any:
 def rules_of(family: str) -> list[str]:
     """Names of the rules that fit a family."""
     return sorted(name for owner, name in RULES if owner == family)
+
+
+RULE_ARGUMENTS = 3
+"""What every rule of a family takes before its options: op, description, relevance."""
+
+
+def options_of(family: str, name: str) -> tuple[Parameter, ...]:
+    """The options of a rule, their annotations as types."""
+    return _options(RULES[family, name])
+
+
+@cache
+def _options(rule: Rule) -> tuple[Parameter, ...]:
+    return tuple(signature(rule, eval_str=True).parameters.values())[RULE_ARGUMENTS:]
 
 
 def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: Any) -> Flow:

@@ -183,12 +183,12 @@ def _carries(
     if name in traits(node.target).indices:
         # It stands for what it looks up, unless that comes from an input as well.
         return bool(result.is_floating_point) and node.args[0] not in varying
-    indices = name.startswith(("ind", "mask", "condition"))
+    picks = name.partition(".")[0] in traits(node.target).picks_by
     if source.is_floating_point or source.is_complex:
         return bool(result.is_floating_point or result.is_complex)
     if result.is_floating_point:
-        return bool(source == torch.uint8 or value in numeric) and not indices
+        return bool(source == torch.uint8 or value in numeric) and not picks
     # Integers keep what they carry while they are moved about.
     moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
     reckoned = value in numeric and node.target in OPERATORS
-    return result is not torch.bool and not indices and (traits(node.target).casts or moved or reckoned)
+    return result is not torch.bool and not picks and (traits(node.target).casts or moved or reckoned)

@@ -21,9 +21,18 @@ from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.relevance import sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
-from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
+
+declare(
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+    picks_by=("index",),
+)
+declare(aten.index_put.default, picks_by=("indices",))
 
 
 def _fitted(r: Tensor, shape: Any) -> Tensor:

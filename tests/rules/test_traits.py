@@ -210,6 +210,43 @@ def test_logarithms_are_of_the_operand_or_of_its_probability(target: torch._ops.
     torch.testing.assert_close({1: result.exp, -1: result.log}[known.logarithms](), of, rtol=1e-14, atol=1e-14)
 
 
+@with_trait("of_shape")
+def test_what_is_made_of_a_shape_looks_at_no_value(target: torch._ops.OpOverload) -> None:
+    """On the meta device there are no values."""
+    sizes = {"size": [2], "stride": [1], "high": 7, "low": 3, "fill_value": 0.5}
+    needed = [argument.name for argument in target._schema.arguments[1:] if not argument.has_default_value()]
+    made = target(X.to("meta"), *(sizes[name] for name in needed))
+
+    assert made.is_meta
+    assert [argument.name for argument in target._schema.arguments if str(argument.type) == "Tensor"] == ["self"]
+
+
+def test_all_that_torch_calculates_of_whole_matrices_is_algebra() -> None:
+    """Of the operators that it does not write out itself; a norm is a sum over elements."""
+    missing = []
+    for name in torch._C._dispatch_get_all_op_names():
+        base, _, overload = name.removeprefix("aten::").partition(".")
+        if not name.startswith("aten::") or not base.startswith(("linalg_", "_linalg_", "cholesky", "lu_", "geqrf")):
+            continue
+        packet = getattr(aten, base)
+        op = getattr(packet, overload or "default") if (overload or "default") in packet.overloads() else None
+        if op is None or op._schema.is_mutable or any(argument.is_out for argument in op._schema.arguments):
+            continue
+        composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+        if not composite and not traits(op).algebra:
+            missing.append(base)
+
+    assert sorted(missing) == ["_linalg_check_errors", "linalg__powsum", "linalg_vector_norm"]
+
+
+@with_trait("picks_by")
+def test_what_says_which_elements_is_an_operand_without_floats(target: torch._ops.OpOverload) -> None:
+    kinds = {argument.name: str(argument.type) for argument in target._schema.arguments}
+
+    assert all("Tensor" in kinds[name] for name in traits(target).picks_by)
+    assert not set(traits(target).picks_by) & {*traits(target).powers, *traits(target).sums}
+
+
 def test_a_trait_is_declared_once() -> None:
     with pytest.raises(ValueError, match="has neutral=1 already"):
         declare(aten.mul.Tensor, neutral=2)
