@@ -25,6 +25,7 @@ from .facts import FACTS, Fact, Facts
 from .first_layer import STEP, Bound
 from .matmul import READOUT
 from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
+from .operators.convolution import CHANNEL_FIRST, CONVOLUTIONS, TRANSPOSED, TRANSPOSES
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
@@ -45,8 +46,10 @@ from .registry import (
     Flow,
     Operator,
     RuleError,
+    by_element,
     conduct,
     find,
+    of_family,
     options_of,
     propagate,
     rule,
@@ -58,7 +61,9 @@ from .traits import TRAITS, Call, Traits, declare, summands, traits
 
 __all__ = [
     "BORDERS",
+    "CHANNEL_FIRST",
     "CONDUCT",
+    "CONVOLUTIONS",
     "DIFFERENCE",
     "EXPLAINED_BY",
     "FACTS",
@@ -86,6 +91,8 @@ __all__ = [
     "SUMS",
     "TOTAL_STABILISER",
     "TRAITS",
+    "TRANSPOSED",
+    "TRANSPOSES",
     "USERS",
     "Bound",
     "Call",
@@ -100,6 +107,7 @@ __all__ = [
     "RuleError",
     "Traits",
     "bind",
+    "by_element",
     "conduct",
     "declare",
     "difference",
@@ -113,6 +121,7 @@ __all__ = [
     "magnitude",
     "matmul",
     "near_ties",
+    "of_family",
     "operators",
     "options_of",
     "per_dim",

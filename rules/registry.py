@@ -13,12 +13,14 @@ from functools import cache
 from inspect import Parameter, signature
 from typing import Any, TypeVar, Unpack
 
+import torch
+
 from lrp_compiler.torch_private import OpOverload, schema
 
 from .conditions import Condition, always
 from .op import PASSED_OVER, Op
 from .relevance import Relevance
-from .traits import Given, declare
+from .traits import Given, declare, traits
 
 Flow = Mapping[str, Relevance | None]
 """What a rule returns: relevance by operand name; `None` for an active operand that gets nothing on purpose."""
@@ -108,7 +110,7 @@ def operator(
     rule: str,
     when: Condition = always,
     channels: int | None = None,
-    **traits: Unpack[Given],
+    **known: Unpack[Given],
 ) -> Callable[[DescribeT], DescribeT]:
     """Register the decorated function as the description of `targets`, which have these traits (see `traits.py`).
 
@@ -120,7 +122,7 @@ def operator(
     def register(describe: DescribeT) -> DescribeT:
         for target in targets:
             _add(target, Operator(kind, family, describe, rule, when, channels))
-        declare(*targets, **traits)
+        declare(*targets, **known)
         return describe
 
     return register
@@ -210,6 +212,20 @@ def user(op: Op, function: UserRule, relevance: Relevance) -> Flow:
 def find(op: Op) -> Operator | None:
     """The operator of this call, or `None` where there is none."""
     return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
+
+
+def of_family(target: Any, family: str) -> bool:
+    """Whether an op has an operator of that family, for some of its calls at least."""
+    return any(entry.family == family for entry in OPERATORS.get(target, ()))
+
+
+def by_element(target: Any) -> bool:
+    """Whether each element of the result is made of those in its place alone.
+
+    torch's tag says so; where torch has none (`hardswish`, `masked_fill`, the whole of a region), what the op is.
+    """
+    tagged = torch.Tag.pointwise in getattr(target, "tags", ())
+    return tagged or traits(target).chooses or of_family(target, "elementwise")
 
 
 def conduct(op: Op, rule: str) -> Conduct:

@@ -24,7 +24,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape
-from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
+from lrp_compiler.rules import FUNCTION, OPERATORS, bind, by_element, of_family, traits
 from lrp_compiler.torch_private import statically_known_true
 
 from .loops import active_inside, assigned
@@ -148,9 +148,7 @@ def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Colle
     An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
     """
     known = traits(node.target)
-    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts or known.bins
-    # torch does not tag all of them (`floor_divide`).
-    elementwise = elementwise or any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
+    elementwise = by_element(node.target) or known.indices or known.casts or known.bins
     if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
@@ -189,6 +187,6 @@ def _carries(
     if result.is_floating_point:
         return bool(source == torch.uint8 or value in numeric) and not picks
     # Integers keep what they carry while they are moved about.
-    moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
+    moved = of_family(node.target, "selection")
     reckoned = value in numeric and node.target in OPERATORS
     return result is not torch.bool and not picks and (traits(node.target).casts or moved or reckoned)

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Assignment, Dominators, assign, assignment, attribute, same_shape
-from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, Facts, traits
+from lrp_compiler.rules import FUNCTION, SLOPE, Facts, of_family, traits
 
 
 def fuse_functions(module: fx.GraphModule) -> None:
@@ -39,7 +39,7 @@ def fuse_functions(module: fx.GraphModule) -> None:
 def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
     if traits(given.target).pairs:
         return all(same_shape(given.operand(name), node) for name in given.active)
-    return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
+    return of_family(given.target, "elementwise")
 
 
 def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | None]) -> set[fx.Node]:

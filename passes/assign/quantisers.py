@@ -19,7 +19,7 @@ from torch import fx
 from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, summands, traits
+from lrp_compiler.rules import QUANTISED, STEP, bind, by_element, of_family, summands, traits
 
 aten = torch.ops.aten
 
@@ -91,7 +91,7 @@ def _tell_step(end: fx.Node, step: float) -> None:
     while waiting:
         for user in waiting.pop().users:
             known, given = traits(user.target), assignment(user)
-            if given is not None and any(entry.family == "linear map" for entry in OPERATORS.get(given.target, ())):
+            if given is not None and of_family(given.target, "linear map"):
                 given.know(STEP, step)
             if known.pads or known.casts or known.copies:
                 waiting.append(user)
@@ -163,8 +163,7 @@ def _calculated_from_extremes(node: fx.Node) -> set[fx.Node]:
 def _is_elementwise(node: fx.Node) -> bool:
     known = traits(node.target)
     shaped = node.target in (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    return pointwise or known.casts or known.copies or known.arithmetic or shaped
+    return by_element(node.target) or known.casts or known.copies or known.arithmetic or shaped
 
 
 def _is_made(node: fx.Node) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Result, Scan, call, copied, is_tensor, same_shape, scans
+from lrp_compiler.rules import by_element
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -76,7 +77,7 @@ def _numbers(loop: Scan) -> set[fx.Node]:
         if node in slices or node in same:
             follows = _is_single(node) or (node in same and not is_tensor(node))
         else:
-            alike = node.target in VIEWS or torch.Tag.pointwise in getattr(node.target, "tags", ())
+            alike = node.target in VIEWS or by_element(node.target)
             follows = alike and _is_single(node) and found.issuperset(node.all_input_nodes)
         if follows:
             found.add(node)

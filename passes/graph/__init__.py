@@ -1,7 +1,7 @@
 """What any pass may use: nodes, their assignment and origin, a graph's notes, text and clean-up, tracing into it."""
 
 from .assignment import Assignment, assign, assignment
-from .canonicalise import CHECKS, RESHAPES, canonicalise
+from .canonicalise import CHECKS, RESHAPES, canonicalise, convolution_of
 from .depth import Steps, in_a_loop
 from .dominators import Dominators
 from .inline import inline, trace_into, write_out
@@ -88,6 +88,7 @@ __all__ = [
     "called",
     "canonicalise",
     "constant_of",
+    "convolution_of",
     "copied",
     "copy_node",
     "everywhere",

@@ -6,9 +6,11 @@ import torch
 
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.selection import FILLED, Masked, Selection, selection
-from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
+
+declare(aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf, chooses=True)
 
 
 @selection(aten.where.self, sign=keeps_sign(), chooses=True, picks_by=("condition",))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, summands, traits
+from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, by_element, declare, summands, traits
 from lrp_compiler.rules.traits import PLAIN, Given
 
 aten = torch.ops.aten
@@ -278,3 +278,21 @@ def test_what_can_be_said_is_what_traits_there_are() -> None:
 def test_an_op_without_traits_is_plain() -> None:
     assert traits(aten.frac.default) == PLAIN == Traits()
     assert OPERATORS.keys() & TRAITS.keys()
+
+
+def test_what_is_made_element_by_element_stays_so_when_elements_change_places() -> None:
+    """Of one operand; what torch does not tag is among it."""
+    x = torch.randn(2, 3, 4)
+    tried = 0
+    for target in OPERATORS:
+        if isinstance(target, str) or target in SPECIAL or not by_element(target):
+            continue
+        needed = [argument for argument in target._schema.arguments if not argument.has_default_value()]
+        if [str(argument.type) for argument in needed] != ["Tensor"]:
+            continue
+        tried += 1
+        torch.testing.assert_close(target(x.transpose(0, 2)), target(x).transpose(0, 2), equal_nan=True)
+
+    assert tried > 40
+    assert all(map(by_element, (aten.hardswish.default, aten.masked_fill.Tensor, aten.where.ScalarOther)))
+    assert not any(map(by_element, (aten.softmax.int, aten.sum.dim_IntList, aten.flip.default)))
