@@ -55,7 +55,7 @@ from .registry import (
     rule,
     rules_of,
 )
-from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, times, total, unit
+from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, has_shape, times, total, unit
 from .signed import ONLY_POSITIVE
 from .traits import TRAITS, Call, Traits, declare, summands, traits
 
@@ -117,6 +117,7 @@ __all__ = [
     "embedding",
     "find",
     "first_layer",
+    "has_shape",
     "linear_map",
     "magnitude",
     "matmul",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
+from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
 from lrp_compiler.rules import FUNCTION, summands, traits
 
 TERMS = 4
@@ -68,7 +68,7 @@ def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum |
         if name not in given.active:
             decided.add(operand)
             continue
-        if operand.meta["val"].shape != node.meta["val"].shape:
+        if not same_shape(operand, node):
             return None
         inner = sums.get(operand, Sum({operand: 1.0}))
         decided |= inner.decided

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Result, add_constant, arguments, constant_of, inline, is_tensor
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import bind, has_shape, traits
 
 aten = torch.ops.aten
 
@@ -132,7 +132,7 @@ def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known:
     vector = operand.meta["val"].dim() == 1 or (
         node.target is aten.linalg_solve.default
         and operand.meta["val"].dim() == matrix.dim() - 1
-        and operand.meta["val"].shape == matrix.shape[:-1]
+        and has_shape(operand.meta["val"], matrix.shape[:-1])
     )
 
     def multiplied(x: Tensor, inverse: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.assign import zero_padding
-from lrp_compiler.passes.graph import Result, inline
+from lrp_compiler.passes.graph import Result, inline, same_shape
 
 from .sums import continues, is_sum, terms
 
@@ -51,8 +51,7 @@ def concatenate_pieces(module: fx.GraphModule) -> Result:
 
 def _alike(term: fx.Node, root: fx.Node) -> bool:
     """Whether neither broadcasting nor a change of dtype lies between a term and its sum."""
-    first, second = term.meta["val"], root.meta["val"]
-    return first.shape == second.shape and first.dtype is second.dtype
+    return same_shape(term, root) and term.meta["val"].dtype is root.meta["val"].dtype
 
 
 def _rewrite(root: fx.Node, pieces: list[Piece]) -> bool:
