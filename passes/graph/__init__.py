@@ -8,7 +8,7 @@ from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64, in_float64
-from .result import Result
+from .result import Declined, Result
 from .scan import (
     TORCHS,
     Scan,
@@ -70,6 +70,7 @@ __all__ = [
     "TWIN",
     "WAIT",
     "Assignment",
+    "Declined",
     "Dominators",
     "Float64",
     "Origin",
