@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.metadata import COEFFICIENT
 from lrp_compiler.passes.assign import (
     Decision,
     analyse,
@@ -70,9 +71,6 @@ from lrp_compiler.rules.composite import Composite
 from .options import ObservedForm, Options
 from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED, Stage
 from .watch import Watch
-
-COEFFICIENT = "coefficient."
-"""What the relevance of a value in unit form is called, in front of the value's name."""
 
 
 @dataclass
