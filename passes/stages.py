@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
@@ -150,8 +149,7 @@ def _known_form(node: fx.Node) -> str:
 
 
 def _of_torch(node: fx.Node) -> str:
-    target: Any = node.target
-    return "the project's own ops are lowered" if getattr(target, "namespace", "") == OWN else ""
+    return "the project's own ops are lowered" if getattr(node.target, "namespace", "") == OWN else ""
 
 
 _ALWAYS = (_known_kind, _called_by_its_name, _functional, _forward_only)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape
+from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape, scan_of
 from lrp_compiler.rules import FUNCTION, OPERATORS, bind, by_element, of_family, traits
 from lrp_compiler.torch_private import statically_known_true
 
@@ -58,7 +58,7 @@ def mark_active(
     inside: dict[Any, tuple[list[str], set[int]]] = {}
 
     def again(loop: fx.Node, names: Collection[str]) -> set[fx.Node]:
-        inside: Any = loop.target
+        inside = scan_of(loop)
         weights = [place for place, operand in zip(inside.placeholders, loop.args, strict=True) if operand in own]
         return mark_active(inside.body, names, frozen, weights, fixed)
 

@@ -60,15 +60,13 @@ def operands_of(node: fx.Node, grid: Grid) -> Operands | None:
         return _softmax(node, grid)
     if traits(node.target).matrices:
         return _product(node, grid)
-    target: Any = node.target
-    known = BY_ROWS.get(target)
+    known = BY_ROWS.get(node.target)
     return None if known is None else known(node, grid)
 
 
 def sized(node: fx.Node) -> int | None:
     """Which of its arguments are the sizes of its result; None: none are."""
-    target: Any = node.target
-    return SIZES.get(target)
+    return SIZES.get(node.target)
 
 
 def _aligned(node: fx.Node, grid: Grid) -> Operands | None:
@@ -167,5 +165,5 @@ BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
     aten.reshape.default: _reshape,
 }
 """Operation → what it reads; elementwise ones, casts, softmax and products of matrices besides."""
-SIZES = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
+SIZES: dict[Any, int] = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
 """Operations that are told the sizes of their result: the number of that argument."""
