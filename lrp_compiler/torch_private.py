@@ -37,6 +37,7 @@ from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._sympy.value_ranges import ValueRanges
 
 __all__ = [
+    "UNKNOWN_MODULE",
     "CSEPass",  # merging what is calculated twice; waits for a pass in torch.export
     "OpOverload",  # the type of `torch.ops.aten.add.Tensor`; waits for a public name
     "PT2ArchiveReader",  # what is in a .pt2 before anything of it is run; waits for a safe torch.export.load
@@ -56,12 +57,14 @@ __all__ = [
     "fake_tensor",
     "hint",
     "hold_what_is_in",
+    "is_backward",
     "is_traced",
     "known_size",
     "largest",
     "load_package",
     "make_fx",  # tracing of functions into graphs; torch.export traces modules alone
     "mapped_weights",
+    "module_stack",
     "node_that_makes",
     "notes_are_kept",
     "notes_here",
@@ -96,6 +99,33 @@ def schema(target: Any) -> Any:
 def op_name(target: Any) -> str | None:
     """`add` of `torch.ops.aten.add.Tensor`; None of what is no op. Waits for a public one."""
     return getattr(target, "_opname", None)
+
+
+UNKNOWN_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""The path that torch.export writes where it lost the module."""
+
+
+def module_stack(node: fx.Node) -> list[tuple[str, str, str]]:
+    """The module calls that a node was traced in, the outermost first: name of the call, path and class of the module.
+
+    torch's own key says which call it is (`@1`: the second), and the module by its path or, after a strict export, by a
+    number. The class is a string with its package, of what is traced into a graph the class itself. Waits for a
+    documented form.
+    """
+    stack = node.meta.get("nn_module_stack") or {}
+    return [
+        (
+            "".join((str(path), *str(key).partition("@")[1:])),
+            str(path),
+            getattr(kind, "__name__", str(kind)).rpartition(".")[2],
+        )
+        for key, (path, kind) in stack.items()
+    ]
+
+
+def is_backward(target: Any) -> bool:
+    """Whether an op is the gradient of another, by what torch calls those. Waits for a tag."""
+    return "backward" in (op_name(target) or "")
 
 
 def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:

@@ -2,7 +2,6 @@
 
 from .options import ObservedForm, Options
 from .pipeline import (
-    COEFFICIENT,
     Compiled,
     compile_graphs,
     explainable_inputs,
@@ -14,7 +13,6 @@ from .stages import StageError
 from .watch import Watch
 
 __all__ = [
-    "COEFFICIENT",
     "Compiled",
     "ObservedForm",
     "Options",

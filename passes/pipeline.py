@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.metadata import COEFFICIENT
 from lrp_compiler.passes.assign import (
     Decision,
     analyse,
@@ -70,9 +71,6 @@ from lrp_compiler.rules.composite import Composite
 from .options import ObservedForm, Options
 from .stages import ASSIGNED, FINAL, FORWARD, JOINT, RELEVANCE, UNLIFTED, Stage
 from .watch import Watch
-
-COEFFICIENT = "coefficient."
-"""What the relevance of a value in unit form is called, in front of the value's name."""
 
 
 @dataclass
@@ -141,7 +139,7 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     # Flags and whole numbers that are no indices take part where they are asked for, or where nothing else does.
     for numbers in (named, whole):
         inputs = list(dict.fromkeys([*taking, *numbers]))
-        analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
+        apart = analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
         if wanted:
@@ -164,12 +162,12 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         inputs_reached = [node.meta["input"] for node in reached if node.op == "placeholder"]
         captured = beside_reference(forward, captured, inputs_reached)
         watch.sees("beside_reference", forward, FORWARD)
-        analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
+        apart = analyse(forward, inputs, composite, options.wrt, options.optimise, numbers)
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     composite = choose_composite(composite, forward, reached)
     assign_rules(forward, composite, reached)
-    watch.sees("assign_rules", forward, ASSIGNED)
+    watch.sees("assign_rules", forward, ASSIGNED, apart)
     open_loops(forward)
     watch.sees("open_loops", forward, ASSIGNED)
     wanted, coefficients = with_forms(wanted, forward, options.observe, reached, options.form)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import CHECKS, RESHAPES, assignment, everywhere, origin
 from lrp_compiler.rules import RULES, find, traits
+from lrp_compiler.torch_private import is_backward
 from lrp_compiler.torch_private import schema as schema_of
 
 Question = Callable[[fx.Node], str]
@@ -92,7 +92,7 @@ def _functional(node: fx.Node) -> str:
 
 
 def _forward_only(node: fx.Node) -> str:
-    return "no runtime has backward ops" if "backward" in str(node.target) and node.op == "call_function" else ""
+    return "no runtime has backward ops" if is_backward(node.target) else ""
 
 
 def _one_spelling(node: fx.Node) -> str:
@@ -149,8 +149,7 @@ def _known_form(node: fx.Node) -> str:
 
 
 def _of_torch(node: fx.Node) -> str:
-    target: Any = node.target
-    return "the project's own ops are lowered" if getattr(target, "namespace", "") == OWN else ""
+    return "the project's own ops are lowered" if getattr(node.target, "namespace", "") == OWN else ""
 
 
 _ALWAYS = (_known_kind, _called_by_its_name, _functional, _forward_only)

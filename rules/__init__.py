@@ -22,9 +22,10 @@ from . import (
 from .conditions import Condition
 from .differences import NAME as DIFFERENCE
 from .facts import FACTS, Fact, Facts
-from .first_layer import STEP
+from .first_layer import STEP, Bound
 from .matmul import READOUT
 from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
+from .operators.convolution import CHANNEL_FIRST, CONVOLUTIONS, TRANSPOSED, TRANSPOSES
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
 from .operators.interpolation import RESIZE
@@ -37,6 +38,7 @@ from .product import GATE
 from .registry import (
     CONDUCT,
     FUNCTION,
+    NOTHING,
     OPERATORS,
     QUANTISED,
     RULES,
@@ -44,19 +46,24 @@ from .registry import (
     Flow,
     Operator,
     RuleError,
+    by_element,
     conduct,
     find,
+    of_family,
+    options_of,
     propagate,
     rule,
     rules_of,
 )
-from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, times, total, unit
+from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, has_shape, times, total, unit
 from .signed import ONLY_POSITIVE
 from .traits import TRAITS, Call, Traits, declare, summands, traits
 
 __all__ = [
     "BORDERS",
+    "CHANNEL_FIRST",
     "CONDUCT",
+    "CONVOLUTIONS",
     "DIFFERENCE",
     "EXPLAINED_BY",
     "FACTS",
@@ -67,6 +74,7 @@ __all__ = [
     "LAYERS",
     "MODULE",
     "NONNEGATIVE",
+    "NOTHING",
     "ONLY_POSITIVE",
     "OPERATORS",
     "PASSED_OVER",
@@ -83,7 +91,10 @@ __all__ = [
     "SUMS",
     "TOTAL_STABILISER",
     "TRAITS",
+    "TRANSPOSED",
+    "TRANSPOSES",
     "USERS",
+    "Bound",
     "Call",
     "Condition",
     "Fact",
@@ -96,6 +107,7 @@ __all__ = [
     "RuleError",
     "Traits",
     "bind",
+    "by_element",
     "conduct",
     "declare",
     "difference",
@@ -105,11 +117,14 @@ __all__ = [
     "embedding",
     "find",
     "first_layer",
+    "has_shape",
     "linear_map",
     "magnitude",
     "matmul",
     "near_ties",
+    "of_family",
     "operators",
+    "options_of",
     "per_dim",
     "product",
     "propagate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ from lrp_compiler.base.errors import CompositeError, did_you_mean
 from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.base.validate import is_number, shortened
 
+from .first_layer import Bound
 from .registry import RULES, RuleError
 
 Position = Literal["first", "last"]
-Bound = float | Sequence[float]
 ANY = "*"
 """As an entry's kind: every operation that the rule fits."""
 FIXED = "fixed"

@@ -86,7 +86,7 @@ def _decided(op: Op, g: Tensor) -> Tensor:
     return times(g, difference(op.calculated(middles), other.calculated(middles)))
 
 
-@family_rule("linear map", NAME)
+@family_rule("linear map", NAME, of_differences=True)
 def linear_map(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
     """`g_x = Wᵀ g`; constants do not differ."""
     g = multiplier(op, relevance)
@@ -105,7 +105,7 @@ def _transposed(term: Term, q: Tensor) -> Tensor:
     return term.transpose(q, term.weight())
 
 
-@family_rule("selection", NAME)
+@family_rule("selection", NAME, of_differences=True)
 def selection(op: Op, chosen: Selection, relevance: Relevance) -> Flow:
     """The transpose; of extremes the place of the larger end, of a bounded value its slope."""
     known = traits(op.target)
@@ -151,7 +151,7 @@ def _beyond(op: Op, chosen: Selection, R: Tensor) -> Tensor:
     return torch.stack(shares).sum() if shares else R.new_zeros(())
 
 
-@family_rule("elementwise", NAME)
+@family_rule("elementwise", NAME, of_differences=True)
 def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
     """`g_x = g ⊙ Δf/Δx`; of a function that multiplies by a constant that constant."""
     _check(op)
@@ -216,7 +216,7 @@ def _central(op: Op, name: str, middle: Tensor) -> Tensor:
     return (op.calculated({name: above}) - op.calculated({name: below})) / (above - below)
 
 
-@family_rule("product", NAME)
+@family_rule("product", NAME, of_differences=True)
 def product(op: Op, product: Product, relevance: Relevance) -> Flow:
     """`g_a = g ⊙ ½(b + b₀)`; of what is no plain product half of R to each."""
     _check(op)
@@ -232,7 +232,7 @@ def _middle(op: Op, name: str) -> Tensor:
     return (op.tensor(name) + op.there.tensor(name)) / 2
 
 
-@family_rule("quotient", NAME)
+@family_rule("quotient", NAME, of_differences=True)
 def quotient(op: Op, exact: bool, relevance: Relevance) -> Flow:
     """`g_a = g ⊙ ½(1/b + 1/b₀)`, `g_b = −g ⊙ ½(a + a₀) / (b b₀)`; of what is no plain quotient all to the dividend."""
     _check(op)
@@ -243,7 +243,7 @@ def quotient(op: Op, exact: bool, relevance: Relevance) -> Flow:
     return _handed(op, {name: sum_to_shape(share, op.shape(name)) for name, share in each.items()})
 
 
-@family_rule("matrix product", NAME)
+@family_rule("matrix product", NAME, of_differences=True)
 def matrix_product(op: Op, operands: tuple[str, str], relevance: Relevance) -> Flow:
     """`g_A = g · ½(B + B₀)ᵀ`, `g_B = ½(A + A₀)ᵀ · g`."""
     left, right = operands
@@ -255,7 +255,7 @@ def matrix_product(op: Op, operands: tuple[str, str], relevance: Relevance) -> F
     return _handed(op, shares)
 
 
-@family_rule("softmax", NAME)
+@family_rule("softmax", NAME, of_differences=True)
 def softmax(op: Op, dim: int, relevance: Relevance) -> Flow:
     """`g_x = L ⊙ g − L/ΣL · Σ(L ⊙ g)`, with L the logarithmic mean of p and p₀: 0 where a mask makes one of them 0.
 

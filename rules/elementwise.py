@@ -43,7 +43,7 @@ def identity(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     return {operand: share, **{name: total(sum_to_shape(op.total(relevance), op.shape(name))) for name in op.wanted}}
 
 
-@family_rule("elementwise", "zero", hands_on=True)
+@family_rule("elementwise", "zero", hands_on=True, of_differences=True)
 def zero(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """Nothing goes on."""
     op.absorb("zero", lambda: op.total(relevance))

@@ -237,7 +237,7 @@ def epsilon(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 1e
     return hand_on(op, linear, lambda part: [Message(q, part.weight())], constants)
 
 
-@family_rule("linear map", "zero")
+@family_rule("linear map", "zero", of_differences=True)
 def zero(op: Op, linear: LinearMap, relevance: Relevance) -> Flow:
     """Nothing goes on."""
     op.absorb("zero", lambda: op.total(relevance))

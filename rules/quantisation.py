@@ -61,4 +61,4 @@ def straight_through(op: Op, quantisation: Quantisation, relevance: Relevance) -
     return {"self": unit((g * factor).to(x.dtype))}
 
 
-family_rule("quantisation", "zero")(zero)
+family_rule("quantisation", "zero", of_differences=True)(zero)

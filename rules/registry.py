@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import signature
+from functools import cache
+from inspect import Parameter, signature
 from typing import Any, TypeVar, Unpack
 
-from lrp_compiler.torch_private import OpOverload
+import torch
+
+from lrp_compiler.torch_private import OpOverload, schema
 
 from .conditions import Condition, always
 from .op import PASSED_OVER, Op
 from .relevance import Relevance
-from .traits import Given, declare
+from .traits import Given, declare, traits
 
 Flow = Mapping[str, Relevance | None]
 """What a rule returns: relevance by operand name; `None` for an active operand that gets nothing on purpose."""
@@ -45,6 +48,8 @@ QUANTISED = "lrp::quantised"
 
 USERS = "user"
 """Family and rule of what a user's own function explains."""
+PICK = ("ind", "mask", "condition")
+"""So begin the names of operands of a user's op that say which elements."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,13 @@ class Conduct:
         hands_on: an element of an operand gets nothing where nothing arrives at what was made of it.
         alike: it does the same at all operations that look alike to it. A function that is a user's may read whatever
             it likes, and say more at every call.
+        of_differences: it holds for differences from a reference, too.
     """
 
     multiplies: bool = False
     hands_on: bool = False
     alike: bool = True
+    of_differences: bool = False
 
 
 NOTHING = Conduct()
@@ -103,7 +110,7 @@ def operator(
     rule: str,
     when: Condition = always,
     channels: int | None = None,
-    **traits: Unpack[Given],
+    **known: Unpack[Given],
 ) -> Callable[[DescribeT], DescribeT]:
     """Register the decorated function as the description of `targets`, which have these traits (see `traits.py`).
 
@@ -115,7 +122,7 @@ def operator(
     def register(describe: DescribeT) -> DescribeT:
         for target in targets:
             _add(target, Operator(kind, family, describe, rule, when, channels))
-        declare(*targets, **traits)
+        declare(*targets, **known)
         return describe
 
     return register
@@ -172,6 +179,8 @@ def rule(*targets: Overload, replace: bool = False) -> Callable[[UserRuleT], Use
             _check_overload(target)
         for target in targets:
             OPERATORS[target] = [mine]
+            names = (argument.name for argument in schema(target).arguments)
+            declare(target, picks_by=tuple(name for name in names if name.startswith(PICK)))
         return function
 
     return register
@@ -205,6 +214,20 @@ def find(op: Op) -> Operator | None:
     return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
 
 
+def of_family(target: Any, family: str) -> bool:
+    """Whether an op has an operator of that family, for some of its calls at least."""
+    return any(entry.family == family for entry in OPERATORS.get(target, ()))
+
+
+def by_element(target: Any) -> bool:
+    """Whether each element of the result is made of those in its place alone.
+
+    torch's tag says so; where torch has none (`hardswish`, `masked_fill`, the whole of a region), what the op is.
+    """
+    tagged = torch.Tag.pointwise in getattr(target, "tags", ())
+    return tagged or traits(target).chooses or of_family(target, "elementwise")
+
+
 def conduct(op: Op, rule: str) -> Conduct:
     """What is known of the rule of that name at this call; of one that does not fit, nothing."""
     entry = find(op)
@@ -221,6 +244,20 @@ def describe(op: Op) -> Any:
 def rules_of(family: str) -> list[str]:
     """Names of the rules that fit a family."""
     return sorted(name for owner, name in RULES if owner == family)
+
+
+RULE_ARGUMENTS = 3
+"""What every rule of a family takes before its options: op, description, relevance."""
+
+
+def options_of(family: str, name: str) -> tuple[Parameter, ...]:
+    """The options of a rule, their annotations as types."""
+    return _options(RULES[family, name])
+
+
+@cache
+def _options(rule: Rule) -> tuple[Parameter, ...]:
+    return tuple(signature(rule, eval_str=True).parameters.values())[RULE_ARGUMENTS:]
 
 
 def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: Any) -> Flow:

@@ -32,7 +32,7 @@ def taylor(op: Op, dim: int, relevance: Relevance) -> Flow:
     return {op.active[0]: unit(g.to(op.dtype(op.active[0])))}
 
 
-@family_rule("softmax", "zero")
+@family_rule("softmax", "zero", of_differences=True)
 def zero(op: Op, dim: int, relevance: Relevance) -> Flow:
     """The attention pattern takes nothing (CP-LRP: Ali et al., ICML 2022, arXiv 2202.07304)."""
     op.absorb("softmax", lambda: op.total(relevance))

@@ -67,6 +67,7 @@ class Traits:
         neutral: the number that, as `other`, changes nothing.
         pads: puts a border around the last dims of its operand.
         indices: integer operands whose relevance is that of what they looked up.
+        picks_by: operands that say which elements, not how much: an index, a mask; of several the name of their list.
         ranks: picks elements along a dim; its results are the values, and the indices where these stood.
         bias: name of the operand that is added to a linear map's result.
         bias_trails: how many dims follow the one along which that bias lies, if the op takes one at all.
@@ -79,6 +80,8 @@ class Traits:
         powers: of a product or a quotient of its operands: the power of each, 1 or −1.
         sums: of a sum of its operands: how each goes in.
         matrices: of a plain product of matrices or vectors, A B: the two operands.
+        of_shape: makes its result from its operand's shape and dtype, whatever the values.
+        algebra: works on whole matrices, as an inverse or a factorisation does: no element has a share.
         extreme: +1: gives the largest of what it is given, −1: the smallest.
         derivative: of a function of one operand with corners or poles: (op, x) → f′(x); others need none.
         undefined: whether a call may give NaN or an infinite value of operands that are finite.
@@ -100,6 +103,7 @@ class Traits:
     neutral: float | None = None
     pads: bool = False
     indices: tuple[str, ...] = ()
+    picks_by: tuple[str, ...] = ()
     ranks: bool = False
     bias: str | None = None
     bias_trails: int | None = None
@@ -112,6 +116,8 @@ class Traits:
     powers: Mapping[str, int] = field(default_factory=dict)
     sums: Mapping[str, Summand] = field(default_factory=dict)
     matrices: tuple[str, str] | None = None
+    of_shape: bool = False
+    algebra: bool = False
     extreme: int = 0
     derivative: Callable[[Any, Tensor], Tensor] | None = None
     undefined: Callable[[Call], bool] | None = None
@@ -136,6 +142,7 @@ class Given(TypedDict, total=False):
     neutral: float | None
     pads: bool
     indices: tuple[str, ...]
+    picks_by: tuple[str, ...]
     ranks: bool
     bias: str | None
     bias_trails: int | None
@@ -148,6 +155,8 @@ class Given(TypedDict, total=False):
     powers: Mapping[str, int]
     sums: Mapping[str, Summand]
     matrices: tuple[str, str] | None
+    of_shape: bool
+    algebra: bool
     extreme: int
     derivative: Callable[[Any, Tensor], Tensor] | None
     undefined: Callable[[Call], bool] | None

@@ -4,6 +4,7 @@ Every import counts, also those inside functions and those for types alone.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -228,6 +229,19 @@ def test_torchs_private_corners_stand_in_one_file() -> None:
             if isinstance(node, ast.Constant) and node.value in OF_OPS:
                 private.append(node.value)
             assert private == [], f"{module}, line {getattr(node, 'lineno', 0)}"
+
+
+def test_no_pass_compares_shapes_of_symbolic_values_by_equality() -> None:
+    """Where a size is open, `==` fixes it: `same_shape` and `has_shape` ask what is known."""
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in ("passes", "rules")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r'(meta\["val"\]|\bvalue|\br|\bone)\.shape\b [!=]=', line)
+    ]
+
+    assert found == []
 
 
 def test_no_folder_and_no_file_takes_a_public_name() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import RelevanceSpec
+from lrp_compiler.base.metadata import COEFFICIENT, RelevanceSpec
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.passes import COEFFICIENT, ObservedForm, Options, Watch, joint_graph, with_forms
+from lrp_compiler.passes import ObservedForm, Options, Watch, joint_graph, with_forms
 from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.graph import outputs
 from lrp_compiler.passes.relevance import Question

@@ -46,12 +46,6 @@ class InternalError(LrpError):
     """A defect of lrp_compiler itself: what should have been an explainer, or one of the errors above."""
 
 
-ALGEBRA = re.compile(
-    r"aten\._?(linalg_(?!vector_norm)|cholesky|inverse|logdet|matrix_exp|geqrf|ormqr|orgqr|lu_|triangular_solve)"
-)
-"""Operations on whole matrices, as they are printed."""
-
-
 class UnsupportedNode(NamedTuple):
     """One node of the forward graph that has no relevance rule."""
 
@@ -70,13 +64,15 @@ class UnsupportedOpError(LrpError):
 
     Args:
         nodes: one `(op, node, module_path, source)` for each such node; kept as `UnsupportedNode`s in `.nodes`.
+        advice: a sentence on what else can be done about them; kept in `.advice`.
     """
 
-    def __init__(self, nodes: Iterable[tuple[object, str, str, str]]) -> None:
+    def __init__(self, nodes: Iterable[tuple[object, str, str, str]], advice: str = "") -> None:
         """Keep the nodes; the message is made of them."""
         self.nodes = [UnsupportedNode(str(op), node, path or "", source or "") for op, node, path, source in nodes]
-        # The nodes stay the only argument, so that the error can be pickled between processes.
-        super().__init__(self.nodes)
+        self.advice = advice
+        # What it was made of stays its arguments, so that the error can be pickled between processes.
+        super().__init__(self.nodes, advice)
 
     def __str__(self) -> str:
         """Every node, and the decorator with which its op gets a rule."""
@@ -85,11 +81,7 @@ class UnsupportedOpError(LrpError):
         lines = [f"{count} no relevance rule:"]
         for op, name, path, source in self.nodes:
             lines.append(f"  {op}: node {name}{f' in {path}' if path else ''}{f', {source}' if source else ''}")
-        if any(ALGEBRA.match(op) for op in ops):
-            lines.append(
-                "An inverse, a determinant or a factorisation of a computed matrix has no shares by element: let "
-                "lrp.Entry('*', function, path=…) explain the module around it as a whole, or calculate it outside."
-            )
+        lines += [self.advice] if self.advice else []
         lines.append("Register a rule for each op, then compile again:")
         lines += [f"  @lrp.rule({_python_name(op)})" for op in ops]
         return "\n".join(lines)

@@ -34,7 +34,9 @@ SUM, ABSORBED = "sum", "absorbed"
 """Forms of what is returned beside reduced relevance."""
 AGGREGATE = "aggregate"
 """The form of what is summed over values of the network: a score, no relevance that adds up."""
-_IN_FRONT = {"unit": "coefficient.", SUM: "sum.", AGGREGATE: "aggregate."}
+COEFFICIENT = "coefficient."
+"""What the relevance of a value in unit form is called, in front of the value's name."""
+_IN_FRONT = {"unit": COEFFICIENT, SUM: "sum.", AGGREGATE: "aggregate."}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.latents import KINDS
-from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, SUM, Metadata
+from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, COEFFICIENT, SUM, Metadata
 from lrp_compiler.runtime import OnnxExplainer
 
 from .verification import Result
@@ -22,7 +22,7 @@ def run_flat(explainer: Any, feeds: Mapping[str, np.ndarray]) -> Result:
         return run_in_torch(explainer, feeds)
     explanation = explainer(**call_of(explainer.about, feeds))
     output, coefficients = explanation.output, explanation.coefficients
-    found = {**explanation.relevance, **{f"coefficient.{name}": one for name, one in coefficients.items()}}
+    found = {**explanation.relevance, **{f"{COEFFICIENT}{name}": one for name, one in coefficients.items()}}
     found |= {ABSORBED if name == ABSORBED else f"{SUM}.{name}": one for name, one in explanation.sums.items()}
     found |= {f"{AGGREGATE}.{name}": one for name, one in explanation.aggregate.items()}
     return list(output.values()) if isinstance(output, dict) else [output], found

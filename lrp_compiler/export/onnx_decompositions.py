@@ -11,7 +11,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from lrp_compiler.passes.graph import attribute, is_tensor, write_out
-from lrp_compiler.rules import bind
+from lrp_compiler.rules import TRANSPOSED, bind
 from lrp_compiler.torch_private import changed, decompositions_of, pytree
 
 
@@ -77,13 +77,6 @@ def _cast_before(node: fx.Node) -> Callable[..., torch.Tensor]:
         return result
 
     return cast
-
-
-_TRANSPOSED = {
-    torch.ops.aten.conv_transpose1d.default,
-    torch.ops.aten.conv_transpose2d.input,
-    torch.ops.aten.conv_transpose3d.input,
-}
 
 
 def _is_padded_beyond_a_step(node: fx.Node) -> bool:
@@ -163,7 +156,7 @@ def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[.
     for node in module.graph.nodes:  # those that are put in front of it have had their turn
         if _mixes_dtypes(node):
             write_out(node, _cast_before(node), composite=False)
-        elif node.target in _TRANSPOSED and _is_padded_beyond_a_step(node):
+        elif node.target in TRANSPOSED and _is_padded_beyond_a_step(node):
             write_out(node, _padded_afterwards, composite=False)
         elif node.target in table:
             write_out(node, table[node.target], composite=False)

@@ -29,7 +29,7 @@ from lrp_compiler.passes.graph import (
     type_text,
 )
 from lrp_compiler.rules import RULES, USERS, RuleError, find
-from lrp_compiler.torch_private import op_name, pytree
+from lrp_compiler.torch_private import module_stack, op_name, pytree
 
 from .books import Audit
 from .listing import dim_names, with_names
@@ -305,21 +305,20 @@ def _call_path(node: fx.Node) -> str:
     """Where the node was traced, as `Node.call_path`."""
     steps: list[str] = []
     before, last = "", ""
-    for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-        call = str(key).partition("@")[2]
-        if path != before and str(path).startswith(f"{before}." if before else ""):
-            step = str(path).removeprefix(before).lstrip(".")
+    for key, path, _ in module_stack(node):
+        call = key.partition("@")[2]
+        if path != before and path.startswith(f"{before}." if before else ""):
+            step = path.removeprefix(before).lstrip(".")
             steps.append(f"{step}@{call}" if call not in ("", last) else step)
-            before, last = str(path), call
+            before, last = path, call
     return ".".join(steps) if "@" in "".join(steps) and before == module_path(node) else ""
 
 
 def _modules(module: fx.GraphModule, nodes: Iterable[Node]) -> dict[str, str]:
     classes: dict[str, str] = {}
     for node in module.graph.nodes:
-        for path, kind in (node.meta.get("nn_module_stack") or {}).values():
-            # torch.export gives the class as a string, tracing as the class itself.
-            classes.setdefault(str(path), str(getattr(kind, "__name__", kind)).rpartition(".")[2])
+        for _, path, kind in module_stack(node):
+            classes.setdefault(path, kind)
     paths = {""}
     for node in nodes:
         parts = node.module.split(".") if node.module else []

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape
-from lrp_compiler.rules import FUNCTION, OPERATORS, bind, traits
+from lrp_compiler.passes.graph import Assignment, Scan, assign, is_tensor, result_number, same_shape, scan_of
+from lrp_compiler.rules import FUNCTION, OPERATORS, bind, by_element, of_family, traits
 from lrp_compiler.torch_private import statically_known_true
 
 from .loops import active_inside, assigned
@@ -58,7 +58,7 @@ def mark_active(
     inside: dict[Any, tuple[list[str], set[int]]] = {}
 
     def again(loop: fx.Node, names: Collection[str]) -> set[fx.Node]:
-        inside: Any = loop.target
+        inside = scan_of(loop)
         weights = [place for place, operand in zip(inside.placeholders, loop.args, strict=True) if operand in own]
         return mark_active(inside.body, names, frozen, weights, fixed)
 
@@ -148,9 +148,7 @@ def _calculated_whole(node: fx.Node, active: Collection[fx.Node], varying: Colle
     An index stays the index of the same element whatever constants do to it. Of two operands that vary none does.
     """
     known = traits(node.target)
-    elementwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or known.indices or known.casts or known.bins
-    # torch does not tag all of them (`floor_divide`).
-    elementwise = elementwise or any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
+    elementwise = by_element(node.target) or known.indices or known.casts or known.bins
     if not elementwise or not is_tensor(node):
         return None
     operands = [operand for operand in node.all_input_nodes if is_tensor(operand) and operand in varying]
@@ -183,12 +181,12 @@ def _carries(
     if name in traits(node.target).indices:
         # It stands for what it looks up, unless that comes from an input as well.
         return bool(result.is_floating_point) and node.args[0] not in varying
-    indices = name.startswith(("ind", "mask", "condition"))
+    picks = name.partition(".")[0] in traits(node.target).picks_by
     if source.is_floating_point or source.is_complex:
         return bool(result.is_floating_point or result.is_complex)
     if result.is_floating_point:
-        return bool(source == torch.uint8 or value in numeric) and not indices
+        return bool(source == torch.uint8 or value in numeric) and not picks
     # Integers keep what they carry while they are moved about.
-    moved = any(entry.family == "selection" for entry in OPERATORS.get(node.target, ()))
+    moved = of_family(node.target, "selection")
     reckoned = value in numeric and node.target in OPERATORS
-    return result is not torch.bool and not indices and (traits(node.target).casts or moved or reckoned)
+    return result is not torch.bool and not picks and (traits(node.target).casts or moved or reckoned)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from lrp_compiler.passes.graph import assignment, everywhere
+from lrp_compiler.passes.graph import Declined, assignment, everywhere
 from lrp_compiler.rules import NONNEGATIVE, ONLY_POSITIVE, Fact
 from lrp_compiler.rules.composite import Composite
 
@@ -26,13 +26,13 @@ from .signs import mark_nonnegative
 from .straight_through import mark_straight_through
 from .wanted_values import parameters_of
 
-REGIONS: tuple[Callable[[fx.GraphModule], None], ...] = (
+REGIONS: tuple[Callable[[fx.GraphModule], list[Declined]], ...] = (
     mark_straight_through,
     mark_quantisers,
     mark_layers,
     fuse_functions,
 )
-"""Each makes one operation of several."""
+"""Each makes one operation of several, and says what it let be, and why."""
 ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     mark_nonnegative,
     find_gates,
@@ -53,7 +53,7 @@ def analyse(
     wrt: Sequence[str] | None = None,
     optimise: bool = True,
     numbers: Sequence[str] = (),
-) -> None:
+) -> list[Declined]:
     """Annotate the forward graph: where relevance flows, what is frozen, which regions are one function, facts.
 
     Args:
@@ -63,6 +63,9 @@ def analyse(
         wrt: the values whose relevance is asked for; parameters among them take part.
         optimise: whether rules are told what only makes them faster.
         numbers: names of the placeholders of whole numbers or flags that are calculated with.
+
+    Returns:
+        Operations that were almost taken for one, and why they stay apart.
     """
     plain = composite.primitives or composite.differences
     graphs = list(everywhere(forward))
@@ -72,13 +75,16 @@ def analyse(
     fixed.update(node for graph in graphs if not plain for node in steps(graph))
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
+    declined: list[Declined] = []
     for make_one in () if plain else REGIONS:
         for graph in graphs:
-            make_one(graph)
+            where = "" if graph is forward else " in a loop"
+            declined += [(f"{name}{where}", reason) for name, reason in make_one(graph)]
     for find_out in ANALYSES:
         find_out(forward)
     if not optimise:
         _forget(forward)
+    return declined
 
 
 def analyse_rules(forward: fx.GraphModule, seeded: Collection[fx.Node], optimise: bool = True) -> None:

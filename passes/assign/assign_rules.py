@@ -11,7 +11,7 @@ Assignment. Emission obeys. A node whose op no rule speaks for is not skipped: a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Set
-from inspect import Parameter, signature
+from inspect import Parameter
 from operator import getitem
 
 from torch import fx
@@ -19,7 +19,19 @@ from torch import fx
 from lrp_compiler.base.errors import CompositeError, UnsupportedNode, UnsupportedOpError, did_you_mean
 from lrp_compiler.base.validate import is_number, shortened
 from lrp_compiler.passes.graph import Assignment, Scan, assignment, inside, module_path, module_types, source_line
-from lrp_compiler.rules import DIFFERENCE, OPERATORS, RULES, Operator, find, rules_of
+from lrp_compiler.rules import (
+    CONDUCT,
+    DIFFERENCE,
+    NOTHING,
+    OPERATORS,
+    RULES,
+    Bound,
+    Operator,
+    find,
+    options_of,
+    rules_of,
+    traits,
+)
 from lrp_compiler.rules.composite import ANY, FIXED, Composite, Entry
 
 Site = tuple[fx.Node, Assignment, Operator]
@@ -33,16 +45,18 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Set[fx.No
         CompositeError: the composite gives an operation a rule or an option that does not fit, or has an entry that
             matches nothing.
     """
-    missing = uncovered(module, needed)
+    missing = _without_rule(module, needed)
     if missing:
-        raise UnsupportedOpError(missing)
+        algebra = any(traits(node.target).algebra for node in missing)
+        raise UnsupportedOpError(map(_unsupported, missing), ALGEBRA if algebra else "")
     sites = list(_sites(module, needed))
     chosen = _choose(composite, sites)
     for node, given, operator in sites:
         entry = chosen.get(node)
         given.kind = operator.kind
         given.rule, given.options = (operator.rule, {}) if entry is None else (str(entry.rule), dict(entry.options))
-        if composite.differences and given.rule not in OF_DIFFERENCES and (operator.family, DIFFERENCE) in RULES:
+        fits = CONDUCT.get((operator.family, given.rule), NOTHING).of_differences
+        if composite.differences and not fits and (operator.family, DIFFERENCE) in RULES:
             raise CompositeError(
                 f"Composite {composite.name!r} is of differences and gives {operator.kind!r} the rule {given.rule!r}, "
                 f"which is of values: end it with the entries of lrp.composites.reference()."
@@ -57,8 +71,10 @@ def assign_rules(module: fx.GraphModule, composite: Composite, needed: Set[fx.No
         _check_options(composite, operator.family, given)
 
 
-OF_DIFFERENCES = (DIFFERENCE, "zero")
-"""Rules that hold for differences from a reference, too."""
+ALGEBRA = (
+    "An inverse, a determinant or a factorisation of a computed matrix has no shares by element: let "
+    "lrp.Entry('*', function, path=…) explain the module around it as a whole, or calculate it outside."
+)
 
 
 def fixed_values(module: fx.GraphModule, composite: Composite) -> set[fx.Node]:
@@ -135,7 +151,7 @@ def _hint(entry: Entry, sites: list[Site]) -> str:
 
 
 def _check_options(composite: Composite, family: str, given: Assignment) -> None:
-    parameters = list(signature(RULES[family, given.rule]).parameters.values())[RULE_ARGUMENTS:]
+    parameters = options_of(family, given.rule)
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return
     names = [parameter.name for parameter in parameters]
@@ -148,7 +164,7 @@ def _check_options(composite: Composite, family: str, given: Assignment) -> None
         )
     for parameter in parameters:
         value = given.options.get(parameter.name, parameter.default)
-        fits, wanted = OPTIONS.get(str(parameter.annotation), (lambda value: True, ""))
+        fits, wanted = OPTIONS.get(parameter.annotation, (lambda value: True, ""))
         stabilises = parameter.name == "epsilon" and is_number(value) and value < 0
         if parameter.name in given.options and (stabilises or not fits(value)):
             raise CompositeError(
@@ -161,30 +177,34 @@ def _is_bound(value: object) -> bool:
     return is_number(value) or (isinstance(value, list | tuple) and all(map(is_number, value)))
 
 
-OPTIONS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "float": (is_number, "a number"),
-    "str": (lambda value: isinstance(value, str), "a word"),
-    "Bound": (_is_bound, "a number, or one for each channel"),
+OPTIONS: dict[object, tuple[Callable[[object], bool], str]] = {
+    float: (is_number, "a number"),
+    str: (lambda value: isinstance(value, str), "a word"),
+    Bound: (_is_bound, "a number, or one for each channel"),
 }
-"""Annotation of a rule's option → whether a value is of that kind, and what it is in words."""
-
-
-RULE_ARGUMENTS = 3
-"""What every rule of a family takes before its options: op, description, relevance."""
+"""Type of a rule's option → whether a value is of that kind, and what it is in words."""
 
 
 def uncovered(module: fx.GraphModule, needed: Set[fx.Node]) -> list[UnsupportedNode]:
     """The active nodes among `needed` whose op no rule speaks for."""
+    return [_unsupported(node) for node in _without_rule(module, needed)]
+
+
+def _unsupported(node: fx.Node) -> UnsupportedNode:
+    return UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node))
+
+
+def _without_rule(module: fx.GraphModule, needed: Set[fx.Node]) -> list[fx.Node]:
     missing = []
     for node in module.graph.nodes:
         given = assignment(node)
         if isinstance(node.target, Scan) and not needed.isdisjoint(node.users):
-            missing += uncovered(node.target.body, set(node.target.body.graph.nodes))
+            missing += _without_rule(node.target.body, set(node.target.body.graph.nodes))
         # A result picked out of an op with several is reported with that op.
         if given is None or node not in needed or node.target is getitem:
             continue
         if find(given.op(node)) is None:
-            missing.append(UnsupportedNode(str(node.target), node.name, module_path(node), source_line(node)))
+            missing.append(node)
     return missing
 
 

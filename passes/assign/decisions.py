@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import assignment, is_tensor, module_path
-from lrp_compiler.rules import OPERATORS
+from lrp_compiler.rules import OPERATORS, of_family, traits
 from lrp_compiler.torch_private import hint
 
 
@@ -115,7 +115,7 @@ def _moved(node: fx.Node, places: Mapping[fx.Node, Tensor]) -> Tensor | None:
     sources = [source for source in node.all_input_nodes if is_tensor(source)]
     if len(sources) != 1 or sources[0] not in places or not is_tensor(node) or node.op != "call_function":
         return None
-    if not any(entry.family == "selection" for entry in OPERATORS.get(node.target, ())):
+    if not of_family(node.target, "selection"):
         return None
     try:
         args, kwargs = fx.map_arg(
@@ -145,8 +145,7 @@ def _as_index(numbers: Tensor, shape: list[int]) -> str:
 
 def _looks_at_values(node: fx.Node) -> bool:
     """Whether the node is calculated from its operand's values, not from its shape (`zeros_like`)."""
-    name = str(node.target).removeprefix("aten.").partition(".")[0]
-    return node.op == "call_function" and is_tensor(node) and not name.endswith("_like") and not name.startswith("new_")
+    return node.op == "call_function" and is_tensor(node) and not traits(node.target).of_shape
 
 
 def _carries(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Scan, assignment, everywhere, made_across, scans
+from lrp_compiler.passes.graph import Assignment, Scan, assignment, everywhere, made_across, scan_of, scans
 from lrp_compiler.rules import GATE, NONNEGATIVE, OPERATORS, READOUT, find
 from lrp_compiler.torch_private import statically_known_true
 
@@ -83,7 +83,7 @@ class _Gates:
 
     def _go_through_steps(self, node: fx.Node) -> None:
         """Again, if a step leaves a state gated: the next one begins with that."""
-        loop: Any = node.target
+        loop = scan_of(node)
         places = loop.placeholders
         self._gated.update(place for place, operand in zip(places, node.args, strict=True) if operand in self._gated)
         while True:

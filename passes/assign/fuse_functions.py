@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Dominators, assign, assignment, attribute, same_shape
-from lrp_compiler.rules import FUNCTION, OPERATORS, SLOPE, Facts, traits
+from lrp_compiler.passes.graph import Assignment, Declined, Dominators, assign, assignment, attribute, same_shape
+from lrp_compiler.rules import FUNCTION, SLOPE, Facts, of_family, traits
 
 
-def fuse_functions(module: fx.GraphModule) -> None:
-    """Re-assign the end of every region: its rule sees the root as its only operand."""
+def fuse_functions(module: fx.GraphModule) -> list[Declined]:
+    """Re-assign the end of every region: its rule sees the root as its only operand; which are none, and why."""
     tree = Dominators()
+    declined: list[Declined] = []
     alone = {node: assignment(node) for node in module.graph.nodes}
     for node, given in alone.items():
         if given is None or not _is_elementwise(node, given):
@@ -31,15 +32,18 @@ def fuse_functions(module: fx.GraphModule) -> None:
         root = tree.follows(node, operands)
         if root is not None and len(operands) > 1:
             region = _region(node, root, alone)
-            if not all(_is_linear(member, alone[member]) for member in region):
+            if all(_is_linear(member, alone[member]) for member in region):
+                declined.append((node.name, f"all that lies between {root.name} and it is linear"))
+            else:
                 facts = Facts().known(SLOPE, _slope_at_zero(module, node, root, region))
                 assign(node, Assignment(FUNCTION, {"self": root}, ("self",), facts=facts))
+    return declined
 
 
 def _is_elementwise(node: fx.Node, given: Assignment) -> bool:
     if traits(given.target).pairs:
         return all(same_shape(given.operand(name), node) for name in given.active)
-    return any(entry.family == "elementwise" for entry in OPERATORS.get(given.target, ()))
+    return of_family(given.target, "elementwise")
 
 
 def _region(end: fx.Node, root: fx.Node, alone: Mapping[fx.Node, Assignment | None]) -> set[fx.Node]:

@@ -8,19 +8,23 @@ what lies in between: it keeps no relevance of its own, and its names are the la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape, takes_up
+from lrp_compiler.passes.graph import Assignment, Declined, assign, assignment, is_tensor, same_shape, takes_up
 from lrp_compiler.rules import IN_STEPS, LAYERS, SUMS, step_of
 
 
-def mark_layers(module: fx.GraphModule) -> None:
-    """Re-assign the last sum behind every such map: its rule sees what the map reads, the weights and the steps."""
+def mark_layers(module: fx.GraphModule) -> list[Declined]:
+    """Re-assign the last sum behind every such map: its rule sees what the map reads, the weights and the steps.
+
+    Returns:
+        Maps, and what follows them, that are no such layer, and why.
+    """
+    declined: list[Declined] = []
     for node in module.graph.nodes:
         given = assignment(node)
         layer = LAYERS.get(node.target)
@@ -29,7 +33,10 @@ def mark_layers(module: fx.GraphModule) -> None:
         behind = given.arguments[layer.weight].meta["val"].dim() - 2
         if given.wanted or behind < 0:
             continue
-        steps = list(_steps(node, behind))
+        steps, why = _steps(node, behind)
+        declined += why
+        if steps and steps[-1].name not in SUMS:
+            declined.append((steps[-1].node.name, "nothing is added behind it"))
         while steps and steps[-1].name not in SUMS:
             steps.pop()
         if not steps:
@@ -43,6 +50,7 @@ def mark_layers(module: fx.GraphModule) -> None:
             assign(between, None)
         # A composite addresses the layer where its map is.
         end.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+    return declined
 
 
 NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
@@ -55,22 +63,31 @@ class _Step:
     value: Any
 
 
-def _steps(node: fx.Node, behind: int) -> Iterator[_Step]:
-    """What is done to the value of a map, and nothing else with it."""
-    while len(node.users) == 1:
-        (user,) = node.users
-        given = assignment(user)
-        if given is None or given.target is not user.target or given.wanted or len(given.active) != 1:
-            return
-        found = step_of(given.target, given.arguments, given.active[0])
-        if found is None or not same_shape(node, user):
-            return
-        name, other = found
-        value = given.arguments[other]
-        if not _is_by_channel(value, node, behind):
-            return
-        yield _Step(user, name, value)
-        node = user
+def _steps(node: fx.Node, behind: int) -> tuple[list[_Step], list[Declined]]:
+    """What is done to the value of a map, and nothing else with it; and why what follows is no step."""
+    steps: list[_Step] = []
+    while True:
+        found = [step for user in node.users if (step := _step(user)) is not None]
+        if not found:
+            return steps, []
+        (step, *_) = found
+        if len(node.users) > 1:
+            return steps, [(node.name, "it is read elsewhere, too")]
+        if not same_shape(node, step.node):
+            return steps, [(step.node.name, f"it has another shape than {node.name}")]
+        if not _is_by_channel(step.value, node, behind):
+            return steps, [(step.node.name, "its constant is not one number for each channel")]
+        steps.append(step)
+        node = step.node
+
+
+def _step(user: fx.Node) -> _Step | None:
+    """What is done with one activation and a constant, by a product or a sum."""
+    given = assignment(user)
+    if given is None or given.target is not user.target or given.wanted or len(given.active) != 1:
+        return None
+    found = step_of(given.target, given.arguments, given.active[0])
+    return None if found is None else _Step(user, found[0], given.arguments[found[1]])
 
 
 def _is_by_channel(value: Any, node: fx.Node, behind: int) -> bool:

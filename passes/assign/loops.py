@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, Scan, outputs, result_number
+from lrp_compiler.passes.graph import Assignment, outputs, result_number, scan_of
 from lrp_compiler.rules import SCAN
 
 MarkActive = Callable[[fx.Node, Collection[str]], set[fx.Node]]
@@ -31,8 +31,7 @@ def active_inside(node: fx.Node, active: Collection[fx.Node], mark: MarkActive) 
     Returns:
         Names of the body's placeholders, and numbers of the loop's results.
     """
-    loop = node.target
-    assert isinstance(loop, Scan)
+    loop = scan_of(node)
     places = loop.placeholders
     names = [place.meta["input"] for place, operand in zip(places, node.args, strict=True) if operand in active]
     while True:
@@ -65,8 +64,7 @@ def assigned(
     """
     made_by = node.args[0]
     assert isinstance(made_by, fx.Node)
-    loop = made_by.target
-    assert isinstance(loop, Scan)
+    loop = scan_of(made_by)
     operands = dict(zip((operand_name(place) for place in loop.placeholders), made_by.args, strict=True))
     own = [name for name, operand in operands.items() if name in names and operand in active]
     wanted = tuple(name for name, operand in operands.items() if operand in weights)

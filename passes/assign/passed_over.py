@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import fx
 
 from lrp_compiler.passes.graph import assignment, everywhere, is_searched_for_nan
-from lrp_compiler.rules import OPERATORS, PASSED_OVER, Call, bind, traits
+from lrp_compiler.rules import PASSED_OVER, Call, bind, of_family, traits
 
 from .signs import floats_of, nonnegative_values
 
@@ -59,5 +59,5 @@ def _by_element(node: fx.Node) -> bool:
         or what.free
         or what.copies
         or what.chooses
-        or any(entry.family == "elementwise" for entry in OPERATORS.get(node.target, ()))
+        or of_family(node.target, "elementwise")
     )

@@ -18,8 +18,8 @@ import torch
 from torch import fx
 from torch.fx.node import Argument
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor, same_shape
-from lrp_compiler.rules import OPERATORS, QUANTISED, STEP, bind, summands, traits
+from lrp_compiler.passes.graph import Assignment, Declined, assign, assignment, is_tensor, same_shape
+from lrp_compiler.rules import QUANTISED, STEP, bind, by_element, of_family, summands, traits
 
 aten = torch.ops.aten
 
@@ -44,18 +44,29 @@ def steps(module: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def mark_quantisers(module: fx.GraphModule) -> None:
-    """Re-assign the end of every quantisation: its rule sees what was measured as its only operand."""
+def mark_quantisers(module: fx.GraphModule) -> list[Declined]:
+    """Re-assign the end of every quantisation: its rule sees what was measured as its only operand.
+
+    Returns:
+        Roundings that are none, and why.
+    """
+    declined: list[Declined] = []
     for rounding in _roundings(module):
         if assignment(rounding) is None:
             continue
         root = _root(rounding)
-        for end in _ends(rounding):
-            if same_shape(root, end):
+        ends = list(_ends(rounding))
+        if not ends:
+            declined.append((rounding.name, "what is rounded is neither scaled, bounded nor shifted behind it"))
+        for end in ends:
+            if not same_shape(root, end):
+                declined.append((end.name, f"it has another shape than {root.name}, which was measured"))
+            else:
                 scales = _scales(_rounded(rounding), root, "times", "over") | _scales(end, None, "back", "back_over")
                 assign(end, Assignment(QUANTISED, {"self": root, **scales}, ("self",)))
                 if not traits(end.target).powers:
                     _tell_step(end, _step(_rounded(rounding), root))
+    return declined
 
 
 def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def _tell_step(end: fx.Node, step: float) -> None:
     while waiting:
         for user in waiting.pop().users:
             known, given = traits(user.target), assignment(user)
-            if given is not None and any(entry.family == "linear map" for entry in OPERATORS.get(given.target, ())):
+            if given is not None and of_family(given.target, "linear map"):
                 given.know(STEP, step)
             if known.pads or known.casts or known.copies:
                 waiting.append(user)
@@ -163,8 +174,7 @@ def _calculated_from_extremes(node: fx.Node) -> set[fx.Node]:
 def _is_elementwise(node: fx.Node) -> bool:
     known = traits(node.target)
     shaped = node.target in (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
-    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    return pointwise or known.casts or known.copies or known.arithmetic or shaped
+    return by_element(node.target) or known.casts or known.copies or known.arithmetic or shaped
 
 
 def _is_made(node: fx.Node) -> bool:

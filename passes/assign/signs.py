@@ -7,12 +7,11 @@ is one of its traits.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Scan, assignment, everywhere, outputs, result_number
+from lrp_compiler.passes.graph import Scan, assignment, everywhere, outputs, result_number, scan_of
 from lrp_compiler.rules import NONNEGATIVE, Call, bind, traits
 
 
@@ -48,7 +47,7 @@ def nonnegative_values(module: fx.GraphModule, given: Collection[fx.Node] = ()) 
 
 def _in_steps(node: fx.Node, known: Collection[fx.Node]) -> set[fx.Node]:
     """The same of a loop: a state is ≥ 0 if the first one is and every step leaves it so."""
-    loop: Any = node.target
+    loop = scan_of(node)
     made = outputs(loop.body)
     start = [place for place, operand in zip(loop.placeholders, node.args, strict=True) if operand in known]
     while True:

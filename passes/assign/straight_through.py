@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from lrp_compiler.passes.graph import Assignment, assign, assignment, is_tensor
+from lrp_compiler.passes.graph import Assignment, Declined, assign, assignment, is_tensor, same_shape
 from lrp_compiler.rules import FUNCTION, summands, traits
 
 TERMS = 4
@@ -34,9 +34,10 @@ class Sum:
     decided: frozenset[fx.Node] = field(default_factory=frozenset)
 
 
-def mark_straight_through(module: fx.GraphModule) -> None:
-    """Re-assign every sum in which a value cancels and a decision about it stays."""
+def mark_straight_through(module: fx.GraphModule) -> list[Declined]:
+    """Re-assign every sum in which a value cancels and a decision about it stays; which almost are, and why not."""
     sums: dict[fx.Node, Sum] = {}
+    declined: list[Declined] = []
     for node in module.graph.nodes:
         given = assignment(node)
         if given is None:
@@ -45,10 +46,17 @@ def mark_straight_through(module: fx.GraphModule) -> None:
         if found is None:
             continue
         sums[node] = found
-        (value, times), *others = found.times.items()
-        if times == 0 and not others and any(_about(decided, value) for decided in found.decided):
-            assign(node, Assignment(FUNCTION, {"self": value}, ("self",)))
+        cancelled = [value for value, times in found.times.items() if times == 0]
+        if not cancelled:
+            continue
+        if len(found.times) > 1:
+            declined.append((node.name, f"{cancelled[0].name} cancels, and other values stay"))
+        elif not any(_about(decided, cancelled[0]) for decided in found.decided):
+            declined.append((node.name, f"{cancelled[0].name} cancels, and nothing that stays was decided about it"))
+        else:
+            assign(node, Assignment(FUNCTION, {"self": cancelled[0]}, ("self",)))
             del sums[node]
+    return declined
 
 
 def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum | None:
@@ -68,7 +76,7 @@ def _sum(node: fx.Node, given: Assignment, sums: Mapping[fx.Node, Sum]) -> Sum |
         if name not in given.active:
             decided.add(operand)
             continue
-        if operand.meta["val"].shape != node.meta["val"].shape:
+        if not same_shape(operand, node):
             return None
         inner = sums.get(operand, Sum({operand: 1.0}))
         decided |= inner.decided

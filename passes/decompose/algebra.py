@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.base.errors import ALGEBRA
-from lrp_compiler.passes.graph import Result, add_constant, constant_of, inline, is_tensor
-from lrp_compiler.rules import bind
+from lrp_compiler.passes.graph import Result, add_constant, arguments, constant_of, inline, is_tensor
+from lrp_compiler.rules import bind, has_shape, traits
 
 aten = torch.ops.aten
 
@@ -74,8 +73,8 @@ def work_out_algebra(module: fx.GraphModule) -> Result:
 
 def _is_algebra(node: fx.Node) -> bool:
     """Whether it is such an operation, or one of its results."""
-    maker = node.args[0] if node.target is operator.getitem else node
-    return is_tensor(node) and ALGEBRA.match(str(maker.target)) is not None  # type: ignore[union-attr]
+    maker = arguments(node)[0] if node.target is operator.getitem else node
+    return is_tensor(node) and traits(maker.target).algebra
 
 
 def _value(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
@@ -133,7 +132,7 @@ def _solve(module: fx.GraphModule, node: fx.Node, constant: set[fx.Node], known:
     vector = operand.meta["val"].dim() == 1 or (
         node.target is aten.linalg_solve.default
         and operand.meta["val"].dim() == matrix.dim() - 1
-        and operand.meta["val"].shape == matrix.shape[:-1]
+        and has_shape(operand.meta["val"], matrix.shape[:-1])
     )
 
     def multiplied(x: Tensor, inverse: Tensor) -> Tensor:

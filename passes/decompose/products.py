@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from lrp_compiler.passes.graph import Result, is_tensor, write_out
-from lrp_compiler.rules import bind
+from lrp_compiler.rules import CHANNEL_FIRST, TRANSPOSED, bind
 
 aten = torch.ops.aten
 
@@ -156,12 +156,8 @@ WRITTEN_OUT: dict[Any, Map] = {
     aten.mv.default: Map(mv, ("self", "vec", ""), ("self", "vec")),
     aten.dot.default: Map(dot, ("self", "tensor", ""), ("self", "tensor")),
     aten.layer_norm.default: Map(layer_norm),
-    aten.conv1d.default: Map(convolution),
-    aten.conv2d.default: Map(convolution),
-    aten.conv3d.default: Map(convolution),
-    aten.conv_transpose1d.default: Map(transposed_convolution),
-    aten.conv_transpose2d.input: Map(transposed_convolution),
-    aten.conv_transpose3d.input: Map(transposed_convolution),
+    **dict.fromkeys(CHANNEL_FIRST, Map(convolution)),
+    **dict.fromkeys(TRANSPOSED, Map(transposed_convolution)),
 }
 
 

@@ -17,42 +17,59 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from ctypes import c_float
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph import Result, constant_of, inline
+from lrp_compiler.passes.graph import Result, constant_of, inline, is_tensor
 from lrp_compiler.rules import bind
 
 from .slices import along
 
+aten = torch.ops.aten
+
 Number = Any
 """A plain number, or a tensor of them where they differ or are computed."""
 
-FAKE = {
-    "aten.fake_quantize_per_tensor_affine_cachemask.default",
-    "aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default",
-    "aten.fake_quantize_per_channel_affine_cachemask.default",
-}
-"""x → (quantised x, a mask that training needs)."""
-LEARNABLE = {
-    "aten._fake_quantize_learnable_per_tensor_affine.default",
-    "aten._fake_quantize_learnable_per_channel_affine.default",
-}
-"""x → quantised x."""
-KINDS = ("per_tensor.default", "per_tensor.tensor", "per_tensor.tensor2", "per_channel.default")
-QUANTIZE = {f"quantized_decomposed.quantize_{kind}" for kind in KINDS}
-DEQUANTIZE = {f"quantized_decomposed.dequantize_{kind}" for kind in KINDS}
+
+class Does(Enum):
+    """What an operator does."""
+
+    FAKES = auto()
+    """x → quantised x; of several results the first."""
+    STORES = auto()
+    """x → whole numbers."""
+    RESTORES = auto()
+    """Whole numbers → x."""
+    CHOOSES = auto()
+    """x → (scale, zero point), from the extremes of x."""
+    CHOOSES_SYMMETRIC = auto()
+    """The same, 0 in the middle."""
+    MULTIPLIES = auto()
+    """Matrices of whole numbers → their product."""
 
 
-CHOSEN = {
-    "quantized_decomposed.choose_qparams.tensor": False,
-    "quantized_decomposed.choose_qparams_symmetric.tensor": True,
+ATEN = {
+    aten.fake_quantize_per_tensor_affine_cachemask.default: Does.FAKES,
+    aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default: Does.FAKES,
+    aten.fake_quantize_per_channel_affine_cachemask.default: Does.FAKES,
+    aten._fake_quantize_learnable_per_tensor_affine.default: Does.FAKES,
+    aten._fake_quantize_learnable_per_channel_affine.default: Does.FAKES,
+    aten._int_mm.default: Does.MULTIPLIES,
 }
-"""x → (scale, zero point), from the extremes of x; whether 0 stands in the middle."""
-PRODUCTS = {"aten._int_mm.default"}
+STORED = (("per_tensor", "default"), ("per_tensor", "tensor"), ("per_tensor", "tensor2"), ("per_channel", "default"))
+IMPORTED = {
+    **{(f"quantize_{kind}", overload): Does.STORES for kind, overload in STORED},
+    **{(f"dequantize_{kind}", overload): Does.RESTORES for kind, overload in STORED},
+    ("choose_qparams", "tensor"): Does.CHOOSES,
+    ("choose_qparams_symmetric", "tensor"): Does.CHOOSES_SYMMETRIC,
+}
+"""The same in `torch.ops.quantized_decomposed`, where there is nothing until torch's converters are imported."""
+WITHOUT_BOUNDS = (Does.MULTIPLIES, Does.CHOOSES, Does.CHOOSES_SYMMETRIC)
+"""They are not told between which numbers they stay."""
 EXACT = 1 << 24
 """Up to here single precision has every whole number."""
 LARGEST = 1 << 14
@@ -132,31 +149,33 @@ def single(value: float) -> float:
 
 def write_out_quantised(module: fx.GraphModule) -> Result:
     """Rewrite the forward graph in place."""
-    found = [node for node in module.graph.nodes if str(node.target) in FAKE | LEARNABLE | QUANTIZE | DEQUANTIZE]
+    known = _known()
+    found = [(node, known[node.target]) for node in module.graph.nodes if node.target in known]
     floats: set[fx.Node] = set()
-    plain = [node for node in module.graph.nodes if str(node.target) in CHOSEN or str(node.target) in PRODUCTS]
-    for node in plain:
-        if str(node.target) in PRODUCTS:
+    plain = [(node, does) for node, does in found if does in WITHOUT_BOUNDS]
+    for node, does in plain:
+        if does is Does.MULTIPLIES:
             node.replace_all_uses_with(inline(node, multiplied))
             continue
         for picked in list(node.users):
-            which = partial(_chosen_one, symmetric=CHOSEN[str(node.target)], number=picked.args[1])
+            which = partial(_chosen_one, symmetric=does is Does.CHOOSES_SYMMETRIC, number=picked.args[1])
             picked.replace_all_uses_with(inline(node, which))
             module.graph.erase_node(picked)
-    for node in found:
-        name = str(node.target)
+    for node, does in found:
+        if does in WITHOUT_BOUNDS:
+            continue
         given = bind(node.target, node.args, node.kwargs)
         write: Callable[..., Tensor] = faked
-        if name in QUANTIZE:
-            paired = all(_undoes(user, given) for user in node.users)
+        if does is Does.STORES:
+            paired = all(known.get(user.target) is Does.RESTORES and _undoes(user, given) for user in node.users)
             write = quantised if paired else partial(stored, dtype=given["dtype"])
-        elif name in DEQUANTIZE:
+        elif does is Does.RESTORES:
             dtype = given["out_dtype"] or torch.float32
             write = partial(rescaled if given["input"] in floats else restored, dtype=dtype)
         result = _write(module, node, given, write)
-        if name in QUANTIZE and paired:
+        if does is Does.STORES and paired:
             floats.add(result)
-        if name not in FAKE:
+        if is_tensor(node):
             node.replace_all_uses_with(result)
             continue
         for picked in list(node.users):
@@ -164,13 +183,21 @@ def write_out_quantised(module: fx.GraphModule) -> Result:
                 picked.replace_all_uses_with(result)
                 module.graph.erase_node(picked)
     removed = module.graph.eliminate_dead_code()
-    return Result(module, bool(found or plain or removed))
+    return Result(module, bool(found or removed))
+
+
+def _known() -> dict[Any, Does]:
+    """The operators that there are → what each does."""
+    imported = {
+        getattr(getattr(torch.ops.quantized_decomposed, name), overload): does
+        for (name, overload), does in IMPORTED.items()
+        if hasattr(torch.ops.quantized_decomposed, name)
+    }
+    return {**ATEN, **imported}
 
 
 def _undoes(node: fx.Node, quantised: dict[str, Any]) -> bool:
     """Whether the node restores what was quantised so."""
-    if str(node.target) not in DEQUANTIZE:
-        return False
     given = bind(node.target, node.args, node.kwargs)
     return all(given.get(name) == quantised.get(name) for name in ("scale", "zero_point", "scales", "zero_points"))
 

@@ -34,13 +34,12 @@ from lrp_compiler.passes.graph import (
     trace_into,
     value_calls,
 )
+from lrp_compiler.rules import of_family, traits
 from lrp_compiler.torch_private import fake_mode_of, hint, known_size, largest, take_name
 
 from .rows import Grid, Operands, operands_of, sized
 
 aten = torch.ops.aten
-PRODUCTS = (aten.matmul.default, aten.bmm.default)
-SOFTMAX = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
 BLOCK = 128
 """How many queries a block has where nobody says."""
 LARGE = 2**28
@@ -58,7 +57,7 @@ def block_attention(module: fx.GraphModule, block: int | None = None, apart: Col
     declined = []
     changed = False
     for node in list(module.graph.nodes) if block != 0 else ():
-        if node.target not in PRODUCTS:
+        if not traits(node.target).matrices:
             continue
         found = _Region.of(node)
         if found is None:
@@ -105,14 +104,15 @@ class _Region:
         order = [node for node in end.graph.nodes if node in inside]
         region = cls(end, {node: inside[node] for node in order}, reads)
         targets = {node.target for node in region.core}
-        return region if not targets.isdisjoint(PRODUCTS) and not targets.isdisjoint(SOFTMAX) else None
+        normalised = any(of_family(target, "softmax") for target in targets)
+        return region if normalised and any(traits(target).matrices for target in targets) else None
 
     @property
     def core(self) -> list[fx.Node]:
         """What is made of scores, these themselves included: no mask is."""
         found: dict[fx.Node, None] = {}
         for node in self.inside:
-            if node.target in PRODUCTS or any(operand in found for operand, _ in self.reads[node]):
+            if traits(node.target).matrices or any(operand in found for operand, _ in self.reads[node]):
                 found[node] = None
         return list(found)
 
@@ -125,7 +125,7 @@ class _Region:
         elsewhere = [node.name for node in core if any(user not in self.reads for user in node.users)]
         if elsewhere:
             return f"{elsewhere[0]} is read elsewhere, too"
-        scores = next(node for node in core if node.target in PRODUCTS)
+        scores = next(node for node in core if traits(node.target).matrices)
         value, grid = scores.meta["val"], self.inside[scores]
         if block is None:
             sizes = [

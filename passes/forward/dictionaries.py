@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.decompose import decomposition_table
-from lrp_compiler.passes.graph import attribute, canonicalise, is_tensor, nearest, trace_into, value_calls
+from lrp_compiler.passes.graph import attribute, canonicalise, is_tensor, nearest, same_shape, trace_into, value_calls
 from lrp_compiler.rules import REMAINDER
 
 STACK = "nn_module_stack"
@@ -66,7 +66,7 @@ def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Any) 
     features = _traced(place, value, f"{path}.features", dictionary.encode, [value], path)
     nothing = _decoded_zeros(dictionary, features, path)
     decoded = _traced(place, value, f"{path}.approximation", lambda f: dictionary.decode(f) - nothing, [features], path)
-    if decoded.meta["val"].shape != value.meta["val"].shape:
+    if not same_shape(decoded, value):
         raise InputError(
             f"The dictionary of splice={path!r} makes {list(decoded.meta['val'].shape)} of a value of shape "
             f"{list(value.meta['val'].shape)}."

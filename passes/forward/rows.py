@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import arguments, is_tensor
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import bind, by_element, of_family, traits
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -54,17 +54,19 @@ def operands_of(node: fx.Node, grid: Grid) -> Operands | None:
         None: it is not known to take each row for itself.
     """
     assert grid.whole
-    if torch.Tag.pointwise in getattr(node.target, "tags", ()) or traits(node.target).casts:
+    if by_element(node.target) or traits(node.target).casts:
         return _aligned(node, grid)
-    target: Any = node.target
-    known = BY_ROWS.get(target)
+    if of_family(node.target, "softmax"):
+        return _softmax(node, grid)
+    if traits(node.target).matrices:
+        return _product(node, grid)
+    known = BY_ROWS.get(node.target)
     return None if known is None else known(node, grid)
 
 
 def sized(node: fx.Node) -> int | None:
     """Which of its arguments are the sizes of its result; None: none are."""
-    target: Any = node.target
-    return SIZES.get(target)
+    return SIZES.get(node.target)
 
 
 def _aligned(node: fx.Node, grid: Grid) -> Operands | None:
@@ -153,11 +155,6 @@ def _reshape(node: fx.Node, grid: Grid) -> Operands | None:
 
 
 BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
-    aten.softmax.int: _softmax,
-    aten._softmax.default: _softmax,
-    aten._safe_softmax.default: _softmax,
-    aten.matmul.default: _product,
-    aten.bmm.default: _product,
     aten.full.default: lambda node, grid: [],
     aten.expand.default: _aligned,
     aten.unsqueeze.default: _unsqueeze,
@@ -166,11 +163,7 @@ BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
     aten.slice.Tensor: _slice,
     aten.embedding.default: _embedding,
     aten.reshape.default: _reshape,
-    aten.where.ScalarOther: _aligned,
-    aten.where.ScalarSelf: _aligned,
-    aten.where.Scalar: _aligned,
-    aten.masked_fill.Tensor: _aligned,
 }
-"""Operation → what it reads; elementwise ones and casts besides."""
-SIZES = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
+"""Operation → what it reads; elementwise ones, casts, softmax and products of matrices besides."""
+SIZES: dict[Any, int] = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
 """Operations that are told the sizes of their result: the number of that argument."""

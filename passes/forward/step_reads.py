@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Result, Scan, call, copied, is_tensor, same_shape, scans
+from lrp_compiler.passes.graph import Result, Scan, call, copied, is_tensor, same_shape, scan_of, scans
+from lrp_compiler.rules import by_element
 from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
@@ -25,7 +26,7 @@ def read_step_by_step(module: fx.GraphModule) -> Result:
     """What loops look up by their step's number is looked up in front of them, for all steps at once."""
     found, declined = False, []
     for node in scans(module):
-        loop: Any = node.target
+        loop = scan_of(node)
         loop = loop.with_body(copied(loop.body))
         for read in list(loop.body.graph.nodes):
             where = _where(read)
@@ -76,7 +77,7 @@ def _numbers(loop: Scan) -> set[fx.Node]:
         if node in slices or node in same:
             follows = _is_single(node) or (node in same and not is_tensor(node))
         else:
-            alike = node.target in VIEWS or torch.Tag.pointwise in getattr(node.target, "tags", ())
+            alike = node.target in VIEWS or by_element(node.target)
             follows = alike and _is_single(node) and found.issuperset(node.all_input_nodes)
         if follows:
             found.add(node)

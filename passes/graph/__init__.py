@@ -1,14 +1,14 @@
 """What any pass may use: nodes, their assignment and origin, a graph's notes, text and clean-up, tracing into it."""
 
 from .assignment import Assignment, assign, assignment
-from .canonicalise import CHECKS, RESHAPES, canonicalise
+from .canonicalise import CHECKS, RESHAPES, canonicalise, convolution_of
 from .depth import Steps, in_a_loop
 from .dominators import Dominators
 from .inline import inline, trace_into, write_out
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64, in_float64
-from .result import Result
+from .result import Declined, Result
 from .scan import (
     TORCHS,
     Scan,
@@ -22,6 +22,7 @@ from .scan import (
     operation,
     result_number,
     results_beside,
+    scan_of,
     scans,
     to_torch,
     within,
@@ -70,6 +71,7 @@ __all__ = [
     "TWIN",
     "WAIT",
     "Assignment",
+    "Declined",
     "Dominators",
     "Float64",
     "Origin",
@@ -88,6 +90,7 @@ __all__ = [
     "called",
     "canonicalise",
     "constant_of",
+    "convolution_of",
     "copied",
     "copy_node",
     "everywhere",
@@ -120,6 +123,7 @@ __all__ = [
     "result_number",
     "results_beside",
     "same_shape",
+    "scan_of",
     "scans",
     "set_origin",
     "share_origin",

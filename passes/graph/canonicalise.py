@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.rules import bind, per_dim, traits
+from lrp_compiler.rules import CHANNEL_FIRST, bind, per_dim, traits
 from lrp_compiler.torch_private import statically_known_true
 
 from .origin import keep_name
@@ -108,11 +108,28 @@ def _cast_first(node: fx.Node) -> None:
 
 
 def _rewrite_conv3d(node: fx.Node) -> None:
-    """The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly."""
     given = bind(node.target, node.args, node.kwargs)
-    options = [per_dim(given[name], 3) for name in ("stride", "padding", "dilation")]
-    node.target, node.kwargs = aten.convolution.default, {}
-    node.args = (given["input"], given["weight"], None, *options, False, [0, 0, 0], given["groups"])
+    stride, padding, dilation = (per_dim(given[name], 3) for name in ("stride", "padding", "dilation"))
+    target, *rest = convolution_of(None, stride, padding, dilation, given["groups"])
+    node.target, node.kwargs = target, {}
+    node.args = (given["input"], given["weight"], None, *rest)
+
+
+def convolution_of(
+    bias: fx.Node | None, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> tuple[Any, ...]:
+    """The op of a convolution, and its arguments behind input, weight and bias.
+
+    The ONNX exporter makes a bias of a wrong shape for a conv3d without one; `convolution` it translates rightly.
+
+    Args:
+        bias: None: there is none.
+        stride: by dim, as all that follow.
+    """
+    dims = len(stride)
+    if dims == 3 and bias is None:
+        return aten.convolution.default, stride, padding, dilation, False, [0] * dims, groups
+    return CHANNEL_FIRST[dims - 1], stride, padding, dilation, groups
 
 
 def _why_kept(node: fx.Node) -> str | None:

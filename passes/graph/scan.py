@@ -94,6 +94,12 @@ def scans(module: fx.GraphModule) -> list[fx.Node]:
     return [node for node in module.graph.nodes if isinstance(node.target, Scan)]
 
 
+def scan_of(node: fx.Node) -> Scan:
+    """The loop that the node is, one of `scans`."""
+    assert isinstance(node.target, Scan)
+    return node.target
+
+
 def result_number(node: fx.Node) -> int:
     """Which one of the loop's results it is."""
     number = node.args[1]
@@ -140,7 +146,7 @@ def in_bodies(module: fx.GraphModule, rewrite: Callable[[fx.GraphModule], Result
     """
     declined = []
     for node in scans(module):
-        loop: Any = node.target
+        loop = scan_of(node)
         body = copied(loop.body)
         inside = in_bodies(body, rewrite)
         result = rewrite(body)
@@ -158,7 +164,7 @@ def made_across(module: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     found: dict[fx.Node, fx.Node] = {}
     for graph in everywhere(module):
         for node in scans(graph):
-            loop: Any = node.target
+            loop = scan_of(node)
             made, operands = outputs(loop.body), list(node.args)
             found.update(zip(loop.placeholders, made[: loop.states] + operands[loop.states :], strict=True))
             found.update({user: made[result_number(user)] for user in node.users})
@@ -169,7 +175,7 @@ def everywhere(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
     """The graph, and every body in it."""
     yield module
     for node in scans(module):
-        loop: Any = node.target
+        loop = scan_of(node)
         yield from everywhere(loop.body)
 
 
@@ -235,7 +241,7 @@ def move_in_front(module: fx.GraphModule) -> None:
 
 
 def _move_in_front(module: fx.GraphModule, node: fx.Node) -> None:
-    loop: Any = node.target
+    loop = scan_of(node)
     body = copied(loop.body)
     move_in_front(body)
     places = body.graph.find_nodes(op="placeholder")
@@ -274,7 +280,7 @@ def _may_be_given(node: fx.Node) -> bool:
 def to_torch(module: fx.GraphModule) -> None:
     """The inverse of `from_torch`, in place: every loop is called by torch's operator, its body an attribute."""
     for number, node in enumerate(scans(module)):
-        loop: Any = node.target
+        loop = scan_of(node)
         body = copied(loop.body)
         to_torch(body)
         # torch's operator takes no result that is another, or one of the operands, as it is.
@@ -318,7 +324,7 @@ def without_unread(module: fx.GraphModule) -> None:
 
 
 def _drop_unread(node: fx.Node) -> None:
-    loop: Any = node.target
+    loop = scan_of(node)
     read: Collection[int] = {result_number(user) for user in node.users}
     results = outputs(loop.body)
     kept = [place for place in range(len(results)) if place < loop.states or place in read]

@@ -14,7 +14,7 @@ from torch import fx
 
 from lrp_compiler.base.frames import innermost
 from lrp_compiler.rules import traits
-from lrp_compiler.torch_private import fake_tensor, statically_known_true, unguarded
+from lrp_compiler.torch_private import UNKNOWN_MODULE, fake_tensor, module_stack, statically_known_true, unguarded
 
 from .origin import share_origin
 
@@ -58,24 +58,15 @@ def outputs(module: fx.GraphModule) -> list[Any]:
     return list(flat)
 
 
-UNKNOWN_MODULE = "_empty_nn_module_stack_from_metadata_hook"
-"""What torch.export writes where it lost the module."""
-
-
 def module_path(node: fx.Node) -> str:
     """Path of the module that the node was traced in, "" for the model itself."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = str(list(stack.values())[-1][0]) if stack else ""
+    path = ([""] + [path for _, path, _ in module_stack(node)])[-1]
     return "" if path == UNKNOWN_MODULE else path
 
 
 def module_calls(node: fx.Node) -> dict[str, str]:
-    """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`.
-
-    torch's own key says which call it is, and the module by its path or, after a strict export, by a number.
-    """
-    stack = node.meta.get("nn_module_stack") or {}
-    return {"".join((str(path), *str(key).partition("@")[1:])): str(path) for key, (path, _) in stack.items()}
+    """The module calls that the node was traced in, the outermost first: `b` (the second time `b@1`) → path `b`."""
+    return {key: path for key, path, _ in module_stack(node)}
 
 
 LEAVES = "leaves"
@@ -100,9 +91,7 @@ def is_between(node: fx.Node, end: fx.Node, paths: Collection[str]) -> bool:
 
 def module_types(node: fx.Node) -> tuple[str, ...]:
     """Class names of the modules that the node was traced in, the outermost first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    # torch.export gives the class as a string, tracing as the class itself.
-    return tuple(getattr(kind, "__name__", str(kind)).rpartition(".")[2] for _, kind in stack.values())
+    return tuple(kind for _, _, kind in module_stack(node))
 
 
 def inside(path: str, pattern: str) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.assign import zero_padding
-from lrp_compiler.passes.graph import Result, inline
+from lrp_compiler.passes.graph import Result, inline, same_shape
 
 from .sums import continues, is_sum, terms
 
@@ -37,13 +37,16 @@ def concatenate_pieces(module: fx.GraphModule) -> Result:
     changed, declined = False, []
     for node in list(module.graph.nodes):
         if is_sum(node) and not continues(node, _alike):
-            pieces = [piece for term in terms(node, _alike) if (piece := _piece(term, node)) is not None]
+            read = {term: _piece(term, node) for term in terms(node, _alike)}
+            pieces = [piece for piece in read.values() if isinstance(piece, Piece)]
+            declined += [(term.name, reason) for term, reason in read.items() if isinstance(reason, str)]
             if _rewrite(node, pieces):
                 changed = True
-            elif len(pieces) > 1:
+            elif pieces:
                 dims = {piece.dim for piece in pieces}
                 apart = len(dims) == len(pieces)
-                declined.append((node.name, "its pieces lie along different dims" if apart else "its pieces overlap"))
+                several = "its pieces lie along different dims" if apart else "its pieces overlap"
+                declined.append((node.name, several if len(pieces) > 1 else "it has one piece"))
     if changed:
         module.graph.eliminate_dead_code()
     return Result(module, changed, declined)
@@ -51,8 +54,7 @@ def concatenate_pieces(module: fx.GraphModule) -> Result:
 
 def _alike(term: fx.Node, root: fx.Node) -> bool:
     """Whether neither broadcasting nor a change of dtype lies between a term and its sum."""
-    first, second = term.meta["val"], root.meta["val"]
-    return first.shape == second.shape and first.dtype is second.dtype
+    return same_shape(term, root) and term.meta["val"].dtype is root.meta["val"].dtype
 
 
 def _rewrite(root: fx.Node, pieces: list[Piece]) -> bool:
@@ -72,16 +74,23 @@ def _rewrite(root: fx.Node, pieces: list[Piece]) -> bool:
     return True
 
 
-def _piece(term: Any, root: fx.Node) -> Piece | None:
-    """What a term holds between zeros along one dim; `None`: it is no such thing."""
+def _piece(term: Any, root: fx.Node) -> Piece | str | None:
+    """What a term holds between zeros along one dim; why it is no piece; `None`: nobody put zeros around it."""
     padding = zero_padding(term)
-    if padding is None or len(term.users) != 1 or not _alike(term, root):
+    if padding is None:
         return None
+    if len(term.users) != 1:
+        return "it is read elsewhere, too"
+    if not _alike(term, root):
+        return "it is repeated or cast in its sum"
     value, amounts = padding
     filled = [at // 2 for at, amount in enumerate(amounts) if amount]
-    dim = value.meta["val"].dim() - 1 - filled[0] if len(set(filled)) == 1 else None
-    if dim is None or not isinstance(size := value.meta["val"].shape[dim], int):
-        return None
+    if len(set(filled)) != 1:
+        return "it has zeros along several dims, or none"
+    dim = value.meta["val"].dim() - 1 - filled[0]
+    size = value.meta["val"].shape[dim]
+    if not isinstance(size, int):
+        return "how much of it are zeros is open"
     start = amounts[2 * filled[0]]
     return Piece(term, value, dim, start, start + size)
 

@@ -8,29 +8,20 @@ a file stores them once; a runtime folds them when it loads it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import Result, call, call_like
-from lrp_compiler.rules import bind, per_dim
+from lrp_compiler.passes.graph import Result, call, call_like, convolution_of
+from lrp_compiler.rules import TRANSPOSED, bind, per_dim
 
 aten = torch.ops.aten
-
-CONVOLUTIONS: dict[Any, Any] = {
-    aten.conv_transpose1d.default: aten.conv1d.default,
-    aten.conv_transpose2d.input: aten.conv2d.default,
-    # The ONNX exporter makes a bias of a wrong shape for a conv3d without one.
-    aten.conv_transpose3d.input: aten.convolution.default,
-}
 
 
 def lower_transposes(module: fx.GraphModule) -> Result:
     """Rewrite the joint graph in place."""
     changed, declined = False, []
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target not in CONVOLUTIONS:
+        if node.op != "call_function" or node.target not in TRANSPOSED:
             continue
         given = bind(node.target, node.args, node.kwargs)
         weight, groups = given["weight"], given["groups"]
@@ -47,12 +38,8 @@ def lower_transposes(module: fx.GraphModule) -> Result:
             continue
         with module.graph.inserting_before(node):
             flipped = _flipped(module.graph, weight, groups, node)
-            rest: tuple[Any, ...] = (stride, kept, dilation, groups)
-            if CONVOLUTIONS[node.target] is aten.convolution.default:
-                rest = (*rest[:3], False, [0] * dims, groups)
-            plain = call(
-                module.graph, CONVOLUTIONS[node.target], given["input"], flipped, given["bias"], *rest, like=node
-            )
+            target, *rest = convolution_of(given["bias"], stride, kept, dilation, groups)
+            plain = call(module.graph, target, given["input"], flipped, given["bias"], *rest, like=node)
         plain.meta.update(node.meta)
         node.replace_all_uses_with(plain)
         module.graph.erase_node(node)

@@ -28,6 +28,9 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
         found = _matched(node)
         if found is None:
             continue
+        if isinstance(found, str):
+            declined.append((node.name, found))
+            continue
         g, activation, z, epsilon, between = found
         if not _is_relu_of(activation, z, values):
             declined.append((node.name, "the sign is not that of the ReLU of the value that is stabilised"))
@@ -50,8 +53,11 @@ def merge_stabilisers(relevance: fx.GraphModule, forward: fx.GraphModule) -> Res
     return Result(relevance, changed, declined)
 
 
-def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float, list[fx.Node]] | None:
-    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`; products with other factors in between."""
+def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float, list[fx.Node]] | str | None:
+    """g, a, z and ε of `mul(mul(g, sign(a)), div(abs(z), add(abs(z), ε)))`; products with other factors in between.
+
+    Where z is stabilised so, but something else is missing: what.
+    """
     signed, quotient = _operands(node, aten.mul.Tensor)
     between: list[fx.Node] = []
     while _is_between(signed):
@@ -61,8 +67,9 @@ def _matched(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float, list[fx.N
     size, stabilised = _operands(quotient, aten.div.Tensor)
     same, epsilon = _operands(stabilised, aten.add.Tensor)
     (activation,), (z,) = _operands(sign, aten.sign.default, 1), _operands(size, aten.abs.default, 1)
-    found = size is not None and size is same and isinstance(epsilon, (int, float)) and activation is not None
-    return (g, activation, z, epsilon, between) if found else None
+    if size is None or size is not same or not isinstance(epsilon, (int, float)):
+        return None
+    return "what it stabilises takes no sign" if activation is None else (g, activation, z, epsilon, between)
 
 
 def _is_between(node: Any) -> bool:

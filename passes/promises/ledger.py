@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import is_tensor
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import bind, by_element, traits
 from lrp_compiler.torch_private import hint
 
 from .planner import Value
@@ -54,14 +54,14 @@ def _value(node: fx.Node, sources: tuple[int, ...], known: Sequence[Value]) -> V
         # Sizes, and the tuples that some ops return: no bytes of their own.
         return Value(0, 0.0, sources, free=True)
     constant = all(known[source].given for source in sources) and not _reaches_input(node)
-    tags = getattr(node.target, "tags", ())
+    free = traits(node.target).free
     return Value(
         0 if constant else nbytes(node),
         cost(node),
         sources,
         given=constant,
-        free=traits(node.target).free,
-        cheap=torch.Tag.pointwise in tags,
+        free=free,
+        cheap=by_element(node.target) and not free,
     )
 
 
@@ -84,8 +84,7 @@ def cost(node: fx.Node) -> float:
     if (products := traits(node.target).products) is not None:
         given = fx.map_arg(bind(node.target, node.args, node.kwargs), lambda one: _sizes(one.meta["val"]))
         return 2.0 * products(given, _sizes(value))
-    tags = getattr(node.target, "tags", ())
-    return size if torch.Tag.pointwise in tags else TRANSCENDENTAL * size
+    return size if by_element(node.target) else TRANSCENDENTAL * size
 
 
 def _sizes(value: torch.Tensor) -> list[int]:

@@ -112,22 +112,37 @@ def emit_relevance(
         widened: dict[fx.Node, Tensor] = {}
 
         def fetch(node: Any) -> Tensor:
-            if node not in handed:
-                known: Any = node.meta["val"]
-                # torch knows the sizes of the values; of other numbers it has to see how they are made.
-                is_known = not isinstance(known, torch.SymInt) or expression(known) in sizes
-                fractions = isinstance(known, (torch.SymFloat, torch.SymBool))
-                return cast(Tensor, known) if is_known and not fractions else made(node)
-            if node not in widened:
+            if node in handed and node not in widened:
                 widened[node] = wide(handed[node])
-            return widened[node]
+            return widened[node] if node in handed else cast(Tensor, node.meta["val"] if known(node) else made(node))
+
+        def known(node: fx.Node) -> bool:
+            """Whether torch knows the number: the sizes of values. Of others it has to see how they are made."""
+            number: Any = node.meta["val"]
+            fraction = isinstance(number, (torch.SymFloat, torch.SymBool))
+            return not fraction and (not isinstance(number, torch.SymInt) or expression(number) in sizes)
 
         def traced(node: fx.Node) -> Any:
             return handed.get(node, node.meta["val"])
 
-        def made(number: fx.Node) -> Tensor:
-            calculate: Any = number.target
-            return cast(Tensor, calculate(*fx.map_arg(number.args, fetch), **fx.map_arg(number.kwargs, fetch)))
+        def made(number: fx.Node) -> Any:
+            """A number, from those that it is made of, in a chain of any length."""
+            numbers: dict[fx.Node, Any] = {}
+            waiting = [number]
+            while waiting:
+                one = waiting[-1]
+                missing = [node for node in one.all_input_nodes if node not in numbers and not known(node)]
+                if missing and one not in numbers:
+                    waiting += reversed(missing)
+                    continue
+                waiting.pop()
+                if one not in numbers:
+                    calculate: Any = one.target
+                    args, kwargs = fx.map_arg(
+                        (one.args, one.kwargs), lambda node: numbers[node] if node in numbers else fetch(node)
+                    )
+                    numbers[one] = calculate(*args, **kwargs)
+            return numbers[number]
 
         def asked(origin: fx.Node, value: fx.Node) -> None:
             promises[origin, value] = None

@@ -21,8 +21,8 @@ from torch import Tensor, fx
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.passes.assign import named_values
-from lrp_compiler.passes.graph import assignment, is_tensor, module_path
-from lrp_compiler.rules import Form, Relevance, find
+from lrp_compiler.passes.graph import assignment, is_tensor, module_path, same_shape
+from lrp_compiler.rules import Form, Relevance, by_element, find
 from lrp_compiler.torch_private import fake_mode_of
 
 from .walk import MASKED, Gate, made_by
@@ -260,6 +260,4 @@ def _of_two_values(operands: Iterable[Any]) -> bool:
 
 def _elementwise(node: fx.Node, operand: fx.Node) -> bool:
     """Whether each element of the result stems from the one in the same place."""
-    tags = getattr(node.target, "tags", ())
-    alike = operand.meta["val"].shape == node.meta["val"].shape
-    return alike and torch.Tag.pointwise in tags
+    return by_element(node.target) and same_shape(node, operand)

@@ -29,7 +29,17 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.assign import CARRIED, RESULT
-from lrp_compiler.passes.graph import Scan, assignment, in_float64, is_tensor, outputs, provenance, result_number, scans
+from lrp_compiler.passes.graph import (
+    Scan,
+    assignment,
+    in_float64,
+    is_tensor,
+    outputs,
+    provenance,
+    result_number,
+    scan_of,
+    scans,
+)
 from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
@@ -51,8 +61,7 @@ def open_loops(forward: fx.GraphModule) -> None:
         for user in sorted(node.users, key=result_number, reverse=True):
             node.append(user)  # right behind the loop: whoever reads them has been passed when the walk reaches them
         if results:
-            loop = node.target
-            assert isinstance(loop, Scan)
+            loop = scan_of(node)
             open_loops(loop.body)
             values = _hand_out(node, loop)
             for given in results:
@@ -63,8 +72,7 @@ def open_loops(forward: fx.GraphModule) -> None:
 def know_inside(forward: fx.GraphModule) -> None:
     """Tell the results of every loop how relevance goes through it: after a file, which holds no functions."""
     for node in scans(forward):
-        loop = node.target
-        assert isinstance(loop, Scan)
+        loop = scan_of(node)
         know_inside(loop.body)
         for user in node.users:
             if (given := assignment(user)) is not None:

@@ -17,15 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-CONVOLUTIONS = {
-    torch.conv1d,
-    torch.conv2d,
-    torch.conv3d,
-    torch.conv_transpose1d,
-    torch.conv_transpose2d,
-    torch.conv_transpose3d,
-}
+from lrp_compiler.rules import CONVOLUTIONS, TRANSPOSES
 
+BATCHED = (*CONVOLUTIONS.values(), *TRANSPOSES.values())
+"""Functions of an input and a weight for which torch's own batching fixes sizes."""
 
 Seeds = TypeVar("Seeds", Tensor, dict[str, Tensor])
 
@@ -57,7 +52,7 @@ class _SymbolicSizes(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in CONVOLUTIONS and not kwargs.keys() & {"input", "weight"}:
+        if function in BATCHED and not kwargs.keys() & {"input", "weight"}:
             return batched(partial(function, **kwargs), *args)
         if function is functional.pad and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value"):
             return batched(functional.pad, args[0], None, args[1])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from lrp_compiler.passes.graph import TORCHS, arguments, provenance
+from lrp_compiler.passes.graph import TORCHS, arguments, provenance, same_shape
 
 from .body import Body, contiguous
 from .reading import Place, read, written
@@ -133,7 +133,7 @@ class _Rolling:
     def _first(self, first: fx.Node, then: fx.Node) -> fx.Node:
         """The state that a loop starts from, as its steps hand it on."""
         state, one, other = self.outer(first), first.meta["val"], then.meta["val"]
-        if one.shape != other.shape:
+        if not same_shape(first, then):
             raise NotRepeated(f"{then.name}, which starts from {first.name}, has another shape than that")
         if one.dtype != other.dtype:
             if torch.promote_types(one.dtype, other.dtype) != other.dtype:

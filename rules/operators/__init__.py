@@ -1,6 +1,7 @@
 """What each op is to the rules: the M of R + M. One kind of op a file; importing it registers them."""
 
 from . import (
+    algebra,
     arithmetic,
     complex_parts,
     convolution,
@@ -27,6 +28,7 @@ from . import (
 )
 
 __all__ = [
+    "algebra",
     "arithmetic",
     "complex_parts",
     "convolution",

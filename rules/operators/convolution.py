@@ -143,6 +143,7 @@ def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options:
 
 CHANNEL_FIRST = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 """Plain convolutions: dim 0 of the weights is the output channel."""
+TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 declare(*CHANNEL_FIRST, output_channel=0)
 declare(aten.conv1d.default, bias_trails=1)
 declare(aten.conv2d.default, bias_trails=2)
@@ -160,12 +161,8 @@ def _products(given: Mapping[str, Any], result: Sequence[int]) -> int:
 
 
 @operator(
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
+    *CHANNEL_FIRST,
+    *TRANSPOSED,
     aten.convolution.default,
     kind="convolution",
     channels=1,

@@ -24,7 +24,7 @@ from lrp_compiler.rules.registry import OPERATORS, Overload, operator
 from lrp_compiler.rules.traits import Arguments, summands, traits
 from lrp_compiler.torch_private import op_name
 
-from .convolution import CHANNEL_FIRST, is_transposed
+from .convolution import CHANNEL_FIRST, TRANSPOSED, is_transposed
 from .linear import PRODUCTS
 
 aten = torch.ops.aten
@@ -139,9 +139,7 @@ def _steps(op: Op) -> tuple[Any, list[Any]]:
 
 CONVOLUTIONS = (
     *CHANNEL_FIRST,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
+    *TRANSPOSED,
     aten.convolution.default,
 )
 LAYERS: dict[Any, Layer] = {

@@ -99,7 +99,7 @@ def _from_places(op: Op) -> Transpose:
     return transposed
 
 
-@selection(aten.masked_select.default, sign=SAME_SIGN)
+@selection(aten.masked_select.default, sign=SAME_SIGN, picks_by=("mask",))
 def masked_select(op: Op) -> Selection:
     """The masked elements in order, after tensor and mask were broadcast."""
 

@@ -6,12 +6,14 @@ import torch
 
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.selection import FILLED, Masked, Selection, selection
-from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
 
+declare(aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf, chooses=True)
 
-@selection(aten.where.self, sign=keeps_sign(), chooses=True)
+
+@selection(aten.where.self, sign=keeps_sign(), chooses=True, picks_by=("condition",))
 def where(op: Op) -> Selection:
     """One of two values, by a mask."""
     return {
@@ -20,13 +22,13 @@ def where(op: Op) -> Selection:
     }
 
 
-@selection(aten.masked_fill.Scalar, sign=keeps_sign("self", "value"), chooses=True)
+@selection(aten.masked_fill.Scalar, sign=keeps_sign("self", "value"), chooses=True, picks_by=("mask",))
 def masked_fill(op: Op) -> Selection:
     """A constant where the mask says so; the rest is kept."""
     return {"self": _unmasked(op), FILLED: lambda r: r * op.tensor("mask").to(r.dtype)}
 
 
-@selection(aten.masked_fill.Tensor, sign=keeps_sign(), chooses=True)
+@selection(aten.masked_fill.Tensor, sign=keeps_sign(), chooses=True, picks_by=("mask",))
 def masked_fill_by_tensor(op: Op) -> Selection:
     """A value, perhaps an activation, where the mask says so; the rest is kept."""
     return {

@@ -19,16 +19,25 @@ from lrp_compiler.rules.conditions import Condition, predicate
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.relevance import sum_to_shape
+from lrp_compiler.rules.relevance import has_shape, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
-from lrp_compiler.rules.traits import keeps_sign
+from lrp_compiler.rules.traits import declare, keeps_sign
 
 aten = torch.ops.aten
+
+declare(
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+    picks_by=("index",),
+)
+declare(aten.index_put.default, picks_by=("indices",))
 
 
 def _fitted(r: Tensor, shape: Any) -> Tensor:
     """`r` with zeros behind it along every dim: a source may be larger than the index that picks from it."""
-    if r.shape == shape:
+    if has_shape(r, shape):
         return r
     missing = [want - size for want, size in zip(shape, r.shape, strict=True)]
     return functional.pad(r, [amount for more in reversed(missing) for amount in (0, more)])

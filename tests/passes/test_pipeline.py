@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from support.folders import ROOT
 from support.two_layers import Net
-from torch import Tensor
+from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 import lrp_compiler as lrp
@@ -81,6 +82,54 @@ def test_the_dump_says_what_was_let_be_in_a_loop_and_why(tmp_path: Path) -> None
     assert len(left) == 1
     assert left[0].startswith("# div")
     assert left[0].endswith(f" in {name} is left as it is: under its root is not the mean of its squares and a number")
+
+
+LET_BE: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+    "a layer's result that is read twice": (
+        "assign_rules",
+        lambda x: (y := nn.functional.linear(x, torch.ones(3, 3))) * 2 + torch.relu(y),
+        "linear is left as it is: it is read elsewhere, too",
+    ),
+    "a linear function": (
+        "assign_rules",
+        lambda x: (y := x.sin()) - y * 0.5,
+        "all that lies between sin and it is linear",
+    ),
+    "a rounding": (
+        "assign_rules",
+        lambda x: torch.round(x.exp()).sum(1, keepdim=True) * x,
+        "what is rounded is neither scaled, bounded nor shifted behind it",
+    ),
+    "a sum in which a value cancels": (
+        "assign_rules",
+        lambda x: (y := x.sin()) + (torch.ones(3) - y),
+        "sin cancels, and nothing that stays was decided about it",
+    ),
+    "a stabiliser without a sign": (
+        "merge_stabilisers",
+        lambda x: nn.functional.linear(x, torch.ones(3, 3)),
+        "what it stabilises takes no sign",
+    ),
+    "a piece that is alone": (
+        "concatenate_pieces",
+        lambda x: nn.functional.pad(x[:, :2].exp(), [0, 1]) + x,
+        "it has one piece",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LET_BE)
+def test_the_dump_says_what_was_let_be_and_why(name: str, tmp_path: Path) -> None:
+    dumped, function, reason = LET_BE[name]
+
+    class Function(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    lrp.compile(Function().eval(), (torch.randn(2, 3),), composite="epsilon", dump=tmp_path)
+
+    (dump,) = tmp_path.glob(f"*_{dumped}.txt")
+    assert reason in dump.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

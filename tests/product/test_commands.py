@@ -183,7 +183,7 @@ def test_classes_options_and_parameters_on_the_command_line(folder: Path, capfd:
 
     with np.load("r.npz") as arrays:
         for name, value in expected.relevance.items():
-            np.testing.assert_allclose(arrays[f"relevance.{name}"], value.numpy(), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(arrays[f"relevance.{name}"], value.numpy(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.sampled(4)

@@ -89,6 +89,8 @@ def test_unsupported_ops_are_all_listed_with_the_way_to_register_a_rule() -> Non
             ("mylib.foo.default", "foo", "head", ""),
         ]
     )
+    assert pickle.loads(pickle.dumps(UnsupportedOpError(error.nodes, "Try this."))).advice == "Try this."
+    assert str(UnsupportedOpError(error.nodes[:1], "Try this.")).splitlines()[2] == "Try this."
     assert str(error).splitlines() == [
         "3 nodes have no relevance rule:",
         "  aten.cumprod.default: node cumprod in mixer, model.py:12: return x.cumprod(0)",

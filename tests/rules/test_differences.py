@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import OPERATORS, Op, propagate, total, unit
+from lrp_compiler.rules import CONDUCT, OPERATORS, Op, propagate, total, unit
 from lrp_compiler.rules.differences import logarithmic_mean
 from lrp_compiler.rules.registry import RuleError
 
@@ -215,6 +215,11 @@ def test_a_row_that_is_masked_as_a_whole_makes_no_nan(there: str) -> None:
 
     assert (share.tensor[1] == 0).all()
     assert share.tensor.isfinite().all()
+
+
+def test_what_hands_on_nothing_is_of_differences_too() -> None:
+    assert {name for (_, name), known in CONDUCT.items() if known.of_differences} == {"difference", "zero"}
+    assert all(known.of_differences for (_, name), known in CONDUCT.items() if name in ("difference", "zero"))
 
 
 def test_total_relevance_stays_the_total() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, declare, summands, traits
+from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, by_element, declare, summands, traits
 from lrp_compiler.rules.traits import PLAIN, Given
 
 aten = torch.ops.aten
@@ -210,6 +210,43 @@ def test_logarithms_are_of_the_operand_or_of_its_probability(target: torch._ops.
     torch.testing.assert_close({1: result.exp, -1: result.log}[known.logarithms](), of, rtol=1e-14, atol=1e-14)
 
 
+@with_trait("of_shape")
+def test_what_is_made_of_a_shape_looks_at_no_value(target: torch._ops.OpOverload) -> None:
+    """On the meta device there are no values."""
+    sizes = {"size": [2], "stride": [1], "high": 7, "low": 3, "fill_value": 0.5}
+    needed = [argument.name for argument in target._schema.arguments[1:] if not argument.has_default_value()]
+    made = target(X.to("meta"), *(sizes[name] for name in needed))
+
+    assert made.is_meta
+    assert [argument.name for argument in target._schema.arguments if str(argument.type) == "Tensor"] == ["self"]
+
+
+def test_all_that_torch_calculates_of_whole_matrices_is_algebra() -> None:
+    """Of the operators that it does not write out itself; a norm is a sum over elements."""
+    missing = []
+    for name in torch._C._dispatch_get_all_op_names():
+        base, _, overload = name.removeprefix("aten::").partition(".")
+        if not name.startswith("aten::") or not base.startswith(("linalg_", "_linalg_", "cholesky", "lu_", "geqrf")):
+            continue
+        packet = getattr(aten, base)
+        op = getattr(packet, overload or "default") if (overload or "default") in packet.overloads() else None
+        if op is None or op._schema.is_mutable or any(argument.is_out for argument in op._schema.arguments):
+            continue
+        composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+        if not composite and not traits(op).algebra:
+            missing.append(base)
+
+    assert sorted(missing) == ["_linalg_check_errors", "linalg__powsum", "linalg_vector_norm"]
+
+
+@with_trait("picks_by")
+def test_what_says_which_elements_is_an_operand_without_floats(target: torch._ops.OpOverload) -> None:
+    kinds = {argument.name: str(argument.type) for argument in target._schema.arguments}
+
+    assert all("Tensor" in kinds[name] for name in traits(target).picks_by)
+    assert not set(traits(target).picks_by) & {*traits(target).powers, *traits(target).sums}
+
+
 def test_a_trait_is_declared_once() -> None:
     with pytest.raises(ValueError, match="has neutral=1 already"):
         declare(aten.mul.Tensor, neutral=2)
@@ -241,3 +278,21 @@ def test_what_can_be_said_is_what_traits_there_are() -> None:
 def test_an_op_without_traits_is_plain() -> None:
     assert traits(aten.frac.default) == PLAIN == Traits()
     assert OPERATORS.keys() & TRAITS.keys()
+
+
+def test_what_is_made_element_by_element_stays_so_when_elements_change_places() -> None:
+    """Of one operand; what torch does not tag is among it."""
+    x = torch.randn(2, 3, 4)
+    tried = 0
+    for target in OPERATORS:
+        if isinstance(target, str) or target in SPECIAL or not by_element(target):
+            continue
+        needed = [argument for argument in target._schema.arguments if not argument.has_default_value()]
+        if [str(argument.type) for argument in needed] != ["Tensor"]:
+            continue
+        tried += 1
+        torch.testing.assert_close(target(x.transpose(0, 2)), target(x).transpose(0, 2), equal_nan=True)
+
+    assert tried > 40
+    assert all(map(by_element, (aten.hardswish.default, aten.masked_fill.Tensor, aten.where.ScalarOther)))
+    assert not any(map(by_element, (aten.softmax.int, aten.sum.dim_IntList, aten.flip.default)))

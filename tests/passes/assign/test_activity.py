@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
+import lrp_compiler as lrp
 from lrp_compiler.passes.assign.activity import mark_active
 from lrp_compiler.passes.graph.assignment import assignment
 from lrp_compiler.passes.graph.simplify import simplify
@@ -141,6 +142,19 @@ def test_a_mask_of_bytes_carries_nothing(graph_of: Callable) -> None:
     active = operands(simplify(graph_of(function, X, mask)).graph_module)
 
     assert not {name for names in active.values() for name in names} - {"self", "values"}
+
+
+def test_a_mask_that_a_users_op_takes_carries_nothing(graph_of: Callable) -> None:
+    """What its operands are called is all that is known of them."""
+    torch.library.define("asks::keep", "(Tensor x, Tensor mask, Tensor pixels) -> Tensor")
+    torch.library.impl("asks::keep", "CompositeExplicitAutograd", lambda x, mask, pixels: x * mask * pixels)
+    torch.library.register_fake("asks::keep", lambda x, mask, pixels: torch.empty_like(x))
+    lrp.rule(torch.ops.asks.keep.default)(lambda op, relevance: relevance)
+    flags = torch.ones(2, 4, dtype=torch.uint8)
+
+    active = operands(graph_of(lambda x, mask, pixels: torch.ops.asks.keep(x, mask, pixels), X, flags, flags))
+
+    assert active == {"keep": ("x", "pixels")}
 
 
 def test_positions_counted_from_a_mask_carry_nothing(graph_of: Callable) -> None:

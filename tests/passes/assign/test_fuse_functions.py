@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from lrp_compiler.passes.assign.activity import mark_active
 from lrp_compiler.passes.assign.fuse_functions import fuse_functions
+from lrp_compiler.passes.graph import Declined
 from lrp_compiler.passes.graph.assignment import assignment
 from lrp_compiler.passes.graph.simplify import simplify
 from lrp_compiler.rules import FUNCTION, SLOPE
@@ -17,11 +18,15 @@ from lrp_compiler.rules import FUNCTION, SLOPE
 X = torch.randn(2, 3)
 
 
-def fused(function: Callable, graph_of: Callable) -> dict[str, fx.Node]:
-    """Ends of regions, by the name of their root."""
+def tried(function: Callable, graph_of: Callable) -> tuple[fx.GraphModule, list[Declined]]:
     forward = simplify(graph_of(function, X)).graph_module
     mark_active(forward, [node.meta["input"] for node in forward.graph.find_nodes(op="placeholder")])
-    fuse_functions(forward)
+    return forward, fuse_functions(forward)
+
+
+def fused(function: Callable, graph_of: Callable) -> dict[str, fx.Node]:
+    """Ends of regions, by the name of their root."""
+    forward, _ = tried(function, graph_of)
     ends = {node: assignment(node) for node in forward.graph.nodes}
     return {given.arguments["self"].name: node for node, given in ends.items() if given and given.target == FUNCTION}
 
@@ -91,6 +96,14 @@ def test_what_is_linear_or_mixes_elements_is_left_to_the_rules_of_sums_and_produ
     function: Callable, graph_of: Callable
 ) -> None:
     assert fused(function, graph_of) == {}
+
+
+def test_what_is_linear_says_so(graph_of: Callable) -> None:
+    def function(x: Tensor) -> Tensor:
+        h = x.sin()
+        return h - h * 0.5
+
+    assert tried(function, graph_of)[1] == [("sub", "all that lies between sin and it is linear")]
 
 
 def test_a_residual_addition_around_an_activation_stays_an_addition(graph_of: Callable) -> None:

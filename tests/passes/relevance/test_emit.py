@@ -1,5 +1,6 @@
 """The relevance graph: one rule a node, and a promise for each forward value that a rule asks for."""
 
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from lrp_compiler.passes import explainable_inputs
 from lrp_compiler.passes.assign import analyse, assign_rules, reachable, wanted_values
 from lrp_compiler.passes.forward.select_explained import select_explained
 from lrp_compiler.passes.forward.target import Target
-from lrp_compiler.passes.graph import origin, simplify
+from lrp_compiler.passes.graph import call, origin, simplify
 from lrp_compiler.passes.joint.join import join
 from lrp_compiler.passes.relevance.emit import Question, emit_relevance
 from lrp_compiler.passes.relevance.seed import Seed
@@ -124,6 +125,23 @@ def test_relevance_of_a_tensor_with_two_readers_is_added(emit: Callable) -> None
     expected = torch.zeros_like(X)
     expected[:, 1] = output[:, 1]
     torch.testing.assert_close(relevance, expected)
+
+
+def test_a_factor_that_is_reckoned_from_a_size_in_thousands_of_steps(graph_of: Callable) -> None:
+    """Deeper than Python's stack; and each number is reckoned once, though every step reads the one before twice."""
+    module = graph_of(lambda x: x * (x.shape[0] * 2), torch.ones(2, 4), dynamic=True)
+    (product,) = module.graph.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)
+    number = product.args[1]
+    with module.graph.inserting_before(product):
+        for _ in range(3000):
+            doubled = call(module.graph, operator.add, number, number)
+            number = call(module.graph, operator.sub, doubled, number)
+    product.args = (product.args[0], number)
+
+    emitted = Emitted(module, "epsilon", Seed(1))
+
+    assert len(emitted.relevance.graph.find_nodes(op="call_function", target=operator.sub)) <= 3000
+    assert len(emitted.forward.graph.find_nodes(op="call_function", target=operator.sub)) == 3000
 
 
 def test_an_input_that_the_output_does_not_depend_on_gets_no_relevance(emit: Callable) -> None:

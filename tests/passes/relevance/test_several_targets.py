@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.passes.relevance.several_targets import CONVOLUTIONS, batched, over_targets
+from lrp_compiler.passes.relevance.several_targets import BATCHED, batched, over_targets
 from lrp_compiler.torch_private import make_fx, python_dispatcher
 
 Walk = Callable[[Tensor], Tensor]
@@ -39,7 +39,7 @@ def at_once(walk: Walk, seeds: Tensor) -> Tensor:
     return over_targets(lambda seed: {"x": walk(seed)}, seeds)["x"]
 
 
-@pytest.mark.parametrize("function", CONVOLUTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", BATCHED, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("of", ["operand", "weight", "both"])
 def test_a_convolution_of_every_target_at_once(function: Any, of: str) -> None:
     """Mostly the operand has targets; where a weight's relevance is asked for, it is the weight."""

@@ -130,7 +130,7 @@ def test_arguments_of_any_name(tmp_path: Path) -> None:
     for name, relevance in said.relevance.items():
         assert relevance.any()
         torch.testing.assert_close(loaded.relevance[name], relevance)
-        np.testing.assert_allclose(there.relevance[name], relevance.numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(there.relevance[name], relevance.numpy(), rtol=2e-6, atol=1e-6)
 
 
 class TakingDicts(nn.Module):
@@ -175,9 +175,9 @@ def test_names_travel_in_every_file(name: str, tmp_path: Path) -> None:
         there = opened(*(leaf.numpy() for leaf in flat(args)), target=target.numpy())
     outputs = list(there.output.values()) if isinstance(there.output, dict) else [there.output]
     for array, theirs in zip(outputs, plain, strict=True):
-        np.testing.assert_allclose(array, theirs.detach().numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(array, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
     for key, values in whole.relevance.items():
-        np.testing.assert_allclose(there.relevance[key], values.numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(there.relevance[key], values.numpy(), rtol=1e-5, atol=1e-6)
     for file in ("m.lrp.pt2", "m.lrp.onnx"):
         assert verify(tmp_path / file).passed, [check for check in verify(tmp_path / file).checks if not check.passed]
     explainer.save_split(tmp_path / "split" / "f.onnx", tmp_path / "split" / "r.onnx")

@@ -44,7 +44,7 @@ def test_pictures_of_the_inputs_size_are_taken_as_they_are(explainer: Path, tmp_
     with OnnxExplainer(explainer) as opened:
         expected = opened(x.astype(np.float32)).relevance["input"]
     # The same in float32 throughout: the inputs differ in the last digit.
-    np.testing.assert_allclose(tensors(table, "relevance.input"), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(tensors(table, "relevance.input"), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_broken_picture_is_an_error_of_its_row(explainer: Path, tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_whole_number_colours_are_scaled_where_mean_and_std_are_given(explainer:
     with OnnxExplainer(explainer) as opened:
         expected = opened(((colours / 255 - 0.5) / 0.25).astype(np.float32)).relevance["input"]
     # The same in float32 throughout: the inputs differ in the last digit.
-    np.testing.assert_allclose(tensors(written(tmp_path / "out"), "relevance.input"), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(tensors(written(tmp_path / "out"), "relevance.input"), expected, rtol=1e-5, atol=1e-7)

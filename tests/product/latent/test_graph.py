@@ -59,7 +59,7 @@ def edges(graph: concepts.Graph) -> dict[tuple[str, str], float]:
 def test_edges_by_hand(branches: Any) -> None:
     graph = concepts.graph(branches, of(branches), threshold=0)
 
-    assert edges(graph) == {ends: pytest.approx(weight, abs=1e-4) for ends, weight in BY_HAND.items()}
+    assert edges(graph) == {ends: pytest.approx(weight, abs=2e-5) for ends, weight in BY_HAND.items()}
     assert [node.id for node in graph.nodes] == ["logit", "hidden:0", "hidden:1", "second:0", "second:1", "x:0", "x:1"]
     assert graph["logit"].relevance == pytest.approx(13)
     assert graph.into("x:0") == {"logit": pytest.approx(4), "hidden:0": pytest.approx(3), "hidden:1": pytest.approx(2)}
@@ -71,12 +71,12 @@ def test_units_that_are_no_nodes_are_the_rest(branches: Any, size: int) -> None:
     graph = concepts.graph(branches, of(branches), threshold=0, keep=1, batch_size=size)
 
     found = edges(graph)
-    assert found["hidden:0", "second:0"] == pytest.approx(6, abs=1e-4)
-    assert found["hidden:0", "second:rest"] == pytest.approx(3, abs=1e-4)
-    assert found["hidden:rest", "second:rest"] == pytest.approx(2, abs=1e-4)
+    assert found["hidden:0", "second:0"] == pytest.approx(6, abs=2e-5)
+    assert found["hidden:0", "second:rest"] == pytest.approx(3, abs=2e-5)
+    assert found["hidden:rest", "second:rest"] == pytest.approx(2, abs=2e-5)
     assert ("hidden:rest", "second:0") not in found
     assert graph["hidden:rest"].rest
-    assert graph["hidden:rest"].relevance == pytest.approx(2, abs=1e-4)
+    assert graph["hidden:rest"].relevance == pytest.approx(2, abs=2e-5)
 
 
 def test_what_carries_little_of_what_reaches_its_layer_is_dropped(branches: Any) -> None:
@@ -92,8 +92,8 @@ def test_what_carries_little_of_what_reaches_its_layer_is_dropped(branches: Any)
 def test_only_one_layer(branches: Any) -> None:
     graph = concepts.graph(branches, of(branches), ["hidden"], threshold=0)
 
-    assert edges(graph)["hidden:0", "logit"] == pytest.approx(9, abs=1e-4)
-    assert edges(graph)["hidden:1", "logit"] == pytest.approx(2, abs=1e-4)
+    assert edges(graph)["hidden:0", "logit"] == pytest.approx(9, abs=2e-5)
+    assert edges(graph)["hidden:1", "logit"] == pytest.approx(2, abs=2e-5)
     assert graph.layers == ["hidden"]
 
 
