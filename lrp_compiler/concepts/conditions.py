@@ -9,6 +9,7 @@ import numpy as np
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, did_you_mean
+from lrp_compiler.base.latents import Passing
 from lrp_compiler.base.metadata import LatentSpec, Metadata
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
@@ -50,10 +51,12 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
     given: dict[str, Any] = {}
     for path in dict.fromkeys(path for one in conditions for path in one if path != TARGET):
         count = _channels(about, masked[path])
-        given[path] = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
+        mask = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
+        given[path] = Passing(mask, np.float32([[one.get(path) is None] for one in conditions]))
     if not given:  # classes alone
         for first in list(masked)[:1]:
-            given[first] = np.ones((len(conditions), 1, _channels(about, masked[first])), np.float32)
+            dims = len(_spec(about, masked[first]).shape) - (about.several is not None)
+            given[first] = Passing(np.ones((len(conditions), *(1,) * dims), np.float32), np.float32(1))
     options: dict[str, Any] = {"masks": given} if given else {}
     indexed = [spec for spec in about.choices if spec.name == "target"]
     classes = [one.get(TARGET) for one in conditions]
@@ -66,6 +69,10 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
         if None in numbers:
             raise InputError(f"A condition's class 'y' is a whole number, not {classes[numbers.index(None)]!r}.")
         options["target"] = np.repeat(np.array(numbers, np.int64)[:, None], rows_in(about, named), 1)
+    if not given and not indexed:
+        raise InputError(
+            "This explainer takes no masks and no class, so conditions choose nothing: compile with masks=."
+        )
     if about.several is not None and about.several != len(conditions):
         raise InputError(
             f"This explainer was compiled for {about.several} targets at once, and there are {len(conditions)} "
@@ -101,7 +108,12 @@ def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
 
 
 def _channels(about: Metadata, latent: LatentSpec) -> int:
-    spec: TensorSpec = next(spec for spec in about.seed_inputs if spec.name == latent.name)
+    spec = _spec(about, latent)
     if latent.dim is None or not isinstance(spec.shape[-1], int):
         raise InputError(f"The mask of {latent.path!r} is no list of channels: give it in a call, masks=….")
     return spec.shape[-1]
+
+
+def _spec(about: Metadata, latent: LatentSpec) -> TensorSpec:
+    """Of the input that takes the mask."""
+    return next(spec for spec in about.seed_inputs if spec.name == latent.name)
