@@ -91,6 +91,25 @@ class Skipped(Branches):
         return self.last(self.second(hidden).relu()) + hidden.sum(1, keepdim=True) + self.skip(x)
 
 
+def test_what_else_a_call_takes_goes_with_conditions(tmp_path: Path) -> None:
+    net, x = Branches().double().eval(), X.double()
+    options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "masks": PATHS, "seed": "tensor"}
+    explainer = lrp.compile(net, (x,), **options)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    weights = np.array([0.1, 0.3, 0.7])  # none of them a number of float32
+    by_hand = 0.1 * np.array(through([1, 0, 0], [1, 1])) + 0.3 * np.array(through([0, 1, 0], [1, 1])) + PAST
+
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as onnx:
+        for each, given, seed in ((explainer, x, 26 * torch.ones(2, 1)), (onnx, x.numpy(), np.full((2, 1), 26.0))):
+            found = concepts.conditional(each, given, [{"hidden": weights}], seed=seed).relevance["x"]
+            np.testing.assert_allclose(np.asarray(found), [[2 * by_hand] * 2], rtol=1e-6)
+            called = each(given, seed=seed, masks={"hidden": weights}).relevance["x"]
+            np.testing.assert_allclose(np.asarray(found)[0], np.asarray(called), rtol=1e-14)
+            for wrong in ({"masks": {}}, {"target": 0}):
+                with pytest.raises(InputError, match=f"{next(iter(wrong))}= is what conditions say"):
+                    concepts.conditional(each, given, [{"hidden": 0}], **wrong)
+
+
 def test_classes_alone_need_no_list_of_channels() -> None:
     options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,)}
     explainer = lrp.compile(Branches().eval(), (X,), target="index", masks=lrp.Mask("hidden", "all"), **options)
