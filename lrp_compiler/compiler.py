@@ -237,6 +237,13 @@ def _fitted(options: Options, captured: Captured) -> Options:
     clash = [name for name in taken if name in captured.inputs.values()]
     if clash:
         raise InputError(f"The model has an input {clash[0]!r} itself: rename it, or fix target, position and seed.")
+    own = {*captured.arguments, *captured.inputs.values()}
+    used = {"masks": options.masks, "seeds": options.seeds, "reference": options.composite.differences}
+    covered = [name for name, asked in used.items() if asked and name in own]
+    if covered:
+        raise InputError(
+            f"The model has an input {covered[0]!r} itself, so a call could give it no {covered[0]}: rename it."
+        )
     strange = [name for name in options.fixed if name not in captured.inputs.values()]
     if strange:
         hint = did_you_mean(strange[0], captured.inputs.values())

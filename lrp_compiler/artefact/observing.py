@@ -15,7 +15,7 @@ from lrp_compiler.base.quiet import quiet
 from lrp_compiler.passes import ObservedForm, Options, Watch, joint_graph, with_forms
 from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.graph import outputs
-from lrp_compiler.passes.relevance import Question
+from lrp_compiler.passes.relevance import Question, feature_dim
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.torch_private import sources_forgotten
 
@@ -71,5 +71,12 @@ def relevance_specs(
     called = [f"{'relevance.' if form == 'total' else COEFFICIENT}{name}" for name, _, form in every]
     specs = tensor_specs(values, distinct(called, taken), symbols).tensors
     return tuple(
-        RelevanceSpec(spec, name, node.name, form) for (name, node, form), spec in zip(every, specs, strict=True)
+        RelevanceSpec(spec, name, node.name, form, channels=_channels(node))
+        for (name, node, form), spec in zip(every, specs, strict=True)
     )
+
+
+def _channels(node: fx.Node) -> int | None:
+    """The dim of a value's channels; None: it is an input or a parameter, or has none behind the batch."""
+    dim = feature_dim(node) if node.op == "call_function" else 0
+    return dim if dim > 0 else None

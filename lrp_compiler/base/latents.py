@@ -9,6 +9,7 @@ and relevance for each of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import FormatError, InputError, did_you_mean
@@ -20,12 +21,26 @@ KINDS = {"masks": "mask", "seeds": "seed"}
 """Argument of a call → kind of a latent."""
 
 
+@dataclass(frozen=True)
+class Passing:
+    """A mask that says itself what becomes of relevance which by-passes its layer, where the layer asks: of several
+    conditions some may say nothing of it.
+
+    Args:
+        mask: as a call takes it.
+        past: what is on its way past the layer times this: 0 drops it, 1 leaves it; `[conditions, batch]`, or less.
+    """
+
+    mask: Any
+    past: Any
+
+
 def latent_inputs(about: Metadata, masks: Any, seeds: Any) -> dict[str, Any]:
     """What is given, by the names of inputs.
 
     Args:
         about: what the explainer says about itself.
-        masks: path → mask; None: none.
+        masks: path → mask, or `Passing`; None: none.
         seeds: path → what is put there.
 
     Raises:
@@ -42,8 +57,9 @@ def latent_inputs(about: Metadata, masks: Any, seeds: Any) -> dict[str, Any]:
             if path not in known:
                 raise InputError(_unknown(argument, path, known))
             if value is not None:
-                given[known[path].name] = value
-                given |= {each.name: 0.0 for each in about.latents if (each.kind, each.path) == ("past", path)}
+                whole = value if isinstance(value, Passing) else Passing(value, 0.0)
+                given[known[path].name] = whole.mask
+                given |= {each.name: whole.past for each in about.latents if (each.kind, each.path) == ("past", path)}
     if about.picks is None and not any(each.name in given for each in about.latents if each.kind == "seed"):
         paths = ", ".join(each.path for each in about.latents if each.kind == "seed")
         raise InputError(f"Nothing is put anywhere: this explainer has no target, so give seeds= for {paths}.")

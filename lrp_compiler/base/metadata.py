@@ -51,6 +51,7 @@ class RelevanceSpec:
             relevance of an input for every row, and "absorbed": what else took a share of what was put on the output;
             "aggregate": relevance of values of the network, summed into one map of the input, which is a score.
         part: of relevance that is reduced to several tensors, which of them: "positive", "values", …
+        channels: dim of the channels of a value inside the network, as a mask of it has them; None: none is known.
     """
 
     tensor: TensorSpec
@@ -58,6 +59,7 @@ class RelevanceSpec:
     node: str = ""
     form: str = "total"
     part: str = ""
+    channels: int | None = None
 
     @property
     def key(self) -> str:
@@ -74,15 +76,18 @@ class RelevanceSpec:
         """As it stands in a file's metadata."""
         form = {} if self.form == "total" else {"form": self.form}
         part = {"part": self.part} if self.part else {}
-        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form, **part}
+        channels = {} if self.channels is None else {"channels": self.channels}
+        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form, **part, **channels}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> RelevanceSpec:
         """Read `to_dict`'s result; raises `FormatError` if it is none."""
         if not isinstance(entry, Mapping) or not isinstance(entry.get("input"), str):
             raise FormatError("The explainer's metadata is damaged: a relevance does not name its input.")
-        form, part = str(entry.get("form", "total")), str(entry.get("part", ""))
-        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), form, part)
+        form, part, channels = str(entry.get("form", "total")), str(entry.get("part", "")), entry.get("channels")
+        if channels is not None and type(channels) is not int:
+            raise FormatError("The explainer's metadata is damaged: the channels of a value are no number of a dim.")
+        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), form, part, channels)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,20 @@ def named_inputs(about: Metadata, inputs: Any) -> dict[str, Any]:
     return {about.inputs[0].name: inputs}
 
 
+def batch_of(about: Metadata) -> int | str:
+    """The size of the batch, or what it is called where it is open."""
+    target = [spec.shape for spec in about.choices if spec.name == "target"]
+    if target:
+        return target[0][0 if about.explains_answer else -1]  # [batch, sequence], or [targets, batch]
+    if any("batch" in spec.shape for spec in about.inputs):
+        return "batch"
+    explained = about.outputs[about.explained].shape
+    return explained[0] if explained else 1
+
+
 def rows_in(about: Metadata, named: Mapping[str, Any]) -> int:
     """How many rows the batch of these inputs has."""
-    batch = next((spec.shape[-1] for spec in about.choices if spec.name == "target"), "batch")
+    batch = batch_of(about)
     if isinstance(batch, int):
         return batch
     for spec in about.inputs:
@@ -49,13 +60,47 @@ def lead(explanation: Explanation[Any]) -> int:
     return int(explanation.run.several is not None)
 
 
+def batch_dim(about: Metadata, path: str, rank: int) -> int | None:
+    """The dim of the batch of an observed value; None: it shares one with positions, say.
+
+    Of values of which the file says no shape it is the first.
+    """
+    shapes = [entry.tensor.shape[-rank:] for entry in about.relevance if entry.input == path and rank]
+    batch = batch_of(about)
+    return 0 if not shapes else shapes[0].index(batch) if batch in shapes[0] else None
+
+
 def channel_dim(about: Metadata, path: str, rank: int, given: int | None) -> int:
     """The dim of the channels of a value."""
     known = [latent.dim for latent in about.latents if latent.path == path and latent.dim is not None]
+    known += [entry.channels for entry in about.relevance if entry.input == path and entry.channels is not None]
     dim = given if given is not None else known[0] if known else 2 if rank == 3 else 1
     if not -rank <= dim < rank or not dim % rank:
         raise InputError(f"{path!r} has {rank} dims: its channels are in one behind the batch, not in {dim}.")
     return dim % rank
+
+
+def by_row(about: Metadata, path: str, values: np.ndarray, dim: int | None, front: int = 0) -> np.ndarray:
+    """The values of an observed value as `[batch, channels, …]`, `front` dims before that.
+
+    Args:
+        about: what the explainer says about itself.
+        path: of the value.
+        values: in its own shape.
+        dim: of the channels, as `channels` takes it.
+        front: how many dims there are in front of the value's own.
+
+    Raises:
+        InputError: there is no such dim, or none of the batch alone.
+    """
+    rank = values.ndim - front
+    chosen, batch = channel_dim(about, path, rank, dim), batch_dim(about, path, rank)
+    if batch is None or batch == chosen:
+        raise InputError(
+            f"{path!r} has shape {list(values.shape[front:])}, in which no dim is the batch's alone, and concepts are "
+            "told row by row: choose a value around it that has one."
+        )
+    return np.moveaxis(values, (front + batch, front + chosen), (front, front + 1))
 
 
 def sums_of(explanation: Explanation[Any], path: str, dim: int | None = None) -> np.ndarray:
@@ -70,9 +115,8 @@ def sums_of(explanation: Explanation[Any], path: str, dim: int | None = None) ->
         InputError: its relevance is not returned, or is reduced, or there is no such dim.
     """
     R, front = to_numpy(relevance_of(explanation, path)).astype(np.float64), lead(explanation)
-    chosen = channel_dim(explanation.run.about, path, R.ndim - front, dim) + front
-    kept = {*range(front + 1), chosen}
-    summed: np.ndarray = R.sum(tuple(axis for axis in range(R.ndim) if axis not in kept))
+    ordered = by_row(explanation.run.about, path, R, dim, front)
+    summed: np.ndarray = ordered.sum(tuple(range(front + 2, ordered.ndim)))
     return summed
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, did_you_mean
+from lrp_compiler.base.latents import Passing
 from lrp_compiler.base.metadata import LatentSpec, Metadata
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
@@ -21,7 +22,9 @@ TARGET = "y"
 
 
 @boundary("explain under conditions")
-def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, Any]]) -> Explanation[Any]:
+def conditional(
+    explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, Any]], **options: Any
+) -> Explanation[Any]:
     """Relevance that passes chosen channels alone, for several choices at once: the forward is run once.
 
     Args:
@@ -29,15 +32,20 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
         inputs: the model's input; several as a dict by name.
         conditions: each a dict: path → the channels (heads, features) that relevance may pass there, one number or
             several, or an array of weights `[channels]`; `"y"` → the class. Paths are an AND, channels of one an OR.
+        options: what else a call takes, the same under all conditions: weights, seed, position, ….
 
     Returns:
         The explanation, relevance `[conditions, batch, …]`; what by-passes a layer is in it, unless the layer was
         compiled as `lrp.Mask(path, exclude_parallel=True)`.
 
     Raises:
-        InputError: a condition that does not fit the explainer.
+        InputError: a condition that does not fit the explainer, or an option that conditions speak for.
     """
     about: Metadata = explainer.about
+    spoken = [name for name in ("masks", "target") if name in options]
+    if spoken:
+        said = "channels stand under their path" if spoken[0] == "masks" else "the class under 'y'"
+        raise InputError(f"{spoken[0]}= is what conditions say: {said}.")
     fits = isinstance(conditions, Sequence) and all(isinstance(one, Mapping) for one in conditions) and len(conditions)
     check_option("conditions", conditions, bool(fits), "a list of dicts, one at least")
     named = named_inputs(about, inputs)
@@ -50,11 +58,14 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
     given: dict[str, Any] = {}
     for path in dict.fromkeys(path for one in conditions for path in one if path != TARGET):
         count = _channels(about, masked[path])
-        given[path] = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
+        mask = np.stack([_mask(path, one.get(path), count) for one in conditions])[:, None]
+        given[path] = Passing(mask, np.array([[one.get(path) is None] for one in conditions], np.float64))
     if not given:  # classes alone
         for first in list(masked)[:1]:
-            given[first] = np.ones((len(conditions), 1, _channels(about, masked[first])), np.float32)
-    options: dict[str, Any] = {"masks": given} if given else {}
+            dims = len(_spec(about, masked[first]).shape) - (about.several is not None)
+            given[first] = Passing(np.ones((len(conditions), *(1,) * dims)), np.ones(()))
+    if given:
+        options["masks"] = given
     indexed = [spec for spec in about.choices if spec.name == "target"]
     classes = [one.get(TARGET) for one in conditions]
     if indexed and None in classes:
@@ -66,10 +77,14 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
         if None in numbers:
             raise InputError(f"A condition's class 'y' is a whole number, not {classes[numbers.index(None)]!r}.")
         options["target"] = np.repeat(np.array(numbers, np.int64)[:, None], rows_in(about, named), 1)
+    if not given and not indexed:
+        raise InputError(
+            "This explainer takes no masks and no class, so conditions choose nothing: compile with masks=."
+        )
     if about.several is not None and about.several != len(conditions):
         raise InputError(
             f"This explainer was compiled for {about.several} targets at once, and there are {len(conditions)} "
-            "conditions: give as many, or compile without count=."
+            "conditions: give as many, or compile it for one."
         )
     explanation: Explanation[Any] = explainer(**named, **options)
     return explanation
@@ -77,7 +92,7 @@ def conditional(explainer: Any, inputs: Any, conditions: Sequence[Mapping[str, A
 
 def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
     """The mask of one condition: ones where it chooses; weights as they are."""
-    mask = np.zeros(count, np.float32)
+    mask = np.zeros(count)
     if chosen is None:
         return mask + 1
     try:
@@ -89,7 +104,7 @@ def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
     if array.dtype.kind in "fb":
         if array.shape != (count,):
             raise InputError(f"The weights of {path!r} have shape {list(array.shape)}, but it has {count} channels.")
-        return array.astype(np.float32)
+        return array.astype(np.float64)
     if array.size and array.dtype.kind not in "iu":
         raise InputError(f"A condition of {path!r} is numbers of channels, or weights, not {chosen!r}.")
     numbers = array.reshape(-1).astype(np.int64)
@@ -101,7 +116,12 @@ def _mask(path: str, chosen: Any, count: int) -> np.ndarray:
 
 
 def _channels(about: Metadata, latent: LatentSpec) -> int:
-    spec: TensorSpec = next(spec for spec in about.seed_inputs if spec.name == latent.name)
+    spec = _spec(about, latent)
     if latent.dim is None or not isinstance(spec.shape[-1], int):
         raise InputError(f"The mask of {latent.path!r} is no list of channels: give it in a call, masks=….")
     return spec.shape[-1]
+
+
+def _spec(about: Metadata, latent: LatentSpec) -> TensorSpec:
+    """Of the input that takes the mask."""
+    return next(spec for spec in about.seed_inputs if spec.name == latent.name)

@@ -23,12 +23,13 @@ import numpy as np
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, did_you_mean
+from lrp_compiler.base.latents import Passing
 from lrp_compiler.base.metadata import LatentSpec, Metadata
 from lrp_compiler.base.run import Labels, named, to_numpy
 from lrp_compiler.base.validate import check_option, is_number, whole_number
 
 from .circuit import Edge, Graph, Node
-from .common import channel_dim, named_inputs, relevance_of, rows_in
+from .common import batch_dim, channel_dim, named_inputs, relevance_of, rows_in
 
 Apart = Literal["channels", "tokens", "both"]
 LOGIT = "logit"
@@ -40,7 +41,7 @@ class _Layer:
 
     Args:
         path: of the value.
-        groups: int64, in the shape of a row's value: number of the node.
+        groups: int64, in the shape of the value: number of the node.
         nodes: what they are.
         put: what is put on all of it to have its relevance there, `[1, …]`: that, or its coefficient; None: an input.
     """
@@ -107,7 +108,7 @@ def graph(
     top = Node(LOGIT, LOGIT, None, None, float(seed.sum()), name)
     found = [_layer(plain, about, latent, _apart(apart, latent.path), keep) for latent in latents]
     own = [spec.name for spec in about.inputs if spec.name in plain.relevance]
-    found += [_input(plain, name, tokens) for name in own]
+    found += [_input(plain, about, name, tokens) for name in own]
     edges: list[Edge] = []
     done, total = 0, 1 + sum(len(layer.nodes) for layer in found if layer.put is not None)
     for upper, nodes, options in _put(latents, found, seed, top, batch_size):
@@ -190,17 +191,16 @@ def _apart(apart: Any, path: str) -> Apart:
 def _layer(plain: Any, about: Metadata, latent: LatentSpec, apart: Apart, keep: int) -> _Layer:
     """The units of a layer that have most relevance, and the rest."""
     R = to_numpy(relevance_of(plain, latent.path)).astype(np.float64)
-    dim = channel_dim(about, latent.path, R.ndim, None) - 1
-    others = [at for at in range(R.ndim - 1) if at != dim]
+    dim, batch = channel_dim(about, latent.path, R.ndim, None), batch_dim(about, latent.path, R.ndim)
+    others = [at for at in range(R.ndim) if at not in (dim, batch)]
     if apart != "channels" and not others:
         raise InputError(f"{latent.path!r} has no dim besides its channels': it has no tokens to tell apart.")
     dims = {"channels": [dim], "tokens": others[:1], "both": [dim, *others[:1]]}[apart]
-    sizes = [R.shape[1 + at] for at in dims]
-    number = np.zeros(R.shape[1:], np.int64)
+    sizes = [R.shape[at] for at in dims]
+    number = np.zeros(R.shape, np.int64)
     for at, size in zip(dims, sizes, strict=True):
-        place = np.arange(size).reshape([-1 if axis == at else 1 for axis in range(R.ndim - 1)])
-        number = number * size + place
-    sums = np.bincount(number.reshape(-1), R[0].reshape(-1), int(np.prod(sizes)))
+        number = number * size + _along(at, R.shape)
+    sums = np.bincount(number.reshape(-1), R.reshape(-1), int(np.prod(sizes)))
     kept = [int(one) for one in np.argsort(-np.abs(sums), kind="stable")[:keep] if sums[one]]
     groups = np.full(len(sums), len(kept))
     groups[kept] = np.arange(len(kept))
@@ -220,13 +220,20 @@ def _layer(plain: Any, about: Metadata, latent: LatentSpec, apart: Apart, keep: 
     return _Layer(latent.path, groups[number], nodes, put)
 
 
-def _input(plain: Any, name: str, tokens: Sequence[str] | None) -> _Layer:
+def _along(at: int, shape: Sequence[int]) -> np.ndarray:
+    """The place of each element along one dim, to be broadcast to the shape."""
+    return np.arange(shape[at]).reshape([-1 if axis == at else 1 for axis in range(len(shape))])
+
+
+def _input(plain: Any, about: Metadata, name: str, tokens: Sequence[str] | None) -> _Layer:
     """What an input is made of: elements of a row, positions of a sequence, or all of it."""
     R = to_numpy(plain.relevance[name]).astype(np.float64)
-    count = R.shape[1] if R.ndim in (2, 3) else 1
-    place = np.arange(count).reshape(-1, *[1] * (R.ndim - 2)) if count > 1 else np.zeros((), np.int64)
-    groups = np.broadcast_to(place, R.shape[1:])
-    sums = np.bincount(groups.reshape(-1), R[0].reshape(-1), count)
+    batch = batch_dim(about, name, R.ndim)
+    positions = next((at for at in range(R.ndim) if at != batch and R.ndim in (2, 3)), None)
+    count = 1 if positions is None else R.shape[positions]
+    place = np.zeros((), np.int64) if positions is None else _along(positions, R.shape)
+    groups = np.broadcast_to(place, R.shape)
+    sums = np.bincount(groups.reshape(-1), R.reshape(-1), count)
     if tokens is not None and R.ndim in (2, 3):
         fits = isinstance(tokens, Sequence) and len(tokens) == count
         check_option("tokens", tokens, fits, f"the names of the {count} positions of {name!r}")
@@ -243,12 +250,13 @@ def _put(
 ) -> Iterator[tuple[_Layer | None, list[Node], dict[str, Any]]]:
     """The logit, then the units of each layer, so many at a time: whose relevance is put where, and what stops it."""
     dtype = seed.dtype
-    closed = {latent.path: np.zeros((), dtype) for latent in latents}
+    past = np.ones((), dtype)  # what by-passes a layer is an edge of its own, whatever its mask does in other calls
+    closed = {latent.path: Passing(np.zeros((), dtype), past) for latent in latents}
     yield None, [top], {"seed": seed, "masks": closed}
     for layer in found:
         if layer.put is None:
             continue
-        masks = {**closed, layer.path: np.ones((), dtype)}
+        masks = {**closed, layer.path: Passing(np.ones((), dtype), past)}
         whole = range(len(layer.nodes))
         for first in range(0, len(whole), size):
             some = list(whole[first : first + size])

@@ -16,7 +16,7 @@ from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.formats import PARQUET, ends_in
 
-from .common import channel_dim, lead, named_inputs, normalised, relevance_of, rows_in
+from .common import by_row, lead, named_inputs, normalised, relevance_of, rows_in
 
 By = Literal["relevance", "activation"]
 
@@ -141,7 +141,7 @@ def _scores(
         if lead(explanation):
             raise InputError("References are looked for by one target: relevance of several has a dim in front.")
         values = to_numpy(relevance_of(explanation, path)).astype(np.float64)
-    first = np.moveaxis(values, channel_dim(explainer.about, path, values.ndim, dim), 1)
+    first = by_row(explainer.about, path, values, dim)
     flat = first.reshape(*first.shape[:2], -1)
     scores = normalised(flat.sum(-1)) if by == "relevance" else flat.max(-1)
     sizes = first.shape[2:]

@@ -22,15 +22,15 @@ def channels(
         inputs: the model's input; several as a dict by name.
         path: of the value, as in `explanation.relevance`.
         normalise: divide by Σ|relevance| over the channels, row by row, as CRP does; False: as it is.
-        dim: of the channels, counted without conditions; by default that of the value's mask, else the last of three
-            dims and the one behind the batch of others.
+        dim: of the channels, counted without conditions; by default that of the value's mask, or where a mask of it
+            would have them.
         options: what else a call takes: target, masks, ….
 
     Returns:
         float64 `[batch, channels]`, or `[conditions, batch, channels]`.
 
     Raises:
-        InputError: the path is not observed, or what `explainer` raises.
+        InputError: the path is not observed, its value has no dim of the batch alone, or what `explainer` raises.
     """
     explanation = explainer(**named_inputs(explainer.about, inputs), **options)
     sums = sums_of(explanation, path, dim)

@@ -12,7 +12,8 @@ Source: Marks et al., "Sparse feature circuits", arXiv 2403.19647 (features and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.passes.decompose import decomposition_table
 from lrp_compiler.passes.graph import attribute, canonicalise, is_tensor, nearest, same_shape, trace_into, value_calls
 from lrp_compiler.rules import REMAINDER
+from lrp_compiler.torch_private import hint
 
 STACK = "nn_module_stack"
 
@@ -64,12 +66,22 @@ def _leaving(module: fx.GraphModule, path: str) -> fx.Node:
 def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Any) -> None:
     place, readers = value.next, list(value.users)
     features = _traced(place, value, f"{path}.features", dictionary.encode, [value], path)
-    nothing = _decoded_zeros(dictionary, features, path)
-    decoded = _traced(place, value, f"{path}.approximation", lambda f: dictionary.decode(f) - nothing, [features], path)
+    decoded = _traced(
+        place, value, f"{path}.approximation", _without_bias(dictionary, features, path), [features], path
+    )
     if not same_shape(decoded, value):
         raise InputError(
             f"The dictionary of splice={path!r} makes {list(decoded.meta['val'].shape)} of a value of shape "
             f"{list(value.meta['val'].shape)}."
+        )
+    if decoded.meta["val"].dtype != value.meta["val"].dtype:
+        raise InputError(
+            f"The dictionary of splice={path!r} makes {decoded.meta['val'].dtype} of a value of "
+            f"{value.meta['val'].dtype}: bring it to this dtype first."
+        )
+    if not _depends(decoded, value):
+        raise InputError(
+            f"The dictionary of splice={path!r} makes the same of every value: nothing of it is explained."
         )
     missed = _traced(place, value, f"{path}.remainder", REMAINDER, [value, decoded], path)
     whole = _traced(place, value, "", torch.add, [decoded, missed], path)
@@ -77,15 +89,36 @@ def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Any) 
         reader.replace_input_with(value, whole)
 
 
-def _decoded_zeros(dictionary: Any, features: fx.Node, path: str) -> Tensor:
-    """What decode makes of no features at all: a constant."""
+def _without_bias(dictionary: Any, features: fx.Node, path: str) -> Callable[[Tensor], Tensor]:
+    """decode, without what it makes of no features at all: a constant, where it takes features of one place alone."""
     like = features.meta["val"]
-    try:
+
+    def nothing(sizes: Sequence[int]) -> Tensor:
         with torch.no_grad():
-            zeros: Tensor = dictionary.decode(torch.zeros(like.shape[-1:], dtype=like.dtype, device=like.device))
-        return zeros.detach().clone()
+            made: Tensor = dictionary.decode(torch.zeros(sizes, dtype=like.dtype, device=like.device))
+        return made.detach().clone()
+
+    with contextlib.suppress(Exception):
+        constant = nothing([hint(like.shape[-1])])
+        return lambda given: dictionary.decode(given) - constant
+    try:  # of maps, say, whose channels come first
+        nothing([hint(size) for size in like.shape])
     except Exception as error:
         raise InputError(f"The dictionary of splice={path!r} fails on the value there: {reason_of(error)}.") from error
+    return lambda given: dictionary.decode(given) - dictionary.decode(torch.zeros_like(given))
+
+
+def _depends(node: fx.Node, value: fx.Node) -> bool:
+    """Whether a node follows from the value, by more than its shape."""
+    reached, waiting = {node}, [node]
+    while waiting:
+        for one in waiting.pop().all_input_nodes:
+            if one is value:
+                return True
+            if is_tensor(one) and one not in reached:
+                reached.add(one)
+                waiting.append(one)
+    return False
 
 
 def _traced(
@@ -97,7 +130,8 @@ def _traced(
     def checked(*given: Tensor) -> Tensor:
         result = function(*given)
         if not isinstance(result, Tensor) or not result.is_floating_point():
-            raise InputError(f"The dictionary of splice={path!r} returns {type(result).__name__}, no tensor of floats.")
+            kind = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+            raise InputError(f"The dictionary of splice={path!r} returns {kind}, no tensor of floats.")
         return result
 
     try:

@@ -1,7 +1,7 @@
 """The walk that emits relevance, what it starts from, and several targets at once."""
 
 from .emit import Question, emit_relevance
-from .latents import Latent, Mask, Put, gates_of, latents_of, put_on
+from .latents import Latent, Mask, Put, feature_dim, gates_of, latents_of, put_on
 from .loops import know_inside, open_loops
 from .seed import Seed, SeedMode, seed_relevance
 from .walk import MASKED, Listeners, propagate_relevance, wide
@@ -16,6 +16,7 @@ __all__ = [
     "Seed",
     "SeedMode",
     "emit_relevance",
+    "feature_dim",
     "gates_of",
     "know_inside",
     "latents_of",

@@ -39,7 +39,8 @@ class Mask:
             nodes of the forward graph (`softmax*`).
         dims: what a mask tells apart: "channels" (`[batch, channels]`; heads, where a value has such a dim), the number
             of another dim (`[batch, its size]`), or "all" (every element, in the shape of the value).
-        exclude_parallel: whether, where such a mask is given, relevance that by-passes the layer is dropped, as in CRP.
+        exclude_parallel: whether, where such a mask is given, relevance that by-passes the layer is dropped, as in CRP:
+            all that does not go through it, what a call puts on values before it or beside it included.
 
     Raises:
         InputError: values that are none of these.

@@ -278,7 +278,8 @@ def _seen(rows: Any) -> Iterator[Any]:
 
 def _layer(arguments: argparse.Namespace, explainer: Any) -> str:
     own = {spec.name for spec in explainer.inputs}
-    inside = list(dict.fromkeys(entry.input for entry in explainer.about.relevance if entry.input not in own))
+    known = [entry.input for entry in explainer.about.relevance if entry.form in ("total", "unit")]
+    inside = [name for name in dict.fromkeys(known) if name not in own]
     if arguments.layer is not None:
         return str(arguments.layer)
     if len(inside) != 1:

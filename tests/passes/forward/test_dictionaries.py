@@ -168,6 +168,9 @@ def fails(x: Tensor) -> Tensor:
         ("act", with_(encode=lambda x: x.argmax(-1)), "no tensor of floats"),
         ("act", with_(decode=lambda features: features[..., :3]), r"makes \[.*, 3\] of a value of shape \[.*, 4\]"),
         ("act", with_(encode=lambda x: x), "hands back what it is given"),
+        ("act", with_(encode=lambda x: x.argmax(-1)), "returns a tensor of torch.int64, no tensor of floats"),
+        ("act", with_(decode=torch.ones_like), "makes the same of every value: nothing of it is explained"),
+        ("act", with_(encode=lambda x: x.float()), "makes torch.float32 of a value of torch.float64: bring it to this"),
     ],
 )
 def test_what_is_no_dictionary_of_the_value_is_refused(path: str, dictionary: Any, words: str, spliced: Splice) -> None:

@@ -156,6 +156,8 @@ def test_a_model_that_has_an_input_of_that_name_keeps_it() -> None:
     explainer = lrp.compile(Named().eval(), (x,), composite="attnlrp")
 
     torch.testing.assert_close(explainer(masks=x).relevance["masks"], explainer(x).relevance["masks"])
+    with pytest.raises(InputError, match="has an input 'masks' itself, so a call could give it no masks: rename it"):
+        lrp.compile(Named().eval(), (x,), composite="attnlrp", masks="layer")
 
 
 def test_the_command_line_takes_masks_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

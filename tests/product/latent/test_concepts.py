@@ -57,6 +57,70 @@ def test_conditions_are_ands_of_layers_and_ors_of_channels(branches: Any) -> Non
     assert len(found.explained()) == 2 * len(conditions)
 
 
+def test_what_goes_past_a_layer_is_dropped_in_the_conditions_that_name_it(tmp_path: Path) -> None:
+    masks = [lrp.Mask(path, exclude_parallel=True) for path in PATHS]
+    options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "target": "index"}
+    explainer = lrp.compile(Skipped().eval(), (X,), masks=masks, **options)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    conditions: list[dict[str, Any]] = [
+        {"hidden": [0], "y": 0},
+        {"second": [1], "y": 0},
+        {"hidden": 0, "second": [1], "y": 0},
+        {"hidden": None, "y": 0},
+        {"y": 0},
+    ]
+
+    # hidden [3, 2, 0] has 9, 2 and 0 by way of second, and 3, 2, 0 past it; x itself has 4 and −2 past both.
+    by_second, past_second = np.array([[3.0, 6.0], [2.0, 0.0]]), np.array([[1.0, 2.0], [2.0, 0.0]])
+    expected = [by_second[0] + past_second[0], [1.0 + 2.0, 2.0], [1.0, 2.0], None, None]
+    whole = by_second.sum(0) + past_second.sum(0) + PAST
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as onnx:
+        for each in (explainer, onnx):
+            together = np.asarray(concepts.conditional(each, of(each), conditions).relevance["x"])
+            for one, row, known in zip(conditions, together, expected, strict=True):
+                alone = np.asarray(concepts.conditional(each, of(each), [one]).relevance["x"])[0]
+                np.testing.assert_allclose(row, alone, rtol=1e-6)
+                np.testing.assert_allclose(row, [whole if known is None else known] * 2, rtol=1e-6)
+
+
+class Skipped(Branches):
+    """With a way from hidden past second, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(x).relu()
+        return self.last(self.second(hidden).relu()) + hidden.sum(1, keepdim=True) + self.skip(x)
+
+
+def test_what_else_a_call_takes_goes_with_conditions(tmp_path: Path) -> None:
+    net, x = Branches().double().eval(), X.double()
+    options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "masks": PATHS, "seed": "tensor"}
+    explainer = lrp.compile(net, (x,), **options)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    weights = np.array([0.1, 0.3, 0.7])  # none of them a number of float32
+    by_hand = 0.1 * np.array(through([1, 0, 0], [1, 1])) + 0.3 * np.array(through([0, 1, 0], [1, 1])) + PAST
+
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as onnx:
+        for each, given, seed in ((explainer, x, 26 * torch.ones(2, 1)), (onnx, x.numpy(), np.full((2, 1), 26.0))):
+            found = concepts.conditional(each, given, [{"hidden": weights}], seed=seed).relevance["x"]
+            np.testing.assert_allclose(np.asarray(found), [[2 * by_hand] * 2], rtol=1e-6)
+            called = each(given, seed=seed, masks={"hidden": weights}).relevance["x"]
+            np.testing.assert_allclose(np.asarray(found)[0], np.asarray(called), rtol=1e-14)
+            for wrong in ({"masks": {}}, {"target": 0}):
+                with pytest.raises(InputError, match=f"{next(iter(wrong))}= is what conditions say"):
+                    concepts.conditional(each, given, [{"hidden": 0}], **wrong)
+
+
+def test_classes_alone_need_no_list_of_channels() -> None:
+    options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,)}
+    explainer = lrp.compile(Branches().eval(), (X,), target="index", masks=lrp.Mask("hidden", "all"), **options)
+
+    found = concepts.conditional(explainer, X, [{"y": 0}, {"y": -1}]).relevance["x"]
+
+    torch.testing.assert_close(found, explainer(X, target=0).relevance["x"].expand(2, 2, 2))
+    with pytest.raises(InputError, match="takes no masks and no class, so conditions choose nothing"):
+        concepts.conditional(lrp.compile(Branches().eval(), (X,), **options), X, [{}])
+
+
 def test_channels_share_the_relevance_of_their_layer(branches: Any) -> None:
     shares = concepts.channels(branches, of(branches), "hidden", target=0)
     plain = concepts.channels(branches, of(branches), "hidden", target=0, normalise=False)

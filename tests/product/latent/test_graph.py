@@ -66,6 +66,14 @@ def test_edges_by_hand(branches: Any) -> None:
     assert sum(graph.out_of("logit").values()) == pytest.approx(13)
 
 
+def test_what_goes_past_a_layer_is_an_edge_whatever_its_mask_excludes() -> None:
+    masks = [lrp.Mask(path, exclude_parallel=True) for path in PATHS]
+
+    graph = concepts.graph(compiled(Branches(), X, PATHS, masks=masks), X[:1], threshold=0)
+
+    assert edges(graph) == {ends: pytest.approx(weight, abs=1e-4) for ends, weight in BY_HAND.items()}
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_units_that_are_no_nodes_are_the_rest(branches: Any, size: int) -> None:
     graph = concepts.graph(branches, of(branches), threshold=0, keep=1, batch_size=size)

@@ -124,6 +124,46 @@ def test_features_are_masked_and_seeded_like_any_value(tmp_path: Path) -> None:
     assert one.shape == x.shape
 
 
+class Convolved(nn.Module):
+    """A dictionary of a map, whose channels come first: its decoder takes maps alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.back = nn.Conv2d(4, 9, 1), nn.Conv2d(9, 4, 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.into(x).relu()
+
+    def decode(self, features: Tensor) -> Tensor:
+        return self.back(features)
+
+
+def test_a_dictionary_whose_channels_come_first() -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 3)).double().eval()
+    dictionary, x = Convolved().double().eval(), torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    options: dict[str, Any] = {"composite": "attnlrp", "target": 1, "dynamic_shapes": (BATCH,)}
+    observe = ["1.features", "1.remainder"]
+
+    explainer = lrp.compile(net, (x,), splice={"1": dictionary}, masks="1.features", observe=observe, **options)
+    found = explainer(x)
+
+    torch.testing.assert_close(found.output, net(x), rtol=0, atol=1e-12)
+    with torch.no_grad():
+        value = net[:2](x)
+        g = net[3].weight[1].reshape(1, 4, 3, 3)
+        weight = dictionary.back.weight[:, :, 0, 0]
+        features = dictionary.encode(value)
+        missed = value - torch.einsum("bfhw,cf->bchw", features, weight)
+        expected = features * torch.einsum("bchw,cf->bfhw", g, weight)
+    torch.testing.assert_close(found.relevance["1.features"], expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.relevance["1.remainder"], g * missed, rtol=1e-9, atol=1e-12)
+    each = torch.eye(9).unsqueeze(1)
+    parts = explainer(x, masks={"1.features": each}).relevance["input"]
+    none = explainer(x, masks={"1.features": torch.zeros(9)}).relevance["input"]
+    torch.testing.assert_close((parts - none).sum(0) + none, found.relevance["input"], rtol=1e-9, atol=1e-12)
+
+
 def test_a_dictionary_that_does_not_fit() -> None:
     net, dictionary, x = example()
     wrong: list[tuple[Any, str]] = [
