@@ -188,6 +188,26 @@ class Graph:
         heading = [title, f"composite {self.composite}{left_out}"]
         return circuit(Drawing(names, spots, lines), "\n".join(filter(None, heading)))
 
+    @boundary("write the page")
+    def html(self, path: str | os.PathLike[str] | None = None, *, title: str = "") -> str:
+        """A page that shows it: a node that is pointed at lights what it gets and what it hands on. One file, no
+        outside request.
+
+        Args:
+            path: where to write it; None: nowhere.
+            title: of the page.
+
+        Returns:
+            The page.
+        """
+        from lrp_compiler.pictures.circuit_page import circuit_page
+        from lrp_compiler.pictures.token_rows import write_page
+
+        page = circuit_page(self, title)
+        if path is not None:
+            write_page(path, page)
+        return page
+
     def _influence(self) -> dict[str, float]:
         """By which viewers hide nodes: the share of all relevance that this node and those with more have."""
         ordered = sorted(self.nodes, key=lambda node: (node.id != LOGIT, -abs(node.relevance)))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from lrp_compiler.base.run import number
 
+from .offline import offline_page
 from .token_rows import shown
 
 DIGITS = 4
@@ -31,23 +28,15 @@ def answer_page(explanation: Any, title: str = "") -> str:
         explanation: an `AnswerExplanation` of whatever level.
         title: in the heading; default: that it is an answer.
     """
-    web = files("lrp_compiler").joinpath("web")
-    style, script = (web.joinpath(name).read_text(encoding="utf-8") for name in ("answer.css", "answer.js"))
-    # "<" could end the element that the data stands in.
-    data = json.dumps(_data(explanation), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    name = escape(title or "Which tokens made this answer?")
-    policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{name}</title><style>{style}</style></head>\n<body><header><h1>{name}</h1>"
+    name = title or "Which tokens made this answer?"
+    body = (
+        f"<header><h1>{escape(name)}</h1>"
         f"<p>{escape(_heading(explanation))}</p><p>{LEGEND}</p></header>\n"
         f'<main><section aria-label="Facts" id="facts" aria-live="polite"></section>'
         f'<section><h2>Answer</h2><div id="answer" class="text" dir="auto"></div></section>'
-        f'<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section></main>\n'
-        f'<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>\n'
+        f'<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section></main>'
     )
+    return offline_page(name, body, _data(explanation), ("answer.css",), "answer.js")
 
 
 def _heading(explanation: Any) -> str:
@@ -103,8 +92,3 @@ def _limit(values: np.ndarray, first: list[int]) -> float:
 
 def _short(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
-
-
-def _digest(text: str) -> str:
-    """As a Content-Security-Policy names what may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -58,8 +58,8 @@ TOKENIZERS = Package(
 )
 
 _MARK = "lrp_compiler page"
-OF_ANSWERS = ("answer.css", "answer.js")
-"""Of the page of an answer (`pictures/answer_page.py`), which is one file and no site."""
+OF_SINGLE_PAGES = ("answer.css", "answer.js", "circuit.css", "circuit.js")
+"""Of pages that are one file and no site (`pictures/offline.py`)."""
 _PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _Path = str | os.PathLike[str]
 
@@ -220,7 +220,7 @@ def _is_site(folder: Path) -> bool:
 
 def _write_page(made: Path, site: dict[str, Any]) -> None:
     for file in files("lrp_compiler").joinpath("web").iterdir():
-        if file.is_file() and file.name not in OF_ANSWERS:
+        if file.is_file() and file.name not in OF_SINGLE_PAGES:
             (made / file.name).write_bytes(file.read_bytes())
     index = made / "index.html"
     text = index.read_text(encoding="utf-8").replace("{{title}}", escape(site["title"]))

@@ -12,6 +12,7 @@ from lrp_compiler.torch_private import fake_mode_of, make_fx, python_dispatcher,
 
 from .origin import share_origin
 from .tools import add_constant, attribute, provenance
+from .writes import without_writes
 
 aten = torch.ops.aten
 FRESH = (aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.default)
@@ -62,6 +63,7 @@ def trace_into(
             if inner.target in FRESH:
                 inner.replace_all_uses_with(inner.args[0])
                 traced.graph.erase_node(inner)
+        without_writes(traced)
         if tidy is not None:
             tidy(traced)
     copies = dict(zip(traced.graph.find_nodes(op="placeholder"), handed, strict=True))

@@ -21,6 +21,7 @@ from ..reporting import report
 
 SHOWN = 10
 """How many rows are printed."""
+PAGES = (".html", ".htm")
 KEPT = 30.0
 """After so many seconds what was found is kept."""
 
@@ -69,7 +70,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=kinds.names,
         metavar="PATH[,PATH]",
         help="of the first row: relevance that units of these layers hand to one another, from the input to the "
-        "output; into a .json file, which circuit viewers read, or a picture (.png, .svg, .pdf)",
+        "output; into a .json file, which circuit viewers read, a page (.html) or a picture (.png, .svg, .pdf)",
     )
     command.add_argument(
         "--keep", type=kinds.count, default=8, metavar="N", help="units of a layer in a graph (default: %(default)s)"
@@ -240,7 +241,7 @@ def _graph(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
     from lrp_compiler import concepts
 
     first = {name: array[:1] for name, array in next(iter(rows)).items()}
-    drawn = arguments.output.suffix.lower() != ".json"
+    kind = arguments.output.suffix.lower()
     with stages("put relevance on one node after another"):
         graph = concepts.graph(
             explainer,
@@ -252,10 +253,12 @@ def _graph(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
             threshold=arguments.threshold,
             tokens=rows.tokens(first),
         )
-        if drawn:
-            graph.picture().save(arguments.output)
-        else:
+        if kind == ".json":
             graph.save(arguments.output, slug=arguments.output.stem)
+        elif kind in PAGES:
+            graph.html(arguments.output)
+        else:
+            graph.picture().save(arguments.output)
     strongest = sorted(graph.edges, key=lambda edge: -abs(edge.relevance))[: arguments.top]
     lines = [f"{edge.target} → {edge.source}: {edge.relevance:.4g}" for edge in strongest]
     lines += [f"wrote {arguments.output}: {len(graph.nodes)} nodes, {len(graph.edges)} edges"]
