@@ -82,6 +82,7 @@ def test_relevance_is_that_of_attention_as_a_whole(composite: str, attend: Calla
         assert largest_difference(found.relevance["x"], wanted.relevance["x"]) < 1e-9
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["llama", "gemma3", "t5"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_answers_of_language_models(name: str, side: str) -> None:
