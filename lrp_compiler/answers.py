@@ -200,12 +200,9 @@ class AnswerExplanation:
             The page.
         """
         from lrp_compiler.pictures.answer_page import answer_page
-        from lrp_compiler.pictures.token_rows import write_page
+        from lrp_compiler.pictures.offline import written
 
-        page = answer_page(self, title)
-        if path is not None:
-            write_page(path, page)
-        return page
+        return written(answer_page(self, title), path)
 
     @boundary("make a table")
     def to_pandas(self) -> Any:

@@ -25,7 +25,7 @@ from .relevance import Relevance
 from .selection import Selection, Transpose, route
 
 WITHIN = 0.01
-"""δ: a hundred-thousand times float32's rounding, and far less than what parts two values of a trained network."""
+"""δ: some hundred-thousand times float32's rounding."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.base.places import ROOT
+from benchmarks.base.places import BUILD, ROOT
 
 
 def made(folder: Path, fill: Callable[[list[str | Path]], None]) -> Path:
@@ -30,3 +31,13 @@ def made(folder: Path, fill: Callable[[list[str | Path]], None]) -> Path:
         fill(pip)
         mark.touch()
     return interpreter
+
+
+def with_extra(name: str) -> Path:
+    """The Python of an environment in build/ that holds, besides, what an extra of the project brings."""
+
+    def fill(pip: list[str | Path]) -> None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *extras[name]], check=True)
+
+    return made(BUILD / name, fill)

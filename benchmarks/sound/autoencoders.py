@@ -20,17 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.base import beside, reporting
-from benchmarks.base.places import BUILD, ROOT
+from benchmarks.base.places import ROOT
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WIDTH, FEATURES = 16, 64
 KINDS = {"Standard": {}, "Gated": {}, "JumpReLU": {}, "TopK": {"k": 8}}
-
-
-def fill(pip: list[str | Path]) -> None:
-    """What the environment holds besides."""
-    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", "torch"], check=True)
-    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", "sae-lens>=6"], check=True)
 
 
 def measure(kind: str, centred: bool, folder: Path) -> dict[str, Any]:
@@ -98,8 +92,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--here", action="store_true", help="in this environment, with what is installed")
     if not parser.parse_args().here:
-        python = beside.made(BUILD / "sae", fill)
-        return subprocess.run([python, "-m", "benchmarks.sound.autoencoders", "--here"], cwd=ROOT).returncode
+        return subprocess.run(
+            [beside.with_extra("sae"), "-m", "benchmarks.sound.autoencoders", "--here"], cwd=ROOT
+        ).returncode
     warnings.filterwarnings("ignore")
     import benchmarks.networks.torchvision_operators  # noqa: F401 (an index's torchvision beside a CPU build of torch)
 

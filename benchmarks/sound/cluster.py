@@ -9,15 +9,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from benchmarks.base import beside
 from benchmarks.base.places import ROOT
 from benchmarks.base.processes import environment
-from benchmarks.base.with_ray import python
 
 TESTS = "tests/product/data/test_cluster.py"
 
 
 def main() -> None:
-    interpreter = python()
+    interpreter = beside.with_extra("ray")
     options = sys.argv[1:] or ["-m", ""]
     command = [interpreter, "-m", "pytest", "-rs", "-p", "no:cacheprovider", TESTS, *options]
     sys.exit(subprocess.run(command, cwd=ROOT, env=environment(interpreter), check=False).returncode)

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.base import beside
 from benchmarks.base.places import BUILD, RESULTS
 from benchmarks.base.processes import command, environment
 from benchmarks.base.reporting import write
-from benchmarks.base.with_ray import python
 from benchmarks.speed import dataset_files, dataset_jobs
 from benchmarks.speed.dataset_files import Asked
 
@@ -166,7 +166,7 @@ def _job(asked: Asked, folder: Path, engine: str, cores: int) -> Contender:
     )  # a step of the count of rows that are done
     options = {**asked["options"], "shard_rows": shard, "workers": cores, "engine": engine}
     job = {**asked, "output": str(output), "options": options}
-    interpreter = python()
+    interpreter = beside.with_extra("ray")
     started = time.monotonic()
     line = command(MODULE, "job", json.dumps(job), python=interpreter)
     leader = subprocess.Popen(line, env=environment(interpreter, OMP_NUM_THREADS="1"))

@@ -154,7 +154,8 @@ def misspelt(error: TypeError, called: Callable[..., Any]) -> str:
     text = str(error).rstrip(".").partition(". Did you mean")[0]
     wrong = re.search(r"unexpected keyword argument '([^']*)'", text)
     takes = [name for name in inspect.signature(called).parameters if name != "self"]
-    return f"{text[:1].upper()}{text[1:]}{did_you_mean(wrong[1], takes) if wrong else ''}."
+    said = text if re.match(r"\w+\(", text) else f"{text[:1].upper()}{text[1:]}"  # a name stays as it is written
+    return f"{said}{did_you_mean(wrong[1], takes) if wrong else ''}."
 
 
 def _is_about_a_file(error: Exception) -> bool:

@@ -98,6 +98,12 @@ class Graph:
         """What a node hands on, by the id of the lower node; what is missing in its relevance was absorbed."""
         return {edge.source: edge.relevance for edge in self.edges if edge.target == id}
 
+    @property
+    def heading(self) -> str:
+        """By which rules, and what is left out."""
+        left_out = f"; edges below {self.threshold:.2g} of what reaches a layer are left out" * bool(self.threshold)
+        return f"composite {self.composite}{left_out}"
+
     def pruned(self, threshold: float) -> Graph:
         """Without edges that carry less than this share of all that reaches the lower node's layer, and without nodes
         that then have none."""
@@ -184,9 +190,7 @@ class Graph:
             for node in sorted(row, key=lambda one: (one.rest, one.position if one.position is not None else -1))
         }
         lines = [Line(edge.source, edge.target, edge.relevance) for edge in self.edges]
-        left_out = f"; edges below {self.threshold:.2g} of what reaches a layer are left out" * bool(self.threshold)
-        heading = [title, f"composite {self.composite}{left_out}"]
-        return circuit(Drawing(names, spots, lines), "\n".join(filter(None, heading)))
+        return circuit(Drawing(names, spots, lines), "\n".join(filter(None, [title, self.heading])))
 
     @boundary("write the page")
     def html(self, path: str | os.PathLike[str] | None = None, *, title: str = "") -> str:
@@ -201,12 +205,9 @@ class Graph:
             The page.
         """
         from lrp_compiler.pictures.circuit_page import circuit_page
-        from lrp_compiler.pictures.token_rows import write_page
+        from lrp_compiler.pictures.offline import written
 
-        page = circuit_page(self, title)
-        if path is not None:
-            write_page(path, page)
-        return page
+        return written(circuit_page(self, title), path)
 
     def _influence(self) -> dict[str, float]:
         """By which viewers hide nodes: the share of all relevance that this node and those with more have."""

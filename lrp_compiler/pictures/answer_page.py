@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,13 @@ def answer_page(explanation: Any, title: str = "") -> str:
         explanation: an `AnswerExplanation` of whatever level.
         title: in the heading; default: that it is an answer.
     """
-    name = title or "Which tokens made this answer?"
-    body = (
-        f"<header><h1>{escape(name)}</h1>"
-        f"<p>{escape(_heading(explanation))}</p><p>{LEGEND}</p></header>\n"
-        f'<main><section aria-label="Facts" id="facts" aria-live="polite"></section>'
-        f'<section><h2>Answer</h2><div id="answer" class="text" dir="auto"></div></section>'
-        f'<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section></main>'
+    main = (
+        '<section aria-label="Facts" id="facts" aria-live="polite"></section>'
+        '<section><h2>Answer</h2><div id="answer" class="text" dir="auto"></div></section>'
+        '<section><h2>Prompt</h2><div id="prompt" class="text" dir="auto"></div></section>'
     )
-    return offline_page(name, body, _data(explanation), ("answer.css",), "answer.js")
+    name = title or "Which tokens made this answer?"
+    return offline_page(name, _heading(explanation), LEGEND, main, _data(explanation), ("answer.css",), "answer.js")
 
 
 def _heading(explanation: Any) -> str:

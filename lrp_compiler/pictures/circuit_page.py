@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 from lrp_compiler.base.run import number
@@ -23,15 +22,12 @@ def circuit_page(graph: Any, title: str = "") -> str:
         graph: an attribution graph.
         title: in the heading; default: that it is a circuit.
     """
-    name = title or "Who handed what to whom?"
-    left_out = f"; edges below {graph.threshold:.2g} of what reaches a layer are left out" * bool(graph.threshold)
-    heading = escape(f"composite {graph.composite}{left_out}")
-    body = (
-        f"<header><h1>{escape(name)}</h1><p>{heading}</p><p>{LEGEND}</p></header>\n"
-        f'<main><section aria-label="Facts" id="facts" aria-live="polite"></section>'
-        f'<section id="graph" aria-label="Graph"></section></main>'
+    main = (
+        '<section aria-label="Facts" id="facts" aria-live="polite"></section>'
+        '<section id="graph" aria-label="Graph"></section>'
     )
-    return offline_page(name, body, _data(graph), ("answer.css", "circuit.css"), "circuit.js")
+    name = title or "Who handed what to whom?"
+    return offline_page(name, graph.heading, LEGEND, main, _data(graph), ("answer.css", "circuit.css"), "circuit.js")
 
 
 def _data(graph: Any) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.run import Explained, number
-from lrp_compiler.base.validate import check_option
 
 from .common import BLUE, RED, STRONGEST, mixed
+from .offline import written
 
 _SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -167,12 +166,4 @@ def fragment_or_page(fragment: str, path: str | os.PathLike[str] | None, title: 
         f'<body style="font-family:system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em">'
         f"{f'<h1>{html.escape(title)}</h1>' if title else ''}{fragment}</body></html>\n"
     )
-    write_page(path, page)
-    return page
-
-
-def write_page(path: str | os.PathLike[str], page: str) -> None:
-    """Write a page of HTML, whole or not at all."""
-    check_option("path", path, isinstance(path, str | os.PathLike), "the path of a file, or None")
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    return written(page, path)

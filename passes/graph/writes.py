@@ -14,6 +14,8 @@ from torch import fx
 
 from lrp_compiler.torch_private import op_name, schema
 
+aten = torch.ops.aten
+
 
 def without_writes(module: fx.GraphModule) -> None:
     """Rewrite a traced graph in place.
@@ -28,9 +30,13 @@ def without_writes(module: fx.GraphModule) -> None:
         if instead is None or not isinstance(written, fx.Node) or _is_seen_elsewhere(written, node, place):
             continue
         with module.graph.inserting_before(node):
-            made = module.graph.call_function(instead, node.args, node.kwargs)
-        made.meta.update(node.meta)
-        place[made] = place[node]
+            new = [module.graph.call_function(instead, node.args, node.kwargs)]
+            if _mixed(written, node):  # a write keeps the dtype of what is written
+                new.append(module.graph.call_function(aten.to.dtype, (new[0], written.meta["val"].dtype)))
+        for one in new:
+            one.meta.update(node.meta)
+            place[one] = place[node]
+        made = new[-1]
         written.replace_all_uses_with(made, delete_user_cb=lambda user: place[user] > place[node])  # noqa: B023
         node.replace_all_uses_with(made)
         module.graph.erase_node(node)
@@ -42,8 +48,17 @@ def _without(target: Any) -> Any:
     if known is None or not known.is_mutable or not name.endswith("_"):
         return None
     written = [argument.name for argument in known.arguments if argument.alias_info is not None]
-    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    packet = getattr(aten, name.removesuffix("_"), None)
     return getattr(packet, known.overload_name or "default", None) if written == [known.arguments[0].name] else None
+
+
+def _mixed(written: fx.Node, node: fx.Node) -> bool:
+    """Whether an operand has other numbers than what is written, so that torch would make the larger ones of both."""
+    own = written.meta["val"].dtype
+    values = [operand.meta.get("val") for operand in node.all_input_nodes]
+    return any(
+        isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype is not own for value in values
+    )
 
 
 def _is_seen_elsewhere(written: fx.Node, node: fx.Node, place: dict[fx.Node, int]) -> bool:

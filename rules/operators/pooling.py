@@ -75,6 +75,8 @@ def max_pool(op: Op) -> Selection:
 
     def candidates() -> tuple[Tensor, Tensor | None]:
         x, counted = op.tensor("self").reshape(-1, 1, *size), op.output.shape[-dims:]
+        # A masked score is −∞, which times a kernel's zeros would be NaN.
+        x = x.clamp(torch.finfo(x.dtype).min, torch.finfo(x.dtype).max)
         # The last windows of ceil_mode reach over the padding, too.
         reached = [(counted[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(dims)]
         border = [(padding[i], reached[i] - padding[i] - size[i]) for i in range(dims)]

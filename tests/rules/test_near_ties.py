@@ -90,6 +90,51 @@ def test_extreme_by_hand(target: Any, dims: list[int], form: str) -> None:
     torch.testing.assert_close(found.tensor if form == "total" else found.tensor * x, want, rtol=1e-12, atol=1e-12)
 
 
+ALL_POOLS = {
+    1: (aten.max_pool1d.default, [3], [2], [1], [1], True),
+    2: (aten.max_pool2d.default, [3, 2], [2, 1], [1, 0], [1, 2], False),
+    3: (aten.max_pool3d.default, [2, 3, 2], [2, 2, 1], [0, 1, 1], [1, 1, 1], True),
+}
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("dims", ALL_POOLS)
+def test_where_nothing_comes_close_the_winner_has_all(dims: int, batched: bool) -> None:
+    """In every number of dims, with a batch and without, at odd sizes, strides and borders."""
+    torch.manual_seed(4)
+    target, *args = ALL_POOLS[dims]
+    sizes = [7, 6, 5][:dims]
+    x = torch.randperm(2 * 3 * torch.Size(sizes).numel()).double().add(1).reshape(2, 3, *sizes)
+    op = Op.eager(target, x if batched else x[0], *args, active=["self"])
+    R = total(torch.randn_like(op.output))
+    found, wanted = (propagate(op, R, rule, **options)["self"].tensor for rule, options in RULES.items())
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+RULES: dict[str, dict[str, float]] = {"near": {"within": 1e-6}, "route": {}}
+
+
+@pytest.mark.parametrize("target", [aten.max_pool2d.default, aten.amax.default])
+def test_what_is_masked_takes_nothing_and_spoils_nothing(target: Any) -> None:
+    """−∞ beside what wins; NaN stays where it is looked at."""
+    x = torch.tensor([[[[3.0, -torch.inf, 2.99, 1.0], [1.0, 2.0, -torch.inf, 5.0]]]], dtype=torch.float64)
+    args = ([2, 4],) if target is aten.max_pool2d.default else ([2, 3], True)
+    op = Op.eager(target, x, *args, active=["self"])
+    for relevance in (total(torch.ones_like(op.output)), unit(1 / op.output)):
+        found = propagate(op, relevance, "near", within=0.6)["self"]
+        R = found.tensor if found.form == "total" else torch.where(found.tensor == 0, 0.0, found.tensor * x)
+        assert torch.equal(R == 0, torch.tensor([[[[False, True, False, True], [True, True, True, False]]]]))
+        assert float(R.sum()) == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_shares_among_equals(dtype: torch.dtype) -> None:
+    x = torch.tensor([[[[2.0, 2.0, 1.0, 0.0]]]], dtype=dtype)
+    op = Op.eager(aten.max_pool2d.default, x, [1, 4], active=["self"])
+    found = propagate(op, total(torch.ones(1, 1, 1, 1)), "near")["self"].tensor
+    assert found.tolist() == [[[[0.5, 0.5, 0.0, 0.0]]]]
+
+
 def test_other_selections_are_as_before() -> None:
     x, R = torch.randn(2, 3), torch.randn(3, 2)
     found = propagate(Op.eager(aten.permute.default, x, [1, 0]), total(R), "near")["self"]

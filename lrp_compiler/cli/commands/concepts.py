@@ -21,7 +21,6 @@ from ..reporting import report
 
 SHOWN = 10
 """How many rows are printed."""
-PAGES = (".html", ".htm")
 KEPT = 30.0
 """After so many seconds what was found is kept."""
 
@@ -255,7 +254,7 @@ def _graph(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
         )
         if kind == ".json":
             graph.save(arguments.output, slug=arguments.output.stem)
-        elif kind in PAGES:
+        elif kind == ".html":
             graph.html(arguments.output)
         else:
             graph.picture().save(arguments.output)

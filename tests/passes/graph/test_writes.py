@@ -36,7 +36,21 @@ def view_forgotten(x: Tensor) -> Tensor:
     return y + z
 
 
-@pytest.mark.parametrize("function", [scattered, written_twice, view_taken_afterwards, view_forgotten])
+def of_another_dtype(x: Tensor) -> Tensor:
+    y = x.exp()
+    y += x.double()
+    return y * y.dtype.itemsize
+
+
+def with_itself(x: Tensor) -> Tensor:
+    y = x.exp()
+    return y.add_(y).sub_(x)
+
+
+ALONE = [scattered, written_twice, view_taken_afterwards, view_forgotten, of_another_dtype, with_itself]
+
+
+@pytest.mark.parametrize("function", ALONE)
 def test_the_same_without_a_write(function: Callable[[Tensor], Tensor]) -> None:
     x, other = torch.randn(2, 3, 4)
     module = make_fx(function)(x.clone())
