@@ -210,12 +210,11 @@ TRANSFORMER: Candidates = {
     "attnlrp, patterns fixed in the first half": half_fixed,
     "gim(1)": lambda case: differences("zero", gim(1.0), case),
 }
-FIRES = ("features.3", "features.6", "features.8", "features.12")
 BLOCKS = tuple(f"encoder.layers.encoder_layer_{layer}" for layer in range(4))
 MODELS: dict[str, tuple[tuple[str, ...], Candidates, tuple[str, ...]]] = {
-    "squeezenet1_1": (FIRES, PHOTOS, ("smoothgrad", "epsilon-plus")),
+    "squeezenet1_1": (images.FIRES, PHOTOS, ("smoothgrad", "epsilon-plus")),
     "efficientnet_lite0": (
-        tuple(f"blocks.{stage}" for stage in range(7)),
+        images.MBCONV_STAGES,
         PHOTOS | {"epsilon-plus, summed over layers but for the coarsest": lambda case: aggregated(PLUS, fine(case))},
         ("zennit epsilon-plus", "epsilon-plus", "smoothgrad"),
     ),

@@ -39,6 +39,12 @@ LABELLED = {
 """Photographs inside installed packages that show an ImageNet class, and every class that counts as right."""
 
 
+FIRES = ("features.3", "features.6", "features.8", "features.12")
+"""SqueezeNet's maps in front of each pool, and its last."""
+MBCONV_STAGES = tuple(f"blocks.{stage}" for stage in range(7))
+"""EfficientNet's."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model with its images, and how they are measured.
@@ -54,6 +60,7 @@ class Loaded:
         about: on what, for the table.
         background: images that GradientSHAP draws its baselines from.
         runtime: what flipped images are classified in, "onnxruntime" or "torch", whichever is faster.
+        stages: modules whose outputs are summed over by methods that sum over layers.
     """
 
     model: nn.Module
@@ -67,6 +74,7 @@ class Loaded:
     about: str
     background: Tensor
     runtime: str = "onnxruntime"
+    stages: tuple[str, ...] = ()
 
     def first(self, count: int) -> Loaded:
         """The same with fewer images."""
@@ -89,6 +97,7 @@ def _photos(
     preprocess: Callable[[Image.Image], Tensor],
     low: tuple[float, ...],
     high: tuple[float, ...],
+    stages: tuple[str, ...],
     quick: bool,
 ) -> Loaded:
     photos = labelled_photos()[: QUICK_PHOTOS if quick else None]
@@ -100,19 +109,19 @@ def _photos(
     ends = torch.tensor([low, high]).view(2, -1, 1, 1)
     background = torch.cat((ends, ends.mean(0, keepdim=True))).expand(-1, *x.shape[1:]).contiguous()
     about = f"{len(photos)} labelled photographs"
-    return Loaded(load(), x, right, low, high, 1, x.shape[-1] / 16, (4, 1), about, background)
+    return Loaded(load(), x, right, low, high, 1, x.shape[-1] / 16, (4, 1), about, background, stages=stages)
 
 
 def _efficientnet(number: int, quick: bool) -> Loaded:
     load = partial(pretrained.efficientnet_lite, number) if number else pretrained.efficientnet_lite0
     size = pretrained.EFFICIENTNET_LITE_SIZES[number]
-    return _photos(load, partial(pretrained.preprocess, size=size), (-1.0,) * 3, (1.0,) * 3, quick)
+    return _photos(load, partial(pretrained.preprocess, size=size), (-1.0,) * 3, (1.0,) * 3, MBCONV_STAGES, quick)
 
 
 def _squeezenet(quick: bool) -> Loaded:
     low = tuple(-mean for mean in pretrained.CAFFE_MEAN)
     high = tuple(255 - mean for mean in pretrained.CAFFE_MEAN)
-    return _photos(pretrained.squeezenet1_1, pretrained.preprocess_caffe, low, high, quick)
+    return _photos(pretrained.squeezenet1_1, pretrained.preprocess_caffe, low, high, FIRES, quick)
 
 
 def _fashion(name: str, patch: int, rows: int, runtime: str, quick: bool) -> Loaded:
@@ -145,6 +154,7 @@ class Model:
 
 
 QUICK = ("epsilon-plus", "gradient-x-input", "random")
+REFERENCES = ("reference", "reference-blurred")
 TOLD = ("attnlrp-gamma(0.05, 0.01)-blurred", "attnlrp-gamma(0.25, 0.05)-blurred")
 LAST = (
     "gradient-x-input",
@@ -159,16 +169,17 @@ FEWER = ("integrated-gradients-blurred(1)", "integrated-gradients-blurred(5)")
 """What integrated gradients owe to their twenty points."""
 # On a network of convolutions and ReLUs attnlrp and cp-lrp are gradient × input, which captum computes.
 CNN = (
-    *(name for name in OURS if not name.startswith(("attnlrp", "cp-lrp"))),
+    *(name for name in OURS if not name.startswith(("attnlrp", "cp-lrp", "reference"))),
     *("attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.05)", "attnlrp-gamma(10, 0.5)"),
-    *(*TOLD, *(name for name in METHODS if name.startswith("zennit"))),
+    *(*REFERENCES, *TOLD, *(name for name in METHODS if name.startswith("zennit"))),
     *LAST,
 )
 FASHION_CNN = (
     *("epsilon", "epsilon-plus", "epsilon-alpha2-beta1", "epsilon-gamma-box", "epsilon-gamma-box(0.1)", "dynamic-lrp"),
-    *("attnlrp-gamma(0.25, 0.05)", "attnlrp-gamma(1, 0.05)"),
-    *("attnlrp-gamma(0.25, 0.05)-averaged", "attnlrp-gamma(0.25, 0.05)-blurred"),
+    *("attnlrp-gamma(0.1, 0.01)", "attnlrp-gamma(0.25, 0.05)"),
+    *("attnlrp-gamma(1, 0.05)", "attnlrp-gamma(0.25, 0.05)-averaged", "attnlrp-gamma(0.25, 0.05)-blurred"),
     *("attnlrp-gamma(0.25, 0.05)-averaged-blurred", "attnlrp-gamma(0.05, 0.01)-averaged-blurred"),
+    *REFERENCES,
     *("zennit epsilon", "zennit epsilon-plus", "zennit epsilon-alpha2-beta1", "zennit epsilon-gamma-box"),
     *(*LAST, *FEWER),
 )
@@ -177,11 +188,12 @@ VIT = (
     *("epsilon", "attnlrp", "cp-lrp", "dynamic-lrp", "attnlrp-gamma(0.05, 0.01)", "attnlrp-gamma(0.25, 0.05)"),
     *("cp-lrp-gamma(0.25, 0.05)", "attnlrp-gamma(0, 0)-averaged", "attnlrp-gamma(0, 0)-blurred"),
     *("attnlrp-gamma(0, 0)-averaged-blurred", "attnlrp-gamma(0.05, 0.01)-averaged-blurred"),
-    *(name for name in METHODS if name.startswith("lxt")),
+    *(*REFERENCES, *(name for name in METHODS if name.startswith("lxt"))),
     *(*LAST, *FEWER, "integrated-gradients-blurred, norms fixed"),
 )
 SOME = (
     *("epsilon", "epsilon-plus", "epsilon-gamma-box", "attnlrp-gamma(1, 0.05)", "attnlrp-gamma(10, 0.5)"),
+    *("epsilon-plus-over-stages", *REFERENCES),
     *("zennit epsilon", "zennit epsilon-plus", "zennit epsilon-gamma-box"),
     *("gradient-x-input", "integrated-gradients", "smoothgrad", "random"),
 )
@@ -237,6 +249,7 @@ def subject_of(loaded: Loaded) -> Subject:
         background=loaded.background,
         rows=loaded.rows[0],
         seed=SEED,
+        stages=loaded.stages,
     )
 
 

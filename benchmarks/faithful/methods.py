@@ -33,6 +33,7 @@ class Subject:
         background: images that GradientSHAP draws its baselines from.
         rows: how many images are explained at once.
         seed: of everything drawn.
+        stages: modules whose outputs are maps of ever fewer places, the last of each size; what is summed over layers.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class Subject:
     background: Tensor
     rows: int
     seed: int = 0
+    stages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,19 @@ def in_batches(subject: Subject, explain: Callable[[slice], Tensor]) -> Tensor:
 
 def ours(composite: Callable[[Subject], lrp.Composite], subject: Subject) -> Tensor:
     """Compiled once, with an open batch, and run in torch."""
-    batch = {0: torch.export.Dim("batch")}
-    explainer = lrp.compile(subject.model, (subject.x[:2],), composite=composite(subject), dynamic_shapes=(batch,))
+    explainer = compiled(subject, composite=composite(subject))
+
+    def explain(rows: slice) -> Tensor:
+        return next(iter(explainer(subject.x[rows], target=subject.target[rows]).relevance.values()))
+
     with torch.no_grad():
-        return in_batches(subject, lambda rows: next(iter(explainer(subject.x[rows]).relevance.values())))
+        return in_batches(subject, explain)
+
+
+def compiled(subject: Subject, **options: Any) -> lrp.Explainer:
+    """With an open batch; the class is said by each call."""
+    shapes = ({0: torch.export.Dim("batch")},)
+    return lrp.compile(subject.model, (subject.x[:2],), target="index", dynamic_shapes=shapes, **options)
 
 
 def _ours(name: str, about: str = "", **options: Any) -> Method:
@@ -107,10 +118,7 @@ def averaged(conv: float, linear: float, points: int, blurred: bool, subject: Su
     """
     first = lrp.Entry("convolution", "epsilon", {"epsilon": 0.0}, position="first", optional=True)
     composite = lrp.Composite("averaged", (first, *COMPOSITES.attnlrp_gamma(conv, linear).entries))
-    batch = {0: torch.export.Dim("batch")}
-    explainer = lrp.compile(
-        subject.model, (subject.x[:2],), composite=composite, target="index", dynamic_shapes=(batch,)
-    )
+    explainer = compiled(subject, composite=composite)
     reference = subject.replacement if blurred else torch.zeros_like(subject.x)
     steps = [(at + 0.5) / points for at in range(points)] or [1.0]
 
@@ -121,6 +129,33 @@ def averaged(conv: float, linear: float, points: int, blurred: bool, subject: Su
             (relevance,) = explainer(point, target=subject.target[rows]).relevance.values()
             total += torch.where(point == 0, 0.0, relevance / point)
         return way * total / len(steps)
+
+    with torch.no_grad():
+        return in_batches(subject, explain)
+
+
+def of_differences(blurred: bool, subject: Subject) -> Tensor:
+    """The library's `reference`: what f(x) − f(reference) owes to each pixel; one backward behind two forwards.
+
+    The reference is zero, or the image that flipped places show.
+    """
+    explainer = compiled(subject, composite="reference")
+    against = subject.replacement if blurred else torch.zeros_like(subject.x)
+
+    def explain(rows: slice) -> Tensor:
+        found = explainer(subject.x[rows], target=subject.target[rows], reference=against[rows])
+        return next(iter(found.relevance.values()))
+
+    with torch.no_grad():
+        return in_batches(subject, explain)
+
+
+def over_stages(composite: lrp.Composite, subject: Subject) -> Tensor:
+    """Relevance of the stages' outputs and of the image, summed place by place: the library's `aggregate=`."""
+    explainer = compiled(subject, composite=composite, aggregate=subject.stages)
+
+    def explain(rows: slice) -> Tensor:
+        return next(iter(explainer(subject.x[rows], target=subject.target[rows]).aggregate.values()))[:, None]
 
     with torch.no_grad():
         return in_batches(subject, explain)
@@ -150,6 +185,9 @@ OURS: dict[str, Method] = {
     "dynamic-lrp(0.25, 0.05)": _ours("dynamic-lrp", conv_gamma=0.25, linear_gamma=0.05),
     **{f"attnlrp-gamma({c:g}, {d:g})": _ours("attnlrp-gamma", conv=c, linear=d) for c, d in GAMMAS},
     **{f"cp-lrp-gamma({c:g}, {d:g})": _cp_gamma(c, d) for c, d in GAMMAS[:3]},
+    "reference": Method("ours", partial(of_differences, False)),
+    "reference-blurred": Method("ours", partial(of_differences, True), about=TOLD),
+    "epsilon-plus-over-stages": Method("ours", partial(over_stages, COMPOSITES.epsilon_plus())),
     **{
         f"attnlrp-gamma({c:g}, {d:g})-averaged{'-blurred' * told}": Method(
             "ours", partial(averaged, c, d, DRAWS, told), about=TOLD * told

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.faithful import flipping, images, methods, metrics, report
 from benchmarks.faithful.metrics import Curves
+from lrp_compiler.rules.registry import RULES
 
 pytestmark = pytest.mark.sampled(4)
 
@@ -258,9 +260,23 @@ def test_the_summary_sets_the_best_of_ours_beside_the_best_of_the_others() -> No
     rows = [row("a", "ours", 0.4), row("a2", "ours", 0.1), row("b", "peer", 0.2), row("random", "baseline", 0.0)]
     line = report.summary({"rows": rows}).splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["Model", "2", "a", "0.200 [0.200, 0.200]", "b", "0.100", "+0.100 [+0.100, +0.100]", "0.000"]
+    shown = ["Model", "2", "a", "0.200 [0.200, 0.200]", "b", "0.100", "+0.100 [+0.100, +0.100]", "1 / 1", "0.000"]
+    assert cells == shown
     text = report.markdown({"machine": {}, "rows": rows}, {"b": "a"})
     assert "| m | b | a | 0.1000 | 0.2000 | 1e-01 | 1e-01 |" in text
+
+
+def test_the_best_is_scored_on_inputs_that_it_was_not_chosen_on() -> None:
+    odd, even, middling = row("odd", "ours", 0.0), row("even", "ours", 0.0), row("middling", "ours", 0.0)
+    odd["abpc_samples"], odd["seconds"] = [0.9, 0.0, 0.9, 0.1], 1.0
+    even["abpc_samples"], even["seconds"] = [0.2, 0.7, 0.0, 0.7], 3.0
+    middling["abpc_samples"] = [0.5, 0.3, 0.5, 0.3]
+    found = report.chosen([odd, even, middling, row("b", "peer", 0.4)], "ours")
+    # The first and third input choose "odd", which is scored on the second and fourth, and the other way round.
+    assert found is not None
+    assert (found.methods, found.seconds) == ("even / odd", 2.0)
+    np.testing.assert_allclose(found.samples, [0.2, 0.0, 0.0, 0.1])
+    assert report.chosen([odd], "peer") is None
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
@@ -282,3 +298,29 @@ def test_ours_must_lie_above_chance() -> None:
     chance = row("random", "baseline", 0.05)
     assert faithfulness.not_beaten({"rows": [row("a", "ours", 0.4), chance]}) == []
     assert len(faithfulness.not_beaten({"rows": [row("a", "ours", 0.01), chance]})) == 1
+
+
+def test_a_rule_with_its_sign_turned_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    faithfulness = pytest.importorskip("benchmarks.faithful.run")
+    monkeypatch.setattr(faithfulness, "PARTS", (images,))
+    generator = torch.Generator().manual_seed(3)
+
+    def load(quick: bool) -> images.Loaded:
+        x = torch.randn(40, 1, 7, 7, generator=generator)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(49, 3, bias=False)).eval()
+        right = torch.ones(40, 3, dtype=torch.bool)
+        return images.Loaded(model, x, right, (-3.0,), (3.0,), 1, 2.0, (40, 10), "noise", x[:2], runtime="torch")
+
+    monkeypatch.setitem(images.MODELS, "linear", images.Model("Linear", load, ("epsilon", "random")))
+    assert faithfulness.not_beaten({"rows": list(images.measure("linear", None, False))}) == []
+    key = ("linear map", "epsilon")
+    right = RULES[key]
+
+    @functools.wraps(right)
+    def turned(*args: Any, **options: Any) -> Any:
+        return {name: found.map(torch.neg) for name, found in right(*args, **options).items()}
+
+    monkeypatch.setitem(RULES, key, turned)
+    assert faithfulness.not_beaten({"rows": list(images.measure("linear", None, False))}) == [
+        "On linear epsilon does not clearly beat chance."
+    ]
