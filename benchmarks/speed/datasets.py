@@ -6,6 +6,8 @@
 All three (the embedded engine, Ray, the loop) are as many processes as there are cores, of one thread each, and take
 turns of some seconds: those whose turn it is not are stopped (SIGSTOP). So whatever else the machine does slows all of
 them alike. Rates are of whole jobs but for their start: from when every process has written its first file to the end.
+Beside the clock stands the processor's own time, of the workers and of the process that leads them: what others do on
+the machine does not count there.
 """
 
 from __future__ import annotations
@@ -54,6 +56,11 @@ class Contender:
         leader: the one that was started.
         rows: how many are done so far.
         workers: the processes that calculate.
+        start, first: seconds until every worker had written a file, and how many rows that were.
+        seconds: of its turns.
+        memory: (rows, megabytes) at the end of each turn.
+        measured: (rows, seconds of the processor) when it was warm and at the end of each turn.
+        used: the processes that were counted.
     """
 
     leader: subprocess.Popen[bytes]
@@ -63,6 +70,8 @@ class Contender:
     first: int = 0
     seconds: float = 0.0
     memory: list[tuple[int, float]] = field(default_factory=list)
+    measured: list[tuple[int, float]] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
 
     def send(self, number: int) -> None:
         for one in self.workers():
@@ -83,9 +92,22 @@ class Contender:
                 pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def calculated(self) -> None:
+        """Note rows and seconds of the processor so far, as long as the leader and all its workers live."""
+        with suppress(OSError):
+            ticks = [_ticks(one) for one in {self.leader.pid, *self.workers(), *self.used}]
+            self.used = {self.leader.pid, *self.workers()}
+            self.measured.append((self.rows(), sum(ticks) / os.sysconf("SC_CLK_TCK")))
+
     @property
     def rate(self) -> float:
         return (self.rows() - self.first) / self.seconds
+
+    @property
+    def rate_calculating(self) -> float:
+        """Rows for each second of the processor."""
+        (first, before), *_, (rows, seconds) = self.measured
+        return (rows - first) / (seconds - before)
 
     def slope(self, rows: int) -> float:
         """MB more for every 10,000 rows, behind the first fifth."""
@@ -128,6 +150,7 @@ def measured(name: str, folder: Path, rows: int, turn: float) -> dict[str, Any]:
         "name": name,
         "cores": cores,
         "rates": {who: one.rate / cores for who, one in contenders.items()},
+        "calculating": {who: one.rate_calculating for who, one in contenders.items()},
         "starts": {who: one.start for who, one in contenders.items()},
         "slopes": {who: contenders[who].slope(rows) for who in ENGINES},
         "memory": {who: max(one for _, one in contenders[who].memory) for who in ENGINES},
@@ -184,6 +207,7 @@ def _job(asked: Asked, folder: Path, engine: str, cores: int) -> Contender:
 def _warm(contender: Contender, started: float) -> Contender:
     contender.send(signal.SIGSTOP)
     contender.start, contender.first = time.monotonic() - started, contender.rows()
+    contender.calculated()
     return contender
 
 
@@ -192,6 +216,12 @@ def _workers(leader: int, engine: str) -> list[int]:
     mark = {"embedded": "spawn_main", "ray": "Maker"}[engine]
     found = [one for one in _descendants(leader) if mark in _command_line(one)]
     return found or ([leader] if engine == "embedded" else [])
+
+
+def _ticks(process: int) -> int:
+    """Of the processor, in the program and for it in the kernel."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return int(user) + int(system)
 
 
 def _descendants(process: int) -> list[int]:
@@ -225,6 +255,7 @@ def _take_turns(contenders: list[Contender], rows: int, turn: float) -> None:
             contender.send(signal.SIGSTOP)
             contender.seconds += time.monotonic() - begun
             contender.memory.append((contender.rows(), contender.megabytes()))
+            contender.calculated()
     for contender in contenders:
         contender.send(signal.SIGCONT)
 
@@ -274,16 +305,19 @@ def _page(rows: int, tables: list[dict[str, Any]]) -> list[str]:
         "",
         f"`python -m benchmarks.speed.datasets`: {tables[0]['cores']} processes of one thread on as many cores, and a",
         "loop over the bare session on arrays that lie ready; they take turns of some seconds. The loop neither reads,",
-        "scales, cuts into tokens, adds up nor writes. Rates are rows a second and core, behind the start.",
+        "scales, cuts into tokens, adds up nor writes. Rates are rows a second and core, behind the start;",
+        "*by CPU time*: rows for each second of the processor, of workers and leader, as a share of the loop's.",
         "",
-        "| data | | rate | of the loop | seconds to the first files | MB for 10,000 rows more | MB at most |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| data | | rate | of the loop | by CPU time | seconds to the first files | MB for 10,000 more | MB at most |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for table in tables:
         for who, rate in table["rates"].items():
-            share = rate / table["rates"]["bare session"]
+            share, calculating = (table[key][who] / table[key]["bare session"] for key in ("rates", "calculating"))
             more = [f"{table[key][who]:{form}}" if who in table[key] else "" for key, form in FORMS.items()]
-            lines.append(f"| {table['name']} | {who} | {rate:,.0f} | {share:.2f} | {' | '.join(more)} |")
+            lines.append(
+                f"| {table['name']} | {who} | {rate:,.0f} | {share:.2f} | {calculating:.2f} | {' | '.join(more)} |"
+            )
     lines += ["", *(f"- {table['name']}: {SAID[table['name']]}." for table in tables)]
     for table in tables:
         lines += [
