@@ -27,7 +27,8 @@ from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, Answer, Captured, Explained, Pick, Target
 from lrp_compiler.passes.relevance import Mask, Put, Seed
-from lrp_compiler.rules.composite import Composite, composite_named
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.rules.composites import composite_named
 from lrp_compiler.torch_private import sources_forgotten
 
 
