@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import COEFFICIENT
+from lrp_compiler.base.specs import COEFFICIENT
 from lrp_compiler.passes.assign import (
     Decision,
     analyse,

@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import AGGREGATE, Metadata, RelevanceSpec
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.specs import AGGREGATE, RelevanceSpec
 from lrp_compiler.passes import Options, Watch, joint_graph
 from lrp_compiler.passes.assign import named_values, reachable
 from lrp_compiler.passes.graph import outputs, simplify, write_notes

@@ -10,8 +10,9 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.base.metadata import FUNCTION, LatentSpec, Metadata
+from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.names import distinct
+from lrp_compiler.base.specs import LatentSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
 from lrp_compiler.passes.forward import KIND, OUTPUT, Answer, Captured, Other

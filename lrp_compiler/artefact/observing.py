@@ -9,9 +9,9 @@ from typing import Any
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import COEFFICIENT, RelevanceSpec
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.specs import COEFFICIENT, RelevanceSpec
 from lrp_compiler.passes import ObservedForm, Options, Watch, joint_graph, with_forms
 from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.graph import outputs
