@@ -39,7 +39,9 @@ from .planner import Decision
 aten = torch.ops.aten
 
 
-def asked_values(relevance: fx.GraphModule, ledger: Ledger, promises: list[tuple[fx.Node, fx.Node]]) -> Any:
+def asked_values(
+    relevance: fx.GraphModule, ledger: Ledger, promises: list[tuple[fx.Node, fx.Node]]
+) -> dict[fx.Node, list[fx.Node]]:
     """Forward value → the nodes that asked for it, for those that the (simplified) relevance graph still reads."""
     by_name = {node.name: node for node in ledger.nodes}
     read = {by_name[node.meta["promise"]] for node in relevance.graph.find_nodes(op="placeholder") if _is_read(node)}
