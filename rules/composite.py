@@ -192,7 +192,7 @@ class Composite:
         return as_html(self.table())
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: object) -> Any:
     """An option as files hold it: numbers of numpy and torch as those of Python, several of them as a list."""
     value = getattr(value, "tolist", lambda: value)()
     if isinstance(value, Mapping):

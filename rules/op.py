@@ -36,7 +36,7 @@ PASSED_OVER: Fact[bool] = Fact("passed_over", False)
 """Whether the result, or what is made of it, may be NaN or infinite where a choice takes another value instead."""
 
 
-def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind(target: object, args: Iterable[object], kwargs: Mapping[str, object]) -> dict[str, Any]:
     """Arguments of a call by schema name, defaults filled in; lists of tensors as `name.0`, `name.1`, …
 
     The plain list stays under its own name, so that `options` and operands are found the same way. A target without
@@ -137,14 +137,14 @@ class Op:
     def eager(
         cls,
         target: OpOverload,
-        *args: Any,
+        *args: object,
         active: Iterable[str] | None = None,
         facts: Facts | None = None,
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
         asked: Callable[[Handle], None] | None = None,
         reference: Mapping[str, Tensor] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Op:
         """The op run on real tensors: how a rule is tried out by hand.
 
@@ -376,7 +376,7 @@ class Op:
             return value
         return torch.where(self.nothing, 1.0, value)
 
-    def _read(self, handle: Any) -> Any:
+    def _read(self, handle: object) -> Any:
         value: Any = self._fetch(handle)
         return self._ask(handle) if isinstance(value, Tensor) else value
 
@@ -385,7 +385,7 @@ def _at_reference(pairs: Sequence[tuple[Tensor, Tensor]], handle: Handle) -> Han
     return next((value for here, value in pairs if here is handle), handle)
 
 
-def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+def _mapped(value: object, function: Callable[[Any], Any]) -> Any:
     """An argument with its handles mapped, those in a list one by one."""
     if isinstance(value, list | tuple):
         return type(value)(_mapped(item, function) for item in value)

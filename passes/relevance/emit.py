@@ -221,7 +221,7 @@ def emit_relevance(
     return _with_named_placeholders(traced, nodes, entering), list(promises)
 
 
-def _mark(tensor: Tensor, key: str, value: Any) -> None:
+def _mark(tensor: Tensor, key: str, value: object) -> None:
     node = node_that_makes(tensor)
     if node is not None:
         node.meta[key] = value

@@ -307,11 +307,11 @@ class _Backwards:
         ]
 
 
-def _called(target: Any, operands: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+def _called(target: Any, operands: tuple[Any, ...], options: Mapping[str, object]) -> Any:
     return target(*operands, **options)
 
 
-def _as_traced(value: Any, node: fx.Node) -> Any:
+def _as_traced(value: object, node: fx.Node) -> Any:
     """In half precision, where the value was widened for the rules; a size is one."""
     if not isinstance(value, Tensor):
         return value
@@ -319,7 +319,7 @@ def _as_traced(value: Any, node: fx.Node) -> Any:
     return value.to(dtype) if dtype in HALF and value.dtype is torch.float32 else value
 
 
-def _is_raised(value: Any, node: fx.Node) -> bool:
+def _is_raised(value: object, node: fx.Node) -> bool:
     """Whether the graph is run in float64, which it was not traced in."""
     raised = isinstance(value, Tensor) and value.dtype is torch.float64
     return raised and node.meta["val"].dtype is not torch.float64

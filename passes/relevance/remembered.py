@@ -328,7 +328,7 @@ def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values
     return key
 
 
-def _likeness(value: Any) -> Any:
+def _likeness(value: object) -> Any:
     """What may be known of a value before the run."""
     if isinstance(value, Tensor):
         sizes = (*value.shape, *value.stride(), value.storage_offset())
@@ -336,7 +336,7 @@ def _likeness(value: Any) -> Any:
     return _comparable(value)
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(value: object) -> Any:
     """A plain value as something that equals nothing but the same value; of a tensor, that very tensor."""
     if isinstance(value, Mapping):
         return tuple((name, _comparable(item)) for name, item in value.items())
