@@ -15,7 +15,8 @@ from support.sites import picture_explainer, with_external_data
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.website.page import page
 
-AGREEMENT = 1e-4  # of the largest relevance
+AGREEMENT = 1e-4
+"""Of the largest relevance: WebAssembly adds in another order than the processor's own instructions, in float32."""
 
 
 @pytest.fixture(scope="module")
