@@ -29,7 +29,7 @@ from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata, check_ops
 from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import Seal, file_digest, seal
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.torch_private import (
     composites_noted_quickly,

@@ -77,7 +77,7 @@ def _aligned(node: fx.Node, grid: Grid) -> Operands | None:
             continue
         shape = operand.meta["val"].shape
 
-        def where(dim: int, shape: Sequence[Any] = shape) -> int | None:
+        def where(dim: int, shape: Sequence[object] = shape) -> int | None:
             return None if -dim > len(shape) or statically_known_true(shape[dim] == 1) else dim
 
         place = grid.moved(where)

@@ -143,7 +143,7 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
     return node
 
 
-def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+def call_like(graph: fx.Graph, like: fx.Node, target: object, *args: object, **kwargs: object) -> fx.Node:
     """A call at the graph's insertion point that is made for the same purpose as `like`."""
     node = call(graph, target, *args, like=like, **kwargs)
     share_origin(node, like)
@@ -198,7 +198,7 @@ def attribute(module: torch.nn.Module, path: str) -> Any:
     return operator.attrgetter(path)(module)
 
 
-def constant_of(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
+def constant_of(module: fx.GraphModule, node: object) -> torch.Tensor | None:
     """The tensor that a `get_attr` node reads, else `None`."""
     if isinstance(node, fx.Node) and node.op == "get_attr":
         value = attribute(module, str(node.target))

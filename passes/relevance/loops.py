@@ -21,7 +21,7 @@ values themselves. The books are kept of these, too: what comes to a state goes 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
 from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
 
 from .step_books import StepBooks
-from .walk import HALF, NOBODY, Listeners, propagate_relevance, wide
+from .walk import HALF, NOBODY, Fetch, Listeners, propagate_relevance, wide
 
 INNER = "inside."
 """In front of the name of a value of the steps, among the arguments of a loop's result."""
@@ -231,17 +231,17 @@ class _Backwards:
         parameters = bool(self.op.wanted)
         return propagate_relevance(self.loop.body, seeds, fetch, listeners=told, parameters=parameters), seen
 
-    def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
+    def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Fetch:
         """The values of one step: those that are at hand, and what is calculated from them again.
 
         What is calculated again comes out as it did in the forward graph: in half precision where that calculates so.
         """
-        values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
+        values: dict[fx.Node, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
         values |= dict(zip(self.constants, constants, strict=True))
         own = {node: _as_traced(value, node) for node, value in values.items()}
         calculate = in_float64 if any(_is_raised(value, node) for node, value in values.items()) else _called
 
-        def made(node: Any) -> Any:
+        def made(node: fx.Node) -> Any:
             waiting = [node]
             while waiting:
                 one = waiting[-1]
@@ -255,7 +255,7 @@ class _Backwards:
                     own[one] = calculate(one.target, operands, options)
             return own[node]
 
-        def fetch(node: Any) -> Any:
+        def fetch(node: fx.Node) -> Any:
             if node not in values:
                 value = made(node)
                 values[node] = wide(value) if isinstance(value, Tensor) else value
@@ -307,11 +307,11 @@ class _Backwards:
         ]
 
 
-def _called(target: Any, operands: Any, options: Any) -> Any:
+def _called(target: Any, operands: tuple[Any, ...], options: Mapping[str, object]) -> Any:
     return target(*operands, **options)
 
 
-def _as_traced(value: Any, node: fx.Node) -> Any:
+def _as_traced(value: object, node: fx.Node) -> Any:
     """In half precision, where the value was widened for the rules; a size is one."""
     if not isinstance(value, Tensor):
         return value
@@ -319,13 +319,15 @@ def _as_traced(value: Any, node: fx.Node) -> Any:
     return value.to(dtype) if dtype in HALF and value.dtype is torch.float32 else value
 
 
-def _is_raised(value: Any, node: fx.Node) -> bool:
+def _is_raised(value: object, node: fx.Node) -> bool:
     """Whether the graph is run in float64, which it was not traced in."""
     raised = isinstance(value, Tensor) and value.dtype is torch.float64
     return raised and node.meta["val"].dtype is not torch.float64
 
 
-def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
+def _run(
+    step: Callable[..., list[Tensor]], states: list[Tensor], slices: list[Tensor], constants: list[Tensor]
+) -> list[Tensor]:
     """The loop of `step` from the last to the first: traced as one, or run.
 
     Returns:
@@ -338,7 +340,7 @@ def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[
 
     if is_traced():
         # Of one tensor twice, the graph of a step would read the second one in both places.
-        once = list[Any]()
+        once = list[Tensor]()
         for one in (*states, *slices, *constants):
             twice = isinstance(one, Tensor) and any(one is other for other in once)
             once.append(one.clone() if twice else one)
