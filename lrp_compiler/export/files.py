@@ -83,7 +83,8 @@ class WritesFiles:
         own, plus `relevance.<input>`. The file appears whole or not at all.
 
         Args:
-            path: where to; above 2 GB the weights are put beside it, in a file named after its content.
+            path: where to; above 2 GB the weights are put beside it, in files of 2 GB at most, named after their
+                content.
             opset: 18 to 23.
             dtype: how weights are stored: "model": as the model has them; "float16": in half the bytes, rounded to 11
                 bits, while what is calculated stays float32 (for arithmetic in float16 compile `model.half()`).
