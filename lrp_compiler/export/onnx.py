@@ -41,17 +41,16 @@ from lrp_compiler.torch_private import (
 
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
+from .onnx_file import DIGITS, put_beside, write_model
 from .onnx_notes import note_copies, note_origins
 from .onnx_rounding import keep_products_apart
 from .onnx_translations import TRANSLATIONS
 from .onnx_weights import (
-    DIGITS,
     give_defaults,
     halve_weights,
     keep_orientations_apart,
     multiply_transposed,
     pack_nibbles,
-    put_beside,
 )
 
 Weights = Literal["model", "float16"]
@@ -166,7 +165,7 @@ def write_onnx(
         model.metadata_props[METADATA_KEY] = about.to_json()
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     beside = put_beside(model, path, EXTERNAL_DATA_BYTES) if small or size > EXTERNAL_DATA_BYTES else {}
-    onnx_ir.save(model, path)
+    write_model(model, path)
     if _calculates_in_doubles(model):
         _refuse_missing_kernels(path)
     return Seal(beside)

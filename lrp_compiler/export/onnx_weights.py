@@ -1,17 +1,13 @@
-"""How an ONNX file holds its weights: in half the bytes, without a transposed copy, in files beside it."""
+"""How an ONNX file holds its weights: in half the bytes, without a transposed copy."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir.convenience import replace_nodes_and_values
-
-from lrp_compiler.base.seal import file_digest
 
 LEAST = 8193
 """Elements below which a tensor stays as it is: it weighs nothing, and what is made of it was folded into constants."""
@@ -228,54 +224,6 @@ def _write_turned(graph: Any, product: Any, matrix: Any) -> None:
     for node in nodes:
         node.metadata_props.update(product.metadata_props)
     replace_nodes_and_values(graph, product, [product], nodes, product.outputs, nodes[-1].outputs)
-
-
-DIGITS = 12
-"""Of the hash in the name of a file that holds weights."""
-INLINE = 256
-"""Bytes of a tensor that stays in the model's file."""
-
-
-def put_beside(model: onnx_ir.Model, path: Path, most: int) -> dict[str, str]:
-    """Put the weights into files beside the model's own: in their order, a new file where one would become too large.
-
-    Each is named after its content, so that no moment leaves an explainer next to another's weights.
-
-    Args:
-        model: its weights are those of the files afterwards.
-        path: where the model will be written.
-        most: bytes of a file; a tensor that has more is alone in one.
-
-    Returns:
-        Name → SHA-256 of each file.
-    """
-    groups: list[list[Any]] = [[]]
-    size = 0
-    for value in model.graph.initializers.values():
-        if value.const_value is None or value.const_value.nbytes <= INLINE:
-            continue
-        if groups[-1] and size + value.const_value.nbytes > most:
-            groups.append([])
-            size = 0
-        groups[-1].append(value)
-        size += value.const_value.nbytes
-    written = {}
-    for group in filter(None, groups):
-        name = f"{path.name}.{_digest(group)[:DIGITS]}.data"
-        tensors = [value.const_value for value in group]
-        beside = onnx_ir.external_data.convert_tensors_to_external(tensors, path.parent, name, alignment=4096)
-        for value, tensor in zip(group, beside, strict=True):
-            value.const_value = tensor
-        written[name] = file_digest(path.with_name(name))
-    return written
-
-
-def _digest(values: Sequence[Any]) -> str:
-    """SHA-256 of weights, in this order."""
-    digest = hashlib.sha256()
-    for value in values:
-        digest.update(np.ascontiguousarray(value.const_value.numpy()).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _constant(graph: Any, name: str, array: np.ndarray) -> Any:
