@@ -113,5 +113,6 @@ def write_model(model: onnx_ir.Model, path: Path) -> None:
 
 
 def _bytes(tensor: Any) -> memoryview:
-    """Of a tensor, where they lie."""
-    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
+    """Of a tensor, where they lie; of numbers of which several are in a byte there, a copy, in which they are."""
+    array = np.ascontiguousarray(tensor.numpy())
+    return array.reshape(-1).view(np.uint8).data if array.nbytes == tensor.nbytes else memoryview(tensor.tobytes())

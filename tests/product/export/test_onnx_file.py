@@ -4,6 +4,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir
@@ -65,6 +66,16 @@ def test_a_file_says_what_protobuf_would_have_written(
         onnxruntime.InferenceSession(tmp_path / name).run(None, {"x": x})[0] for name in ("m.onnx", "plain.onnx")
     )
     assert (found == expected).all()
+
+
+def test_numbers_of_four_bits_stay_two_in_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "STREAMED", 1)
+    made = model(np.arange(-7, 8).astype(ml_dtypes.int4))
+
+    write_model(made, tmp_path / "m.onnx")
+
+    onnx_ir.save(made, tmp_path / "plain.onnx")
+    assert onnx.load(tmp_path / "m.onnx") == onnx.load(tmp_path / "plain.onnx")
 
 
 def test_weights_are_not_held_a_second_time(tmp_path: Path) -> None:
