@@ -19,6 +19,7 @@ from lrp_compiler.passes.assign import (
     assign_rules,
     choose_composite,
     decisions,
+    move_into_loops,
     reachable,
     wanted_values,
     with_observed,
@@ -160,6 +161,10 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     composite = choose_composite(composite, forward, reached)
+    if options.optimise:
+        moved = move_into_loops(forward, (*options.named, explained.name))
+        watch.sees("move_into_loops", forward, FORWARD, moved.declined)
+        reached = reachable(forward, explained)
     assign_rules(forward, composite, reached)
     watch.sees("assign_rules", forward, ASSIGNED, apart)
     open_loops(forward)

@@ -42,6 +42,7 @@ from lrp_compiler.torch_private import (
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
 from .onnx_file import DIGITS, put_beside, write_model
+from .onnx_loops import read_backwards
 from .onnx_notes import note_copies, note_origins
 from .onnx_rounding import keep_products_apart
 from .onnx_translations import TRANSLATIONS
@@ -281,6 +282,8 @@ def tidy(model: Any) -> None:
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),
         passes.NameFixPass(),
+        read_backwards,
+        passes.RemoveUnusedNodesPass(),
     ):
         step(model)
 

@@ -111,6 +111,14 @@ def _expression(pattern: str) -> str:
     return ".*".join(re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
 
 
+def is_asked_for(node: fx.Node, patterns: Collection[str]) -> bool:
+    """Whether a pattern names the node, or a module whose value it makes."""
+    calls = value_calls(node)
+    leaves = {name: path for name, path in calls.items() if any(name not in value_calls(user) for user in node.users)}
+    names = {node.name, *leaves, *leaves.values()}
+    return any(called(name, pattern) for name in names for pattern in patterns)
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """The choices that are written most like `name`, for a message."""
     known = sorted({choice for choice in choices if choice})

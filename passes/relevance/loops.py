@@ -21,8 +21,9 @@ values themselves. The books are kept of these, too: what comes to a state goes 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -40,8 +41,8 @@ from lrp_compiler.passes.graph import (
     scan_of,
     scans,
 )
-from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
-from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
+from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance, by_element, traits
+from lrp_compiler.torch_private import fake_mode_of, hint, is_traced, untraced
 
 from .step_books import StepBooks
 from .walk import HALF, NOBODY, Fetch, Listeners, propagate_relevance, wide
@@ -106,6 +107,33 @@ def _through(loop: Scan, op: Op, relevance: Relevance) -> Flow:
     return _Backwards(loop, op, relevance).flow()
 
 
+def calculated_again(loop: Scan) -> Collection[fx.Node]:
+    """The values of a step that are not kept for relevance, which calculates them again.
+
+    Without states those are all: nothing of a step is kept. Else those that elementwise operations and changes of shape
+    make of what the step reads and of the states in front of it: they are at least as large as what they are made of.
+    """
+    if not loop.states:
+        return set(loop.body.graph.nodes)
+    states, *read = loop.parts(loop.placeholders)
+    of_states, found = set(states), {place for part in read for place in part}
+    for node in loop.body.graph.nodes:
+        known = traits(node.target)
+        operands = set(node.all_input_nodes)
+        if node.op != "call_function" or not (by_element(node.target) or known.free) or not is_tensor(node):
+            continue
+        if operands <= found:
+            found.add(node)
+        elif operands <= found | of_states and all(_is_as_large(node, one) for one in operands & of_states):
+            of_states.add(node)
+    return (found | of_states) - set(loop.placeholders)
+
+
+def _is_as_large(node: fx.Node, operand: fx.Node) -> bool:
+    sizes, others = ([hint(size) for size in one.meta["val"].shape] for one in (node, operand))
+    return prod(sizes) >= prod(others)
+
+
 class _Backwards:
     """One loop, backwards.
 
@@ -135,8 +163,8 @@ class _Backwards:
                 self.forms[loop.placeholders[number]] = share.form
         self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
         self.handles = {node: op.arguments[f"{INNER}{node.name}"] for node in self._inner()}
-        kept = self.handles if loop.states else ()  # without states a step is calculated again
-        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in kept}
+        again = calculated_again(loop)
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self.handles if node not in again}
         self.asked = [node for node in reversed(self.handles) if self.told.asks(self.handles[node])]
         self.watched: dict[fx.Node, Form] = {}
         steps = loop.parts(loop.placeholders)[1]
@@ -164,8 +192,8 @@ class _Backwards:
             place.meta["input"]: Relevance(tensor, self.forms[place])
             for place, tensor in zip(places, results, strict=False)
         }
-        # A first state that is a constant gets nothing.
-        return {name: share for name, share in shares.items() if name in (*self.op.active, *self.op.wanted)}
+        # A first state that is a constant gets nothing, nor what no rule of a step hands anything to.
+        return {name: shares.get(name) for name in (*self.op.active, *self.op.wanted)}
 
     def _turned(self, steps: Tensor) -> Tensor:
         """The last step first; without states the order is all the same."""
@@ -186,7 +214,10 @@ class _Backwards:
         return self.relevance.tensor.new_zeros(self.op.shape(place.meta["input"]))
 
     def _settle_forms(self) -> None:
-        """In which form relevance of each operand is carried: found by going through one step, until it is stable."""
+        """In which form relevance of each operand is carried: found by going through one step, until it is stable.
+
+        And which of what a step reads gets any.
+        """
         with untraced():
             seeds = [share.tensor for share in self.seeded.values()]
             slices = [one.select(0, -1) for one in (*seeds, *self.values.values())]
@@ -196,6 +227,9 @@ class _Backwards:
                 total = [place for place, share in arrived.items() if share.form == "total"]
                 more = [place for place in total if self.forms.get(place) == "unit"]
                 if not more:
+                    # What no rule hands anything to gets nothing, not zeros: they would have a form.
+                    self.read = [place for place in self.read if place in arrived]
+                    self.summed = [place for place in self.summed if place in arrived]
                     self.watched = {node: seen[node].form for node in self.asked if node in seen}
                     return
                 self.forms.update(dict.fromkeys(more, "total"))
