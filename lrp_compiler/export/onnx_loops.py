@@ -19,7 +19,7 @@ def read_backwards(model: onnx_ir.Model) -> None:
     torch's operator knows one direction, so whatever the loop of relevance reads of the forward loop's steps would be
     there a second time.
     """
-    owners = (model.graph, *model.functions.values())
+    owners: list[Any] = [model.graph, *model.functions.values()]
     for node in [node for owner in owners for node in owner.all_nodes() if node.op_type == "Scan"]:
         axes = (node.attributes.get_ints(f"scan_{kind}_axes", ()) for kind in ("input", "output"))
         if not any(map(any, axes)):

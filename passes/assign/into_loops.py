@@ -183,7 +183,7 @@ def _reads(read: Read) -> list[Read] | None:
         return None
     tensors = [_read(one, dim, grid.rows) for one, grid in found]
     if root not in (None, node):
-        tensors.append(Read(root, dim, by_step=True))  # type: ignore[arg-type]
+        tensors.append(Read(root, dim, by_step=True))
     numbers = [Read(one) for one in node.all_input_nodes if not is_tensor(one)]
     if any(not isinstance(one.node.meta.get("val"), int | torch.SymInt) for one in numbers):
         return None
@@ -262,7 +262,7 @@ class _Moved:
             given = assignment(user)
             if given is not None:
                 assign(user, assigned_anew(user, given, names, active, wanted))
-        for read in reversed(self.region.reads):
+        for read in reversed(list(self.region.reads)):
             node.graph.erase_node(read.node)
 
     def _carrying(self) -> dict[Read, bool]:
@@ -308,7 +308,8 @@ class _Moved:
         inner = {one.node: self.copies[one] for one in self.region.reads[read]}
         target, args, kwargs = _of_a_step(read, self.region.reads[read])
         if target is aten.permute.default and list(args[1]) == sorted(args[1]):
-            return inner[args[0]]
+            unmoved: fx.Node = inner[args[0]]
+            return unmoved
         args, kwargs = fx.map_arg((args, kwargs), inner.__getitem__)
         copy = call(self.graph, target, *args, **kwargs)
         copy.meta = {**node.meta, "val": copy.meta["val"]}
