@@ -93,11 +93,8 @@ def session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def ours(composite: lrp.Composite, network: Network, batches: Sequence[Batch], compared: bool = False) -> Attributed:
-    """An explainer, compiled to ONNX and run in onnxruntime; the file does not outlive the run.
-
-    Compared: its composite is one of differences, from the token that says nothing.
-    """
+def ours(composite: lrp.Composite, network: Network, batches: Sequence[Batch]) -> Attributed:
+    """An explainer, compiled to ONNX and run in onnxruntime; the file does not outlive the run."""
     example = batches[0]
     explainer = lrp.compile(
         network.model,
@@ -116,9 +113,7 @@ def ours(composite: lrp.Composite, network: Network, batches: Sequence[Batch], c
 
             def attribute(batch: Batch) -> np.ndarray:
                 ids, mask, target = (tensor.numpy() for tensor in batch)
-                said = {"reference": {"input_ids": np.full_like(ids, network.reference)}} if compared else {}
-                made = run(input_ids=ids, attention_mask=mask, target=target, **said)
-                found: np.ndarray = made.relevance["input_ids"]
+                found: np.ndarray = run(input_ids=ids, attention_mask=mask, target=target).relevance["input_ids"]
                 return found
 
             return one_by_one(attribute, batches)
@@ -241,7 +236,6 @@ class Method:
 
 METHODS: dict[str, Method] = {
     **{name: Method("ours", partial(ours, composite)) for name, composite in OURS.items()},
-    "reference": Method("ours", partial(ours, lrp.composites.reference(), compared=True)),
     "lxt attnlrp": Method("peer", partial(lxt, "attnlrp"), same="attnlrp"),
     "lxt cp-lrp": Method("peer", partial(lxt, "cp-lrp"), same="cp-lrp"),
     "lxt attnlrp-gamma(0.05)": Method("peer", partial(lxt, "attnlrp-gamma"), same="attnlrp-gamma(0.05)"),
