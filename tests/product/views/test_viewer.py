@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import viewed
 from support.folders import ROOT
 from support.viewed import Net, X
 
@@ -125,8 +126,8 @@ def test_a_node_says_what_explains_it_and_where_it_comes_from(data: GraphData) -
     assert linear.type == "f32[batch, 5, 4]"
     place, code = linear.source.split(": ", 1)
     file, line = place.split(":")
-    assert file == Path(__file__).name
-    assert Path(__file__).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip() == code
+    assert file == Path(viewed.__file__).name
+    assert Path(viewed.__file__).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip() == code
     assert code == "y = self.mix(self.norm(x))"
 
 
