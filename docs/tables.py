@@ -10,7 +10,8 @@ from typing import Any
 
 from lrp_compiler.cli import make_parser
 from lrp_compiler.passes.assign.choose_composite import CHOICES
-from lrp_compiler.rules.composite import COMPOSITES, Composite
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.rules.composites import COMPOSITES
 from lrp_compiler.rules.registry import OPERATORS, RULES, USERS, rules_of
 
 HIDDEN = {"op", "relevance"}

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from lrp_compiler.passes.forward import Answer, Target
     from lrp_compiler.passes.relevance import Mask, Put
     from lrp_compiler.peers import captum, quantus
-    from lrp_compiler.rules import Op, Relevance, rule, total, unit
-    from lrp_compiler.rules import composite as composites
+    from lrp_compiler.rules import Op, Relevance, composites, rule, total, unit
     from lrp_compiler.rules.composite import Composite, Entry
     from lrp_compiler.runtime import OnnxExplainer, open_split
     from lrp_compiler.tuning.tune import tune
@@ -86,7 +85,7 @@ _HOMES = {
 """Name → the module that has it."""
 _MODULES = {
     "captum": "lrp_compiler.peers.captum",
-    "composites": "lrp_compiler.rules.composite",
+    "composites": "lrp_compiler.rules.composites",
     "quantus": "lrp_compiler.peers.quantus",
 }
 """Name → the module that it stands for."""

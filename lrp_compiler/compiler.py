@@ -11,7 +11,6 @@ from inspect import signature
 from typing import Any, get_args
 
 from lrp_compiler.artefact import Artefact
-from lrp_compiler.artefact.aggregating import aggregated
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.artefact.provenance import SPECIALISED
 from lrp_compiler.artefact.reducing import reduced
@@ -27,7 +26,8 @@ from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
 from lrp_compiler.passes.forward import OUTPUT, Answer, Captured, Explained, Pick, Target
 from lrp_compiler.passes.relevance import Mask, Put, Seed
-from lrp_compiler.rules.composite import Composite, composite_named
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.rules.composites import composite_named
 from lrp_compiler.torch_private import sources_forgotten
 
 
@@ -175,6 +175,7 @@ def compile(
         fixed=held,
         observe=observed,
         form=form,
+        aggregate=summed,
         masks=masked,
         seeds=put,
         splice=_dictionaries(splice),
@@ -193,7 +194,7 @@ def compile(
         known = None if entry is None else entry.find()
         if known is not None:
             _say(known[1])
-            return _finished(known[0], summed, reductions)
+            return _reduced(known[0], reductions)
     report("capture")
     captured = _captured(entry, model, args, kwargs, dynamic_shapes)
     options = _fitted(options, captured)
@@ -208,12 +209,11 @@ def compile(
     _say(said)
     if entry is not None:
         entry.put(artefact, captured.program, said)
-    return _finished(artefact, summed, reductions)
+    return _reduced(artefact, reductions)
 
 
-def _finished(artefact: Artefact, summed: Sequence[str], reductions: Sequence[str]) -> Explainer:
+def _reduced(artefact: Artefact, reductions: Sequence[str]) -> Explainer:
     """With what is put behind the relevance that was compiled, or was found in a cache."""
-    artefact = aggregated(artefact, summed) if summed else artefact
     return Explainer(reduced(artefact, reductions) if reductions else artefact)
 
 
@@ -259,7 +259,7 @@ def _say(warned: Sequence[str]) -> None:
 
 def _scale(captured: Captured, compiled: Compiled, options: Options) -> Iterator[str]:
     """That what is explained is the logit in front of a probability."""
-    scale, target = compiled.explained.meta.get(OUTPUT), options.seed.target
+    scale, target = compiled.question.explained.meta.get(OUTPUT), options.seed.target
     if scale and isinstance(target, Target):
         yield (
             f"The model returns the {scale} ({captured.outputs[options.output]!r}): what is explained is the logit in "
@@ -290,7 +290,7 @@ def _larger(artefact: Artefact) -> Iterator[str]:
 
 def _flags(captured: Captured, compiled: Compiled) -> Iterator[str]:
     """That an input among several looks like a mask, and takes a share."""
-    inputs = {node: name for name, node in compiled.wanted.items() if node.op == "placeholder"}
+    inputs = {node: name for name, node in compiled.question.wanted.items() if node.op == "placeholder"}
     if captured.example is None or len(inputs) < 2:
         return
     placeholders = compiled.forward.graph.find_nodes(op="placeholder")

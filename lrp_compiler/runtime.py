@@ -21,7 +21,6 @@ values inside the network, which may be left out; graph outputs are the model's 
 
 import copy
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -29,38 +28,37 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from lrp_compiler.base.boundary import boundary, reason_of
-from lrp_compiler.base.errors import FormatError, InputError, LrpError, LrpWarning
+from lrp_compiler.base.arrays import batch_axes, cut, holds_nan, joined, to_array
+from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.latents import check_spread, condition, conditions_of, latent_inputs, whole_shape
-from lrp_compiler.base.metadata import METADATA_KEY, Metadata, read_metadata
+from lrp_compiler.base.metadata import METADATA_KEY, Metadata
+from lrp_compiler.base.metadata_reading import read_metadata
 from lrp_compiler.base.onnx_session import (
-    ONNXRUNTIME_ERRORS,
     check_names,
-    first_line,
     format_errors,
     lean_options,
     open_session,
+    run_session,
     runtime_inputs,
 )
-from lrp_compiler.base.optimised import open_and_keep, open_kept, place_of
+from lrp_compiler.base.opening import opened
 from lrp_compiler.base.progress import row_bar
 from lrp_compiler.base.references import bind_with_references
 from lrp_compiler.base.results import ByName
 from lrp_compiler.base.run import Run
-from lrp_compiler.base.seal import check_pair, check_seal, without_seal
+from lrp_compiler.base.seal import check_pair, without_seal
+from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.validate import (
     EXTRAS,
-    TensorSpec,
     check,
     check_choice,
     check_option,
     check_rows,
     check_weights,
     count_from_end,
-    not_numbers,
     own_inputs,
     several_given,
-    whole_number,
 )
 
 from .answering import ExplainsAnswers
@@ -121,24 +119,8 @@ class OnnxExplainer(ExplainsAnswers):
         label = "the given bytes" if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
         if not isinstance(path_or_bytes, bytes) and not os.path.isfile(path_or_bytes):
             raise FileNotFoundError(f"There is no file {label}.")
-        place = session = None
-        if optimised and not isinstance(path_or_bytes, bytes):
-            place = place_of(path_or_bytes, f"{label}.optimised" if optimised is True else optimised, label)
-            session = open_kept(place, label, check)
-        vouched = session is not None or not check or check_seal(path_or_bytes, label) is not None
-        if place is not None and session is None and not check:
-            try:  # what is kept is opened with check=True as well
-                check_seal(path_or_bytes, label)
-            except FormatError:
-                place = None
+        session, vouched = opened(path_or_bytes, label, providers, session_options, check=check, optimised=optimised)
         with format_errors(label):
-            if session is None and place is not None and not isinstance(path_or_bytes, bytes):
-                try:
-                    session = open_and_keep(path_or_bytes, place, label)
-                except OSError as error:
-                    said = f"Nothing is kept of {label} in {place.parent}: {reason_of(error)}."
-                    warnings.warn(said, LrpWarning, stacklevel=3)
-            session = session or open_session(path_or_bytes, label, providers, session_options)
             self._session: onnxruntime.InferenceSession | None = session
             self._about = read_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), label)
             taken = [spec for spec in self._about.seed_inputs if spec.name in self._about.defaults]
@@ -240,7 +222,7 @@ class OnnxExplainer(ExplainsAnswers):
             for name in several_given(extras, list(self._extras.values()))
         }
         count = conditions_of(self._about, {**inside, **several})
-        has_nan = _has_nan if check_nan else None
+        has_nan = holds_nan if check_nan else None
         options = (batch_size, progress)
         if count is None:
             feeds, sizes = self._feeds(bound, extras, inside, has_nan)
@@ -297,7 +279,9 @@ class OnnxExplainer(ExplainsAnswers):
         """
         if self._session is None:
             raise LrpError("This explainer is closed.")
-        return _run(self._session, [spec.name for spec in self._about.returns] if names is None else names, feeds)
+        return run_session(
+            self._session, [spec.name for spec in self._about.returns] if names is None else names, feeds
+        )
 
     def _given(
         self, arrays: Sequence[Any], named_arrays: Mapping[str, Any], choices: Mapping[str, Any]
@@ -322,14 +306,14 @@ class OnnxExplainer(ExplainsAnswers):
         specs = self._about.returns
         names = [spec.name for spec in specs]
         rows = sizes.get("batch", 1)
-        axes = {} if batch_size is None else self._batch_axes(batch_size, specs, sizes)
+        axes = {} if batch_size is None else batch_axes(batch_size, self.takes, specs, sizes)
         step = batch_size or rows
         pieces = []
         with row_bar(rows, progress) as advance:
             for start in range(0, rows, step):
-                pieces.append(_run(session, names, _cut(feeds, axes, slice(start, start + step))))
+                pieces.append(run_session(session, names, cut(feeds, axes, slice(start, start + step))))
                 advance(min(step, rows - start))
-        return _join(pieces, axes)
+        return joined(pieces, axes)
 
     def close(self) -> None:
         """Release the session and its memory; calls after it raise `LrpError`."""
@@ -401,19 +385,6 @@ class OnnxExplainer(ExplainsAnswers):
         specs = [*self._about.inputs, *self._extras.values(), *(self._inside[name] for name in inside)]
         return {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs}, sizes
 
-    def _batch_axes(self, batch_size: int, results: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, int]:
-        """Name → the axis along which that tensor is cut; a tensor without a batch is not listed."""
-        if (whole_number(batch_size) or 0) < 1:
-            raise InputError(f"The batch_size must be a positive integer, not {batch_size!r}.")
-        if "batch" not in sizes:
-            raise InputError("A batch_size cannot be used: this explainer was compiled for a fixed batch.")
-        # A result without a batch may depend on every row, and one with two relates rows to each other.
-        whole = [spec for spec in results if spec.shape.count("batch") != 1]
-        if whole:
-            raise InputError(f"A batch_size cannot be used: the result {whole[0]} is not made row by row.")
-        specs = [*self._about.inputs, *self._extras.values(), *self._inside.values(), *results]
-        return {spec.name: spec.shape.index("batch") for spec in specs if "batch" in spec.shape}
-
     def _explanation(
         self, feeds: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], conditions: int | None = None
     ) -> Explanation[np.ndarray]:
@@ -467,47 +438,3 @@ def open_split(
         with format_errors(os.fspath(path)):
             sessions.append(open_session(path, os.fspath(path), providers, session_options))
     return sessions[0], sessions[1]
-
-
-def to_array(spec: TensorSpec, value: Any) -> np.ndarray:
-    """A numpy array; plain Python numbers take the dtype that is wanted, since they have none of their own.
-
-    Raises:
-        InputError: it cannot be read as one.
-    """
-    try:
-        array = np.asarray(value)
-        whole_numbers = array.dtype.kind == "i" and spec.dtype != "bool"
-        fits = whole_numbers or array.dtype.kind == spec.dtype[0] or array.size == 0
-        if fits and not hasattr(value, "dtype"):
-            array = np.asarray(value, dtype=spec.dtype)
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InputError(not_numbers(spec.name, value, reason_of(error))) from error
-    if array.dtype.kind == "O" and (isinstance(value, int) or hasattr(value, "keys")):
-        raise InputError(not_numbers(spec.name, value, "overflow"))
-    return array
-
-
-def _has_nan(array: np.ndarray) -> bool:
-    return bool(np.isnan(array).any())
-
-
-def _cut(feeds: Mapping[str, np.ndarray], axes: Mapping[str, int], rows: slice) -> dict[str, np.ndarray]:
-    return {
-        name: array[(slice(None),) * axes[name] + (rows,)] if name in axes else array for name, array in feeds.items()
-    }
-
-
-def _run(
-    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    try:
-        return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
-    except ONNXRUNTIME_ERRORS as error:
-        raise LrpError(f"The explainer failed on these inputs in onnxruntime: {first_line(error)}") from error
-
-
-def _join(pieces: Sequence[Mapping[str, np.ndarray]], axes: Mapping[str, int]) -> Mapping[str, np.ndarray]:
-    if len(pieces) == 1:
-        return pieces[0]
-    return {name: np.concatenate([piece[name] for piece in pieces], axis=axes[name]) for name in pieces[0]}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite
 
@@ -25,6 +27,7 @@ class Options:
         fixed: names of inputs that are held constant.
         observe: patterns of modules or nodes whose values' relevance is returned as well.
         form: of what `observe` returns: relevance in total form, the coefficient of its unit form, or both.
+        aggregate: patterns of values over which relevance is summed into one map of the input.
         masks: values of the network whose relevance is masked at run time.
         seeds: values of the network that relevance is put on at run time.
         splice: path of a module → the dictionary that is spliced in behind the value that leaves it.
@@ -36,11 +39,12 @@ class Options:
     composite: Composite
     seed: Seed
     output: int = 0
-    function: Callable[[Any], Any] | None = None
+    function: Callable[[Any], Tensor] | None = None
     wrt: tuple[str, ...] | None = None
     fixed: tuple[str, ...] = ()
     observe: tuple[str, ...] = ()
     form: ObservedForm = "total"
+    aggregate: tuple[str, ...] = ()
     masks: tuple[Mask, ...] = ()
     seeds: tuple[Put, ...] = ()
     splice: Mapping[str, Any] = field(default_factory=dict)
@@ -52,4 +56,4 @@ class Options:
     def named(self) -> tuple[str, ...]:
         """Names and patterns of all values of the network that something is asked of."""
         inner = (*(mask.path for mask in self.masks), *(seed.path for seed in self.seeds))
-        return (*self.observe, *inner, *(self.wrt or ()), *self.splice)
+        return (*self.observe, *self.aggregate, *inner, *(self.wrt or ()), *self.splice)

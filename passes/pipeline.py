@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import COEFFICIENT
+from lrp_compiler.base.specs import AGGREGATE, COEFFICIENT
 from lrp_compiler.passes.assign import (
     Decision,
     analyse,
@@ -19,6 +19,7 @@ from lrp_compiler.passes.assign import (
     assign_rules,
     choose_composite,
     decisions,
+    move_into_loops,
     reachable,
     wanted_values,
     with_observed,
@@ -65,7 +66,7 @@ from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lowe
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
 from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
-from lrp_compiler.passes.relevance import Latent, Question, Seed, emit_relevance, latents_of, open_loops
+from lrp_compiler.passes.relevance import Question, Seed, emit_relevance, latents_of, maps_of, open_loops
 from lrp_compiler.rules.composite import Composite
 
 from .options import ObservedForm, Options
@@ -80,12 +81,9 @@ class Compiled:
     Args:
         captured: the model, with references among its inputs where relevance is of differences from these.
         forward: the assigned forward graph; returns the model's flat outputs.
-        explained: its `[batch, classes]` node that is explained.
+        question: what is explained, and of what relevance is returned.
         composite: which rule where; of `auto` the one that was chosen.
-        joint: both in one: model inputs, seed inputs, latents → flat outputs, relevance of each value asked for.
-        wanted: name → forward node, of the values whose relevance the joint graph returns, in order.
-        latents: the run-time inputs at values of the network.
-        coefficients: like `wanted`, of those whose relevance in unit form follows.
+        joint: both in one: model inputs, seed inputs, latents → flat outputs, what the question asks for, in order.
         plan: the promises and how each is resolved.
         seed: what is explained, its classes counted from the front, and how much is put on it.
         decided: inputs that the explained value depends on through hard decisions alone, or of which some elements
@@ -94,14 +92,11 @@ class Compiled:
 
     captured: Captured
     forward: fx.GraphModule
-    explained: fx.Node
+    question: Question
     composite: Composite
     joint: fx.GraphModule
-    wanted: dict[str, fx.Node]
     plan: Plan
     seed: Seed
-    latents: tuple[Latent, ...] = ()
-    coefficients: Mapping[str, fx.Node] = field(default_factory=dict)
     decided: Mapping[str, Decision] = field(default_factory=dict)
 
 
@@ -166,6 +161,10 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
         reached = reachable(forward, explained)
         wanted = wanted_values(forward, options.wrt, captured.inputs, reached)
     composite = choose_composite(composite, forward, reached)
+    if options.optimise:
+        moved = move_into_loops(forward, (*options.named, explained.name))
+        watch.sees("move_into_loops", forward, FORWARD, moved.declined)
+        reached = reachable(forward, explained)
     assign_rules(forward, composite, reached)
     watch.sees("assign_rules", forward, ASSIGNED, apart)
     open_loops(forward)
@@ -174,9 +173,11 @@ def compile_graphs(captured: Captured, options: Options, watch: Watch) -> Compil
     latents = latents_of(forward, options.masks, options.seeds, reached)
     put = {explained.name, *(latent.node for latent in latents if latent.kind == "seed")}
     analyse_rules(forward, [node for node in forward.graph.nodes if node.name in put], options.optimise)
-    joint, plan = joint_graph(forward, Question(explained, wanted, latents, coefficients), options, watch)
-    seed = options.seed
-    return Compiled(captured, forward, explained, composite, joint, wanted, plan, seed, latents, coefficients, decided)
+    own = {name: node for name, node in wanted.items() if name in captured.inputs.values()}
+    maps = maps_of(forward, options.aggregate, own, reached)
+    question = Question(explained, wanted, latents, coefficients, maps)
+    joint, plan = joint_graph(forward, question, options, watch)
+    return Compiled(captured, forward, question, composite, joint, plan, options.seed, decided)
 
 
 def _refuse_weights(captured: Captured, wrt: Sequence[str] | None) -> None:
@@ -305,13 +306,14 @@ def joint_graph(
     Args:
         forward: the forward graph, every node that relevance reaches with its rule; it stays as it is.
         question: what is explained, and the relevance of what is returned; that of its coefficients is called
-            `coefficient.<name>`.
+            `coefficient.<name>`, a map `aggregate.<name>`.
         options: of these the seed, the budget, and whether to optimise.
         watch: told what is done.
     """
     watch.starts("emit relevance")
     named = {f"{COEFFICIENT}{name}": node for name, node in question.coefficients.items()}
-    relevance, promises = emit_relevance(forward, replace(question, coefficients=named), options.seed)
+    maps = {f"{AGGREGATE}.{name}": nodes for name, nodes in question.maps.items()}
+    relevance, promises = emit_relevance(forward, replace(question, coefficients=named, maps=maps), options.seed)
     watch.sees("emit_relevance", relevance, RELEVANCE)
     watch.starts("resolve promises")
     relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)

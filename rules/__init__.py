@@ -24,7 +24,7 @@ from .differences import NAME as DIFFERENCE
 from .facts import FACTS, Fact, Facts
 from .first_layer import STEP, Bound
 from .matmul import READOUT
-from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, bind, per_dim
+from .op import BORDERS, NONNEGATIVE, PASSED_OVER, Op, Values, bind, per_dim
 from .operators.convolution import CHANNEL_FIRST, CONVOLUTIONS, TRANSPOSED, TRANSPOSES
 from .operators.functions import SLOPE
 from .operators.gate import RECURRENT_GATE
@@ -106,6 +106,7 @@ __all__ = [
     "Relevance",
     "RuleError",
     "Traits",
+    "Values",
     "bind",
     "by_element",
     "conduct",

@@ -18,6 +18,7 @@ from .linear_map import (
     Constant,
     LinearMap,
     Message,
+    Term,
     Weight,
     add_up,
     clamp_sign,
@@ -84,7 +85,7 @@ class Direct:
         """Nothing to drop: an empty part is exactly 0 here, and so is what it passes on."""
         return share
 
-    def messages(self, part: Any, q: Mapping[int, Tensor]) -> list[Message]:
+    def messages(self, part: Term | Constant, q: Mapping[int, Tensor]) -> list[Message]:
         """`x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
         return [Message(q[side], weight, x, ratio) for side in q for x, weight, ratio in self.pairs(part)[side]]
 
@@ -132,7 +133,7 @@ class HalfSums:
         noise = 8 * torch.finfo(z.dtype).eps * self.size
         return share * (z > noise if side > 0 else z < -noise)
 
-    def messages(self, part: Any, q: Mapping[int, Tensor]) -> list[Message]:
+    def messages(self, part: Term | Constant, q: Mapping[int, Tensor]) -> list[Message]:
         """`x ⊙ Wᵀ(q₊ + q₋) + |x| ⊙ |W|ᵀ(q₊ − q₋)`."""
         both = add_up(list(q.values()))
         sizes = q[+1] if -1 not in q else q[+1] - q[-1] if +1 in q else -q[-1]

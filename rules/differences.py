@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .elementwise import Quotient
 from .linear_map import LinearMap, Term
 from .matmul import transpose_left, transpose_right
 from .op import Op
@@ -152,7 +152,7 @@ def _beyond(op: Op, chosen: Selection, R: Tensor) -> Tensor:
 
 
 @family_rule("elementwise", NAME, of_differences=True)
-def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
+def function(op: Op, quotient: Quotient, relevance: Relevance) -> Flow:
     """`g_x = g ⊙ Δf/Δx`; of a function that multiplies by a constant that constant."""
     _check(op)
     (name,) = op.active
@@ -161,8 +161,9 @@ def function(op: Op, quotient: Any, relevance: Relevance) -> Flow:
         return {name: relevance.map(lambda R: sum_to_shape(R.to(op.dtype(name)), shape))}
     g, entry = relevance.tensor, find(op)
     if entry is not None and entry.kind == SCALE:
+        assert quotient is not None
 
-        def backs(factor: Callable[[], Any]) -> dict[str, Back]:
+        def backs(factor: Callable[[], Tensor | float]) -> dict[str, Back]:
             return {name: lambda q: sum_to_shape(q * factor(), shape)}
 
         return _mean(op, g, backs(quotient), lambda: backs(describe(op.there)))

@@ -20,7 +20,7 @@ FACTS: dict[str, Fact[Any]] = {}
 """Name → fact: all that are declared."""
 
 
-def _as_it_is(value: Any) -> Any:
+def _as_it_is(value: object) -> Any:
     return value
 
 
@@ -82,7 +82,7 @@ class Facts:
         return {name: value for name, value in sorted(self._values.items()) if FACTS[name].stored}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+    def from_dict(cls, data: Mapping[str, object]) -> Facts:
         """The inverse of `to_dict`.
 
         Raises:

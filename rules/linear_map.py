@@ -100,7 +100,7 @@ class Constant:
     operand: str | None = None
     number: bool = False
 
-    def apply(self, x: Any, weight: Any) -> Any:
+    def apply(self, x: object, weight: Weight) -> Any:
         """W · 1."""
         return weight
 
@@ -199,9 +199,10 @@ def _received(op: Op, term: Term, messages: Sequence[Message]) -> Relevance | No
         return add_up([scaled(share, x) for share, x in zip(shares, inputs, strict=True)])
 
     ratios = [1.0 if message.x is None else message.ratio for message in messages]
-    if any(ratio is None for ratio in ratios):
+    known = [ratio for ratio in ratios if ratio is not None]
+    if len(known) < len(ratios):
         return total(as_total())
-    return unit(add_up([scaled(share, ratio) for share, ratio in zip(shares, ratios, strict=True)]), as_total)
+    return unit(add_up([scaled(share, ratio) for share, ratio in zip(shares, known, strict=True)]), as_total)
 
 
 def _weighed(op: Op, term: Term, messages: Sequence[Message]) -> Relevance | None:
@@ -291,11 +292,11 @@ def without_constants(op: Op, linear: LinearMap) -> Tensor:
     return op.output - add_up([constant.weight() for constant in linear.constants])
 
 
-def add_up(tensors: Sequence[Any]) -> Tensor:
+def add_up(tensors: Sequence[Tensor | float]) -> Tensor:
     """Sum of at least one tensor, without the 0 that Python's own sum starts from."""
     return cast(Tensor, reduce(operator.add, tensors))
 
 
-def scaled(tensor: Tensor, factor: Any) -> Tensor:
+def scaled(tensor: Tensor, factor: Tensor | float) -> Tensor:
     """`tensor ⊙ factor`, without an operation for the number 1."""
     return tensor if not isinstance(factor, Tensor) and factor == 1 else tensor * factor

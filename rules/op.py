@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,8 @@ from .traits import traits
 
 T = TypeVar("T")
 Share = Callable[[], Tensor]
+Handle = Any
+"""What stands for a forward value among an operation's arguments: whatever `Values.fetch` understands."""
 
 
 def _tuples(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -33,7 +36,7 @@ PASSED_OVER: Fact[bool] = Fact("passed_over", False)
 """Whether the result, or what is made of it, may be NaN or infinite where a choice takes another value instead."""
 
 
-def bind(target: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind(target: object, args: Iterable[object], kwargs: Mapping[str, object]) -> dict[str, Any]:
     """Arguments of a call by schema name, defaults filled in; lists of tensors as `name.0`, `name.1`, …
 
     The plain list stays under its own name, so that `options` and operands are found the same way. A target without
@@ -59,42 +62,53 @@ def per_dim(value: int | Sequence[int], dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
+@dataclass(frozen=True)
+class Values:
+    """How the forward values of an operation are reached, and who is told what its rule does.
+
+    Args:
+        fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
+        asked: told the handle of every forward value that is read.
+        absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
+        there: where relevance is of differences from a reference: handle → that of the same value at the reference,
+            itself if it is the same there. Relevance in unit form multiplies the difference of the two then.
+    """
+
+    fetch: Callable[[Handle], Tensor]
+    asked: Callable[[Handle], None] | None = None
+    absorb: Callable[[str, Tensor], None] | None = None
+    there: Callable[[Handle], Handle] | None = None
+
+
 class Op:
     """One operation of the forward graph: its target, its operands and its result, fetched when asked for.
 
     A rule reads forward values through `tensor(name)` and `output`. Reading one makes a promise, so whoever keeps those
-    is told (`asked`). Shapes, dtypes and options cost nothing and are not told.
+    is told (`Values.asked`). Shapes, dtypes and options cost nothing and are not told.
 
     Names are those of the op's ATen schema (`input`, `weight`, `self`, `other`, …); the members of a list of
     tensors are called `tensors.0`, `tensors.1`, ….
 
     Args:
         target: the ATen overload.
-        arguments: handles and plain values by schema name (see `bind`). A handle is whatever `fetch` understands.
+        arguments: handles and plain values by schema name (see `bind`).
         result: the handle of the op's own result.
-        fetch: handle → tensor (a real one when run eagerly, a symbolic one when compiled).
+        values: how they are reached.
         active: names of the operands that carry relevance.
         facts: what is known of the operation besides (see `facts.py`).
         wanted: names of the constant operands (parameters) whose relevance is asked for.
-        absorb: told (cause, share) for relevance that leaves the flow; `None` when nobody keeps the books.
-        asked: told the handle of every forward value that is read.
-        there: where relevance is of differences from a reference: handle → that of the same value at the reference,
-            itself if it is the same there. Relevance in unit form multiplies the difference of the two then.
     """
 
     def __init__(
         self,
         target: OpOverload | str,
         arguments: Mapping[str, Any],
-        result: Any,
+        result: Handle,
+        values: Values,
         *,
-        fetch: Callable[[Any], Tensor],
         active: Iterable[str],
         facts: Facts | None = None,
         wanted: Iterable[str] = (),
-        absorb: Callable[[str, Tensor], None] | None = None,
-        asked: Callable[[Any], None] | None = None,
-        there: Callable[[Any], Any] | None = None,
     ) -> None:
         self.target: Any = target
         self.arguments = arguments
@@ -102,10 +116,9 @@ class Op:
         self.wanted = tuple(wanted)
         self._facts = facts or Facts()
         self._result = result
-        self._fetch = fetch
-        self._absorb = absorb
-        self._asked = asked
-        self._there = there
+        self._values = values
+        self._fetch = values.fetch
+        self._there = values.there
         self.precision = torch.float32
         """In which whole numbers are read that are calculated with: that of the relevance that arrives."""
         self.beside: Mapping[int, Relevance] = {}
@@ -113,7 +126,7 @@ class Op:
         self.nothing: Tensor | None = None
         """Where no relevance has arrived, of a result that may be passed over: values read there are 1, so that none of
         them, NaN and infinite ones neither, makes anything else of it."""
-        self.results: Mapping[int, Any] = {}
+        self.results: Mapping[int, Handle] = {}
         """The handles of these, and of its own result, by number."""
         self.listeners: Any = None
         """Who is told of what happens inside an operation that is a walk of its own: those of the walk around it."""
@@ -124,14 +137,14 @@ class Op:
     def eager(
         cls,
         target: OpOverload,
-        *args: Any,
+        *args: object,
         active: Iterable[str] | None = None,
         facts: Facts | None = None,
         wanted: Iterable[str] = (),
         absorb: Callable[[str, Tensor], None] | None = None,
-        asked: Callable[[Any], None] | None = None,
+        asked: Callable[[Handle], None] | None = None,
         reference: Mapping[str, Tensor] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Op:
         """The op run on real tensors: how a rule is tried out by hand.
 
@@ -150,13 +163,10 @@ class Op:
             target,
             arguments,
             result,
-            fetch=lambda tensor: cast(Tensor, tensor),
+            Values(lambda tensor: cast(Tensor, tensor), asked, absorb, there),
             active=tensors[:1] if active is None else active,
             facts=facts,
             wanted=wanted,
-            absorb=absorb,
-            asked=asked,
-            there=there,
         )
 
     def seen_as(self, target: OpOverload) -> Op:
@@ -178,10 +188,9 @@ class Op:
             self.target,
             {name: _mapped(value, self._there) for name, value in self.arguments.items()},
             self._there(self._result),
-            fetch=self._fetch,
+            replace(self._values, absorb=None, there=None),
             active=self.active,
             facts=self._facts,
-            asked=self._asked,
         )
         other.precision = self.precision
         other.nothing = self.nothing
@@ -350,16 +359,16 @@ class Op:
     @property
     def keeps_books(self) -> bool:
         """Whether anybody asks what leaves the flow."""
-        return self._absorb is not None
+        return self._values.absorb is not None
 
     def absorb(self, cause: str, share: Share) -> None:
         """Book relevance that leaves the flow here: `share()` is summed under `cause` when an audit is kept."""
-        if self._absorb is not None:
-            self._absorb(cause, share())
+        if self._values.absorb is not None:
+            self._values.absorb(cause, share())
 
-    def _ask(self, handle: Any) -> Tensor:
-        if self._asked is not None:
-            self._asked(handle)
+    def _ask(self, handle: Handle) -> Tensor:
+        if self._values.asked is not None:
+            self._values.asked(handle)
         if self._there is not None and self._there(handle) is not handle:
             self.varied = True
         value = self._fetch(handle)
@@ -367,16 +376,16 @@ class Op:
             return value
         return torch.where(self.nothing, 1.0, value)
 
-    def _read(self, handle: Any) -> Any:
+    def _read(self, handle: object) -> Any:
         value: Any = self._fetch(handle)
         return self._ask(handle) if isinstance(value, Tensor) else value
 
 
-def _at_reference(pairs: Sequence[tuple[Tensor, Tensor]], handle: Any) -> Any:
+def _at_reference(pairs: Sequence[tuple[Tensor, Tensor]], handle: Handle) -> Handle:
     return next((value for here, value in pairs if here is handle), handle)
 
 
-def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+def _mapped(value: object, function: Callable[[Any], Any]) -> Any:
     """An argument with its handles mapped, those in a list one by one."""
     if isinstance(value, list | tuple):
         return type(value)(_mapped(item, function) for item in value)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -34,8 +33,8 @@ class Quantisation:
         worth: gives what one step is worth in the result.
     """
 
-    scale: Callable[[], Any]
-    worth: Callable[[], Any]
+    scale: Callable[[], Tensor | float]
+    worth: Callable[[], Tensor | float]
 
 
 @family_rule("quantisation", "identity")
@@ -55,7 +54,8 @@ def straight_through(op: Op, quantisation: Quantisation, relevance: Relevance) -
         return by_value(op, quantisation, relevance)
     x, y, g = op.tensor("self"), op.output, relevance.tensor
     scale = quantisation.scale()
-    inside: Tensor = ((y - x * scale).abs() <= HALF * abs(quantisation.worth())).to(x.dtype)
+    rounded, worth = (y - x * scale).abs(), quantisation.worth()
+    inside: Tensor = (rounded <= HALF * (worth.abs() if isinstance(worth, Tensor) else abs(worth))).to(x.dtype)
     factor: Tensor = inside * scale + (1 - inside) * safe_quotient(y, x, 0.0)
     op.absorb("quantisation", lambda: g * (y - factor * x))
     return {"self": unit((g * factor).to(x.dtype))}

@@ -214,12 +214,12 @@ def find(op: Op) -> Operator | None:
     return next((entry for entry in OPERATORS.get(op.target, ()) if entry.when(op)), None)
 
 
-def of_family(target: Any, family: str) -> bool:
+def of_family(target: object, family: str) -> bool:
     """Whether an op has an operator of that family, for some of its calls at least."""
     return any(entry.family == family for entry in OPERATORS.get(target, ()))
 
 
-def by_element(target: Any) -> bool:
+def by_element(target: object) -> bool:
     """Whether each element of the result is made of those in its place alone.
 
     torch's tag says so; where torch has none (`hardswish`, `masked_fill`, the whole of a region), what the op is.
@@ -260,7 +260,7 @@ def _options(rule: Rule) -> tuple[Parameter, ...]:
     return tuple(signature(rule, eval_str=True).parameters.values())[RULE_ARGUMENTS:]
 
 
-def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: Any) -> Flow:
+def propagate(op: Op, relevance: Relevance, rule: str | None = None, **options: object) -> Flow:
     """Relevance of the op's operands, by name: apply `rule` (default: the operator's own) to the op.
 
     Raises:
@@ -294,6 +294,6 @@ def _add(target: Overload | str, entry: Operator) -> None:
     entries.append(entry)
 
 
-def _check_overload(target: Any) -> None:
+def _check_overload(target: object) -> None:
     if not isinstance(target, Overload | str):
         raise TypeError(f"{target} is not an op overload: write for example {target}.default")

@@ -40,7 +40,7 @@ class Masked:
     """
 
     mask: Callable[[], Tensor]
-    shape: Callable[[], Sequence[Any]]
+    shape: Callable[[], Sequence[int | torch.SymInt]]
 
     def __call__(self, r: Tensor) -> Tensor:
         """Of relevance in unit form; what a branch that was not taken makes of it may be NaN, too."""

@@ -9,6 +9,7 @@ Sources: Bach et al., PLOS ONE 10(7), 2015 (αβ); Montavon et al., Pattern Reco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .contributions import SIGNS, Direct, HalfSums
 from .facts import Fact
-from .linear_map import LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
+from .linear_map import Constant, LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
 from .op import Op
 from .registry import Flow, RuleError, family_rule
 from .relevance import TOTAL_STABILISER, Relevance, divide, sign, signum, total
@@ -155,7 +156,7 @@ def _gamma_half_sums(
     relevance: Relevance,
     gamma: float,
     epsilon: float,
-    constants: Any,
+    constants: Sequence[Constant],
     positive_only: bool,
 ) -> Flow:
     """`q = R / s(z + γ/2 (z + σA))`, `R_x = x ⊙ Wᵀ((1 + γ/2) q) + |x| ⊙ |W|ᵀ(γ/2 σ q)` with σ = sgn z, 0 for z = 0."""
@@ -192,7 +193,7 @@ def _gamma_direct(
     relevance: Relevance,
     gamma: float,
     epsilon: float,
-    constants: Any,
+    constants: Sequence[Constant],
     positive_only: bool,
 ) -> Flow:
     R = op.total(relevance)

@@ -175,7 +175,7 @@ _DECLARED: dict[Any, dict[str, Any]] = {}
 """Op → what was said of it, by name: that a trait is not there is said, too."""
 
 
-def declare(*targets: Any, **given: Unpack[Given]) -> None:
+def declare(*targets: object, **given: Unpack[Given]) -> None:
     """Write down traits of ops.
 
     Raises:
@@ -194,12 +194,12 @@ def declare(*targets: Any, **given: Unpack[Given]) -> None:
         TRAITS[target] = Traits(**known)
 
 
-def traits(target: Any) -> Traits:
+def traits(target: object) -> Traits:
     """The traits of an op."""
     return TRAITS.get(target, PLAIN)
 
 
-def summands(target: Any, given: Arguments) -> Mapping[str, float]:
+def summands(target: object, given: Arguments) -> Mapping[str, float]:
     """By which number each operand goes into the sum that a call is.
 
     Args:
@@ -218,7 +218,7 @@ def summands(target: Any, given: Arguments) -> Mapping[str, float]:
     return found
 
 
-def always(given: Any) -> bool:
+def always(given: object) -> bool:
     """Whatever the call."""
     return True
 

@@ -134,5 +134,59 @@ part.legend()
 plt.show()
 
 # %% [markdown]
+# ## A wrong answer, and its cause
+#
+# The model said rightly who bakes bread. Who repairs the violins?
+
+
+# %%
+def written(prompt):
+    read = tokenizer(prompt, return_tensors="pt")
+    with torch.no_grad():
+        text = model.generate(**read, **options)
+    said = text[0, read["input_ids"].shape[1] :]
+    return tokenizer.decode(said, skip_special_tokens=True)
+
+
+violins = prompt.replace("Who bakes bread", "Who repairs old violins")
+mistaken = written(violins)
+print(mistaken)
+
+# %% [markdown]
+# Nobody but Oskar does. The answer before was right and this one is wrong, and both begin with the same name. Which
+# words made it, and how much came from the question, all of its words together?
+
+# %%
+traced = explainer.answer(tokenizer, violins, mistaken)
+for found in (explanation, traced):
+    by_word = found.by("word")
+    texts = [piece.text.strip() for piece in by_word.columns]
+    name = by_word.matrix[0]
+    asked = slice(texts.index("Who"), texts.index("where?") + 1)
+    shares = [
+        f"{text} {share:.2f}"
+        for text, share, piece in zip(texts, name, by_word.columns, strict=True)
+        if piece.part == "prompt" and share > 0.6
+    ]
+    print(f"{', '.join(shares)} | the question {name[asked].sum():.2f}")
+
+# %% [markdown]
+# It is the same explanation twice: “Marta”, where the name was last read, then full stops and what frames the answer.
+# What tells the two questions apart takes no part in it. So the model does not look for who repairs violins, and fail:
+# it says who was named last, and was right about the bread by luck. That can be tried: the same sentences, Oskar's
+# behind his sister's.
+
+# %%
+behind = (
+    "His sister Marta lives in Lisbon and bakes bread. "
+    "Oskar lives in Prague. He repairs old violins."
+)
+for asked in (prompt, violins):
+    print(repr(written(asked.replace(context, behind))))
+
+# %% [markdown]
+# Now Oskar repairs the violins, which is right, and bakes the bread. A right answer and a wrong one had one cause, and
+# what they say does not show it; what they were made of does.
+#
 # [Explain what a language model wrote](../pages/how-to/answers.md) has the rest: spans, log-probabilities, one answer
 # against another in one run, and the explainer as an ONNX file.

@@ -18,8 +18,8 @@ from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.references import bind_with_references
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.sizes import size_of
+from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.validate import (
-    TensorSpec,
     check,
     check_choice,
     check_rows,
@@ -120,6 +120,24 @@ def saying_where(artefact: Artefact, tensors: Sequence[Tensor]) -> Iterator[None
             where = f" at {describe_node(run.at)}" if run.at is not None else ""
             raise InputError(f"The model itself fails on these inputs{where}: {reason_of(own)}.") from error
         raise
+
+
+def value_of(forward: fx.GraphModule, name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """What a node of the forward graph holds for these inputs; nothing behind it is run.
+
+    Args:
+        forward: the forward graph.
+        name: of the node.
+        tensors: the inputs, in the order of the placeholders.
+    """
+    run = fx.Interpreter(forward)
+    given = iter(tensors)
+    for node in forward.graph.nodes:
+        run.env[node] = next(given) if node.op == "placeholder" else run.run_node(node)
+        if node.name == name:
+            break
+    found: Tensor = run.env[node]
+    return found
 
 
 def _flattened(about: Metadata, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -10,8 +10,9 @@ import torch
 from torch import fx
 
 from lrp_compiler.base.errors import CaptureError
-from lrp_compiler.base.metadata import FUNCTION, LatentSpec, Metadata
+from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.names import distinct
+from lrp_compiler.base.specs import LatentSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.passes import Compiled, Options
 from lrp_compiler.passes.forward import KIND, OUTPUT, Answer, Captured, Other
@@ -45,12 +46,13 @@ def artefact_of(
     specs = tensor_specs(placeholders, takes, _said_of_sizes(captured, placeholders))
     symbols, target = specs.symbols, compiled.seed.target
     # Of an answer the tokens are its classes.
-    scored = flat[options.output] if isinstance(target, Answer) else compiled.explained
+    explained, latents = compiled.question.explained, compiled.question.latents
+    scored = flat[options.output] if isinstance(target, Answer) else explained
     classes = scored.meta["val"].shape[-1]
-    relevance = relevance_specs(compiled.wanted, flat[own:], symbols, takes, compiled.coefficients)
+    relevance = relevance_specs(compiled.question, flat[own:], symbols, takes)
     inside = [
         LatentSpec(name, latent.kind, latent.path, latent.node, latent.dim, latent.form)
-        for name, latent in zip(takes[len(takes) - len(compiled.latents) :], compiled.latents, strict=True)
+        for name, latent in zip(takes[len(takes) - len(latents) :], latents, strict=True)
     ]
     given = distinct(captured.outputs, [*takes, *(entry.tensor.name for entry in relevance)])
     about = Metadata(
@@ -70,8 +72,9 @@ def artefact_of(
         explained=options.output,
         fixed=options.fixed,
         spliced=tuple(options.splice),
-        scale=compiled.explained.meta.get(OUTPUT) or "logit",
-        kind=compiled.explained.meta.get(KIND) or "logit",
+        aggregate=options.aggregate,
+        scale=explained.meta.get(OUTPUT) or "logit",
+        kind=explained.meta.get(KIND) or "logit",
         plan=compiled.plan.to_dict(),
         optimise=options.optimise,
         output_structure=_dump_structure(captured.program.call_spec.out_spec),

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, fx
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import ABSORBED, SUM, Metadata, RelevanceSpec
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.names import distinct
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.reductions import check_taken
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import ABSORBED, SUM, RelevanceSpec, TensorSpec
 from lrp_compiler.passes.forward import explained_value
 from lrp_compiler.passes.graph import (
     Origin,

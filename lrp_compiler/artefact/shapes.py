@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.sizes import size_of
-from lrp_compiler.base.validate import TensorSpec, dtype_name
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import dtype_name
 from lrp_compiler.torch_private import expression, renamed
 
 

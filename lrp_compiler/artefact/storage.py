@@ -22,10 +22,12 @@ from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import FormatError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.held import HeldFile
-from lrp_compiler.base.metadata import FORWARD_KEY, JOINT_KEY, METADATA_KEY, Metadata, read_metadata
+from lrp_compiler.base.metadata import FORWARD_KEY, JOINT_KEY, METADATA_KEY, Metadata
+from lrp_compiler.base.metadata_reading import read_metadata
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.seal import check_seal, read_seal, seal, without_seal
-from lrp_compiler.base.validate import TensorSpec, dtype_name
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import dtype_name
 from lrp_compiler.capture import check_structure, load_exported, load_weights, refusing
 from lrp_compiler.passes.forward import unlift
 from lrp_compiler.passes.graph import Origin, origin, outputs, set_origin, write_notes

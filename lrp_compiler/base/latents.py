@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import FormatError, InputError, did_you_mean
-from .metadata import LatentSpec, Metadata
+from .metadata import Metadata
 from .sizes import size_of
-from .validate import TensorSpec, check_option, dtype_name
+from .specs import LatentSpec, TensorSpec
+from .validate import check_option, dtype_name
 
 KINDS = {"masks": "mask", "seeds": "seed"}
 """Argument of a call → kind of a latent."""

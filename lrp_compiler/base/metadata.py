@@ -6,12 +6,12 @@ The writer and the runtime both take the key, the schema's number and the fields
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from .errors import FormatError, InputError
-from .validate import TensorSpec
+from .errors import InputError
+from .specs import ABSORBED, AGGREGATE, SUM, LatentSpec, RelevanceSpec, TensorSpec
 
 METADATA_KEY = "lrp_compiler"
 FORWARD_KEY = "lrp_compiler.forward"
@@ -29,106 +29,6 @@ FUNCTION = "function"
 """What the metadata calls a target that is a function of the outputs."""
 ANSWER = "answer"
 """What it calls one of the tokens of a text."""
-
-SUM, ABSORBED = "sum", "absorbed"
-"""Forms of what is returned beside reduced relevance."""
-AGGREGATE = "aggregate"
-"""The form of what is summed over values of the network: a score, no relevance that adds up."""
-COEFFICIENT = "coefficient."
-"""What the relevance of a value in unit form is called, in front of the value's name."""
-_IN_FRONT = {"unit": COEFFICIENT, SUM: "sum.", AGGREGATE: "aggregate."}
-
-
-@dataclass(frozen=True)
-class RelevanceSpec:
-    """A relevance that the explainer returns.
-
-    Args:
-        tensor: its name in the file (`relevance.x`), shape and dtype.
-        input: of what it is: an input, a parameter, a module's value or a node.
-        node: the node of the forward graph whose relevance it is; "" in files of an earlier release.
-        form: "total", or "unit": its coefficient g, of which R = value ⊙ g; where relevance is reduced also "sum": Σ
-            relevance of an input for every row, and "absorbed": what else took a share of what was put on the output;
-            "aggregate": relevance of values of the network, summed into one map of the input, which is a score.
-        part: of relevance that is reduced to several tensors, which of them: "positive", "values", …
-        channels: dim of the channels of a value inside the network, as a mask of it has them; None: none is known.
-    """
-
-    tensor: TensorSpec
-    input: str
-    node: str = ""
-    form: str = "total"
-    part: str = ""
-    channels: int | None = None
-
-    @property
-    def key(self) -> str:
-        """What tells it from all others: a coefficient from the relevance of the same value."""
-        part = f".{self.part}" if self.part else ""
-        return ABSORBED if self.form == ABSORBED else f"{_IN_FRONT.get(self.form, '')}{self.input}{part}"
-
-    @property
-    def called(self) -> str:
-        """What a file calls it, unless something else has the name."""
-        return f"relevance.{self.key}" if self.form == "total" else self.key
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file's metadata."""
-        form = {} if self.form == "total" else {"form": self.form}
-        part = {"part": self.part} if self.part else {}
-        channels = {} if self.channels is None else {"channels": self.channels}
-        return {**self.tensor.to_dict(), "input": self.input, "node": self.node, **form, **part, **channels}
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> RelevanceSpec:
-        """Read `to_dict`'s result; raises `FormatError` if it is none."""
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("input"), str):
-            raise FormatError("The explainer's metadata is damaged: a relevance does not name its input.")
-        form, part, channels = str(entry.get("form", "total")), str(entry.get("part", "")), entry.get("channels")
-        if channels is not None and type(channels) is not int:
-            raise FormatError("The explainer's metadata is damaged: the channels of a value are no number of a dim.")
-        return cls(TensorSpec.from_dict(entry), entry["input"], str(entry.get("node") or ""), form, part, channels)
-
-
-@dataclass(frozen=True)
-class LatentSpec:
-    """A run-time input at a value inside the network, which may be left out of a call.
-
-    Args:
-        name: of the input in the file: `mask.features.28`, `past.features.28`, `seed.features.28`.
-        kind: "mask" (relevance that leaves the value is multiplied by it), "past" (what by-passes it is) or "seed" (it
-            is added to what arrives there).
-        path: the name that the value goes by.
-        node: of the forward graph.
-        dim: of a mask: the dim besides the batch that it tells apart; None: all.
-        form: of a seed: "total" or "unit".
-    """
-
-    name: str
-    kind: str
-    path: str
-    node: str
-    dim: int | None = None
-    form: str = "total"
-
-    @property
-    def default(self) -> float:
-        """What holds where it is not given."""
-        return 0.0 if self.kind == "seed" else 1.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file's metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> LatentSpec:
-        """Read `to_dict`'s result; raises `FormatError` if it is none."""
-        texts = [entry.get(key) for key in ("name", "kind", "path", "node", "form")] if isinstance(entry, dict) else []
-        dim = entry.get("dim") if texts else ""
-        sound = bool(texts) and all(isinstance(text, str) for text in texts) and (dim is None or type(dim) is int)
-        if not sound or entry["kind"] not in ("mask", "past", "seed") or entry["form"] not in ("total", "unit"):
-            raise FormatError("The explainer's metadata is damaged: it describes a mask or a seed wrongly.")
-        return cls(**{key: entry[key] for key in ("name", "kind", "path", "node", "dim", "form")})
 
 
 @dataclass(frozen=True)
@@ -355,114 +255,9 @@ _SPECS: dict[str, Any] = {
     "latents": LatentSpec.from_dict,
     "relevance": RelevanceSpec.from_dict,
 }
-_SECTIONS: dict[str, type] = {"composite": dict, "inputs": list, "outputs": list, "relevance": list, "versions": dict}
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "seed_inputs": list,
-    "latents": list,
-    "spliced": list,
-    "others": list,
-    "explains": dict,
-    "arguments": list,
-    "constants": dict,
-    "explained": int,
-    "scale": str,
-    "kind": str,
-    "fixed": list,
-    "plan": dict,
-    "optimise": bool,
-    "output_structure": str,
-    "source": str,
-    "rules": list,
-    "sizes": dict,
-    "ranges": dict,
-    "reduce": list,
-    "aggregate": list,
-    "rows": dict,
-    "tolerance": (int, float),
-    "weights": str,
-    "profile": str,
-}
-_VALUES = ("target", "seed", "classes")
-_COUNT = range(1, 1 << 48)
-"""What a size or a number of classes may be."""
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "classes": lambda given: given is None or _is_count(given),
-    "rules": lambda given: all(isinstance(entry, dict) and isinstance(entry.get("rule"), str) for entry in given),
-    "sizes": lambda given: all(map(_is_count, given.values())),
-    "rows": lambda given: all(map(_is_count, given.values())),
-    "arguments": lambda given: all(isinstance(name, str) for name in given),
-    "reduce": lambda given: all(isinstance(name, str) for name in given),
-    "aggregate": lambda given: all(isinstance(name, str) for name in given),
-    "explains": lambda given: (
-        (given.get("count") is None or _is_count(given["count"]))
-        and (given.get("classes") is None or isinstance(given["classes"], str) or _are_classes(given["classes"]))
-    ),
-    "tolerance": lambda given: 0 < given < 1,
-}
-"""What must hold besides, of those that are not None."""
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value in _COUNT
-
-
-def _is_class(value: Any) -> bool:
-    """One of several: a number, or `{"pair": [a, b]}`."""
-    pair = value.get("pair") if isinstance(value, dict) else [value]
-    return isinstance(pair, list) and all(isinstance(one, int) and not isinstance(one, bool) for one in pair)
-
-
-def _are_classes(value: Any) -> bool:
-    return all(map(_is_class, value if isinstance(value, list) else [value]))
-
-
-def _numbers(picks: Any) -> list[int]:
-    """All class numbers in what is picked."""
-    parts = picks if isinstance(picks, list) else picks.values() if isinstance(picks, dict) else ()
-    return [picks] if isinstance(picks, int) else [number for part in parts for number in _numbers(part)]
 
 
 def check_opset(opset: Any) -> None:
     """Refuse an opset that ONNX files are not written in; raises `InputError`."""
     if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
         raise InputError(f"Opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}.")
-
-
-def read_metadata(text: str | None, label: str) -> Metadata:
-    """Parse the metadata of one file.
-
-    Args:
-        text: what stands under `METADATA_KEY`; None if the file has no such key.
-        label: how to call the file in a message.
-
-    Raises:
-        FormatError: no metadata, broken JSON, a part that is missing, or a schema newer than `SCHEMA`.
-    """
-    if text is None:
-        raise FormatError(f"{label} was not written by lrp_compiler: it has no explainer metadata.")
-    damaged = f"The explainer metadata of {label} is damaged"
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{damaged}: {error}.") from error
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise FormatError(f"{damaged}: it names no schema.")
-    if schema > SCHEMA:
-        raise FormatError(f"{label} was written by a newer lrp_compiler (schema {schema}; this one reads {SCHEMA}).")
-    wrong = [key for key, kind in _SECTIONS.items() if not isinstance(data.get(key), kind)]
-    wrong += [key for key in _VALUES if key not in data]
-    wrong += [key for key, kind in _OPTIONAL.items() if data.get(key) is not None and not isinstance(data[key], kind)]
-    wrong = wrong or [key for key, fits in _FITS.items() if data.get(key) is not None and not fits(data[key])]
-    if wrong:
-        raise FormatError(f"{damaged}: {wrong[0]!r} is missing or of a wrong kind.")
-    found = Metadata.from_dict({key: value for key, value in data.items() if value is not None or key in _VALUES})
-    if not {latent.name for latent in found.latents} <= {spec.name for spec in found.seed_inputs}:
-        raise FormatError(f"{damaged}: 'latents' is missing or of a wrong kind.")
-    if found.classes is not None and any(not -found.classes <= one < found.classes for one in _numbers(found.picks)):
-        raise FormatError(f"{damaged}: it explains a class that the model does not have.")
-    classes = found.explains.get("classes")
-    # Several targets come first in each relevance.
-    if isinstance(classes, list) and any(entry.tensor.shape[:1] != (len(classes),) for entry in found.relevance):
-        raise FormatError(f"{damaged}: 'explains' is missing or of a wrong kind.")
-    return found

@@ -1,16 +1,17 @@
 """Open an explainer's ONNX file in onnxruntime and compare its graph with its metadata. Torch-free."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from .errors import FormatError
+from .errors import FormatError, LrpError
 from .onnx_steps import refuse_repetition
-from .validate import TensorSpec
+from .specs import TensorSpec
 
 # onnxruntime's exceptions share no base class of their own.
 ONNXRUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -136,3 +137,13 @@ def first_line(error: BaseException) -> str:
     text = str(error).removeprefix("[ONNXRuntimeError]").strip().partition("\n")[0]
     # "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Non-zero status code ..."
     return text.split(" : ", 2)[-1] if text.startswith(": ") else text
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a session gives for these inputs, by name; raises `LrpError` where onnxruntime fails on them."""
+    try:
+        return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
+    except ONNXRUNTIME_ERRORS as error:
+        raise LrpError(f"The explainer failed on these inputs in onnxruntime: {first_line(error)}") from error

@@ -12,7 +12,8 @@ import numpy as np
 
 from .errors import InputError, did_you_mean
 from .metadata import Metadata
-from .validate import TensorSpec, bind, is_floating, is_number, not_numbers, shortened
+from .specs import TensorSpec
+from .validate import bind, is_floating, is_number, not_numbers, shortened
 
 PREFIX = "reference."
 """In front of an input's name: the input that takes its reference."""

@@ -61,9 +61,9 @@ def seal(path: str | os.PathLike[str], about: Seal = Seal()) -> None:
             file.seek(-2, os.SEEK_END)  # the length of the comment
             file.write((len(lead) + len(text) + _HEX).to_bytes(2, "little"))
         else:
-            value = b"\x12" + _varint(len(text) + _HEX)
-            key = b"\x0a" + _varint(len(SEAL_KEY)) + SEAL_KEY.encode()
-            lead = b"\x72" + _varint(len(key) + len(value) + len(text) + _HEX) + key + value
+            value = b"\x12" + varint(len(text) + _HEX)
+            key = b"\x0a" + varint(len(SEAL_KEY)) + SEAL_KEY.encode()
+            lead = b"\x72" + varint(len(key) + len(value) + len(text) + _HEX) + key + value
         file.seek(0, os.SEEK_END)
         file.write(lead + text)
         file.seek(0)
@@ -205,7 +205,7 @@ def _digest(file: Any, size: int | None) -> str:
     return digest.hexdigest()
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """As protobuf writes lengths."""
     rest, low = divmod(number, 128)
-    return bytes([low]) if not rest else bytes([low | 128]) + _varint(rest)
+    return bytes([low]) if not rest else bytes([low | 128]) + varint(rest)

@@ -20,9 +20,11 @@ import numpy as np
 
 from .errors import FormatError
 from .files import atomic_path
-from .metadata import METADATA_KEY, Metadata, RelevanceSpec, read_metadata
+from .metadata import METADATA_KEY, Metadata
+from .metadata_reading import read_metadata
 from .results import Results
 from .run import Run, to_numpy
+from .specs import RelevanceSpec
 
 CONDITIONS = "conditions"
 """What the JSON says besides the metadata: how many conditions of a call are in front, or None."""

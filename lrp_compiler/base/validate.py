@@ -12,11 +12,11 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .errors import FormatError, InputError
 from .sizes import size_of
+from .specs import TensorSpec, brackets
 
 # Casts that keep every value and its meaning. Integer to float is left out on purpose: a uint8 image given
 # to a float network is nearly always one that somebody forgot to normalise.
@@ -27,39 +27,6 @@ _WIDENS: dict[str, tuple[str, ...]] = {
     "float64": ("float32", "float16", "bfloat16"),
     "float32": ("float16", "bfloat16"),
 }
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and dtype of one input or output; prints as `x: float32[batch, 3, 224, 224]`."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    """An int is a fixed size, a str a symbolic one: equal symbols have equal sizes within one call."""
-    dtype: str
-    """As numpy names it, such as `float32`."""
-
-    def __str__(self) -> str:
-        """Name, dtype and shape."""
-        return f"{self.name}: {self.dtype}{_brackets(self.shape)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as it stands in a file's metadata."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> "TensorSpec":
-        """Read `to_dict`'s result; raises `FormatError` if it is none."""
-        try:
-            name, given, dtype = entry["name"], entry["shape"], entry["dtype"]
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"The explainer's metadata describes a tensor incompletely: {entry!r}.") from error
-        # bool is an int to Python, never to a shape; and a text is no list of its letters.
-        shape = tuple(given) if isinstance(given, list | tuple) else (None,)
-        sound = all(isinstance(dim, int | str) and not isinstance(dim, bool) for dim in shape)
-        if not (sound and isinstance(name, str) and isinstance(dtype, str)):
-            raise FormatError(f"The explainer's metadata describes a tensor wrongly: {entry!r}.")
-        return cls(name, shape, dtype)
 
 
 def whole_number(value: Any) -> int | None:
@@ -355,7 +322,7 @@ def _check_dtype(spec: TensorSpec, given: str) -> None:
 
 
 def _check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    given = f"Input {spec.name!r} has shape {_brackets(shape)}, but {_brackets(spec.shape)} is wanted"
+    given = f"Input {spec.name!r} has shape {brackets(shape)}, but {brackets(spec.shape)} is wanted"
     if len(shape) != len(spec.shape):
         only_batch_missing = spec.shape[:1] == ("batch",) and len(shape) == len(spec.shape) - 1
         raise InputError(given + (": the batch dimension is missing." if only_batch_missing else "."))
@@ -395,10 +362,6 @@ def _check_range(
         raise InputError(
             f"Input {name!r} has size {size} in dimension {dim!r}, but the explainer was compiled for {wanted} there."
         )
-
-
-def _brackets(shape: Sequence[object]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ import torch
 
 from lrp_compiler.artefact.provenance import source_hash
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.metadata import SUM, Metadata
+from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.specs import SUM
 from lrp_compiler.capture import capture
 from lrp_compiler.compiler import compile as compile_explainer
 from lrp_compiler.explainer import Explainer

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lrp_compiler.base.metadata import ABSORBED, SUM, Metadata
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.reductions import keeps_sums
 from lrp_compiler.base.run import Run
+from lrp_compiler.base.specs import ABSORBED, SUM
 
 from .verification import Check, Result
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.latents import KINDS
-from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, COEFFICIENT, SUM, Metadata
+from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.specs import ABSORBED, AGGREGATE, COEFFICIENT, SUM
 from lrp_compiler.runtime import OnnxExplainer
 
 from .verification import Result

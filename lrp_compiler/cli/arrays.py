@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.errors import InputError
-from lrp_compiler.base.metadata import ABSORBED, AGGREGATE, SUM
 from lrp_compiler.base.run import to_numpy
+from lrp_compiler.base.specs import ABSORBED, AGGREGATE, SUM
 
 from .paths import must_exist
 

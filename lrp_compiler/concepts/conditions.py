@@ -10,9 +10,10 @@ import numpy as np
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, did_you_mean
 from lrp_compiler.base.latents import Passing
-from lrp_compiler.base.metadata import LatentSpec, Metadata
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import to_numpy
-from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
+from lrp_compiler.base.specs import LatentSpec, TensorSpec
+from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.explanation import Explanation
 
 from .common import named_inputs, rows_in

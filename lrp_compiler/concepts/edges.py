@@ -24,8 +24,9 @@ import numpy as np
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, did_you_mean
 from lrp_compiler.base.latents import Passing
-from lrp_compiler.base.metadata import LatentSpec, Metadata
+from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.run import Labels, named, to_numpy
+from lrp_compiler.base.specs import LatentSpec
 from lrp_compiler.base.validate import check_option, is_number, whole_number
 
 from .circuit import Edge, Graph, Node

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from lrp_compiler.base.errors import FormatError, InputError
-from lrp_compiler.base.metadata import ABSORBED, FUNCTION, SUM, Metadata, RelevanceSpec
+from lrp_compiler.base.metadata import FUNCTION, Metadata
 from lrp_compiler.base.sizes import size_of
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import ABSORBED, SUM, RelevanceSpec, TensorSpec
 
 PREDICTION, TARGET = "prediction", "target"
 TOKENS = "tokens."

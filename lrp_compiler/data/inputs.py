@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lrp_compiler.base.arrays import to_array
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.base.validate import TensorSpec, check
-from lrp_compiler.runtime import to_array
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import check
 from lrp_compiler.website.page_spec import preprocessing
 
 from .photos import IMAGE, read_picture, scaled

@@ -11,7 +11,7 @@ import numpy as np
 from lrp_compiler.base.boundary import reason_of
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import TensorSpec
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 ENCODED = {IDS: "ids", MASK: "attention_mask", TYPES: "type_ids"}

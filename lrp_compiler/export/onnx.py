@@ -28,8 +28,8 @@ from lrp_compiler.base.files import atomic_path, place_of
 from lrp_compiler.base.metadata import METADATA_KEY, SCHEMA, Metadata, check_opset
 from lrp_compiler.base.onnx_session import ONNXRUNTIME_ERRORS
 from lrp_compiler.base.quiet import quiet
-from lrp_compiler.base.seal import Seal, file_digest, seal
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.seal import Seal, seal
+from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.version import __version__
 from lrp_compiler.torch_private import (
     composites_noted_quickly,
@@ -41,6 +41,8 @@ from lrp_compiler.torch_private import (
 
 from .onnx_casts import cast_before_transposing
 from .onnx_decompositions import decomposed
+from .onnx_file import DIGITS, put_beside, write_model
+from .onnx_loops import read_backwards
 from .onnx_notes import note_copies, note_origins
 from .onnx_rounding import keep_products_apart
 from .onnx_translations import TRANSLATIONS
@@ -50,17 +52,14 @@ from .onnx_weights import (
     keep_orientations_apart,
     multiply_transposed,
     pack_nibbles,
-    weights_digest,
 )
 
 Weights = Literal["model", "float16"]
 Profile = Literal["fast", "small"]
 OPSET = 20
 """Where nothing is said."""
-DIGITS = 12
-"""Of the hash in the name of the file that holds the weights."""
 EXTERNAL_DATA_BYTES = 2_000_000_000
-"""Above this the weights go into a file of their own (protobuf's limit is 2 GiB)."""
+"""Above this the weights go into files of their own (protobuf's limit is 2 GiB), none of which has more."""
 
 
 def write_explainer(
@@ -166,15 +165,11 @@ def write_onnx(
     if about is not None:
         model.metadata_props[METADATA_KEY] = about.to_json()
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    # The file beside it is named after its content, so that no moment leaves an explainer next to another's weights.
-    beside = f"{path.name}.{weights_digest(model)[:DIGITS]}.data" if small or size > EXTERNAL_DATA_BYTES else None
-    if beside is None:
-        onnx_ir.save(model, path)
-    else:
-        onnx_ir.save(model, path, external_data=beside, alignment=4096)
+    beside = put_beside(model, path, EXTERNAL_DATA_BYTES) if small or size > EXTERNAL_DATA_BYTES else {}
+    write_model(model, path)
     if _calculates_in_doubles(model):
         _refuse_missing_kernels(path)
-    return Seal() if beside is None else Seal({beside: file_digest(path.with_name(beside))})
+    return Seal(beside)
 
 
 def outdated(path: str | os.PathLike[str]) -> str:
@@ -287,6 +282,8 @@ def tidy(model: Any) -> None:
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),
         passes.NameFixPass(),
+        read_backwards,
+        passes.RemoveUnusedNodesPass(),
     ):
         step(model)
 

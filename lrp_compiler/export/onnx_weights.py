@@ -1,8 +1,7 @@
-"""How an ONNX file holds its weights: in half the bytes, without a transposed copy, in a file beside it."""
+"""How an ONNX file holds its weights: in half the bytes, without a transposed copy."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -225,15 +224,6 @@ def _write_turned(graph: Any, product: Any, matrix: Any) -> None:
     for node in nodes:
         node.metadata_props.update(product.metadata_props)
     replace_nodes_and_values(graph, product, [product], nodes, product.outputs, nodes[-1].outputs)
-
-
-def weights_digest(model: onnx_ir.Model) -> str:
-    """SHA-256 of all weights, in the order of the file."""
-    digest = hashlib.sha256()
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            digest.update(np.ascontiguousarray(value.const_value.numpy()).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _constant(graph: Any, name: str, array: np.ndarray) -> Any:

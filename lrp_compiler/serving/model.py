@@ -15,7 +15,8 @@ from lrp_compiler.base.errors import InputError, LrpError, did_you_mean
 from lrp_compiler.base.latents import KINDS
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.references import PREFIX
-from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.check.random_inputs import random_inputs
 from lrp_compiler.formats import stem_of
 from lrp_compiler.runtime import OnnxExplainer

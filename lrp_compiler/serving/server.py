@@ -18,9 +18,11 @@ from lrp_compiler.base.validate import check_option, whole_number
 from .application import Service
 from .connection import patient
 from .limits import Limits
+from .listening import BACKLOG, listening, turn_away
 from .model import Model
 
-BACKLOG = 2048
+HANDSHAKE = 0.05
+"""Seconds for which connections that are being made are waited for when nobody else is let in."""
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,7 +43,7 @@ def run(model: Model, limits: Limits, host: str, port: int, ready: Callable[[str
     number = whole_number(port)
     check_option("port", port, number is not None and 0 <= number < 1 << 16, "a whole number from 0 to 65535")
     service = Service(model, limits)
-    with _listening(host, port) as listener, _signals_end_quietly():
+    with listening(host, port) as listener, _signals_end_quietly():
         options: Any = {"log_level": "error", "access_log": False, "ws": "none", "backlog": BACKLOG}
         config = uvicorn.Config(service.application(), http=patient(limits.seconds), **options)
         shown = f"[{host}]" if ":" in host else host
@@ -80,6 +82,9 @@ class _Server(uvicorn.Server):
         state = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
         protocol = partial(self.config.http_protocol_class, **state)
         loop = asyncio.get_running_loop()
+        for listener in sockets:
+            turn_away(listener)
+        await asyncio.sleep(HANDSHAKE)
         came: list[socket.socket] = []  # nothing else is done until the listener is closed
         for listener in sockets:
             listener.setblocking(False)
@@ -97,20 +102,6 @@ class _Server(uvicorn.Server):
         end = asyncio.get_running_loop().time() + seconds
         while not until() and not self.force_exit and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.02)
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (while ")[0]
-        raise OSError(error.errno, f"cannot listen at {host}:{port}: {reason}") from error
-    with listener:
-        # asyncio does so for connections of listeners that it has made; without it each answer waits 40 ms for an ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        yield listener
 
 
 @contextmanager

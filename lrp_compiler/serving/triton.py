@@ -20,7 +20,8 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_folder
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.seal import read_seal
-from lrp_compiler.base.validate import TensorSpec, check_option, whole_number
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.base.version import __version__
 from lrp_compiler.runtime import OnnxExplainer
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.rules import RULES
-from lrp_compiler.rules.composite import Composite, Entry, composite_named
+from lrp_compiler.rules.composite import Composite, Entry
+from lrp_compiler.rules.composites import composite_named
 
 Options = Mapping[str, Any]
 TRIED = {

@@ -13,7 +13,7 @@ from typing import Any
 from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.seal import read_seal
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import TensorSpec
 
 Numbers = float | Sequence[float]
 

@@ -5,6 +5,7 @@ from .assign_rules import assign_rules, reachable, uncovered
 from .borders import zero_padding
 from .choose_composite import choose_composite
 from .decisions import Decision, decisions
+from .into_loops import move_into_loops
 from .loops import CARRIED, RESULT
 from .wanted_values import named_values, wanted_values, with_observed
 
@@ -17,6 +18,7 @@ __all__ = [
     "assign_rules",
     "choose_composite",
     "decisions",
+    "move_into_loops",
     "named_values",
     "reachable",
     "uncovered",

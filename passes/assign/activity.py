@@ -18,7 +18,6 @@ it meets an active operand it is *wanted*: the rule of that op tells its share a
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import fx
@@ -55,7 +54,7 @@ def mark_active(
     own = set(parameters)
     varying: set[fx.Node] = set()
     looked_up = _looked_up_by(module)
-    inside: dict[Any, tuple[list[str], set[int]]] = {}
+    inside: dict[object, tuple[list[str], set[int]]] = {}
 
     def again(loop: fx.Node, names: Collection[str]) -> set[fx.Node]:
         inside = scan_of(loop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import Any
 
 from torch import fx
 
@@ -19,7 +18,7 @@ def mark_borders(module: fx.GraphModule) -> None:
             given.know(BORDERS, {name: border for name in given.active if (border := zero_border(given.operand(name)))})
 
 
-def zero_padding(value: Any) -> tuple[fx.Node, tuple[int, ...]] | None:
+def zero_padding(value: object) -> tuple[fx.Node, tuple[int, ...]] | None:
     """What a node of the graph puts zeros around, and how many; `None`: it does not, or not a known number of them."""
     if not is_tensor(value) or not traits(value.target).pads or value.kwargs:
         return None
@@ -29,7 +28,7 @@ def zero_padding(value: Any) -> tuple[fx.Node, tuple[int, ...]] | None:
     return (inner, tuple(amounts)) if zeros and known else None
 
 
-def zero_border(value: Any) -> tuple[int, ...]:
+def zero_border(value: object) -> tuple[int, ...]:
     """How many zeros lie around a value of the graph, as `torch.nn.functional.pad` counts; empty: none.
 
     Borders around borders are added up. A border of another value, a crop, or one whose width depends on the input is

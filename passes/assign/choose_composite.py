@@ -21,7 +21,8 @@ from torch import fx
 
 from lrp_compiler.passes.graph import Scan, assignment
 from lrp_compiler.rules import READOUT, find
-from lrp_compiler.rules.composite import Composite, attnlrp, attnlrp_gamma, epsilon, epsilon_plus
+from lrp_compiler.rules.composite import Composite
+from lrp_compiler.rules.composites import attnlrp, attnlrp_gamma, epsilon, epsilon_plus
 
 CONVOLUTION = "convolution"
 DEEP = 12

@@ -90,7 +90,7 @@ def _step(user: fx.Node) -> _Step | None:
     return None if found is None else _Step(user, found[0], given.arguments[found[1]])
 
 
-def _is_by_channel(value: Any, node: fx.Node, behind: int) -> bool:
+def _is_by_channel(value: object, node: fx.Node, behind: int) -> bool:
     """Whether it is one number, a size as well, or one for each channel of the node."""
     if not is_tensor(value):
         return isinstance(value.meta["val"] if isinstance(value, fx.Node) else value, NUMBERS)

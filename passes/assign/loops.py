@@ -9,7 +9,8 @@ relevance goes back through the steps is the body's affair, whose nodes have rul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from torch import fx
 
@@ -69,6 +70,35 @@ def assigned(
     own = [name for name, operand in operands.items() if name in names and operand in active]
     wanted = tuple(name for name, operand in operands.items() if operand in weights)
     return Assignment(SCAN, {**operands, CARRIED: list(names), RESULT: result_number(node)}, tuple(own), wanted)
+
+
+def assigned_anew(
+    node: fx.Node, given: Assignment, gone: Collection[str], active: Sequence[str], wanted: Sequence[str]
+) -> Assignment:
+    """The same of a loop that has got other operands.
+
+    Args:
+        node: a result of it.
+        given: how relevance passed that before.
+        gone: names of the body's placeholders that are none any more.
+        active: of the new ones those that carry relevance.
+        wanted: those whose own relevance is asked for, and what is made of them alone.
+    """
+    made_by = node.args[0]
+    assert isinstance(made_by, fx.Node)
+    places = scan_of(made_by).placeholders
+    operands = dict(zip(map(operand_name, places), made_by.args, strict=True))
+
+    def left(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in gone)
+
+    carried = [*left(given.arguments[CARRIED]), *active]
+    return replace(
+        given,
+        arguments={**operands, CARRIED: carried, RESULT: given.arguments[RESULT]},
+        active=(*left(given.active), *active),
+        wanted=(*left(given.wanted), *wanted),
+    )
 
 
 def operand_name(place: fx.Node) -> str:

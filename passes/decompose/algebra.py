@@ -97,7 +97,7 @@ def _value(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> 
     return known[node]
 
 
-def _worked_out(module: fx.GraphModule, node: fx.Node, value: Any) -> fx.Node:
+def _worked_out(module: fx.GraphModule, node: fx.Node, value: object) -> fx.Node:
     """The node, or the constant that takes its place."""
     if not isinstance(value, Tensor):
         return node

@@ -87,7 +87,7 @@ def _write_out_all(
 
 def _chosen(
     node: fx.Node,
-    condition: Any,
+    condition: object,
     modules: list[fx.GraphModule],
     operands: list[Any],
     stored: set[fx.Node],
@@ -117,7 +117,7 @@ def _chosen(
     return [call(graph, aten.where.self, taken, *pair, like=node) for pair in zip(*both, strict=True)]
 
 
-def _entering(graph: fx.Graph, taken: fx.Node, operand: Any, stored: set[fx.Node], like: fx.Node) -> Any:
+def _entering(graph: fx.Graph, taken: fx.Node, operand: object, stored: set[fx.Node], like: fx.Node) -> Any:
     """What a branch reads of a value: the value where it is taken, else what does no harm."""
     if not is_tensor(operand) or operand in stored or operand.meta["val"].dtype is torch.bool:
         return operand

@@ -93,14 +93,14 @@ def add(left: Any, right: Any, *, alpha: float = 1) -> Pair:
     return pair(real + more, imaginary)
 
 
-def subtract(left: Any, right: Any, *, alpha: float = 1) -> Pair:
+def subtract(left: Pair | Tensor | complex, right: Pair | Tensor | complex, *, alpha: float = 1) -> Pair:
     """Part by part."""
     if isinstance(right, complex):
         return add(left, -alpha * right)
     return add(left, right, alpha=-alpha)
 
 
-def subtract_from(left: Any, right: Any, alpha: float = 1) -> Pair:
+def subtract_from(left: Pair | Tensor | complex, right: Pair | Tensor | complex, alpha: float = 1) -> Pair:
     """`right − α left`."""
     return add(right, left, alpha=-alpha)
 
@@ -122,7 +122,7 @@ def angle(value: Pair) -> Tensor:
     return torch.atan2(imaginary, real)
 
 
-def copied(value: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+def copied(value: Any, *, dtype: torch.dtype | None = None, **options: object) -> Any:
     """A cast from real, to another precision, to real (the real part), or none."""
     real = None if dtype is None else torch.empty((), dtype=dtype).real.dtype
     if not isinstance(value, Pair):

@@ -80,7 +80,7 @@ def _on_pairs(node: fx.Node) -> Callable[..., Tensor]:
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     complex_ones = [isinstance(leaf, fx.Node) and _is_complex(leaf) for leaf in leaves]
 
-    def function(*args: Any, **kwargs: Any) -> Tensor:
+    def function(*args: object, **kwargs: object) -> Tensor:
         values = pytree.tree_leaves((args, kwargs))
         marked = [Pair(value) if is_pair else value for value, is_pair in zip(values, complex_ones, strict=True)]
         positional, named = pytree.tree_unflatten(marked, spec)

@@ -13,7 +13,7 @@ from .complex_numbers import Pair, as_pair, pair, size
 aten = torch.ops.aten
 
 
-def same(value: Pair, *options: Any, **more: Any) -> Pair:
+def same(value: Pair, *options: object, **more: object) -> Pair:
     """The same values."""
     return value
 
@@ -53,7 +53,7 @@ def permuted(value: Pair, dims: Sequence[int]) -> Pair:
     return Pair(value.parts.permute([*(dim % value.rank for dim in dims), value.rank]))
 
 
-def concatenated(values: Sequence[Any], dim: int = 0) -> Pair:
+def concatenated(values: Sequence[object], dim: int = 0) -> Pair:
     """Pairs and real tensors, one after the other."""
     like = next(value for value in values if isinstance(value, Pair))
     return Pair(torch.cat([as_pair(value, like).parts for value in values], dim % like.rank))
@@ -66,12 +66,14 @@ def filled(shape: Sequence[Any], value: Any, *, dtype: torch.dtype, device: Any 
     return pair(*parts)
 
 
-def zeros(shape: Sequence[Any], *, dtype: torch.dtype, device: Any = None, **options: Any) -> Pair:
+def zeros(
+    shape: Sequence[object], *, dtype: torch.dtype, device: torch.device | None = None, **options: object
+) -> Pair:
     """0 everywhere."""
     return filled(shape, 0, dtype=dtype, device=device)
 
 
-def zeros_like(value: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+def zeros_like(value: Any, *, dtype: torch.dtype | None = None, **options: object) -> Any:
     """0 everywhere, as many as the tensor has elements."""
     if dtype is None or dtype.is_complex:
         like = value.parts if isinstance(value, Pair) else value
@@ -89,7 +91,7 @@ def chosen(condition: Tensor, left: Any, right: Any) -> Pair:
     return Pair(torch.where(condition.unsqueeze(-1), left.parts, right.parts))
 
 
-def masked(value: Pair, mask: Tensor, filling: Any) -> Pair:
+def masked(value: Pair, mask: Tensor, filling: complex) -> Pair:
     """One number where a mask is set."""
     return chosen(mask, filling if isinstance(filling, Pair) else as_pair(filling, value), value)
 
@@ -104,7 +106,7 @@ def padded(value: Pair, pad: Sequence[Any], filling: Any = 0.0) -> Pair:
     return pair(real, imaginary)
 
 
-def scattered(value: Pair, dim: int, index: Tensor, source: Any) -> Pair:
+def scattered(value: Pair, dim: int, index: Tensor, source: Pair | Tensor | complex) -> Pair:
     """Elements overwritten."""
     places = index.unsqueeze(-1).expand(*index.shape, 2)
     source = as_pair(source, value).parts.expand(places.shape)
@@ -117,7 +119,7 @@ def scattered_and_added(value: Pair, dim: int, index: Tensor, source: Pair) -> P
     return Pair(value.parts.scatter_add(dim % value.rank, places, source.parts))
 
 
-def gathered(value: Pair, dim: int, index: Tensor, **options: Any) -> Pair:
+def gathered(value: Pair, dim: int, index: Tensor, **options: object) -> Pair:
     """Elements picked along a dim."""
     places = index.unsqueeze(-1).expand(*index.shape, 2)
     return Pair(value.parts.gather(dim % value.rank, places))
@@ -126,14 +128,14 @@ def gathered(value: Pair, dim: int, index: Tensor, **options: Any) -> Pair:
 def reduced(target: Any) -> Callable[..., Pair]:
     """A sum or a mean over dims, over all where none is named."""
 
-    def paired(value: Pair, dims: Sequence[int] | None = None, keepdim: bool = False, **options: Any) -> Pair:
+    def paired(value: Pair, dims: Sequence[int] | None = None, keepdim: bool = False, **options: object) -> Pair:
         over = [dim % value.rank for dim in dims] if dims else list(range(value.rank))
         return Pair(target(value.parts, over, keepdim)) if over else value
 
     return paired
 
 
-def norm(value: Pair, *args: Any, **kwargs: Any) -> Tensor:
+def norm(value: Pair, *args: object, **kwargs: object) -> Tensor:
     """Of the sizes."""
     length: Tensor = aten.linalg_vector_norm.default(size(value), *args, **kwargs)
     return length

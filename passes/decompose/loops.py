@@ -63,7 +63,7 @@ def _read_alone(owner: fx.GraphModule, node: Any) -> list[Tensor]:
     graph, held = body.graph, list[Tensor]()
     *_, last = graph.find_nodes(op="placeholder")
 
-    def place_of(tensor: Tensor, value: Any) -> fx.Node:
+    def place_of(tensor: Tensor, value: object) -> fx.Node:
         nonlocal last
         with graph.inserting_after(last):
             last = add_placeholder(graph, f"held_{len(held)}")

@@ -123,7 +123,7 @@ def layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
-    *_: Any,
+    *_: object,
 ) -> Tensor:
     """The norm without weights, times those computed."""
     result = functional.layer_norm(x, shape, None, None, eps)

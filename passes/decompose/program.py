@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from keyword import iskeyword
-from typing import Any
 
 import torch
 from torch import fx
@@ -130,7 +129,7 @@ def _is_along_a_scalar(node: fx.Node) -> bool:
     return not is_view and any(argument.name in ("dim", "dims") for argument in schema.arguments)
 
 
-def _is_scalar(node: Any) -> bool:
+def _is_scalar(node: object) -> bool:
     return is_tensor(node) and node.meta["val"].dim() == 0
 
 

@@ -129,14 +129,14 @@ def stored(x: Tensor, scale: Number, zero: Number, low: int, high: int, *, dtype
     return whole.to(dtype)
 
 
-def restored(whole: Tensor, scale: Number, zero: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
+def restored(whole: Tensor, scale: Number, zero: Number, *unused: object, dtype: torch.dtype) -> Tensor:
     """From whole numbers."""
     values = whole.to(dtype)
     less: Tensor = values - (zero.to(dtype) if isinstance(zero, Tensor) else zero)
     return less * (scale.to(dtype) if isinstance(scale, Tensor) else scale)
 
 
-def rescaled(whole: Tensor, scale: Number, *unused: Any, dtype: torch.dtype) -> Tensor:
+def rescaled(whole: Tensor, scale: Number, *unused: object, dtype: torch.dtype) -> Tensor:
     """From whole numbers less the zero point."""
     result: Tensor = whole.to(dtype) * (scale.to(dtype) if isinstance(scale, Tensor) else scale)
     return result
@@ -221,7 +221,7 @@ def _write(module: fx.GraphModule, node: fx.Node, given: dict[str, Any], functio
     return inline(node, written, (x, scale, 0 if zero is None else zero, low, high, switch))
 
 
-def _number(module: fx.GraphModule, value: Any) -> Any:
+def _number(module: fx.GraphModule, value: object) -> Any:
     """The number that all elements of a constant are."""
     tensor = constant_of(module, value)
     if tensor is None or not tensor.numel() or not bool((tensor == tensor.flatten()[0]).all()):

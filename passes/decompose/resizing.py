@@ -84,7 +84,7 @@ def antialiased(taps: int) -> Callable[..., Tensor]:
 
     def resized(
         x: Tensor,
-        output_size: Sequence[Any],
+        output_size: Sequence[object],
         align_corners: bool,
         scales_h: float | None = None,
         scales_w: float | None = None,

@@ -52,7 +52,12 @@ def copy(tensor: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def slice_scatter(
-    tensor: Tensor, source: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+    tensor: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | torch.SymInt | None = None,
+    end: int | torch.SymInt | None = None,
+    step: int = 1,
 ) -> Tensor:
     """A stretch overwritten: what lies before it, the source, what lies behind it."""
     dim %= tensor.dim()

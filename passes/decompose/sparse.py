@@ -78,7 +78,7 @@ def dense_buffers(program: ExportedProgram) -> ExportedProgram:
             copy.replace_all_uses_with(copies[node.all_input_nodes[0]])
             graph.erase_node(copy)
 
-    def dense(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def dense(tensors: Mapping[str, object]) -> dict[str, Any]:
         return {
             name: value.to_dense() if isinstance(value, Tensor) and value.layout is not torch.strided else value
             for name, value in tensors.items()
@@ -87,7 +87,7 @@ def dense_buffers(program: ExportedProgram) -> ExportedProgram:
     return changed(program, graph=graph, state_dict=dense(program.state_dict), constants=dense(program.constants))
 
 
-def same(tensor: Tensor, *options: Any, dtype: torch.dtype | None = None, **more: Any) -> Tensor:
+def same(tensor: Tensor, *options: object, dtype: torch.dtype | None = None, **more: object) -> Tensor:
     """The same values, cast if asked for."""
     return tensor if dtype is None else tensor.to(dtype)
 
@@ -130,5 +130,5 @@ def make_dense(module: fx.GraphModule) -> Result:
     return Result(module, bool(found))
 
 
-def _is_sparse(node: Any) -> bool:
+def _is_sparse(node: object) -> bool:
     return isinstance(node, fx.Node) and is_tensor(node) and node.meta["val"].layout is not torch.strided

@@ -231,7 +231,7 @@ def distances(left: Tensor, right: Tensor, p: float = 2, compute_mode: int | Non
 def counted(op: Any) -> Callable[..., Any]:
     """A product of integers or booleans, which torch multiplies as int64; of anything else it has a rule as it is."""
 
-    def decomposed(tensor: Tensor, *args: Any, dtype: torch.dtype | None = None) -> Any:
+    def decomposed(tensor: Tensor, *args: object, dtype: torch.dtype | None = None) -> Any:
         wanted = dtype or (tensor.dtype if tensor.is_floating_point() or tensor.is_complex() else torch.int64)
         if wanted == tensor.dtype and dtype is None:
             return NotImplemented

@@ -46,7 +46,7 @@ def clamp(tensor: Tensor, min: Tensor | None = None, max: Tensor | None = None) 
     return tensor if max is None else torch.minimum(tensor, max)
 
 
-def rrelu(tensor: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *rest: Any) -> Tensor:
+def rrelu(tensor: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *rest: object) -> Tensor:
     """Evaluated, a leaky ReLU with the mean slope."""
     return functional.leaky_relu(tensor, (lower + upper) / 2)
 
@@ -63,7 +63,7 @@ def addbmm(tensor: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
     return (tensor if beta == 1 else tensor * beta) + (product if alpha == 1 else product * alpha)
 
 
-def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None, **options: object) -> Tensor:
     """A constant, made of nothing but the tensor's shape."""
     return torch.full(tensor.shape, value, dtype=dtype or tensor.dtype, device=tensor.device)
 
@@ -137,7 +137,7 @@ COPIES = (
 
 
 def _of_view(view: Callable[..., Any]) -> Callable[..., Any]:
-    def written_out(*args: Any, **kwargs: Any) -> Any:
+    def written_out(*args: object, **kwargs: object) -> Any:
         return view(*args, **kwargs)
 
     return written_out
@@ -213,11 +213,11 @@ def _of_libraries() -> dict[Any, Callable[..., Any]]:
     return found
 
 
-def _checks(op: Any) -> bool:
+def _checks(op: object) -> bool:
     """Whether the op is written out with a check of its result (a matrix that cannot be inverted): an effect."""
     name = op_name(op) or ""
     return name == "inverse" or hasattr(aten, f"{name}_ex")
 
 
-def _has_rule_of_user(op: Any) -> bool:
+def _has_rule_of_user(op: object) -> bool:
     return any(entry.family == USERS for entry in OPERATORS.get(op, ()))

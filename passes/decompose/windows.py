@@ -95,7 +95,7 @@ def max_unpool(dims: int) -> Callable[..., Tensor]:
     Windows that overlap name a place several times, with one value: each has its share of it.
     """
 
-    def decomposed(tensor: Tensor, indices: Tensor, output_size: Sequence[int], *options: Any) -> Tensor:
+    def decomposed(tensor: Tensor, indices: Tensor, output_size: Sequence[int], *options: object) -> Tensor:
         lead = list(tensor.shape[:-dims])
         cells = 1
         for size in output_size:

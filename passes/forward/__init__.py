@@ -10,6 +10,7 @@ from .known_functions import recognise_functions
 from .layer_norms import recognise_layer_norms
 from .randomness import refuse_randomness
 from .reference import beside_reference
+from .rows import Grid, operands_of, sized
 from .select_explained import (
     EXPLAINED,
     KIND,
@@ -35,6 +36,7 @@ __all__ = [
     "Captured",
     "Example",
     "Explained",
+    "Grid",
     "Other",
     "Pick",
     "Step",
@@ -44,6 +46,7 @@ __all__ = [
     "explained_in",
     "explained_value",
     "fold_batch_norm",
+    "operands_of",
     "read_step_by_step",
     "recognise_dense_layers",
     "recognise_functions",
@@ -52,6 +55,7 @@ __all__ = [
     "select_answer",
     "select_by_function",
     "select_explained",
+    "sized",
     "splice_dictionaries",
     "split_bias",
     "unlift",

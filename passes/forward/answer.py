@@ -124,7 +124,7 @@ class Answer:
 Explained = Target | Answer | Callable[[Any], Any]
 
 
-def explained_in(data: Mapping[str, Any]) -> Target | Answer:
+def explained_in(data: Mapping[str, object]) -> Target | Answer:
     """The inverse of both `to_dict`."""
     return Answer.from_dict(data) if data.get("kind") == ANSWER else Target.from_dict(dict(data))
 

@@ -29,10 +29,9 @@ from lrp_compiler.passes.graph import (
     Sizes,
     add_placeholder,
     call,
-    called,
+    is_asked_for,
     is_tensor,
     trace_into,
-    value_calls,
 )
 from lrp_compiler.rules import of_family, traits
 from lrp_compiler.torch_private import fake_mode_of, hint, known_size, largest, take_name
@@ -119,7 +118,7 @@ class _Region:
     def reason(self, block: int | None, apart: Collection[str]) -> str:
         """Why it is let be; "": it is put in blocks."""
         core = self.core
-        named = [node.name for node in core if _is_named(node, apart)]
+        named = [node.name for node in core if is_asked_for(node, apart)]
         if named:
             return f"{named[0]} is asked for"
         elsewhere = [node.name for node in core if any(user not in self.reads for user in node.users)]
@@ -138,14 +137,6 @@ class _Region:
         rows = value.shape[grid.rows]
         bounded = known_size(rows) is not None or largest(rows) != hint(rows)
         return f"it has {largest(rows)} queries" if bounded and largest(rows) <= (block or BLOCK) else ""
-
-
-def _is_named(node: fx.Node, patterns: Collection[str]) -> bool:
-    """Whether a pattern names the node, or a module whose value it makes."""
-    calls = value_calls(node)
-    leaves = {name: path for name, path in calls.items() if any(name not in value_calls(user) for user in node.users)}
-    names = {node.name, *leaves, *leaves.values()}
-    return any(called(name, pattern) for name in names for pattern in patterns)
 
 
 class _Blocks:

@@ -67,7 +67,7 @@ class Captured:
         count = len(self.outputs) + len(self.others)
         return [position for position in range(count) if position not in self.others]
 
-    def structured(self, tensors: Sequence[Any]) -> Any:
+    def structured(self, tensors: Sequence[object]) -> Any:
         """The outputs in the model's own structure, with what is no tensor in its place."""
         flat = list(tensors)
         for position, other in sorted(self.others.items()):

@@ -29,7 +29,7 @@ from lrp_compiler.torch_private import hint
 STACK = "nn_module_stack"
 
 
-def splice_dictionaries(module: fx.GraphModule, splices: Mapping[str, Any]) -> None:
+def splice_dictionaries(module: fx.GraphModule, splices: Mapping[str, object]) -> None:
     """Insert each dictionary behind the value that leaves its module; in place.
 
     Args:

@@ -86,7 +86,7 @@ def _quotients(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
     return [(value, variance) for value, variance in pairs if variance is not None]
 
 
-def _under_root(node: Any, power: float) -> fx.Node | None:
+def _under_root(node: object, power: float) -> fx.Node | None:
     """v, if the node is v to this power, ½ or −½."""
     while is_tensor(node) and node.op == "call_function":
         first: Any = node.args[0]
@@ -122,7 +122,7 @@ def _sum_with_number(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node | N
     return None, 0.0
 
 
-def _is_square(node: Any, of: fx.Node) -> bool:
+def _is_square(node: object, of: fx.Node) -> bool:
     if not is_tensor(node):
         return False
     operands = list(node.args)

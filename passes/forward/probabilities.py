@@ -90,7 +90,7 @@ def _found(module: fx.GraphModule, output: fx.Node) -> _Logits | None:
     return in_a_loop(_logits(module, output, {}))
 
 
-def _logits(module: fx.GraphModule, node: Any, known: dict[fx.Node, _Logits | None]) -> Steps[_Logits | None]:
+def _logits(module: fx.GraphModule, node: object, known: dict[fx.Node, _Logits | None]) -> Steps[_Logits | None]:
     """The logits of what a node returns; None where they are no probabilities."""
     if not is_tensor(node) or node.op != "call_function":
         return None
@@ -188,7 +188,7 @@ def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     return value if summed and total.get("ord", 1) == 1 and amounts is value and by_row and 0 not in by_row else None
 
 
-def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
+def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, object]) -> fx.Node | None:
     """`p` of `1 − p`."""
     left, right = _difference(node, given)
     if not is_tensor(right):
@@ -199,18 +199,18 @@ def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, An
     return right if one is not None and one.numel() == 1 and float(one) == 1 else None
 
 
-def _difference(node: fx.Node, given: Mapping[str, Any]) -> tuple[Any, Any]:
+def _difference(node: fx.Node, given: Mapping[str, object]) -> tuple[Any, Any]:
     """`a` and `b` of `a − b`; two `None`s for what is no difference."""
     operands = {number: given[name] for name, number in summands(node.target, given).items()}
     return (operands[1], operands[-1]) if operands.keys() == {1, -1} else (None, None)
 
 
-def _mixes_rows(node: fx.Node, given: Mapping[str, Any]) -> bool:
+def _mixes_rows(node: fx.Node, given: Mapping[str, object]) -> bool:
     """Whether the rows of the batch share the probability among them."""
     return "dim" in given and given["dim"] % max(node.meta["val"].dim(), 1) == 0
 
 
-def _log_softmax_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
+def _log_softmax_of(node: fx.Node, given: Mapping[str, object]) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     left, right = (value if isinstance(value, fx.Node) else None for value in _difference(node, given))
     if left is None or right is None or right.target is not aten.logsumexp.default or right.args[0] is not left:

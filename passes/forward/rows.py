@@ -7,6 +7,7 @@ softmax(scores, -1)                    goes along the columns, and leaves rows a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +49,12 @@ def operands_of(node: fx.Node, grid: Grid) -> Operands | None:
 
     Args:
         node: the operation.
-        grid: where its result has them: both.
+        grid: where its result has them: both, or rows alone.
 
     Returns:
         None: it is not known to take each row for itself.
     """
-    assert grid.whole
+    assert grid.rows is not None
     if by_element(node.target) or traits(node.target).casts:
         return _aligned(node, grid)
     if of_family(node.target, "softmax"):
@@ -77,7 +78,7 @@ def _aligned(node: fx.Node, grid: Grid) -> Operands | None:
             continue
         shape = operand.meta["val"].shape
 
-        def where(dim: int, shape: Sequence[Any] = shape) -> int | None:
+        def where(dim: int, shape: Sequence[object] = shape) -> int | None:
             return None if -dim > len(shape) or statically_known_true(shape[dim] == 1) else dim
 
         place = grid.moved(where)
@@ -148,10 +149,38 @@ def _embedding(node: fx.Node, grid: Grid) -> Operands | None:
     return [(table, Grid()), (indices, grid.moved(lambda dim: dim + 1))]
 
 
+def _squeeze(node: fx.Node, grid: Grid) -> Operands | None:
+    source: Any = node.args[0]
+    taken = _from_end(_option(node, "dim"), _rank(source))
+    gone = _rank(source) > _rank(node)
+    return [(source, grid.moved(lambda dim: dim - 1 if gone and dim <= taken else dim))]
+
+
+def _select(node: fx.Node, grid: Grid) -> Operands | None:
+    source: Any = node.args[0]
+    taken = _from_end(_option(node, "dim"), _rank(source))
+    return [(source, grid.moved(lambda dim: dim - 1 if dim <= taken else dim))]
+
+
 def _reshape(node: fx.Node, grid: Grid) -> Operands | None:
     source: Any = node.args[0]
-    kept = grid == Grid(-2, -1) and _rank(source) >= 2 and _same_sizes(node, grid, source, grid)
-    return [(source, grid)] if kept else None
+    place = grid.moved(lambda dim: _unsplit(node, source, dim))
+    kept = (grid.columns is None or place == grid) and _same_sizes(node, grid, source, place)
+    return [(source, place)] if kept and place.rows is not None else None
+
+
+def _unsplit(node: Any, source: Any, dim: int) -> int | None:
+    """The source's dim that a reshape keeps as it is: as many elements lie behind both."""
+    sizes = list(source.meta["val"].shape)
+    behind = math.prod(node.meta["val"].shape[dim + 1 :]) if dim < -1 else 1
+    found, along = 1, -1
+    while -along <= len(sizes):
+        if statically_known_true(found == behind) and statically_known_true(
+            sizes[along] == node.meta["val"].shape[dim]
+        ):
+            return along
+        found, along = found * sizes[along], along - 1
+    return None
 
 
 BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
@@ -161,6 +190,8 @@ BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
     aten.permute.default: _permute,
     aten.transpose.int: _transpose,
     aten.slice.Tensor: _slice,
+    aten.squeeze.dim: _squeeze,
+    aten.select.int: _select,
     aten.embedding.default: _embedding,
     aten.reshape.default: _reshape,
 }

@@ -162,7 +162,7 @@ def _at_position(module: fx.GraphModule, node: fx.Node, name: str, target: Targe
     return splice(module, partial(_sliced, dims=dims, steps=steps), [node])
 
 
-def _steps(position: Any, count: int) -> tuple[Step, ...]:
+def _steps(position: object, count: int) -> tuple[Step, ...]:
     if position == "sum":
         return (slice(None),) * count
     if position in (None, "last"):

@@ -64,7 +64,7 @@ def _where(node: Any) -> tuple[int, fx.Node] | None:
     return (dim % rank, index) if single and index.meta["val"].dtype is not torch.bool else None
 
 
-def _is_single(node: Any) -> bool:
+def _is_single(node: object) -> bool:
     """Whether it is one number, with one dim at most."""
     return is_tensor(node) and all(size == 1 for size in node.meta["val"].shape[:2]) and node.meta["val"].dim() < 2
 

@@ -158,7 +158,7 @@ class Target:
 UNKNOWN = "choose 'argmax', 'index', a class number, a pair (for, against), or a list of class numbers and pairs"
 
 
-def _classes(given: Any) -> Any:
+def _classes(given: object) -> Any:
     if given is None:
         return None
     if isinstance(given, list | range):
@@ -203,7 +203,7 @@ def _position(given: Any) -> Any:
     return _step(given)
 
 
-def _step(given: Any) -> Step:
+def _step(given: object) -> Step:
     """An int, or the slice that a range is."""
     number = whole_number(given)
     if number is not None:
@@ -218,14 +218,14 @@ def _step(given: Any) -> Step:
     raise InputError(f"Unknown position {given!r}: choose a whole number, or a slice that goes forwards (summed over).")
 
 
-def _count(given: Any) -> int | None:
+def _count(given: object) -> int | None:
     number = whole_number(given)
     if given is not None and (number is None or number < 1):
         raise InputError(f"Target(count=…) is how many targets there are at once, from 1 up, not {given!r}.")
     return number
 
 
-def _class_dim(given: Any) -> int | None:
+def _class_dim(given: object) -> int | None:
     number = whole_number(given)
     if given is not None and number is None:
         raise InputError(f"Target(class_dim=…) is the number of a dimension, not {given!r}.")
@@ -240,7 +240,7 @@ def _all_of(classes: int) -> str:
     return f"{classes} classes, 0 to {classes - 1}" if classes > 1 else "one class, 0"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, slice):
         return {"slice": [value.start, value.stop, value.step]}
     if isinstance(value, tuple):
@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _unplain(value: Any) -> Any:
+def _unplain(value: object) -> Any:
     if isinstance(value, dict):
         return slice(*value["slice"]) if "slice" in value else tuple(value["pair"])
     return value

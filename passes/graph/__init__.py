@@ -5,6 +5,7 @@ from .canonicalise import CHECKS, RESHAPES, canonicalise, convolution_of
 from .depth import Steps, in_a_loop
 from .dominators import Dominators
 from .inline import inline, trace_into, write_out
+from .least_cut import least_cut
 from .notes import REBUILT, WAIT, note_of, write_notes
 from .origin import SEEDED, Origin, is_named, origin, set_origin, share_origin
 from .precision import Float64, in_float64
@@ -44,6 +45,7 @@ from .tools import (
     copy_node,
     inside,
     inverts,
+    is_asked_for,
     is_between,
     is_searched_for_nan,
     is_tensor,
@@ -102,11 +104,13 @@ __all__ = [
     "inline",
     "inside",
     "inverts",
+    "is_asked_for",
     "is_between",
     "is_named",
     "is_searched_for_nan",
     "is_tensor",
     "keep_tensor",
+    "least_cut",
     "loop_of",
     "made_across",
     "module_calls",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from torch import Tensor, fx
+from torch import fx
 
-from lrp_compiler.rules import Fact, Facts, Op, bind
+from lrp_compiler.rules import Fact, Facts, Op, Values, bind
 
 KEY = "lrp"
 """Where it lives: `node.meta["lrp"]` holds the node's Assignment."""
+CAPTURED = Values(lambda handle: handle.meta["val"])
+"""The symbolic values of the capture."""
 T = TypeVar("T")
 
 
@@ -52,28 +54,9 @@ class Assignment:
         assert isinstance(node, fx.Node)
         return node
 
-    def op(
-        self,
-        node: fx.Node,
-        fetch: Callable[[Any], Tensor] = lambda handle: handle.meta["val"],
-        absorb: Callable[[str, Tensor], None] | None = None,
-        asked: Callable[[Any], None] | None = None,
-        wanted: tuple[str, ...] = (),
-        there: Callable[[Any], Any] | None = None,
-    ) -> Op:
-        """The rule's view of the node; by default it sees the symbolic values of the capture."""
-        return Op(
-            self.target,
-            self.arguments,
-            node,
-            fetch=fetch,
-            active=self.active,
-            facts=self.facts,
-            wanted=wanted,
-            absorb=absorb,
-            asked=asked,
-            there=there,
-        )
+    def op(self, node: fx.Node, values: Values = CAPTURED, wanted: tuple[str, ...] = ()) -> Op:
+        """The rule's view of the node."""
+        return Op(self.target, self.arguments, node, values, active=self.active, facts=self.facts, wanted=wanted)
 
 
 def assign(node: fx.Node, given: Assignment | None) -> None:

@@ -27,7 +27,7 @@ def trace_into(
     *,
     composite: bool = True,
     table: Mapping[Any, Callable[..., Any]] | None = None,
-    tidy: Callable[[fx.GraphModule], Any] | None = None,
+    tidy: Callable[[fx.GraphModule], object] | None = None,
     like: fx.Node | None = None,
 ) -> fx.Node:
     """Trace `function` on the values of `args` and put what it does in front of `place`.

@@ -53,7 +53,7 @@ class Origin:
         return replace(self, form=form, of=tuple(dict.fromkeys((*known, *values))))
 
 
-def origin(node: Any) -> Origin | None:
+def origin(node: object) -> Origin | None:
     """What is known of the node; `None` for what is no node or comes from nowhere."""
     return node.meta.get(KEY) if isinstance(node, fx.Node) else None
 
@@ -66,7 +66,7 @@ def set_origin(node: fx.Node, known: Origin | None) -> None:
         node.meta[KEY] = known
 
 
-def is_named(node: Any) -> bool:
+def is_named(node: object) -> bool:
     """Whether the node is the relevance of a forward value: then it stays, for whoever looks or asks for it."""
     known = origin(node)
     return known is not None and bool(known.form)

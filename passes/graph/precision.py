@@ -24,7 +24,7 @@ class Float64(fx.Interpreter):
         """The node's value, raised: weights and buffers too."""
         return _raised(super().run_node(node))
 
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+    def call_function(self, target: object, args: object, kwargs: object) -> Any:
         """The call, with every dtype that it names raised."""
         return in_float64(target, args, kwargs)
 
@@ -38,10 +38,10 @@ def in_float64(target: Any, args: Any, kwargs: Any) -> Any:
     return _raised(target(*_raised(args), **_raised(kwargs)))
 
 
-def _raised(tree: Any) -> Any:
+def _raised(tree: object) -> Any:
     """The tree with its floating-point tensors and dtypes in double precision."""
 
-    def raised(leaf: Any) -> Any:
+    def raised(leaf: object) -> Any:
         if isinstance(leaf, Tensor):
             return leaf.to(RAISED.get(leaf.dtype, leaf.dtype))
         return RAISED.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf

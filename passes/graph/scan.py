@@ -70,7 +70,7 @@ class Scan:
     def __repr__(self) -> str:
         return self.__name__
 
-    def parts(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    def parts(self, operands: Sequence[object]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """The operands, or the body's placeholders: states, what is read step by step, what stays the same."""
         ends = self.states + self.slices
         return operands[: self.states], operands[self.states : ends], operands[ends:]
@@ -85,7 +85,7 @@ class Scan:
         return replace(self, body=body)
 
 
-def _is_symbolic(operands: Sequence[Any]) -> bool:
+def _is_symbolic(operands: Sequence[object]) -> bool:
     return any(hasattr(operand, "fake_mode") for operand in operands)
 
 
@@ -217,7 +217,7 @@ def _handed_on_as_it_is(body: fx.GraphModule) -> None:
     body.recompile()
 
 
-def _once(operand: Any, operands: Collection[Any]) -> Any:
+def _once(operand: Any, operands: Collection[object]) -> Any:
     """The operand, for a copy of it that `_each_once` made."""
     copies = isinstance(operand, fx.Node) and operand.target is aten.clone.default
     return operand.args[0] if copies and operand.args[0] in operands else operand

@@ -44,7 +44,7 @@ class Sizes:
             return False
         return expression(value) in self._nodes or expression(value) in self._places
 
-    def node(self, value: Any) -> fx.Node | None:
+    def node(self, value: object) -> fx.Node | None:
         """The node that is this size, if the graph has one."""
         return self._nodes.get(expression(value)) if isinstance(value, torch.SymInt) else None
 

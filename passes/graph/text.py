@@ -72,7 +72,7 @@ def operation_text(node: fx.Node) -> str:
     return f"{name}({', '.join(given)})"
 
 
-def _argument(value: Any) -> str:
+def _argument(value: object) -> str:
     if isinstance(value, fx.Node):
         return value.name
     if isinstance(value, (list, tuple)):

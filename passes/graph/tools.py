@@ -111,6 +111,14 @@ def _expression(pattern: str) -> str:
     return ".*".join(re.escape(part).replace(r"\*", "[^.]*") for part in pattern.split("**"))
 
 
+def is_asked_for(node: fx.Node, patterns: Collection[str]) -> bool:
+    """Whether a pattern names the node, or a module whose value it makes."""
+    calls = value_calls(node)
+    leaves = {name: path for name, path in calls.items() if any(name not in value_calls(user) for user in node.users)}
+    names = {node.name, *leaves, *leaves.values()}
+    return any(called(name, pattern) for name in names for pattern in patterns)
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """The choices that are written most like `name`, for a message."""
     known = sorted({choice for choice in choices if choice})
@@ -143,7 +151,7 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None, 
     return node
 
 
-def call_like(graph: fx.Graph, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+def call_like(graph: fx.Graph, like: fx.Node, target: object, *args: object, **kwargs: object) -> fx.Node:
     """A call at the graph's insertion point that is made for the same purpose as `like`."""
     node = call(graph, target, *args, like=like, **kwargs)
     share_origin(node, like)
@@ -198,7 +206,7 @@ def attribute(module: torch.nn.Module, path: str) -> Any:
     return operator.attrgetter(path)(module)
 
 
-def constant_of(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
+def constant_of(module: fx.GraphModule, node: object) -> torch.Tensor | None:
     """The tensor that a `get_attr` node reads, else `None`."""
     if isinstance(node, fx.Node) and node.op == "get_attr":
         value = attribute(module, str(node.target))

@@ -42,7 +42,7 @@ def without_writes(module: fx.GraphModule) -> None:
         module.graph.erase_node(node)
 
 
-def _without(target: Any) -> Any:
+def _without(target: object) -> Any:
     """Of an op that writes its first operand and no other, the op that makes a new tensor instead; else None."""
     known, name = schema(target), op_name(target) or ""
     if known is None or not known.is_mutable or not name.endswith("_"):

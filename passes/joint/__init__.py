@@ -1,6 +1,5 @@
 """Both graphs in one: spliced, taken apart, made a program of, moved, stored."""
 
-from .aggregate import aggregate, misfit
 from .join import constants_first, copy_repeated, join
 from .lift import lift
 from .lower_own_ops import lower_own_ops
@@ -11,7 +10,6 @@ from .split import split
 
 __all__ = [
     "UnknownOperator",
-    "aggregate",
     "constants_first",
     "copy_repeated",
     "forward_from_dict",
@@ -21,7 +19,6 @@ __all__ = [
     "joint_to_dict",
     "lift",
     "lower_own_ops",
-    "misfit",
     "move",
     "reduce",
     "row_sums",

@@ -136,7 +136,7 @@ def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
     return {"nodes": nodes, "modules": modules, "outputs": _plain(outputs(forward))}
 
 
-def forward_from_dict(data: Mapping[str, Any], joint: fx.GraphModule) -> fx.GraphModule:
+def forward_from_dict(data: Mapping[str, object], joint: fx.GraphModule) -> fx.GraphModule:
     """The inverse of `forward_to_dict`.
 
     Args:
@@ -272,11 +272,11 @@ def _target_of(name: str) -> Any:
     return found
 
 
-def _type_name(kind: Any) -> str:
+def _type_name(kind: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """An argument as JSON has it."""
     if isinstance(value, fx.Node):
         return {"node": value.name}
@@ -298,7 +298,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"an argument of type {type(value).__name__} does not travel in files")
 
 
-def _unplain(value: Any, made: Mapping[str, fx.Node]) -> Any:
+def _unplain(value: object, made: Mapping[str, fx.Node]) -> Any:
     if isinstance(value, list):
         return [_unplain(item, made) for item in value]
     if not isinstance(value, dict):

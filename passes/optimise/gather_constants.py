@@ -76,7 +76,7 @@ def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | N
     return None
 
 
-def _takes_bias(term: Any, total: fx.Node) -> bool:
+def _takes_bias(term: object, total: fx.Node) -> bool:
     """A map without a bias, as large as the sum."""
     if not isinstance(term, fx.Node):
         return False
@@ -87,7 +87,7 @@ def _takes_bias(term: Any, total: fx.Node) -> bool:
     return bias is None and len(term.meta["val"].shape) == len(total.meta["val"].shape)
 
 
-def _fits(term: Any, map_: fx.Node, constant: set[fx.Node]) -> bool:
+def _fits(term: object, map_: fx.Node, constant: set[fx.Node]) -> bool:
     """A number, or a constant that differs along the channels alone."""
     if isinstance(term, (int, float)):
         return True

@@ -78,19 +78,19 @@ def _is_between(node: Any) -> bool:
     return _operands(inner, aten.mul.Tensor)[1] is not None and len(node.users) == 1 and not is_named(node)
 
 
-def _operands(node: Any, target: Any, count: int = 2) -> tuple[Any, ...]:
+def _operands(node: object, target: object, count: int = 2) -> tuple[Any, ...]:
     """The arguments of a call of `target`, `None`s for anything else."""
     if isinstance(node, fx.Node) and node.target is target and not node.kwargs and len(node.args) == count:
         return arguments(node)
     return (None,) * count
 
 
-def _is_relu_of(activation: Any, z: Any, values: dict[str, fx.Node]) -> bool:
+def _is_relu_of(activation: object, z: object, values: dict[str, fx.Node]) -> bool:
     a, before = _forward_value(activation, values), _forward_value(z, values)
     return a is not None and before is not None and a.target is aten.relu.default and arguments(a)[0] is before
 
 
-def _forward_value(node: Any, values: dict[str, fx.Node]) -> fx.Node | None:
+def _forward_value(node: object, values: dict[str, fx.Node]) -> fx.Node | None:
     """The forward value that a placeholder, perhaps in another precision, stands for."""
     while isinstance(node, fx.Node) and traits(node.target).casts:
         node = arguments(node)[0]

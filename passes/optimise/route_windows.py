@@ -115,6 +115,6 @@ def _window(pool: fx.Node) -> tuple[int, str]:
     return size, next((problem for problem, there in problems.items() if there), "")
 
 
-def _behind(node: Any, target: Any) -> Any:
+def _behind(node: object, target: object) -> Any:
     """The first argument of a call of `target`, `None` for anything else."""
     return arguments(node)[0] if isinstance(node, fx.Node) and node.target is target else None

@@ -14,7 +14,7 @@ Joins = Callable[[fx.Node, fx.Node], bool]
 """(sum, the sum that reads it) → whether the terms of the first count as terms of the second."""
 
 
-def is_sum(node: Any) -> bool:
+def is_sum(node: object) -> bool:
     """Whether the node is an addition and nothing else."""
     return isinstance(node, fx.Node) and node.target is torch.ops.aten.add.Tensor and not node.kwargs
 

@@ -8,9 +8,9 @@ add (ε → 0) asks for nothing       its operands: elided, where the strict pol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
@@ -20,6 +20,9 @@ from lrp_compiler.passes.graph import assignment, is_tensor, module_path
 
 from .ledger import Ledger, nbytes
 from .planner import Decision
+
+if TYPE_CHECKING:
+    from lrp_compiler.base.plain_table import PlainTable
 
 aten = torch.ops.aten
 
@@ -114,7 +117,7 @@ class Plan:
             again = "computes nothing again, since what is rebuilt are views"
         return f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {held}{floor}; {again}"
 
-    def table(self, limit: int | None = None) -> Any:
+    def table(self, limit: int | None = None) -> PlainTable:
         """The plan as a rich table, constants left out; of `limit` rows."""
         table = plain_table(title=self.summary(), title_justify="left")
         for column in ("value", "module", "asked by", "resolution", "from"):
@@ -218,7 +221,7 @@ def _promise(
     value: fx.Node,
     origins: tuple[str, ...],
     decision: Decision,
-    asked: Mapping[fx.Node, Any],
+    asked: Collection[fx.Node],
 ) -> Promise:
     index = ledger.index[value]
     place = (value.name, module_path(value))

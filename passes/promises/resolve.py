@@ -39,7 +39,9 @@ from .planner import Decision
 aten = torch.ops.aten
 
 
-def asked_values(relevance: fx.GraphModule, ledger: Ledger, promises: list[tuple[fx.Node, fx.Node]]) -> Any:
+def asked_values(
+    relevance: fx.GraphModule, ledger: Ledger, promises: list[tuple[fx.Node, fx.Node]]
+) -> dict[fx.Node, list[fx.Node]]:
     """Forward value → the nodes that asked for it, for those that the (simplified) relevance graph still reads."""
     by_name = {node.name: node for node in ledger.nodes}
     read = {by_name[node.meta["promise"]] for node in relevance.graph.find_nodes(op="placeholder") if _is_read(node)}
@@ -155,7 +157,7 @@ class _Splice:
             if is_tensor(new) and new.meta["val"].is_floating_point():
                 self.arrived = new
 
-    def _is_known(self, value: Any) -> bool:
+    def _is_known(self, value: object) -> bool:
         return value in self.sizes or (isinstance(value, torch.SymInt) and expression(value) in self.calculated)
 
     def _size(self, value: torch.SymInt) -> fx.Node:
@@ -219,7 +221,7 @@ class _Splice:
     def _plus_zero(self, node: fx.Node) -> fx.Node:
         assert self.arrived is not None
 
-        def made(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        def made(target: object, *args: Any, **kwargs: Any) -> fx.Node:
             new = call(self.graph, target, *args, **kwargs)
             set_origin(new, Origin("relevance", node.name, "", WAIT))
             return new

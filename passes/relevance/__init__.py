@@ -1,5 +1,6 @@
 """The walk that emits relevance, what it starts from, and several targets at once."""
 
+from .aggregate import maps_of
 from .emit import Question, emit_relevance
 from .latents import Latent, Mask, Put, feature_dim, gates_of, latents_of, put_on
 from .loops import know_inside, open_loops
@@ -20,6 +21,7 @@ __all__ = [
     "gates_of",
     "know_inside",
     "latents_of",
+    "maps_of",
     "open_loops",
     "propagate_relevance",
     "put_on",

@@ -42,6 +42,7 @@ from lrp_compiler.torch_private import (
     unguarded,
 )
 
+from .aggregate import aggregate
 from .latents import Latent, gates_of, put_on
 from .remembered import Remembered
 from .seed import Seed, seed_relevance
@@ -63,12 +64,14 @@ class Question:
         wanted: name → the value whose relevance is returned under it.
         latents: run-time inputs at values of the network: masks of relevance, and what is put on them.
         coefficients: name → the value whose relevance in unit form is returned under it.
+        maps: name → values whose relevance is summed into one map over the places of the first, returned under it.
     """
 
     explained: fx.Node
     wanted: Mapping[str, fx.Node]
     latents: Sequence[Latent] = ()
     coefficients: Mapping[str, fx.Node] = field(default_factory=dict)
+    maps: Mapping[str, Sequence[fx.Node]] = field(default_factory=dict)
 
 
 def emit_relevance(
@@ -86,7 +89,7 @@ def emit_relevance(
         are the promised values (`meta["promise"]` names the forward node), then the seed's own run-time inputs
         (`meta["seed"]`), then the latents (likewise); its output is a dict from name to relevance in total form, shaped
         like that value (like the looked-up indices for an index input), with `[targets]` in front where there are
-        several targets; then that of the coefficients. It is float32 for values of half precision.
+        several targets; then that of the coefficients; then the maps. It is float32 for values of half precision.
     """
     explained, latents = question.explained, question.latents
     nodes = [node for node in forward.graph.nodes if is_tensor(node)]
@@ -105,7 +108,8 @@ def emit_relevance(
     # Under vmap, and where values are widened when they are first read, what is done depends on what was done before.
     alike = several is None and not any(value.dtype in HALF for value in values)
     promises: dict[tuple[fx.Node, fx.Node], None] = {}
-    returned = {*question.wanted.values(), *question.coefficients.values()}
+    summed = {f"{name} {number}": node for name, those in question.maps.items() for number, node in enumerate(those)}
+    returned = {*question.wanted.values(), *question.coefficients.values(), *summed.values()}
 
     def relevance(*tensors: Tensor) -> dict[str, Tensor]:
         handed = dict(zip(nodes, tensors, strict=False))
@@ -180,7 +184,7 @@ def emit_relevance(
             )
             result = {}
             reached = Accumulator(fetch, asked, twins)
-            for name, node in question.wanted.items():
+            for name, node in (*question.wanted.items(), *summed.items()):
                 with made_by(node, "input"):
                     if node in seen:
                         result[name] = reached.total(node, seen[node])
@@ -196,7 +200,12 @@ def emit_relevance(
                     _name(result[name], node, "unit")
             return result
 
-        return walk(starts) if several is None else over_targets(walk, starts)
+        results = walk(starts) if several is None else over_targets(walk, starts)
+        for name, those in question.maps.items():
+            parts = [results.pop(f"{name} {number}") for number in range(len(those))]
+            with made_by(those[0], "input"):
+                results[name] = aggregate(1 if several is None else 2, *parts)
+        return results
 
     # Before dispatch linear and matmul are whole; what vmap does to them shows only behind it, and there only the
     # Python decompositions keep symbolic sizes.
@@ -212,7 +221,7 @@ def emit_relevance(
     return _with_named_placeholders(traced, nodes, entering), list(promises)
 
 
-def _mark(tensor: Tensor, key: str, value: Any) -> None:
+def _mark(tensor: Tensor, key: str, value: object) -> None:
     node = node_that_makes(tensor)
     if node is not None:
         node.meta[key] = value

@@ -254,7 +254,7 @@ def feature_dim(node: fx.Node) -> int:
     return 2 if rank == 3 else min(1, rank - 1)
 
 
-def _of_two_values(operands: Iterable[Any]) -> bool:
+def _of_two_values(operands: Iterable[object]) -> bool:
     """Whether no operand is a matrix of weights: in a product with a pattern that is held fixed heads come first."""
     return len([one for one in operands if is_tensor(one) and one.meta["val"].dim() > 2]) > 1
 

@@ -21,8 +21,9 @@ values themselves. The books are kept of these, too: what comes to a state goes 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -40,11 +41,11 @@ from lrp_compiler.passes.graph import (
     scan_of,
     scans,
 )
-from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance
-from lrp_compiler.torch_private import fake_mode_of, is_traced, untraced
+from lrp_compiler.rules import INSIDE, Flow, Form, Op, Relevance, by_element, traits
+from lrp_compiler.torch_private import fake_mode_of, hint, is_traced, untraced
 
 from .step_books import StepBooks
-from .walk import HALF, NOBODY, Listeners, propagate_relevance, wide
+from .walk import HALF, NOBODY, Fetch, Listeners, propagate_relevance, wide
 
 INNER = "inside."
 """In front of the name of a value of the steps, among the arguments of a loop's result."""
@@ -106,6 +107,33 @@ def _through(loop: Scan, op: Op, relevance: Relevance) -> Flow:
     return _Backwards(loop, op, relevance).flow()
 
 
+def calculated_again(loop: Scan) -> Collection[fx.Node]:
+    """The values of a step that are not kept for relevance, which calculates them again.
+
+    Without states those are all: nothing of a step is kept. Else those that elementwise operations and changes of shape
+    make of what the step reads and of the states in front of it: they are at least as large as what they are made of.
+    """
+    if not loop.states:
+        return set(loop.body.graph.nodes)
+    states, *read = loop.parts(loop.placeholders)
+    of_states, found = set(states), {place for part in read for place in part}
+    for node in loop.body.graph.nodes:
+        known = traits(node.target)
+        operands = set(node.all_input_nodes)
+        if node.op != "call_function" or not (by_element(node.target) or known.free) or not is_tensor(node):
+            continue
+        if operands <= found:
+            found.add(node)
+        elif operands <= found | of_states and all(_is_as_large(node, one) for one in operands & of_states):
+            of_states.add(node)
+    return (found | of_states) - set(loop.placeholders)
+
+
+def _is_as_large(node: fx.Node, operand: fx.Node) -> bool:
+    sizes, others = ([hint(size) for size in one.meta["val"].shape] for one in (node, operand))
+    return prod(sizes) >= prod(others)
+
+
 class _Backwards:
     """One loop, backwards.
 
@@ -135,8 +163,8 @@ class _Backwards:
                 self.forms[loop.placeholders[number]] = share.form
         self.seeded = {number: share for number, share in self.arrived.items() if number >= loop.states}
         self.handles = {node: op.arguments[f"{INNER}{node.name}"] for node in self._inner()}
-        kept = self.handles if loop.states else ()  # without states a step is calculated again
-        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in kept}
+        again = calculated_again(loop)
+        self.values = {node: op.tensor(f"{INNER}{node.name}") for node in self.handles if node not in again}
         self.asked = [node for node in reversed(self.handles) if self.told.asks(self.handles[node])]
         self.watched: dict[fx.Node, Form] = {}
         steps = loop.parts(loop.placeholders)[1]
@@ -164,8 +192,8 @@ class _Backwards:
             place.meta["input"]: Relevance(tensor, self.forms[place])
             for place, tensor in zip(places, results, strict=False)
         }
-        # A first state that is a constant gets nothing.
-        return {name: share for name, share in shares.items() if name in (*self.op.active, *self.op.wanted)}
+        # A first state that is a constant gets nothing, nor what no rule of a step hands anything to.
+        return {name: shares.get(name) for name in (*self.op.active, *self.op.wanted)}
 
     def _turned(self, steps: Tensor) -> Tensor:
         """The last step first; without states the order is all the same."""
@@ -186,7 +214,10 @@ class _Backwards:
         return self.relevance.tensor.new_zeros(self.op.shape(place.meta["input"]))
 
     def _settle_forms(self) -> None:
-        """In which form relevance of each operand is carried: found by going through one step, until it is stable."""
+        """In which form relevance of each operand is carried: found by going through one step, until it is stable.
+
+        And which of what a step reads gets any.
+        """
         with untraced():
             seeds = [share.tensor for share in self.seeded.values()]
             slices = [one.select(0, -1) for one in (*seeds, *self.values.values())]
@@ -196,6 +227,9 @@ class _Backwards:
                 total = [place for place, share in arrived.items() if share.form == "total"]
                 more = [place for place in total if self.forms.get(place) == "unit"]
                 if not more:
+                    # What no rule hands anything to gets nothing, not zeros: they would have a form.
+                    self.read = [place for place in self.read if place in arrived]
+                    self.summed = [place for place in self.summed if place in arrived]
                     self.watched = {node: seen[node].form for node in self.asked if node in seen}
                     return
                 self.forms.update(dict.fromkeys(more, "total"))
@@ -231,17 +265,17 @@ class _Backwards:
         parameters = bool(self.op.wanted)
         return propagate_relevance(self.loop.body, seeds, fetch, listeners=told, parameters=parameters), seen
 
-    def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Any:
+    def _fetch(self, slices: Sequence[Tensor], constants: Sequence[Tensor]) -> Fetch:
         """The values of one step: those that are at hand, and what is calculated from them again.
 
         What is calculated again comes out as it did in the forward graph: in half precision where that calculates so.
         """
-        values: dict[Any, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
+        values: dict[fx.Node, Any] = dict(zip(self.values, slices[-len(self.values) :], strict=True))
         values |= dict(zip(self.constants, constants, strict=True))
         own = {node: _as_traced(value, node) for node, value in values.items()}
         calculate = in_float64 if any(_is_raised(value, node) for node, value in values.items()) else _called
 
-        def made(node: Any) -> Any:
+        def made(node: fx.Node) -> Any:
             waiting = [node]
             while waiting:
                 one = waiting[-1]
@@ -255,7 +289,7 @@ class _Backwards:
                     own[one] = calculate(one.target, operands, options)
             return own[node]
 
-        def fetch(node: Any) -> Any:
+        def fetch(node: fx.Node) -> Any:
             if node not in values:
                 value = made(node)
                 values[node] = wide(value) if isinstance(value, Tensor) else value
@@ -307,11 +341,11 @@ class _Backwards:
         ]
 
 
-def _called(target: Any, operands: Any, options: Any) -> Any:
+def _called(target: Any, operands: tuple[Any, ...], options: Mapping[str, object]) -> Any:
     return target(*operands, **options)
 
 
-def _as_traced(value: Any, node: fx.Node) -> Any:
+def _as_traced(value: object, node: fx.Node) -> Any:
     """In half precision, where the value was widened for the rules; a size is one."""
     if not isinstance(value, Tensor):
         return value
@@ -319,13 +353,15 @@ def _as_traced(value: Any, node: fx.Node) -> Any:
     return value.to(dtype) if dtype in HALF and value.dtype is torch.float32 else value
 
 
-def _is_raised(value: Any, node: fx.Node) -> bool:
+def _is_raised(value: object, node: fx.Node) -> bool:
     """Whether the graph is run in float64, which it was not traced in."""
     raised = isinstance(value, Tensor) and value.dtype is torch.float64
     return raised and node.meta["val"].dtype is not torch.float64
 
 
-def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[Tensor]) -> list[Tensor]:
+def _run(
+    step: Callable[..., list[Tensor]], states: list[Tensor], slices: list[Tensor], constants: list[Tensor]
+) -> list[Tensor]:
     """The loop of `step` from the last to the first: traced as one, or run.
 
     Returns:
@@ -338,7 +374,7 @@ def _run(step: Any, states: list[Tensor], slices: list[Tensor], constants: list[
 
     if is_traced():
         # Of one tensor twice, the graph of a step would read the second one in both places.
-        once = list[Any]()
+        once = list[Tensor]()
         for one in (*states, *slices, *constants):
             twice = isinstance(one, Tensor) and any(one is other for other in once)
             once.append(one.clone() if twice else one)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -24,9 +24,10 @@ from lrp_compiler.passes.graph import Assignment
 from lrp_compiler.rules import Flow, Relevance, conduct
 from lrp_compiler.torch_private import OpOverload, annotate, expression, node_that_makes, notes_here, traced_again
 
-Ask = Callable[[Any], None]
+Ask = Callable[[fx.Node], None]
 Apply = Callable[[Relevance, Ask], Flow]
 """A node's rule, from the relevance that arrives and what is to be told of the values that it asks for."""
+T = TypeVar("T")
 MISSING = object()
 READ = (torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int)
 """How tracing reads a size: once each, of whatever tensor has it, since equal sizes are one."""
@@ -211,7 +212,7 @@ class Remembered:
         if made is not None or name in known.totals:
             return share.as_total()
         recorder = Recorder(case)
-        total: Tensor = self._recorded(recorder, share.as_total)
+        total = self._recorded(recorder, share.as_total)
         recorder.tape.result = node_that_makes(total)
         results = [recorder.tape.result] if recorder.tape.result is not None else []
         alone = bool(results) and _stands_alone(known, recorder.tape, results)
@@ -239,7 +240,7 @@ class Remembered:
                 copy.meta = {key: step.meta[key] for key in ("val", "tensor_meta") if key in step.meta} | notes_here()
         return made
 
-    def _recorded(self, recorder: Recorder, function: Callable[[], Any]) -> Any:
+    def _recorded(self, recorder: Recorder, function: Callable[[], T]) -> T:
         self._recorders.append(recorder)
         try:
             result = function()
@@ -253,7 +254,7 @@ class Remembered:
         last = self._recorders[-1] if self._recorders else None
         return last if last is not None and last.case is case else None
 
-    def _ask(self, case: Case, handle: Any) -> None:
+    def _ask(self, case: Case, handle: fx.Node) -> None:
         recorder = self._recorder(case)
         if recorder is not None:
             recorder.take()
@@ -327,7 +328,7 @@ def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values
     return key
 
 
-def _likeness(value: Any) -> Any:
+def _likeness(value: object) -> Any:
     """What may be known of a value before the run."""
     if isinstance(value, Tensor):
         sizes = (*value.shape, *value.stride(), value.storage_offset())
@@ -335,7 +336,7 @@ def _likeness(value: Any) -> Any:
     return _comparable(value)
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(value: object) -> Any:
     """A plain value as something that equals nothing but the same value; of a tensor, that very tensor."""
     if isinstance(value, Mapping):
         return tuple((name, _comparable(item)) for name, item in value.items())

@@ -41,7 +41,7 @@ def over_targets(walk: Callable[[Seeds], dict[str, Tensor]], seeds: Seeds) -> di
     return result
 
 
-def batched(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+def batched(function: object, x: Tensor, weight: Tensor | None, *options: object) -> Tensor:
     """`function(x, weight, *options)`, with the targets folded into the batch where `vmap` would fix sizes."""
     apply: Callable[..., Tensor] = _Batched.apply
     return apply(function, x, weight, *options)
@@ -63,17 +63,17 @@ class _Batched(torch.autograd.Function):
     """A function of x and perhaps of a weight, with the targets folded into the batch."""
 
     @staticmethod
-    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: object) -> Tensor:
         result: Tensor = function(x, *([] if weight is None else [weight]), *options)
         return result
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
         """Nothing is differentiated."""
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, function: Any, x: Tensor, weight: Tensor | None, *options: Any
+        info: Any, in_dims: Any, function: Any, x: Tensor, weight: Tensor | None, *options: object
     ) -> tuple[Tensor, int]:
         """Mostly only x has targets; where a weight's relevance is asked for, it is the weight that has them."""
         x_dim, weight_dim = in_dims[1], in_dims[2]

@@ -5,16 +5,15 @@ What comes to a state goes to what the step before made of it; at the first step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Scan, outputs
 from lrp_compiler.rules import Op, Relevance, times, total
 
-from .walk import Listeners
+from .walk import Fetch, Listeners
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class StepBooks:
     loop: Scan
     op: Op
     told: Listeners
-    handles: Mapping[fx.Node, Any]
+    handles: Mapping[fx.Node, fx.Node]
     time: int
-    fetch: Callable[[Any], Tensor]
+    fetch: Fetch
 
     def begin(self, number: int, share: Relevance) -> None:
         """What comes to a result of the loop is relevance of what makes it in this step."""
@@ -50,7 +49,7 @@ class StepBooks:
         """What an operation hands to one of its operands."""
         self._hand_on(self.handles[node], operand, share)
 
-    def _hand_on(self, giver: Any, operand: fx.Node, share: Relevance) -> None:
+    def _hand_on(self, giver: fx.Node, operand: fx.Node, share: Relevance) -> None:
         told = self.told
         assert told.absorb is not None
         R = share.total_of(lambda: self.fetch(operand), times)
@@ -60,7 +59,7 @@ class StepBooks:
         elif told.pass_on is not None:
             told.pass_on(giver, taker, total(R))
 
-    def _taker(self, node: fx.Node) -> Any:
+    def _taker(self, node: fx.Node) -> fx.Node | None:
         """The handle of what gets it; None: a first state that is a constant."""
         states, ends = self.loop.placeholders[: self.loop.states], outputs(self.loop.body)
         for _ in range(self.time):
@@ -69,5 +68,6 @@ class StepBooks:
             node = ends[states.index(node)]
         if node in self.loop.placeholders:
             name = node.meta["input"]
-            return self.op.arguments[name] if name in self.op.active else None
+            operand: fx.Node = self.op.arguments[name]
+            return operand if name in self.op.active else None
         return self.handles[node]

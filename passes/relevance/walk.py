@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -34,6 +33,7 @@ from lrp_compiler.rules import (
     Flow,
     Relevance,
     RuleError,
+    Values,
     difference,
     divide,
     propagate,
@@ -184,6 +184,52 @@ class Listeners:
 NOBODY = Listeners()
 
 
+@dataclass(frozen=True)
+class Walk:
+    """What is the same at every node of a walk.
+
+    Args:
+        fetch: node → its forward value.
+        listeners: who is told of what happens.
+        twins: node → that of the same value at the reference, where relevance is of differences.
+        parameters: whether rules also tell the shares of the parameters that are asked for.
+    """
+
+    fetch: Fetch
+    listeners: Listeners
+    twins: Mapping[fx.Node, fx.Node]
+    parameters: bool
+
+    def apply(
+        self,
+        node: fx.Node,
+        given: Assignment,
+        beside: Mapping[fx.Node, Relevance],
+        relevance: Relevance,
+        ask: Callable[[fx.Node], None],
+    ) -> Flow:
+        """What the node's rule hands to its operands.
+
+        Args:
+            node: of the forward graph.
+            given: how relevance passes it.
+            beside: what has arrived at other results of the same loop.
+            relevance: what arrives at the node.
+            ask: told of the values that the rule asks for.
+        """
+        absorb = None if self.listeners.absorb is None else partial(self.listeners.absorb, node)
+        values = Values(self.fetch, ask, absorb, self._there if self.twins else None)
+        op = given.op(node, values, given.wanted if self.parameters else ())
+        op.beside = {result_number(other): share for other, share in beside.items()}
+        if loop_of(node) is not None:
+            op.results = {result_number(one): one for one in (node, *beside)}
+            op.listeners = self.listeners
+        return propagate(op, relevance, given.rule, **given.options)
+
+    def _there(self, handle: object) -> object:
+        return self.twins.get(handle, handle) if isinstance(handle, fx.Node) else handle
+
+
 def propagate_relevance(
     forward: fx.GraphModule,
     seeds: Seeds,
@@ -212,9 +258,9 @@ def propagate_relevance(
     Raises:
         CompositeError: a rule does not fit an operation.
     """
-    twins = twins_of(forward)
-    reached = Accumulator(fetch, listeners.asked, twins)
-    absorb, pass_on = listeners.absorb, listeners.pass_on
+    walk = Walk(fetch, listeners, twins_of(forward), parameters)
+    reached = Accumulator(fetch, listeners.asked, walk.twins)
+    pass_on = listeners.pass_on
     for node, relevance in seeds.items() if isinstance(seeds, Mapping) else seeds:
         reached.add(node, relevance)
     arrived: dict[fx.Node, Relevance] = {}
@@ -241,11 +287,7 @@ def propagate_relevance(
                 if node.op in ("placeholder", "get_attr"):
                     arrived[node] = relevance
                 continue
-            keep = None if absorb is None else partial(absorb, node)
-            apply = partial(
-                _apply, node, given, fetch, keep, given.wanted if parameters else (), twins, come, listeners
-            )
-            ask = partial(listeners.asked, node)
+            apply, ask = partial(walk.apply, node, given, come), partial(listeners.asked, node)
             try:
                 flow = apply(relevance, ask) if repeat is None else repeat(node, given, relevance, apply, ask)
             except RuleError as error:
@@ -269,31 +311,6 @@ def _gated(node: fx.Node, relevance: Relevance, gate: Gate, reached: Accumulator
         if listeners.absorb is not None:
             listeners.absorb(node, MASKED, reached.total(node, relevance, times) * (1 - gate.mask))
         return relevance.map(gate.mask.mul)
-
-
-def _apply(
-    node: fx.Node,
-    given: Assignment,
-    fetch: Fetch,
-    absorb: Callable[[str, Tensor], None] | None,
-    wanted: tuple[str, ...],
-    twins: Mapping[fx.Node, fx.Node],
-    beside: Mapping[fx.Node, Relevance],
-    listeners: Listeners,
-    relevance: Relevance,
-    ask: Callable[[fx.Node], None],
-) -> Flow:
-    """The node's rule."""
-
-    def there(handle: Any) -> Any:
-        return twins.get(handle, handle) if isinstance(handle, fx.Node) else handle
-
-    op = given.op(node, fetch, absorb, ask, wanted, there if twins else None)
-    op.beside = {result_number(other): share for other, share in beside.items()}
-    if loop_of(node) is not None:
-        op.results = {result_number(one): one for one in (node, *beside)}
-        op.listeners = listeners
-    return propagate(op, relevance, given.rule, **given.options)
 
 
 def _in_dtype_of(value: Tensor, share: Relevance) -> Relevance:

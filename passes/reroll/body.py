@@ -128,6 +128,6 @@ def contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
 
 
-def _once(known: list[Any], one: Any) -> None:
+def _once(known: list[Any], one: object) -> None:
     if one not in known:
         known.append(one)

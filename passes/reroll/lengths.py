@@ -98,7 +98,7 @@ class _Joined:
             return one.keys() == other.keys() and all(self.alike(one[key], other[key]) for key in one)
         return type(one) is type(other) and bool(one == other)
 
-    def _merged(self, node: fx.Node, one: Any, other: Any) -> Any:
+    def _merged(self, node: fx.Node, one: object, other: object) -> Any:
         """An argument that holds at every length."""
         if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
             return type(one)(self._merged(node, a, b) for a, b in zip(one, other, strict=True))

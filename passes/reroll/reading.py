@@ -62,7 +62,7 @@ def written(node: fx.Node, columns: Sequence[Column], place: int) -> Place | Non
     return None if found is None else Place(found.source, found.dim, found.counter, found.flat, value)
 
 
-def _place(source: Any, dim: Any, counter: Any, flat: bool) -> Place | None:
+def _place(source: object, dim: object, counter: object, flat: bool) -> Place | None:
     if not (isinstance(source, Same) and isinstance(dim, Same) and isinstance(counter, Counter)):
         return None
     value = source.value.meta["val"]

@@ -131,7 +131,7 @@ def written_out(shorter: Sequence[fx.Node], longer: Sequence[fx.Node]) -> list[t
     return found
 
 
-def _period(tokens: Sequence[Any], others: Sequence[Any], place: int, other: int) -> int | None:
+def _period(tokens: Sequence[object], others: Sequence[object], place: int, other: int) -> int | None:
     """How many nodes a step has that `others` has at `other`, and `tokens` does not have at `place`."""
     behind = tokens[place : place + WINDOW]
     for period in range(1, min(other, len(others) - other) + 1):
@@ -142,7 +142,7 @@ def _period(tokens: Sequence[Any], others: Sequence[Any], place: int, other: int
     return None
 
 
-def _agree(some: Sequence[Any], others: Sequence[Any]) -> bool:
+def _agree(some: Sequence[object], others: Sequence[object]) -> bool:
     """Whether the two begin alike; a further loop may begin, and end, within what is compared."""
     alike = next((at for at, (a, b) in enumerate(zip(some, others, strict=False)) if a != b), len(others))
     return alike == len(others) == len(some) or alike >= WINDOW // 4
@@ -253,7 +253,7 @@ def _token(node: fx.Node) -> Any:
     return node.target, tuple(_shape(arg) for arg in node.args), tuple(node.kwargs)
 
 
-def _shape(arg: Any) -> Any:
+def _shape(arg: object) -> Any:
     if isinstance(arg, list | tuple):
         inner = tuple(_shape(item) for item in arg)
         return "nodes" if inner and set(inner) == {"node"} else inner

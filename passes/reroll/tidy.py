@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -58,6 +57,6 @@ def _written(node: fx.Node) -> fx.Node | None:
     return same if isinstance(same, fx.Node) else None
 
 
-def _whole(start: Any = 0, end: Any = None, step: Any = 1) -> bool:
+def _whole(start: object = 0, end: object = None, step: object = 1) -> bool:
     """Whether a slice takes everything."""
     return start in (0, None) and (end is None or (type(end) is int and end >= sys.maxsize)) and step == 1

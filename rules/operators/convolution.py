@@ -149,7 +149,7 @@ declare(aten.conv1d.default, bias_trails=1)
 declare(aten.conv2d.default, bias_trails=2)
 
 
-def is_transposed(given: Mapping[str, Any]) -> bool:
+def is_transposed(given: Mapping[str, object]) -> bool:
     """Whether a call of a convolution is one of its transpose."""
     return bool(given.get("transposed", "output_padding" in given))
 

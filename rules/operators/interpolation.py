@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules.conditions import only
-from lrp_compiler.rules.linear_map import LinearMap, Term, add_up, clamp_sign, scaled, sign_parts, support
+from lrp_compiler.rules.linear_map import LinearMap, Term, Weight, add_up, clamp_sign, scaled, sign_parts, support
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.traits import declare, keeps_sign
@@ -183,7 +183,7 @@ def matrix(op: Op, dim: int, dims: int) -> Tensor:
     Taken from the op itself, since positions are rounded differently by dtype, number of dims and runtime.
     """
 
-    def at_dim(value: Any, other: Any) -> list[Any]:
+    def at_dim(value: object, other: object) -> list[Any]:
         return [value if index == dim else other for index in range(dims)]
 
     size = op.shape("input")[2 + dim]
@@ -216,13 +216,13 @@ def _repeated(size: int | None, wanted: int | None, factor: float | None) -> int
 def blocks(op: Op, repeats: Sequence[int]) -> Term:
     """Every element repeated: the transpose sums over blocks."""
 
-    def transpose(q: Tensor, weight: Any) -> Tensor:
+    def transpose(q: Tensor, weight: Weight) -> Tensor:
         for dim, times in enumerate(repeats, start=2):
             if times > 1:
                 q = q.unflatten(dim, (-1, times)).sum(dim + 1)
         return scaled(q, weight)
 
-    def apply(x: Tensor, weight: Any) -> Tensor:
+    def apply(x: Tensor, weight: Weight) -> Tensor:
         return scaled(op.target(x, op.option("output_size"), op.option("scale_factors")), weight)
 
     return Term("input", apply=apply, transpose=transpose, channel=-1 - len(repeats))

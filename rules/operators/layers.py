@@ -37,7 +37,7 @@ IN_STEPS: Fact[tuple[str, ...]] = Fact("steps", (), tuple)
 """What is done behind a map in steps, in order: `SUMS` and `SCALINGS`. By what, its operands `steps.0`, … say."""
 
 
-def step_of(target: Any, given: Arguments, operand: str) -> tuple[str, str] | None:
+def step_of(target: object, given: Arguments, operand: str) -> tuple[str, str] | None:
     """What a call does to one of its operands, as a step behind a map.
 
     Args:
@@ -99,7 +99,7 @@ class Layer:
 
         return LinearMap((replace(term, weight=weight, parameter=None, weigh=None),), (Constant("bias", bias),))
 
-    def _by_channel(self, op: Op, weight: Tensor, factor: Any) -> Tensor:
+    def _by_channel(self, op: Op, weight: Tensor, factor: Tensor | float) -> Tensor:
         """The weights, those of each output channel times its factor."""
         if not isinstance(factor, Tensor) or factor.numel() == 1:
             return scaled(weight, factor.reshape(()) if isinstance(factor, Tensor) else factor)

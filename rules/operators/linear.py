@@ -18,7 +18,7 @@ from lrp_compiler.rules.traits import Products, declare
 aten = torch.ops.aten
 
 
-def bias_of(op: Op, name: str = "bias", factor: Any = 1) -> tuple[Constant, ...]:
+def bias_of(op: Op, name: str = "bias", factor: Tensor | float = 1) -> tuple[Constant, ...]:
     """The constants of a map with an optional bias operand."""
 
     def bias() -> Tensor:
@@ -58,7 +58,7 @@ def linear(op: Op) -> LinearMap:
     return LinearMap((term,), bias_of(op))
 
 
-def matmul_terms(op: Op, left: str, right: str, alpha: Any = 1) -> tuple[Term, ...]:
+def matmul_terms(op: Op, left: str, right: str, alpha: Tensor | float = 1) -> tuple[Term, ...]:
     """The active one of two matrix operands, the other one, times `alpha`, being its weights."""
     a_shape, b_shape = op.shape(left), op.shape(right)
 

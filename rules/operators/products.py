@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +101,7 @@ def product_along(op: Op) -> Selection:
     return _shared(count, lambda R: (R if kept else R.unsqueeze(dim)).expand(shape))
 
 
-def _shared(count: Any, grow: Transpose) -> Selection:
+def _shared(count: int | torch.SymInt, grow: Transpose) -> Selection:
     if statically_known_true(count == 0):  # the product of nothing is 1
         return {"self": grow, FILLED: lambda R: R}
     return {"self": lambda R: grow(R / count)}

@@ -32,7 +32,7 @@ def place(r: Tensor, size: int | torch.SymInt, dim: int, start: Any) -> Tensor:
     return functional.pad(r, [0, 0] * (r.dim() - 1 - dim) + [before, after])
 
 
-def slice_along(r: Tensor, dim: int, start: Any, end: Any) -> Tensor:
+def slice_along(r: Tensor, dim: int, start: int | torch.SymInt, end: int | torch.SymInt | None) -> Tensor:
     """`r[start:end]` along `dim`."""
     taken: Tensor = aten.slice.Tensor(r, dim, start, end)
     return taken

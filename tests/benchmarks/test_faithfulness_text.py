@@ -183,6 +183,7 @@ def test_noisy_methods_come_near_the_truth_and_repeat_themselves() -> None:
     for name, wanted in {"smoothgrad-x-input": truth, "gradient-shap": from_reference}.items():
         first, again = (METHODS[name].explain(network(model, 400), [batch()]).relevance[0] for _ in range(2))
         np.testing.assert_array_equal(first, again)
+        # Means of 400 draws.
         assert np.abs(first - wanted).max() < 0.2 * np.abs(wanted).max(), name
 
 

@@ -41,6 +41,7 @@ def test_the_tutorial_walks_from_the_photo_to_the_audit(
     assert any("tiger cat" in line and "%" in line for line in lines)
     start = lines.index(next(line for line in lines if line.startswith("logit  ")))
     books = [float(line.split()[-1]) for line in lines[start : lines.index("```", start)]]
+    # Each is printed rounded.
     assert books[0] == pytest.approx(sum(books[1:]), abs=1e-4)
     assert abs(books[-1]) < 1e-9
     for number in range(1, 5):

@@ -18,7 +18,7 @@ from support.whole import holds
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 from lrp_compiler.runtime import OnnxExplainer
 
 pytestmark = pytest.mark.sampled(12)

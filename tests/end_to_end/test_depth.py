@@ -78,9 +78,10 @@ def test_everything_is_made_of_a_deep_graph(name: str, tmp_path: Path) -> None:
     explainer = lrp.compile(model.eval(), (x,), composite=composite)
 
     said = explainer(x)
+    # In float32, up to 1,100 operations in a row, each of which rounds by 6e-8: 7e-5 where all round one way.
     torch.testing.assert_close(said.output, model(x), rtol=1e-4, atol=1e-5)
     books = explainer.audit(x)
-    assert abs(books.error) < 1e-4
+    assert abs(books.error) <= 1e-9 * max(1.0, books.magnitude)
     explainer.save(tmp_path / "m.lrp.pt2")
     loaded = lrp.load(tmp_path / "m.lrp.pt2")
     assert torch.equal(loaded(x).relevance["x"], said.relevance["x"])

@@ -23,7 +23,7 @@ from torch.nn import functional
 import lrp_compiler as lrp
 from lrp_compiler.capture.safe_load import load_exported
 from lrp_compiler.errors import LrpError
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 
 pytestmark = pytest.mark.sampled(12)
 

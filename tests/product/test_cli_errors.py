@@ -37,7 +37,7 @@ class Named(nn.Module):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    model = nn.Sequential(nn.Linear(4, 48), nn.ReLU(), nn.Linear(48, 3)).eval()
     torch.export.save(torch.export.export(model, (X,)), made / "model.pt2")
     explainer = lrp.compile(model, (X,), target="index", dynamic_shapes=({0: torch.export.Dim("batch")},))
     explainer.save(made / "m.lrp.pt2")

@@ -180,7 +180,7 @@ def test_the_graph_of_the_first_row(folder: Path, capsys: pytest.CaptureFixture[
     paths = {node["node_id"]: node["path"] for node in held["nodes"]}
     found = {(paths[link["source"]], paths[link["target"]]): link["weight"] for link in held["links"]}
     kept = {ends: weight for ends, weight in BY_HAND.items() if abs(weight) > (3.4 if ends[0][0] == "x" else 2.2)}
-    assert found == {ends: pytest.approx(weight, abs=1e-3) for ends, weight in kept.items()}
+    assert found == {ends: pytest.approx(weight, abs=2e-5) for ends, weight in kept.items()}
     assert Image.open("g.png").size[0] == 640
     said = capsys.readouterr().out.splitlines()
     assert sorted(said[:3]) == ["hidden:0 → x:1: 6", "logit → second:0: 6", "second:0 → hidden:0: 6"]

@@ -12,7 +12,7 @@ import pytest
 from support.hand_made import chooser, doubler, lookup, seeded, x_of
 
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.validate import TensorSpec
+from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.runtime import Explanation, OnnxExplainer, lean_options
 
 

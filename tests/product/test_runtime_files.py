@@ -9,7 +9,8 @@ from onnx import helper
 from support.hand_made import X, doubler, entry, model_bytes
 
 from lrp_compiler.base.errors import FormatError, InputError, UnsupportedOpError
-from lrp_compiler.base.validate import TensorSpec, bind, check, dtype_name
+from lrp_compiler.base.specs import TensorSpec
+from lrp_compiler.base.validate import bind, check, dtype_name
 from lrp_compiler.runtime import OnnxExplainer
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -184,6 +185,41 @@ def test_every_composite_prints_as_a_table_and_is_plain_data(name: str) -> None:
     for entry in composite.entries:
         assert str(entry.rule) in text
     assert json.loads(json.dumps(composite.to_dict()))["name"] == name
+
+
+@pytest.mark.parametrize("name", lrp.composites.COMPOSITES)
+def test_every_composite_comes_back_from_a_file_as_what_it_is(name: str) -> None:
+    options = {"low": [-2.1, -2.0, -1.8], "high": 2.6} if name == "epsilon-gamma-box" else {}
+    composite = lrp.composites.COMPOSITES[name](**options)
+
+    assert read_back(composite) == composite
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("linear", "epsilon"),
+        Entry(("linear",), "epsilon"),
+        Entry(["linear", "convolution"], "epsilon"),  # type: ignore[arg-type]
+        Entry("convolution", "z-box", {"low": np.array([-1.0, 0.5]), "high": (1, torch.tensor(2.0))}),
+        Entry("linear", "epsilon", {"epsilon": np.float64(1e-3)}, path="", optional=True),
+        Entry("*", "epsilon", path="a.*", module="Linear", position="last"),
+    ],
+    ids=str,
+)
+def test_an_entry_comes_back_from_a_file_as_what_it_is(entry: Entry) -> None:
+    composite = Composite("mine", (entry,), seed="one")
+
+    assert read_back(composite) == composite
+
+
+def read_back(composite: Composite) -> Composite:
+    return Composite.from_dict(json.loads(json.dumps(composite.to_dict())))
+
+
+def test_one_kind_is_one_kind_however_it_is_given() -> None:
+    assert Entry(("linear",), "epsilon") == Entry("linear", "epsilon")
+    assert Entry(("linear", "convolution"), "epsilon").kind == ("linear", "convolution")
 
 
 def test_the_artefact_says_how_it_was_made(tmp_path: Path) -> None:

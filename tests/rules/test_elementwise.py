@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import OPERATORS, SLOPE, Facts, Op, bind, find, propagate, total, unit
+from lrp_compiler.rules import OPERATORS, SLOPE, Facts, Op, Values, bind, find, propagate, total, unit
 from lrp_compiler.rules.operators.functions import WITHOUT_ZERO
 from lrp_compiler.rules.operators.gate import RECURRENT_GATE
 from lrp_compiler.rules.registry import FUNCTION
@@ -14,6 +14,7 @@ from lrp_compiler.rules.registry import FUNCTION
 aten = torch.ops.aten
 
 X = torch.tensor([-4.0, -2.5, -1.0, -0.3, 0.0, 1e-3, 0.7, 1.0, 2.0, 5.5, 7.0], dtype=torch.float64)
+AS_THEY_ARE = Values(lambda tensor: tensor)
 OTHER = torch.linspace(-2, 3, len(X), dtype=torch.float64) + 0.1
 
 
@@ -226,7 +227,7 @@ def test_a_clamp_that_excludes_zero_is_no_activation(low: float, high: float) ->
 )
 def test_a_region_taken_as_one_function_has_its_quotient(function: Any, slope: float) -> None:
     facts = Facts().known(SLOPE, slope)
-    op = Op(FUNCTION, {"self": X}, function(X), fetch=lambda tensor: tensor, active=("self",), facts=facts)
+    op = Op(FUNCTION, {"self": X}, function(X), AS_THEY_ARE, active=("self",), facts=facts)
 
     flow = propagate(op, unit(torch.ones_like(X)))
 
@@ -235,7 +236,7 @@ def test_a_region_taken_as_one_function_has_its_quotient(function: Any, slope: f
 
 
 def test_a_region_with_a_value_at_zero_goes_on_in_total_form() -> None:
-    op = Op(FUNCTION, {"self": X}, X.cosh(), fetch=lambda tensor: tensor, active=("self",))
+    op = Op(FUNCTION, {"self": X}, X.cosh(), AS_THEY_ARE, active=("self",))
 
     flow = propagate(op, unit(torch.ones_like(X)))
 

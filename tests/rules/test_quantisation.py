@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import Op, propagate, total, unit
+from lrp_compiler.rules import Op, Values, propagate, total, unit
 from lrp_compiler.rules.registry import QUANTISED
 
 X = torch.linspace(-2.0, 2.0, 9)
@@ -17,9 +17,8 @@ def test_a_quantisation_is_no_rounding_to_relevance_and_says_what_rounding_added
         QUANTISED,
         {"self": x, "over": 0.5, "back": 0.5},
         y,
-        fetch=lambda tensor: tensor,
+        Values(lambda tensor: tensor, absorb=booked.__setitem__),
         active=("self",),
-        absorb=booked.__setitem__,
     )
 
     flow = propagate(op, unit(torch.full_like(x, 2.0)), "straight-through")
@@ -30,7 +29,7 @@ def test_a_quantisation_is_no_rounding_to_relevance_and_says_what_rounding_added
 
 
 def test_relevance_of_a_quantisation_in_total_form_stays_what_it_is() -> None:
-    op = Op(QUANTISED, {"self": X}, X.round(), fetch=lambda tensor: tensor, active=("self",))
+    op = Op(QUANTISED, {"self": X}, X.round(), Values(lambda tensor: tensor), active=("self",))
 
     flow = propagate(op, total(torch.ones_like(X)))
 
@@ -42,7 +41,8 @@ def test_by_value_nothing_is_asked_but_what_went_in_and_came_out() -> None:
     asked: list[Tensor] = []
     x, step = torch.tensor([-9.0, -0.26, 0.1, 0.74]), torch.tensor(0.5)
     y = torch.round(x / step).clamp(-2, 2) * step
-    op = Op(QUANTISED, {"self": x, "over": step}, y, fetch=lambda tensor: tensor, active=("self",), asked=asked.append)
+    values = Values(lambda tensor: tensor, asked.append)
+    op = Op(QUANTISED, {"self": x, "over": step}, y, values, active=("self",))
 
     flow = propagate(op, unit(torch.ones_like(x)), "identity")
 

@@ -12,7 +12,7 @@ from lrp_compiler.passes.assign import analyse, assign_rules, reachable, wanted_
 from lrp_compiler.passes.forward import select_explained, unlift
 from lrp_compiler.passes.graph import simplify
 from lrp_compiler.passes.relevance import Question, Seed, emit_relevance
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 
 
 @dataclass

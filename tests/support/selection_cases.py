@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import Op
+from lrp_compiler.rules import Op, Values
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
     def op(self, **books: Any) -> Op:
         op = Op.eager(self.target, *self.args, active=self.active, **self.kwargs)
-        return Op(self.target, op.arguments, op.output, fetch=lambda handle: handle, active=self.active, **books)
+        return Op(self.target, op.arguments, op.output, Values(lambda handle: handle, **books), active=self.active)
 
 
 A, B = tensor(2, 3, 4), tensor(2, 3, 4, seed=1)

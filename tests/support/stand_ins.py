@@ -119,8 +119,13 @@ def answers() -> Names:
 
 
 def everything() -> Names:
-    """Image, ONNX file and text."""
-    return onnx_file() | text()
+    """Image, ONNX file and text; the language model in a folder, as one that was fetched."""
+    import transformers
+
+    names = onnx_file() | text()
+    for part in ("language_model", "tokenizer"):
+        names[part].save_pretrained("SmolLM2-135M-Instruct")
+    return names | {"transformers": transformers}
 
 
 def segmenter() -> Names:

@@ -4,7 +4,7 @@ The matrix is had by applying the op to a basis, so that it shares nothing with 
 written down as in the papers, so that it shares nothing with the library's rules.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules import NONNEGATIVE, Fact, Facts, Op, bind
+from lrp_compiler.rules import NONNEGATIVE, Fact, Facts, Op, Values, bind
 
 
 @dataclass(eq=False)
@@ -90,15 +90,15 @@ class Case:
         case.__dict__["matrix"] = self.matrix
         return case
 
-    def op(self, **told: Any) -> Op:
+    def op(self, wanted: Sequence[str] = (), **told: Any) -> Op:
         return Op(
             self.target,
             bind(self.target, self.args, self.kwargs),
             self.output,
-            fetch=lambda handle: handle,
+            Values(lambda handle: handle, **told),
             active=self.active,
             facts=self.facts,
-            **told,
+            wanted=wanted,
         )
 
 

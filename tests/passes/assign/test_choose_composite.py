@@ -19,7 +19,8 @@ from lrp_compiler.check.verify import verify
 from lrp_compiler.compiler import resolve_composite
 from lrp_compiler.passes.assign.choose_composite import CHOICES, DEEP, Choice
 from lrp_compiler.rules import OPERATORS, RULES
-from lrp_compiler.rules.composite import ANY, COMPOSITES, auto
+from lrp_compiler.rules.composite import ANY
+from lrp_compiler.rules.composites import COMPOSITES, auto
 from lrp_compiler.runtime import OnnxExplainer
 
 IMAGE, TABLE, SEQUENCE = (2, 1, 8, 8), (2, 6), (2, 5, 8)

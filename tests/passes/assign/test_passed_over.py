@@ -11,7 +11,7 @@ import lrp_compiler as lrp
 from lrp_compiler.passes.assign import analyse
 from lrp_compiler.passes.graph import assignment
 from lrp_compiler.rules import PASSED_OVER
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 
 COMPOSITES_TRIED = ["epsilon", "attnlrp", "dynamic-lrp", "epsilon-plus"]
 X = torch.tensor([[1.5, -2.0, 3.0, -0.5, 0.0], [-3.0, 200.0, 0.0, -100.0, 1.0], [0.0, 0.5, 89.0, -1e3, -1.0]])

@@ -116,7 +116,7 @@ def test_the_claim_reaches_the_rules(graph_of: Callable) -> None:
     from lrp_compiler.passes.graph.assignment import assignment
     from lrp_compiler.passes.pipeline import analyse
     from lrp_compiler.rules import NONNEGATIVE
-    from lrp_compiler.rules.composite import COMPOSITES
+    from lrp_compiler.rules.composites import COMPOSITES
 
     def function(x: Tensor) -> Tensor:
         return functional.conv1d(x.relu(), torch.ones(1, 4, 3)) + functional.conv1d(x, torch.ones(1, 4, 3))

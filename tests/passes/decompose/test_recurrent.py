@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.passes.decompose.table import DECOMPOSITIONS
-from lrp_compiler.rules.composite import Composite, Entry, attnlrp
+from lrp_compiler.rules.composite import Composite, Entry
+from lrp_compiler.rules.composites import attnlrp
 
 pytestmark = pytest.mark.sampled(12)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph.assignment import Assignment, assign, assignment
-from lrp_compiler.rules import NONNEGATIVE, Fact, Facts, propagate, unit
+from lrp_compiler.rules import NONNEGATIVE, Fact, Facts, Values, propagate, unit
 
 X = torch.randn(2, 3, dtype=torch.float64)
 WEIGHT, BIAS = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_a_rule_sees_numbers_where_it_is_given_some(linear: fx.Node) -> None:
     given = Assignment.of(linear, ("input",))
     g = torch.randn(2, 4, dtype=torch.float64)
 
-    flow = propagate(given.op(linear, values(linear).__getitem__), unit(g), "epsilon", epsilon=0.0)
+    flow = propagate(given.op(linear, Values(values(linear).__getitem__)), unit(g), "epsilon", epsilon=0.0)
 
     torch.testing.assert_close(flow["input"].tensor, g @ WEIGHT, rtol=1e-15, atol=1e-15)
 
@@ -106,10 +106,7 @@ def test_what_a_rule_asks_for_and_absorbs_is_told(linear: fx.Node) -> None:
     asked: list[str] = []
     absorbed: dict[str, Tensor] = {}
     op = Assignment.of(linear, ("input",)).op(
-        linear,
-        values(linear).__getitem__,
-        absorb=absorbed.__setitem__,
-        asked=lambda handle: asked.append(handle.name),
+        linear, Values(values(linear).__getitem__, lambda handle: asked.append(handle.name), absorbed.__setitem__)
     )
     g = torch.randn(2, 4, dtype=torch.float64)
 
@@ -125,12 +122,12 @@ def test_a_parameter_gets_its_share_where_it_is_wanted(linear: fx.Node) -> None:
     given = Assignment(linear.target, Assignment.of(linear, ()).arguments, ("input",), ("weight",))
     g = torch.randn(2, 4, dtype=torch.float64)
 
-    flow = propagate(given.op(linear, values(linear).__getitem__, wanted=given.wanted), unit(g), epsilon=0.0)
+    flow = propagate(given.op(linear, Values(values(linear).__getitem__), wanted=given.wanted), unit(g), epsilon=0.0)
 
     assert set(flow) == {"input", "weight"}
     messages = (g.unsqueeze(-1) * WEIGHT * X.unsqueeze(1)).sum(0)  # g_k w_ki x_i, of all rows
     torch.testing.assert_close(flow["weight"].total_of(lambda: WEIGHT), messages, rtol=1e-14, atol=1e-14)
-    assert set(propagate(given.op(linear, values(linear).__getitem__), unit(g), epsilon=0.0)) == {"input"}
+    assert set(propagate(given.op(linear, Values(values(linear).__getitem__)), unit(g), epsilon=0.0)) == {"input"}
 
 
 def test_anything_else_in_its_place_is_a_fault(linear: fx.Node) -> None:

@@ -12,7 +12,7 @@ from lrp_compiler.passes import explainable_inputs
 from lrp_compiler.passes.assign import analyse, assign_rules, reachable
 from lrp_compiler.passes.graph import outputs, simplify
 from lrp_compiler.passes.relevance.latents import feature_dim
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 
 EPSILON = COMPOSITES["epsilon"]()
 IMAGE, TOKENS, IDS = torch.randn(2, 3, 8, 8), torch.randn(2, 7, 5), torch.randint(9, (2, 7))

@@ -16,7 +16,7 @@ from lrp_compiler.passes.graph import call, origin, simplify
 from lrp_compiler.passes.joint.join import join
 from lrp_compiler.passes.relevance.emit import Question, emit_relevance
 from lrp_compiler.passes.relevance.seed import Seed
-from lrp_compiler.rules.composite import COMPOSITES
+from lrp_compiler.rules.composites import COMPOSITES
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 WEIGHT = torch.tensor([[1.0, 2.0, 0.5], [-1.0, 0.5, 1.0], [2.0, -1.0, 1.0], [0.0, 1.0, 1.0]])

@@ -12,7 +12,7 @@ from lrp_compiler.base.errors import CompositeError
 from lrp_compiler.passes.graph import Assignment, assign, assignment
 from lrp_compiler.passes.relevance.walk import HALF, Accumulator, Listeners, propagate_relevance, wide
 from lrp_compiler.rules import Relevance, total, unit
-from lrp_compiler.rules.composite import epsilon
+from lrp_compiler.rules.composites import epsilon
 
 aten = torch.ops.aten
 LARGER_LOGIT = torch.tensor([[1.0, 0.0]])

@@ -18,7 +18,8 @@ from support.sealed import reseal_zip, save_sealed
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import FormatError, InternalError, LrpError
-from lrp_compiler.base.metadata import METADATA_KEY, read_metadata
+from lrp_compiler.base.metadata import METADATA_KEY
+from lrp_compiler.base.metadata_reading import read_metadata
 from lrp_compiler.check.verify import verify
 from lrp_compiler.runtime import OnnxExplainer
 

@@ -19,7 +19,7 @@ from support.folders import ROOT
 import lrp_compiler as lrp
 from benchmarks.networks.architectures import ARCHITECTURES
 from lrp_compiler.artefact.provenance import source_hash
-from lrp_compiler.base.errors import LrpError
+from lrp_compiler.base.errors import FormatError, LrpError
 from lrp_compiler.capture.capture import capture
 from lrp_compiler.runtime import OnnxExplainer
 
@@ -215,6 +215,30 @@ def test_weights_beside_the_file_are_named_after_their_content(tmp_path: Path) -
     assert found[0] != found[1]
     lrp.compile(model, (x,)).to_onnx(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.lrp.onnx", mine.name]
+
+
+def test_weights_of_many_bytes_lie_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None has more than the limit, but for a tensor that has more by itself; a damaged or missing one is noticed."""
+    x = torch.randn(2, 64)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 128), torch.nn.Linear(128, 4)]
+    model = torch.nn.Sequential(*layers).eval()
+    path = tmp_path / "m.lrp.onnx"
+    expected = lrp.compile(model, (x,))(x)
+    for limit, files in ((1 << 20, 1), (20_000, 3), (64, 4)):
+        monkeypatch.setattr("lrp_compiler.export.onnx.EXTERNAL_DATA_BYTES", limit)
+        lrp.compile(model, (x,)).to_onnx(path, profile="small")
+        beside = sorted(tmp_path.glob("m.lrp.onnx.*.data"))
+        assert len(beside) == files  # those of the one before are gone
+        assert limit < 20_000 or sum(file.stat().st_size > limit for file in beside) <= 1
+        with OnnxExplainer(path) as opened:
+            found = opened(x.numpy())
+        assert np.allclose(found.relevance["input"], expected.relevance["input"], atol=1e-5)
+    beside[-1].write_bytes(beside[-1].read_bytes()[:-1] + b"?")
+    with pytest.raises(FormatError, match="is damaged"):
+        OnnxExplainer(path)
+    beside[-1].unlink()
+    with pytest.raises(FormatError, match="is not complete"):
+        OnnxExplainer(path)
 
 
 @pytest.mark.parametrize("option", ["dtype", "profile"])

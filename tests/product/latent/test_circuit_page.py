@@ -36,10 +36,10 @@ def test_nodes_from_the_explained_one_down_and_their_edges(explainer: lrp.Explai
     assert [row["name"] for row in data["rows"]] == ["logit", *reversed(graph.layers), *graph.inputs]
     nodes = [node for row in data["rows"] for node in row["nodes"]]
     assert {node["id"]: node["relevance"] for node in nodes} == pytest.approx(
-        {node.id: node.relevance for node in graph.nodes}, rel=1e-3
+        {node.id: node.relevance for node in graph.nodes}, rel=4e-6
     )
     assert {(nodes[a]["id"], nodes[b]["id"]): value for a, b, value, _ in data["edges"]} == pytest.approx(
-        {(edge.source, edge.target): edge.relevance for edge in graph.edges}, rel=1e-3
+        {(edge.source, edge.target): edge.relevance for edge in graph.edges}, rel=4e-6
     )
 
 

@@ -87,7 +87,7 @@ def test_channels_of_a_value_that_takes_no_mask(how: str, tmp_path: Path) -> Non
         ]
 
     for found in sums:
-        np.testing.assert_allclose(found, by_hand(how), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, by_hand(how), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("by", ["relevance", "activation"])
@@ -131,10 +131,11 @@ def test_a_graph_of_a_value_whatever_its_first_dim_is(how: str, apart: Any) -> N
         at = ((x[0] @ net.layer.weight.T).relu() * net.out.weight[1]).numpy()  # type: ignore  # [steps, channels]
     expected = {"channels": at.sum(0), "tokens": at.sum(1), "both": at.T.reshape(-1)}[apart]
     found = {node.id: node.relevance for node in graph.nodes if node.layer == path and not node.rest}
+    # What is put on a value as a total is divided by it, stabilised by 1e-6: measured, 5e-5.
     np.testing.assert_allclose(sorted(found.values()), sorted(expected[expected != 0]), rtol=1e-4, atol=1e-6)
     for id, relevance in found.items():
-        assert graph.into(id) == {"logit": pytest.approx(relevance, rel=1e-4, abs=1e-6)}
-        assert sum(graph.out_of(id).values()) == pytest.approx(relevance, rel=1e-4, abs=1e-6)
+        assert graph.into(id) == {"logit": pytest.approx(relevance, rel=1e-5, abs=1e-6)}
+        assert sum(graph.out_of(id).values()) == pytest.approx(relevance, rel=1e-5, abs=1e-6)
 
 
 def test_a_graph_of_an_input_whose_steps_come_first() -> None:
@@ -148,4 +149,5 @@ def test_a_graph_of_an_input_whose_steps_come_first() -> None:
 
     reached = [node.relevance for node in graph.nodes if node.layer == "x"]
     assert len(reached) == 4
-    assert sum(reached) == pytest.approx(float(net(x[:, :1]).detach()[0, 1]), rel=1e-4)
+    # But for stabilisers of 1e-6 beside values of 0.1: measured, 1.8e-5.
+    assert sum(reached) == pytest.approx(float(net(x[:, :1]).detach()[0, 1]), rel=6e-5)

@@ -144,6 +144,7 @@ def test_a_product_that_quantises_by_itself_is_onnxruntimes() -> None:
     torch.testing.assert_close(explainer(x).output, in_onnxruntime(proto, {"x": x})[0])
     # The relevance of a linear map of what was quantised, whoever chose the size of a step; rounding is a constant.
     weight = torch.from_numpy((MATRIX[:, 1].astype(np.float32) - DENSE["zw"][1]) * DENSE["sw"][1])
+    # A step is the range over 255, which two programs round apart by its last digit, and so x over a step.
     torch.testing.assert_close(explainer(x).relevance["x"], x * weight, rtol=1e-4, atol=1e-5)
     wanted = explainer(x).output[:, 1] - 1
     rest = explainer.audit(x).absorbed["quantisation"]

@@ -1,29 +1,22 @@
 """`lrp.tune`: perturbation curves against closed forms, the choice that a model needs, and what is said about it."""
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.tuned import gammas, linear
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import CompositeError, InputError, LrpError
-from lrp_compiler.tuning.flipping import blurred, feature_map, replacement
-from lrp_compiler.tuning.tuned import Interval, Trial, Tuned, bootstrap
-from lrp_compiler.tuning.variants import variants
+from lrp_compiler.tuning.flipping import feature_map, replacement
+
+"""`lrp.tune`: perturbation curves against closed forms, the choice that a model needs, and what is said about it."""
 
 pytestmark = pytest.mark.sampled(4)
-
-
-def linear(*weights: float, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """One logit, w·x: the contribution of x_i is w_i x_i, and that is its relevance under ε → 0."""
-    layer = nn.Linear(len(weights), 1, bias=False)
-    layer.weight = nn.Parameter(torch.tensor([weights], dtype=dtype))
-    return nn.Sequential(layer).eval()
 
 
 class Difference(nn.Module):
@@ -56,18 +49,13 @@ class Tokens(nn.Module):
         return (self.table(input_ids)[..., 0] * attention_mask).sum(1, keepdim=True)
 
 
-def gammas(gamma: float = 1.0) -> lrp.Composite:
-    return lrp.Composite("gammas", (lrp.Entry("linear", "gamma", {"gamma": gamma}),))
-
-
 TRIPLES = torch.tensor([[1.0, 0.5, 10.0]]) * torch.tensor([[1.0], [2.0], [3.0]])
 """(a, b, s) for `Difference`."""
+
 BY_HAND: dict[str, Any] = {"baseline": 0.0, "measure": "logit"}
+
 ONE: dict[str, Any] = {"composite": "attnlrp", "grid": {"epsilon": [0.0]}, "baseline": 0.0}
 """One setting, whose relevance on a linear model is its contributions."""
-
-
-# ---- The curves ----
 
 
 def test_the_area_on_a_linear_model_is_the_one_worked_out_by_hand() -> None:
@@ -159,9 +147,6 @@ def test_a_program_of_a_fixed_batch_size_is_run_in_batches_of_that_size() -> Non
     np.testing.assert_allclose(found.default.samples, 4 / 3 * np.arange(1, 6), rtol=1e-6)
 
 
-# ---- The choice ----
-
-
 def test_the_setting_is_found_that_the_model_needs() -> None:
     # γ = 0 orders a, s, b: MoRF ½, −½, −½, 0 and LeRF ½, 1, 1, 0, so 1. Under γ = 1 s comes before a: MoRF ½, ½, −½, 0
     # and LeRF ½, 1, 0, 0, so ⅓. Rows are multiples of the first.
@@ -249,9 +234,6 @@ def test_the_model_and_the_inputs_are_as_they_were() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# ---- What is not finite ----
-
-
 def test_inputs_on_which_the_model_is_not_finite_are_left_out_and_named() -> None:
     x = torch.ones(4, 3)
     x[2, 1] = float("nan")
@@ -302,189 +284,6 @@ def test_functions_that_explain_a_module_are_told_apart() -> None:
     assert [trial.score.mean for trial in found.trials] == pytest.approx([-16 / 3, 16 / 3])
 
 
-# ---- What may be concluded ----
-
-
-def trial(samples: Any, base: Any, **options: Any) -> Trial:
-    samples, base = np.asarray(samples, float), np.asarray(base, float)
-    none = np.zeros(2)
-    return Trial(options, gammas(), samples, bootstrap(samples), bootstrap(samples - base), none, none, none)
-
-
-def tuned(*rows: tuple[dict[str, Any], Any]) -> Tuned:
-    return Tuned(
-        tuple(trial(samples, rows[0][1], **options) for options, samples in rows), tuple(range(len(rows[0][1])))
-    )
-
-
-NOISE = np.random.default_rng(0).normal(size=400)
-
-
-def test_the_interval_is_that_of_a_mean() -> None:
-    found = bootstrap(NOISE)
-
-    error = NOISE.std() / 20
-    assert found.mean == pytest.approx(NOISE.mean())
-    assert found.low == pytest.approx(NOISE.mean() - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(NOISE.mean() + 1.96 * error, abs=0.15 * error)
-    assert bootstrap(np.full(5, 2.0)) == Interval(2.0, 2.0, 2.0)
-
-
-def test_a_gain_that_is_noise_is_not_called_better() -> None:
-    found = tuned(({"gamma": 0.25}, np.zeros(400)), ({"gamma": 0.5}, NOISE - NOISE.mean() + 0.01))
-
-    assert found.options == {"gamma": 0.5}
-    assert not found.clearly_better
-    assert found.notes[0].startswith("No setting is clearly better")
-
-
-def test_a_gain_on_every_input_is_called_better_and_holds_on_unseen_ones() -> None:
-    found = tuned(({"gamma": 0.25}, NOISE), ({"gamma": 0.5}, NOISE + 0.2), ({"gamma": 1.0}, NOISE))
-
-    assert found.clearly_better
-    assert found.held_out_gain == pytest.approx(0.2)
-    assert found.notes[0].startswith("gamma=0.5 gains 0.2000 (0.2000 to 0.2000) over the default")
-
-
-def test_the_best_of_many_that_differ_by_chance_gains_nothing_on_unseen_inputs() -> None:
-    draws = np.random.default_rng(1).normal(size=(30, 40))
-    draws[0] = 0
-
-    found = tuned(*(({"gamma": float(number)}, row) for number, row in enumerate(draws)))
-
-    assert found.best.gain.mean > 0.2
-    assert found.held_out_gain < 0.5 * found.best.gain.mean
-
-
-@pytest.mark.parametrize(("best", "end"), [(0.05, "smallest"), (0.25, None), (4.0, "largest")])
-def test_a_best_value_at_the_edge_of_the_grid_is_said_to_be_there(best: float, end: str | None) -> None:
-    found = tuned(*(({"gamma": value}, np.full(20, float(value == best))) for value in (0.25, 0.05, 4.0)))
-
-    edges = [note for note in found.notes if "wider grid" in note]
-    assert edges == (
-        [] if end is None else [f"gamma={best:g} is the {end} value tried: a wider grid may hold a better one."]
-    )
-
-
-def test_nothing_lies_below_zero_so_zero_is_no_edge() -> None:
-    found = tuned(({"gamma": 0.25}, np.zeros(20)), ({"gamma": 0.0}, np.ones(20)))
-
-    assert not any("wider grid" in note for note in found.notes)
-
-
-def test_a_score_like_that_of_chance_is_said_to_be_so() -> None:
-    found = tuned(({"gamma": 0.25}, NOISE - NOISE.mean()))
-
-    assert any("random order" in note for note in found.notes)
-
-
-def test_the_curve_runs_along_one_option_with_the_others_as_in_the_best() -> None:
-    values = {(0.25, 0.05): 0.0, (0.0, 0.05): 1.0, (0.0, 1.0): 3.0, (0.25, 1.0): 2.0}
-    found = tuned(*(({"conv": conv, "linear": dense}, np.full(5, v)) for (conv, dense), v in values.items()))
-
-    assert [(value, score.mean) for value, score in found.curve("conv")] == [(0.0, 3.0), (0.25, 2.0)]
-    assert [(value, score.mean) for value, score in found.curve("linear")] == [(0.05, 1.0), (1.0, 3.0)]
-    with pytest.raises(InputError, match="Say along which option, one of conv, linear"):
-        found.curve()
-
-
-def test_the_table_has_a_row_for_every_setting_and_marks_the_best() -> None:
-    text = str(tuned(({"gamma": 0.25}, np.zeros(20)), ({"gamma": 0.0}, np.ones(20))))
-
-    assert re.search(r"0\.25 .* 0\.0000 \(0\.0000 to 0\.0000\) .* default", text)
-    assert re.search(r"0 .* 1\.0000 \(1\.0000 to 1\.0000\) .* 1\.0000 \(1\.0000 to 1\.0000\) .* best", text)
-
-
-# ---- What can be chosen about a composite ----
-
-
-@pytest.mark.parametrize(
-    ("composite", "options", "tuned_options"),
-    [
-        ("epsilon", {}, {"epsilon"}),
-        ("epsilon-gamma-box", {"low": -1, "high": 1}, {"gamma"}),
-        ("attnlrp-gamma", {}, {"conv", "linear"}),
-        ("attnlrp-gamma", {"conv": 0.0}, {"linear"}),
-        ("dynamic-lrp", {}, {"conv_gamma", "linear_gamma"}),
-        (lrp.composites.cp_lrp, {}, {"epsilon"}),
-        (gammas, {}, {"gamma"}),
-        (gammas(), {}, {"gamma"}),
-        (lrp.composites.epsilon_alpha2_beta1(), {}, {"alpha"}),
-    ],
-)
-def test_the_default_grid_is_read_from_where_the_options_lead(
-    composite: Any, options: dict[str, float], tuned_options: set[str]
-) -> None:
-    assert set(variants(composite, options).default_grid()) == tuned_options
-
-
-def test_alpha_takes_beta_along() -> None:
-    made = variants(lrp.composites.epsilon_alpha2_beta1()).make({"alpha": 1.5})
-
-    assert made.entries[0].options == {"alpha": 1.5, "beta": 0.5, "epsilon": 1e-6}
-
-
-def test_the_options_of_a_table_can_be_set_for_one_kind_alone() -> None:
-    choices = variants(lrp.composites.attnlrp_gamma(conv=0.25, linear=0.05))
-
-    both, one = choices.make({"gamma": 1.0}), choices.make({"linear.gamma": 1.0})
-
-    assert [entry.options["gamma"] for entry in both.entries[:2]] == [1.0, 1.0]
-    assert [entry.options["gamma"] for entry in one.entries[:2]] == [0.25, 1.0]
-    assert (choices.defaults["gamma"], choices.defaults["linear.gamma"]) == (None, 0.05)
-
-
-# ---- Features and baselines ----
-
-
-def test_patches_are_numbered_row_by_row_and_cut_at_the_edges() -> None:
-    found = feature_map(torch.zeros(2, 3, 3, 5), 2)
-
-    expected = torch.tensor([[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]).expand(2, 3, 3, 5)
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("x", "features", "count"),
-    [
-        (torch.zeros(2, 3, 4, 5), None, 20),
-        (torch.zeros(2, 3, 4, 5), "pixels", 20),
-        (torch.zeros(2, 3, 4, 5), "elements", 60),
-        (torch.zeros(2, 7, 6), "tokens", 7),
-        (torch.zeros(2, 7, dtype=torch.int64), None, 7),
-        (torch.zeros(2, 7), None, 7),
-    ],
-)
-def test_features_by_name(x: Tensor, features: Any, count: int) -> None:
-    found = feature_map(x, features)
-
-    assert found.shape == x.shape
-    assert found.unique().tolist() == list(range(count))
-
-
-def test_a_blur_keeps_what_is_even_and_the_mean_of_what_is_not() -> None:
-    edge = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
-    edge[..., 16:] = 1
-
-    assert torch.allclose(blurred(torch.full((1, 2, 20, 30), 3.0)), torch.tensor(3.0))
-    smooth = blurred(edge)[0, 0]
-    # An edge behind a Gaussian is the normal distribution function; σ is 4. Pixels are steps of it: measured, 1.3e-3.
-    expected = 0.5 * (1 + torch.erf((torch.arange(32) - 15.5) / (4 * 2**0.5)))
-    torch.testing.assert_close(smooth[16, 4:28], expected[4:28].double(), rtol=0, atol=2e-3)
-
-
-def test_the_mean_is_that_of_each_channel_over_all_inputs() -> None:
-    x = torch.arange(24.0).view(2, 3, 2, 2)
-
-    found = replacement(x, "mean")
-
-    assert found[0, :, 0, 0].tolist() == [7.5, 11.5, 15.5]
-    assert found.shape == x.shape
-
-
-# ---- Errors ----
-
-
 def plain(message: str) -> str:
     """One sentence, without a trace of what is inside."""
     assert message.endswith(".")
@@ -493,7 +292,9 @@ def plain(message: str) -> str:
 
 
 MODEL = linear(3, 2, 1)
+
 X = torch.ones(3, 3)
+
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no inputs": (lambda: lrp.tune(MODEL, ()), "There are no calibration inputs"),
     "an empty batch": (lambda: lrp.tune(MODEL, torch.ones(0, 3)), "There are no calibration inputs"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.base.errors import FormatError
-from lrp_compiler.rules import IN_STEPS, LAYERS, Facts, Op, bind, propagate, unit
+from lrp_compiler.rules import IN_STEPS, LAYERS, Facts, Op, Values, bind, propagate, unit
 
 aten = torch.ops.aten
 RULES: dict[str, dict[str, Any]] = {"epsilon": {}, "z-plus": {}, "alpha-beta": {}, "gamma": {}, "w-square": {}}
@@ -75,22 +75,21 @@ def test_steps_are_the_map_that_they_are_together(name: str, steps: str) -> None
     own = arguments.get("bias")
     bias = constant.double() + (0 if own is None else own * factor)
     weight = weighted(args[1], factor.double())
-    if "bias" in arguments:
-        joined = Op.eager(target, args[0], weight, bias, *args[3:], active=["input"])
-    else:
-        joined = Op.eager(aten.linear.default, args[0], weight.t(), bias, active=["input"])
-    torch.testing.assert_close(y, joined.output)
     absorbed: list[list[tuple[str, Tensor]]] = [[], []]
+    told_to: dict[str, Any] = {"active": ["input"], "absorb": lambda *share: absorbed[1].append(share)}
+    if "bias" in arguments:
+        joined = Op.eager(target, args[0], weight, bias, *args[3:], **told_to)
+    else:
+        joined = Op.eager(aten.linear.default, args[0], weight.t(), bias, **told_to)
+    torch.testing.assert_close(y, joined.output)
     in_steps = Op(
         layer.name,
         {**arguments, **told},
         y,
-        fetch=lambda handle: handle,
+        Values(lambda handle: handle, absorb=lambda *share: absorbed[0].append(share)),
         active=[layer.operand],
         facts=Facts.of({IN_STEPS: tuple(step for step, _ in done)}),
-        absorb=lambda *share: absorbed[0].append(share),
     )
-    joined._absorb = lambda *share: absorbed[1].append(share)
     g = drawn(*y.shape)
     for rule in RULES:
         found = propagate(in_steps, unit(g), rule)[layer.operand]
@@ -107,7 +106,7 @@ def test_steps_of_which_nothing_is_said_are_refused() -> None:
     """As in a file of an older build, which kept what is done among the operands."""
     target, args, _ = MAPS["linear"]
     arguments = {**bind(target, args, {}), "steps": ["add"], "steps.0": B}
-    op = Op(LAYERS[target].name, arguments, target(*args) + B, fetch=lambda handle: handle, active=["input"])
+    op = Op(LAYERS[target].name, arguments, target(*args) + B, Values(lambda handle: handle), active=["input"])
 
     with pytest.raises(FormatError, match="older build"):
         propagate(op, unit(torch.ones(3, 6, dtype=torch.float64)))

@@ -1,13 +1,14 @@
 """Relevances of several values as one map over the input's places: against torch's own interpolation, and sums."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from lrp_compiler.passes.joint import aggregate, misfit
+from lrp_compiler.passes.relevance.aggregate import aggregate, misfit
 
 
 def drawn(*shape: int) -> Tensor:
@@ -16,12 +17,8 @@ def drawn(*shape: int) -> Tensor:
 
 def run(graph_of: Callable, lead: int, *given: Tensor) -> Tensor:
     """The map of the first one and the rest, in a graph that was traced for another batch."""
-    module: fx.GraphModule = graph_of(lambda *relevances: relevances, *(one[:2] for one in given), dynamic=True)
-    own, *values = module.graph.find_nodes(op="placeholder")
-    output = module.graph.output_node()
-    output.args = (aggregate(own, values, output, lead),)
-    module.recompile()
-    found: Tensor = module(*given)
+    module: fx.GraphModule = graph_of(partial(aggregate, lead), *(one[:2] for one in given), dynamic=True)
+    (found,) = module(*given)
     return found
 
 
@@ -96,7 +93,7 @@ def test_half_precision_is_summed_in_float32(graph_of: Callable) -> None:
     ],
 )
 def test_what_has_other_places_is_told(own: tuple[int, ...], value: tuple[int, ...], words: str) -> None:
-    said = misfit(torch.empty(own), torch.empty(value), 1)
+    said = misfit(torch.empty(own), torch.empty(value))
 
     assert words in said
     assert bool(said) == bool(words)
