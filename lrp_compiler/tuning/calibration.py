@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.artefact.shapes import tensor_specs
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.validate import bind, check, count_from_end
 from lrp_compiler.capture import Model, capture
@@ -28,6 +28,10 @@ from .variants import Variants
 
 BATCH = 16
 """Rows at once where nothing is said."""
+AGGREGATE = "aggregate"
+"""The option of whether relevance is summed over layers."""
+SEQUENCE = 3
+"""Dims of a batch of sequences of features; what has more has its channels in front."""
 
 
 @dataclass(frozen=True)
@@ -103,23 +107,33 @@ class Study:
         choices: the composite with its options open.
         target: what is explained, its class given at run time.
         wrt: the input whose features are replaced.
+        aggregate: values whose relevance is summed, as a second way to read every setting.
     """
 
-    def __init__(self, sample: Sample, choices: Variants, target: Target, wrt: str | None) -> None:
+    def __init__(
+        self, sample: Sample, choices: Variants, target: Target, wrt: str | None, aggregate: Sequence[str]
+    ) -> None:
         self._sample, self._choices, self._target = sample, choices, target
+        self._ways = ((), tuple(aggregate)) if aggregate else ((),)
         if wrt is not None and wrt not in sample.inputs:
             names = ", ".join(sample.inputs)
             raise InputError(f"wrt names the input whose features are replaced, one of {names}: not {wrt!r}.")
         self._wrt = None if wrt is None else [wrt]
         self._default = self._compile(choices.make({}))
-        carry = [entry.input for entry in self._default.about.relevance]
+        carry = [entry.input for entry in self._default.about.relevance if entry.form == "total"]
         if len(carry) > 1:
             raise InputError(f"Several inputs carry relevance ({', '.join(carry)}): say by wrt whose are replaced.")
         self.name = carry[0]
         self._predict = _classifier(sample.captured, target)
 
     def _compile(self, composite: Composite) -> Explainer:
-        return compile(self._sample.captured.program, composite=composite, target=self._target, wrt=self._wrt)
+        return compile(
+            self._sample.captured.program,
+            composite=composite,
+            target=self._target,
+            wrt=self._wrt,
+            aggregate=self._ways[-1],
+        )
 
     def default_grid(self) -> tuple[dict[str, tuple[Any, ...]], tuple[str, ...]]:
         """The composite's default grid, and the options of it that are left out: they change no rule of this model.
@@ -131,7 +145,7 @@ class Study:
         grid, plain, unused = self._choices.default_grid(), _rules(self._default), []
         for option, values in grid.items():
             others = (value for value in values if value != self._choices.defaults[option])
-            if all(_rules(self._compile(self._choices.make({option: other}))) == plain for other in others):
+            if all(self._explained_alike({option: other}, plain) for other in others):
                 unused.append(option)
         if len(unused) == len(grid):
             raise InputError(
@@ -139,6 +153,12 @@ class Study:
                 "another composite, or a grid of other options."
             )
         return {option: values for option, values in grid.items() if option not in unused}, tuple(unused)
+
+    def _explained_alike(self, setting: Mapping[str, Any], plain: str) -> bool:
+        try:
+            return _rules(self._compile(self._choices.make(setting))) == plain
+        except LrpError:  # told where it is tried
+            return False
 
     @torch.inference_mode()
     def flipping(
@@ -153,13 +173,15 @@ class Study:
         if masks and (features is None or isinstance(features, str)):
             shown = (masks[0] != 0).cpu().view(*masks[0].shape, *[1] * (x.dim() - 2))
             groups = torch.where(shown, groups, NEVER)
+        replaced = replacement(x, baseline)
+        self._reference = torch.where((groups == NEVER).to(x.device), x, replaced)
         return Flipping(
             self._logits,
             sample.inputs,
             self.name,
             self.classes,
             groups,
-            replacement(x, baseline),
+            replaced,
             measure=measure,
             steps=steps,
             batch_size=sample.batch_size,
@@ -174,40 +196,73 @@ class Study:
         sound: Tensor,
         seed: int,
         report: Callable[[str], None],
+        refused: list[str] | None,
     ) -> list[Trial]:
-        """Every setting measured on the sound inputs; those under which no rule differs are measured once."""
-        measured: dict[str, Curves] = {}
+        """Every setting measured on the sound inputs; those under which no rule differs are measured once.
+
+        Args:
+            flipping: what measures.
+            settings: of the composite, the default first.
+            options: that are tuned.
+            sound: which inputs count.
+            seed: of the bootstrap.
+            report: is told of each step.
+            refused: takes a sentence for each setting that does not fit this model; None: that is an error.
+        """
+        measured: dict[str, list[Curves]] = {}
         trials: list[Trial] = []
         for number, setting in enumerate(settings, 1):
             named = {option: setting.get(option, self._choices.defaults[option]) for option in options}
             say = f"{number} of {len(settings)}, {as_words(named)}"
             report(f"{say}: compile")
             composite = self._choices.make(setting)
-            explainer = self._compile(composite) if setting else self._default
+            try:
+                explainer = self._compile(composite) if setting else self._default
+            except LrpError as error:
+                if refused is None:
+                    raise
+                refused.append(f"{as_words(named)} does not fit this model: {error}")
+                continue
             # Rules that are functions of the user's own are told apart by which object they are.
             own = [id(entry.rule) for entry in composite.entries if callable(entry.rule)]
             rules = f"{_rules(explainer)}{own}"
             if rules not in measured:
                 report(f"{say}: explain and flip")
                 measured[rules] = self._curves(explainer, flipping)
-            curves = measured[rules]
-            samples = curves.abpc[sound].cpu().numpy()
-            means = [curve[sound].mean(0).cpu().numpy() for curve in (curves.fractions, curves.morf, curves.lerf)]
-            gain = samples - (trials[0].samples if trials else samples)
-            trials.append(Trial(named, composite, samples, bootstrap(samples, seed), bootstrap(gain, seed), *means))
+            for way, curves in zip(self._ways, measured[rules], strict=True):
+                samples = curves.abpc[sound].cpu().numpy()
+                means = [curve[sound].mean(0).cpu().numpy() for curve in (curves.fractions, curves.morf, curves.lerf)]
+                gain = samples - (trials[0].samples if trials else samples)
+                shown = named | ({AGGREGATE: "yes" if way else "no"} if len(self._ways) > 1 else {})
+                scores = bootstrap(samples, seed), bootstrap(gain, seed)
+                trials.append(Trial(shown, composite, way, samples, *scores, *means))
         return trials
 
     @torch.inference_mode()
-    def _curves(self, explainer: Explainer, flipping: Flipping) -> Curves:
-        found = []
+    def _curves(self, explainer: Explainer, flipping: Flipping) -> list[Curves]:
+        """By the relevance itself, and by its sum over layers, if that is asked for."""
+        found: list[list[Tensor]] = [[] for _ in self._ways]
+        x = self._sample.inputs[self.name]
         for rows, count in self._sample.batches():
             given: dict[str, Any] = {**self._sample.rows(rows), "target": self.classes[rows]}
-            found.append(explainer(**given).relevance[self.name][:count])
-        return flipping.curves(torch.cat(found))
+            if explainer.about.differences:
+                given["reference"] = {self.name: self._reference[rows]}
+            explanation = explainer(**given)
+            found[0].append(explanation.relevance[self.name][:count])
+            for parts in found[1:]:
+                parts.append(_over_channels(explanation.aggregate[self.name][:count], x))
+        return [flipping.curves(torch.cat(parts)) for parts in found]
 
     def _logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         logits: Tensor = self._predict(*inputs.values())
         return logits
+
+
+def _over_channels(summed: Tensor, x: Tensor) -> Tensor:
+    """A map of places, as `compile(aggregate=…)` makes it, in the input's shape: each channel has its place's score."""
+    image = x.dim() > SEQUENCE
+    spread = summed[:, None] if image and summed.dim() < x.dim() else summed
+    return spread.view(*spread.shape, *[1] * (x.dim() - spread.dim())).expand(len(summed), *x.shape[1:])
 
 
 def _rules(explainer: Explainer) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.base.validate import check_option
+from lrp_compiler.base.validate import check_names, check_option
 from lrp_compiler.capture import Model
 from lrp_compiler.passes.forward import Target
 from lrp_compiler.rules.composite import Composite
@@ -35,6 +35,7 @@ def tune(
     wrt: str | None = None,
     features: str | int | Tensor | None = None,
     baseline: str | float | Tensor | None = None,
+    aggregate: str | Sequence[str] = (),
     measure: str = "probability",
     steps: int = 20,
     batch_size: int | None = None,
@@ -45,7 +46,7 @@ def tune(
 
         best = lrp.tune(model, (x,), composite="epsilon-gamma-box", options={"low": -1, "high": 1})
         print(best)  # every setting with its score, and what may be concluded
-        explainer = lrp.compile(model, (x[:2],), composite=best.composite)
+        explainer = lrp.compile(model, (x[:2],), composite=best.composite, aggregate=best.aggregate)
 
     The score is the area between perturbation curves (ABPC, −1 to 1; a random order: 0) of the probability of each
     input's class, averaged over inputs. It needs nothing of this library; for each setting, and each input `x`:
@@ -73,7 +74,7 @@ def tune(
         options: options of that composite that are settled, such as low and high of "epsilon-gamma-box".
         grid: option → values to try; all combinations are. The default is always tried too. By default every option
             that leads to a γ (0, 0.05, 0.25, 1, 4) or an α (1, 1.5, 2, 3) of a rule that this model meets; if there is
-            none, ε (1e-6 to 1); of "auto" the composites that need to be told nothing.
+            none, ε (1e-6 to 1); of "auto" the composites that need to be told nothing, `reference` among them.
         target: the class that is explained and measured: "argmax" (of the input as it is), a class number, int64
             `[inputs]`, or a `Target` with one of the first two (and output and position).
         wrt: the input whose features are replaced; needed where several carry relevance.
@@ -82,7 +83,11 @@ def tune(
             the input, negative where an element always stays. Default: pixels of images, tokens of integers, else
             elements.
         baseline: what replaced elements show: a number (a token id), a tensor that broadcasts to the input, "mean", or
-            "blur" for images. Default: "blur" for images, "mean" for other floats; token ids need one.
+            "blur" for images. Default: "blur" for images, "mean" for other floats; token ids need one. Composites of
+            differences (`reference`) compare with the input that shows this everywhere.
+        aggregate: values, named as `compile` takes them: every setting is measured a second time with relevance summed
+            over them. Where that is best, `Tuned.aggregate` names them; a map of places has no elements, so features
+            are what lies at a place, or more of it.
         measure: "probability" (softmax; of a single logit its sigmoid) or "logit", for outputs that are no logits.
         steps: how many times features are replaced on the way from all to none.
         batch_size: rows at once; default 16.
@@ -107,9 +112,12 @@ def tune(
     # What cannot be tuned is refused before the model is captured.
     settings = choices.settings(choices.default_grid() if grid is None else grid)
     wanted, chosen = _target(target)
+    summed = check_names("aggregate", aggregate)
     report("capture")
-    study = Study(Sample.of(model, args, kwargs, batch_size), choices, wanted, wrt)
+    study = Study(Sample.of(model, args, kwargs, batch_size), choices, wanted, wrt, summed)
     unused: tuple[str, ...] = ()
+    refused: list[str] = []
+    own = grid is None
     if grid is None:
         report("find the options that matter")
         grid, unused = study.default_grid()
@@ -122,11 +130,12 @@ def tune(
             "The model's answer is not finite on any input, as it is or with everything replaced, or there is nothing "
             "to replace: check inputs, features and baseline."
         )
-    trials = study.trials(flipping, settings, list(grid), sound, seed, report)
+    trials = study.trials(flipping, settings, list(grid), sound, seed, report, refused if own else None)
     if all(trial.failed for trial in trials):
         raise LrpError("Under every setting the relevance of some inputs is not finite: leave them out, or raise ε.")
     numbers = torch.arange(len(sound))
-    return Tuned(tuple(trials), tuple(numbers[sound].tolist()), tuple(numbers[~sound].tolist()), unused, seed)
+    left_out = tuple(numbers[~sound].tolist())
+    return Tuned(tuple(trials), tuple(numbers[sound].tolist()), left_out, unused, seed, tuple(refused))
 
 
 def _target(target: Any) -> tuple[Target, Tensor | None]:

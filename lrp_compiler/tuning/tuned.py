@@ -50,6 +50,7 @@ class Trial:
     Args:
         options: the values of the options that were tuned; None: as the composite has them, which is several values.
         composite: with these options.
+        aggregate: values over which relevance was summed; (): its own was taken.
         samples: ABPC of each input, float64 `[inputs]`; NaN where relevance was not finite.
         score: their mean, with its interval; NaN if any is.
         gain: the mean difference to the default's, input by input, with its interval.
@@ -60,6 +61,7 @@ class Trial:
 
     options: dict[str, Any]
     composite: Composite
+    aggregate: tuple[str, ...]
     samples: np.ndarray
     score: Interval
     gain: Interval
@@ -98,6 +100,7 @@ class Tuned:
             all replaced, or there is no feature to replace.
         unused: options of the default grid that change nothing in this model and were left as they are.
         seed: of everything that is drawn.
+        refused: a sentence for each setting of the default grid that does not fit this model.
     """
 
     trials: tuple[Trial, ...]
@@ -105,6 +108,7 @@ class Tuned:
     left_out: tuple[int, ...] = ()
     unused: tuple[str, ...] = ()
     seed: int = 0
+    refused: tuple[str, ...] = ()
 
     @property
     def default(self) -> Trial:
@@ -120,6 +124,11 @@ class Tuned:
     def composite(self) -> Composite:
         """The best one, for `lrp.compile(composite=…)`."""
         return self.best.composite
+
+    @property
+    def aggregate(self) -> tuple[str, ...]:
+        """The values over which the best one sums relevance, for `lrp.compile(aggregate=…)`; () where it does not."""
+        return self.best.aggregate
 
     @property
     def options(self) -> dict[str, Any]:
@@ -179,6 +188,7 @@ class Tuned:
             found.append(f"The best ABPC, {self.score}, is not clearly above 0, which is what a random order gives.")
         for option in self.unused:
             found.append(f"{option} changes nothing in this model and was not tuned.")
+        found += self.refused
         failing = [as_words(trial.options) for trial in self.trials if trial.failed]
         if failing:
             rows = sorted({self.inputs[place] for trial in self.trials for place in trial.failed})

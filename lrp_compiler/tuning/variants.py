@@ -21,8 +21,9 @@ TRIED = {
     "epsilon": (1e-6, 1e-3, 1e-2, 1e-1, 1.0),
 }
 """Values to try, by the option of the rule that they end up in; ε only where there is nothing else."""
-COMPOSITES_TRIED = ("epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp")
-"""What is tried in place of the composite that `auto` chooses: those of one run that need to be told nothing."""
+COMPOSITES_TRIED = ("epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp", "reference")
+"""What is tried in place of the composite that `auto` chooses: those that need to be told nothing. The last one
+compares with what replaced features show."""
 STABILISER = "epsilon"
 AUTO, OTHER = "auto", "composite"
 MARK = 0.4370312

@@ -24,4 +24,4 @@ def gammas(gamma: float = 1.0) -> lrp.Composite:
 def trial(samples: Any, base: Any, **options: Any) -> Trial:
     samples, base = np.asarray(samples, float), np.asarray(base, float)
     none = np.zeros(2)
-    return Trial(options, gammas(), samples, bootstrap(samples), bootstrap(samples - base), none, none, none)
+    return Trial(options, gammas(), (), samples, bootstrap(samples), bootstrap(samples - base), none, none, none)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.tuned import gammas, linear
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import CompositeError, InputError, LrpError
@@ -187,12 +188,90 @@ def test_by_default_composites_are_compared_with_the_chosen_one() -> None:
     found = lrp.tune(Difference().eval(), TRIPLES, baseline=0.0, measure="logit", progress=steps.append)
 
     names = [trial.options["composite"] for trial in found.trials]
-    assert names == ["auto", "epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp"]
+    assert names == ["auto", "epsilon", "epsilon-plus", "attnlrp", "attnlrp-gamma", "cp-lrp", "reference"]
     assert found.default.composite.name == "auto"
     np.testing.assert_allclose(found.default.samples, [1, 2, 3], rtol=1e-9)
     # epsilon is what auto chooses here, and epsilon-plus differs in convolutions alone: measured once.
-    assert sum("flip" in step for step in steps) == 3
+    assert sum("flip" in step for step in steps) == 4
     assert found.unused == ()
+
+
+def test_differences_are_taken_from_what_replaced_features_show() -> None:
+    # Replaced, the features cost 0.3, 1 and 4; contributions are 3, 2 and 1. MoRF by differences: 6, 2, 1, 0.7, LeRF 6,
+    # 5.7, 4.7, 0.7.
+    baseline = torch.tensor([0.9, 0.5, -3.0])
+
+    found = lrp.tune(linear(3, 2, 1), torch.ones(4, 3), baseline=baseline, measure="logit")
+
+    assert found.composite.name == "reference"
+    np.testing.assert_allclose(found.best.samples, [(5.7 + 4.7 - 2 - 1) / 3] * 4, rtol=1e-6)
+    np.testing.assert_allclose(found.default.samples, [-(5.7 + 4.7 - 2 - 1) / 3] * 4, rtol=1e-6)
+
+
+def test_padding_is_as_it_is_in_what_is_compared_with() -> None:
+    ids, mask = torch.tensor([[3, 2, 1, 4], [2, 1, 3, 3]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    grid = {"composite": ["auto", "reference"]}
+
+    found = lrp.tune(
+        Tokens().eval(),
+        kwargs={"input_ids": ids, "attention_mask": mask},
+        wrt="input_ids",
+        measure="logit",
+        grid=grid,
+        baseline=0,
+    )
+
+    # Token 0 weighs nothing, so that differences from it are contributions.
+    by_differences = found.trials[1]
+    assert by_differences.options == {"composite": "reference"}
+    np.testing.assert_allclose(by_differences.samples, found.default.samples, rtol=1e-6)
+
+
+@pytest.mark.parametrize("aggregate", ["0", ["0"]])
+def test_relevance_summed_over_layers_is_a_second_way_to_read_a_setting(aggregate: Any) -> None:
+    # Pixels contribute 4, 6, 6 and 5. What the convolution returns has 10 more of each, so that sums over layers are
+    # 48, 42, 32 and 20: the other order. Replaced, they cost what they contribute.
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(4, 1, bias=False)).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.fill_(10.0)
+        model[2].weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
+    x = torch.tensor([1.0, 2.0, 3.0, 5.0]).view(1, 1, 2, 2).expand(4, 1, 2, 2)
+    grid = {"composite": ["auto"]}
+
+    found = lrp.tune(model, x, grid=grid, baseline=0.0, measure="logit", aggregate=aggregate)
+
+    own, summed = found.trials
+    assert (own.options, own.aggregate) == ({"composite": "auto", "aggregate": "no"}, ())
+    assert (summed.options, summed.aggregate) == ({"composite": "auto", "aggregate": "yes"}, ("0",))
+    np.testing.assert_allclose(own.samples, [7 / 4] * 4, rtol=1e-5)
+    np.testing.assert_allclose(summed.samples, [-3 / 4] * 4, rtol=1e-5)
+    assert found.aggregate == ()
+    assert "aggregate" in str(found)
+
+
+def test_what_does_not_fit_a_model_is_left_out_of_what_is_tried_unasked() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept, self.out = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+                h = torch.tanh(self.kept(h) + x)
+                return h, h.clone()
+
+            return self.out(scan(step, x[:, 0] * 0, x.transpose(0, 1))[0])
+
+    torch.manual_seed(0)
+    model, x = Recurrent().eval(), torch.randn(4, 5, 2)
+
+    found = lrp.tune(model, x)
+
+    assert [trial.options["composite"] for trial in found.trials][-1] == "cp-lrp"
+    assert any("composite=reference does not fit this model" in note for note in found.notes)
+    with pytest.raises(LrpError, match="differences"):
+        lrp.tune(model, x, grid={"composite": ["reference"]})
 
 
 def test_by_default_what_the_model_does_not_meet_is_not_tuned() -> None:
