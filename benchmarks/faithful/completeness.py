@@ -113,6 +113,21 @@ def _encoder() -> tuple[Any, nn.Module]:
     return tokenizer, encoder
 
 
+def _norms_in_float64() -> tuple[Any, nn.Module]:
+    """SmolLM2, whose norms calculate in float32 whatever the model's dtype, without that: what is left of its error."""
+    tokenizer, model = pretrained.smollm2()
+    for norm in model.modules():
+        if hasattr(norm, "variance_epsilon"):
+            norm.forward = partial(_rms_norm, norm)
+    return tokenizer, model
+
+
+def _rms_norm(norm: Any, x: Tensor) -> Tensor:
+    scaled: Tensor = norm.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    return scaled
+
+
+NEXT = "from end tokens; the next token's logit"
 NETWORKS: dict[str, tuple[str, Callable[[], Case]]] = {
     "cnn_fashion_mnist": ("CNN on Fashion-MNIST", partial(_images, "cnn_fashion_mnist")),
     "squeezenet1_1": ("SqueezeNet 1.1", partial(_images, "squeezenet1_1")),
@@ -120,8 +135,12 @@ NETWORKS: dict[str, tuple[str, Callable[[], Case]]] = {
     "vit_fashion_mnist": ("ViT on Fashion-MNIST", partial(_images, "vit_fashion_mnist")),
     "minilm": ("MiniLM (BERT)", partial(_tokens, _encoder, _mean, "from [MASK] tokens; largest feature of the mean")),
     "smollm2": (
-        "SmolLM2-135M (Llama)",
-        partial(_tokens, pretrained.smollm2, _next_token, "from end tokens; the next token's logit"),
+        "SmolLM2-135M (Llama), norms in float32 as it has them",
+        partial(_tokens, pretrained.smollm2, _next_token, NEXT),
+    ),
+    "smollm2_float64": (
+        "SmolLM2-135M (Llama), norms in float64",
+        partial(_tokens, _norms_in_float64, _next_token, NEXT),
     ),
 }
 
