@@ -9,6 +9,7 @@ what it calculates are checked without torch and onnx; what needs these says so 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +70,10 @@ def verify(
     if (read_seal(path) or Seal()).part:
         result.checks += _part(path, other)
         return result
+    if _is_machine_code(path):
+        said = "is not run here, because it could do anything: verify the explainer it is of, with --runtime aoti"
+        result.checks.append(Check("machine code", None, said))
+        return result
     explainer: Any
     if runtime_of(path) == "onnxruntime":
         explainer = OnnxExplainer(path, check=False)
@@ -98,6 +103,14 @@ def verify(
         results = other_runtime.opens(os.fspath(path), explainer.about)(feeds)
         result.checks.append(same_there(runtime, results, reference or explainer, feeds, first))
     return result
+
+
+def _is_machine_code(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a package of AOTInductor."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("data/aotinductor/" in name for name in archive.namelist())
 
 
 AGAINST = ("source", "conservation", "conditioning", "parity")

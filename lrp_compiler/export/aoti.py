@@ -14,6 +14,7 @@ from lrp_compiler.base.errors import LrpError
 from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.metadata import METADATA_KEY
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.seal import seal
 from lrp_compiler.formats import PT2
 from lrp_compiler.passes.graph import arguments, call, scans
 from lrp_compiler.passes.joint import lift
@@ -59,6 +60,7 @@ def write_explainer(artefact: Artefact, path: str | os.PathLike[str]) -> None:
             remedy = "" if not loops else f"; it has loops ({loops[0].name}): fix their length by dynamic_shapes"
             raise LrpError(f"AOTInductor cannot compile this explainer: {_reason(error)}{remedy}.") from error
         _check(artefact, str(temporary))
+        seal(temporary)
 
 
 def with_read_cuts(module: fx.GraphModule) -> fx.GraphModule:

@@ -1,5 +1,6 @@
 """Packages of AOTInductor are right at every size, or are not written."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lrp_compiler as lrp
+from lrp_compiler.base.seal import check_seal, seal
 from lrp_compiler.errors import LrpError
 from lrp_compiler.export import aoti
 
@@ -69,6 +71,7 @@ def test_a_package_is_right_at_sizes_that_no_stride_divides(
 ) -> None:
     explainer = compiled(kind, composite)
     explainer.to_aoti(tmp_path / "m.lrp.aoti.pt2")
+    assert check_seal(tmp_path / "m.lrp.aoti.pt2", "the package") is not None
     run = torch._inductor.aoti_load_package(str(tmp_path / "m.lrp.aoti.pt2"))
 
     for size in SIZES:
@@ -98,8 +101,28 @@ def test_a_package_that_is_wrong_at_another_size_is_not_written(
 
     if fault is None:
         explainer.to_aoti(tmp_path / "m.pt2")
-        assert (tmp_path / "m.pt2").read_bytes() == b"package"
+        assert (tmp_path / "m.pt2").read_bytes().startswith(b"package")
+        assert check_seal(tmp_path / "m.pt2", "the package") is not None
         return
     with pytest.raises(LrpError, match=r"another 'relevance.x'.*shape \[2, 3, 65, 66\].*none is written.*ONNX"):
         explainer.to_aoti(tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_package_is_verified_without_being_run(tmp_path: Path) -> None:
+    path = tmp_path / "m.lrp.aoti.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data/aotinductor/model/wrapper.so", b"machine code" * 100)
+    seal(path)
+
+    content, code = lrp.verify(path).checks
+
+    assert (content.name, content.passed) == ("content", True)
+    assert (code.name, code.passed) == ("machine code", None)
+    assert "--runtime aoti" in code.found
+    damaged = bytearray(path.read_bytes())
+    for place in range(0, len(damaged), 97):
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        assert not lrp.verify(path).passed
+        damaged[place] ^= 4
