@@ -260,19 +260,28 @@ def matrix_product(op: Op, operands: tuple[str, str], relevance: Relevance) -> F
 def softmax(op: Op, dim: int, relevance: Relevance) -> Flow:
     """`g_x = L ⊙ g − L/ΣL · Σ(L ⊙ g)`, with L the logarithmic mean of p and p₀: 0 where a mask makes one of them 0.
 
-    From `Δp = L ⊙ Δ ln p` and `Δ ln p = Δx − Δ ln Σ eˣ`, whose sum over L is 0 since Σ Δp is.
+    From `Δp = L ⊙ Δ ln p` and `Δ ln p = Δx − Δ ln Σ eˣ`, whose sum over L is 0 since Σ Δp is. Logarithms are the
+    operand's, since p may be too small to be told from 0, which only −∞ makes it.
     """
     g = multiplier(op, relevance)
+    (name,) = op.active
     p, there = op.output, op.there.output
-    mean = logarithmic_mean(p, there)
+    x, x_there = op.tensor(name), op.there.tensor(name)
+    masked = x.isneginf() | x_there.isneginf()
+    mean = logarithmic_mean(p, there, (_log_softmax(x, dim), _log_softmax(x_there, dim)))
     share = shares_of(mean, [dim])
     weighted = (mean * g).sum(dim, keepdim=True)
 
     def masked_at_one_end() -> Tensor:
-        return (p - there) * ((p == 0) | (there == 0)).to(p.dtype) * (g - (share * g).sum(dim, keepdim=True))
+        return (p - there) * masked.to(p.dtype) * (g - (share * g).sum(dim, keepdim=True))
 
     op.absorb(DECISION, masked_at_one_end)
-    return _handed(op, {op.active[0]: mean * g - share * weighted})
+    return _handed(op, {name: mean * g - share * weighted})
+
+
+def _log_softmax(x: Tensor, dim: int) -> Tensor:
+    """ln p; −∞ in a row that is masked as a whole, too."""
+    return torch.where(x.isneginf(), x, x - torch.logsumexp(x, dim, keepdim=True))
 
 
 def shares_of(weights: Tensor, dims: list[int]) -> Tensor:
@@ -285,16 +294,21 @@ CLOSE = 0.03
 """(p − q) / (p + q) up to which four terms of a series are exact in double precision."""
 
 
-def logarithmic_mean(p: Tensor, q: Tensor) -> Tensor:
+def logarithmic_mean(p: Tensor, q: Tensor, logarithms: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """`(p − q) / (ln p − ln q)` of numbers ≥ 0, 0 where one is; of close ones ½(p + q) · z / artanh z by its series.
 
     z is (p − q) / (p + q).
+
+    Args:
+        p, q: both numbers.
+        logarithms: theirs, if they are known: a number may be too small to be told from 0, and is none.
     """
-    none = (p == 0) | (q == 0)
+    ln_p, ln_q = logarithms or (p.log(), q.log())
+    none = ln_p.isneginf() | ln_q.isneginf() | ((p == 0) & (q == 0))
     p, q = torch.where(none, 1.0, p), torch.where(none, 1.0, q)
     z = (p - q) / (p + q)
     square = z * z
     series = (p + q) / 2 * (1 - square * (1 / 3 + square * (4 / 45 + square * (44 / 945 + square * (428 / 14175)))))
     close = z.abs() < CLOSE
-    found = torch.where(close, series, (p - q) / torch.where(close, 1.0, p.log() - q.log()))
+    found = torch.where(close, series, (p - q) / torch.where(close | none, 1.0, ln_p - ln_q))
     return torch.where(none, 0.0, found)

@@ -5,6 +5,7 @@ explainer(x, reference="blur")      →      {"x": x, "reference.x": x blurred}
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,9 +82,13 @@ def _made(spec: TensorSpec, name: str, x: Any, reference: Any) -> Any:
                 "of floats, [batch, channels, height, width]."
             )
         return blurred(_array(name, x))
+    if isinstance(reference, int | float) and not isinstance(reference, bool):
+        _check_number(spec, name, reference)
     if is_number(reference):
         return x.new_full(x.shape, reference) if hasattr(x, "new_full") else np.full(x.shape, reference, x.dtype)
-    reference = reference if hasattr(reference, "shape") else _array(f"{PREFIX}{name}", reference)
+    if not hasattr(reference, "shape"):
+        listed = _array(f"{PREFIX}{name}", reference)
+        reference = listed.astype(spec.dtype) if is_floating(spec.dtype) and listed.dtype.kind in "if" else listed
     try:
         if hasattr(reference, "expand"):
             return reference.expand(x.shape)
@@ -91,6 +96,19 @@ def _made(spec: TensorSpec, name: str, x: Any, reference: Any) -> Any:
     except (ValueError, RuntimeError):
         shapes = f"{list(reference.shape)}, but the input has {list(x.shape)}"
         raise InputError(f"The reference of input {name!r} has shape {shapes}: it cannot be spread to that.") from None
+
+
+def _check_number(spec: TensorSpec, name: str, reference: float) -> None:
+    """Raises `InputError` if a number cannot be what an input holds everywhere."""
+    if not is_floating(spec.dtype):
+        fits, what = isinstance(reference, int) or reference.is_integer(), "a whole number is wanted"
+    elif spec.dtype == "bfloat16":
+        fits, what = math.isfinite(reference), "a finite number is wanted"
+    else:
+        largest = float(np.finfo(spec.dtype).max)
+        fits, what = -largest <= reference <= largest, f"a finite number is wanted, which {spec.dtype} holds"
+    if not fits:
+        raise InputError(f"reference={shortened(reference)} of input {name!r}: {what}.")
 
 
 def _array(name: str, value: Any) -> np.ndarray:

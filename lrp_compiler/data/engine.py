@@ -67,7 +67,9 @@ class Explain:
         self._explainer = OnnxExplainer(explainer, session_options=options, check=check)
         self.about = self._explainer.about
         self.inputs = Inputs(self.about, how)
-        self._filled_up = may_be_filled_up(self.about, self.inputs.texts)
+        # The largest, and sums of neighbours, would be looked for in what fills a row up as well.
+        alone = any(step.startswith(("top:", "patch:")) for step in self.about.reduce)
+        self._filled_up = may_be_filled_up(self.about, self.inputs.texts) and not alone
         self._fixed = None if is_open(self.about) else int(self.about.inputs[0].shape[0])
         self._batch = self._fixed or batch_size
         self._cut = self._where_cut()
@@ -93,10 +95,16 @@ class Explain:
             found = self({name: batch[name].to_numpy() for name in batch.columns})
             return type(batch)({name: list(values) for name, values in found.items()})
         if isinstance(batch, pa.Table):
-            return pa.Table.from_batches([self(batch.combine_chunks().to_batches()[0])])
+            whole = batch.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], batch.schema)]
+            return pa.Table.from_batches([self(whole[0])])
         given = (
             dict(zip(batch.schema.names, batch.columns, strict=True)) if isinstance(batch, pa.RecordBatch) else batch
         )
+        if not isinstance(given, Mapping) or not given:
+            raise InputError(
+                "A batch is an Arrow table or record batch, a DataFrame, or a dict, column → values, of one column at "
+                "least."
+            )
         rows = len(next(iter(given.values())))
         found, errors = self.rows(Window(given, given.get("id"), np.arange(rows)))
         said = [errors.get(row, "") for row in range(rows)]
@@ -135,8 +143,10 @@ class Explain:
             InputError: it is wrong with all rows.
         """
         errors = dict(window.errors)
-        given = self.inputs.of(window, errors)
         found = {column.name: column.empty(len(window)) for column in self.columns}
+        if not len(window):
+            return found, errors
+        given = self.inputs.of(window, errors)
         sound = [row for row in range(len(window)) if row not in errors]
         for rows in batches(shapes_of(given, len(window)), sound, self._batch, self._filled_up):
             self._explain(given, rows, found, errors)

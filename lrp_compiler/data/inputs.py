@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from lrp_compiler.base.arrays import to_array
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.specs import TensorSpec
-from lrp_compiler.base.validate import check
+from lrp_compiler.base.validate import check, shortened
 from lrp_compiler.website.page_spec import preprocessing
 
 from .photos import IMAGE, read_picture, scaled
@@ -20,6 +20,8 @@ from .preparation import Preparation
 from .text import MASK, TEXT, Tokenizer, length_bounds, text_inputs
 from .window import Window
 
+IMAGE_DIMS = 4
+"""Of a batch of pictures."""
 Values = np.ndarray | list[Any]
 """Of one input: `[rows, …]`, or of each row an array (None where there is none)."""
 
@@ -53,6 +55,7 @@ class Inputs:
             most = length_bounds(about, next(spec for spec in about.inputs if spec.name in self.texts))[1]
             self.tokenizer = Tokenizer(preparation.tokenizer, preparation.max_length, most)
         self._pictures: dict[str, dict[str, Any]] = {}
+        self._floats = False
 
     def columns(self, names: Sequence[str]) -> dict[str, str]:
         """Input → column, of those that come from columns; `TEXT` → the column of texts.
@@ -112,7 +115,22 @@ class Inputs:
                     found[spec.name] = np.ones(beside.shape, spec.dtype)
                 else:
                     found[spec.name] = [None if one is None else np.ones(len(one), spec.dtype) for one in beside]
+        self._check_texts(found, errors)
+        if (self.how.mean is not None or self.how.std is not None) and self._floats and not self._pictures:
+            raise InputError(
+                "mean and std are of pictures in files and of colours in uint8, and there are none: leave them out, "
+                "and give floating numbers as the network takes them."
+            )
         return found
+
+    def _check_texts(self, found: Mapping[str, Values], errors: dict[int, str]) -> None:
+        """A row's inputs that are one text have as many numbers each."""
+        texts = {name: values for name, values in found.items() if name in self.texts}
+        for place, row in enumerate(zip(*texts.values(), strict=True) if len(texts) > 1 else ()):
+            sizes = [len(one) for one in row if one is not None]
+            if len({*sizes}) > 1:
+                several = ", ".join(f"{name} {size}" for name, size in zip(texts, sizes, strict=False))
+                errors.setdefault(place, f"The inputs of one text have different lengths: {several}.")
 
     def _constant(self, name: str) -> bool:
         return name == "target" and self.how.target is not None
@@ -121,7 +139,7 @@ class Inputs:
         return ", ".join(spec.name for spec in self.specs)
 
     def _input(self, spec: TensorSpec, values: Any, errors: dict[int, str]) -> Values:
-        if _are_files(values):
+        if len(spec.shape) == IMAGE_DIMS and _are_files(values):
             return self._read_pictures(spec, values, errors)
         array = uniform(values)
         if array is None:
@@ -136,6 +154,9 @@ class Inputs:
         try:
             if value is None:
                 raise InputError(f"Input {spec.name!r} is missing.")
+            if isinstance(value, str):
+                hint = " (a text needs the model's tokenizer)" if spec.name in self.texts else ""
+                raise InputError(f"Input {spec.name!r} wants numbers, not the text {shortened(value)}{hint}.")
             array = _in_shape(self._numbers(one, to_array(one, value)), one.shape)
             check([one], {spec.name: array})
             return array.astype(spec.dtype, copy=False)
@@ -148,7 +169,9 @@ class Inputs:
         given."""
         given = self.how.mean is not None or self.how.std is not None
         if array.dtype.kind == "f" == spec.dtype[0]:
-            return array.astype(spec.dtype, copy=False)
+            self._floats = True
+            with np.errstate(over="ignore"):  # what becomes infinite is refused by itself
+                return array.astype(spec.dtype, copy=False)
         if not given or array.dtype != np.uint8 or spec.dtype != "float32" or array.ndim < 3:
             return array
         how = self._scale(spec.name, array.shape[-3])
@@ -225,7 +248,7 @@ def _are_files(values: Any) -> bool:
         return bool(names or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         return values.dtype.kind in "US"
-    return isinstance(next((one for one in values if one is not None), None), str | bytes | dict)
+    return any(isinstance(one, str | bytes | dict) for one in values)
 
 
 def _plain(value: Any) -> Any:

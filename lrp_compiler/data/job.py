@@ -159,6 +159,7 @@ def explain(
             "data": fingerprint(source),
             "rows": min(source.rows, limit or source.rows),
             "where": where,
+            "id": id,
             "preparation": preparation.to_dict(),
             "shard_rows": size_of_shard,
         }

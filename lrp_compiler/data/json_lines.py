@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.validate import shortened
 
+from .text import is_unicode
 from .window import Window
 
 _EVERY = 1024
@@ -32,16 +34,18 @@ class JsonLines:
     def __init__(self, path: Path, id_column: str | None) -> None:
         self.files = [path]
         self._path = path
-        self._places: list[int] = []
-        first, self.rows, at = b"", 0, 0
+        self._places: list[tuple[int, int]] = []
+        """Bytes and lines in front of a row."""
+        first, self.rows, at, lines = b"", 0, 0, 0
         with open(path, "rb") as file:
             for line in file:
                 if line.strip():
                     first = first or line
                     if self.rows % _EVERY == 0:
-                        self._places.append(at)
+                        self._places.append((at, lines))
                     self.rows += 1
                 at += len(line)
+                lines += 1
         row, wrong = _parsed(first) if first else ({}, "")
         if wrong:
             raise InputError(f"The first line of {path} {wrong}.")
@@ -58,33 +62,49 @@ class JsonLines:
             numbers = np.arange(first, min(stop, first + size), dtype=np.int64)
             rows, errors = [], {}
             for place in range(len(numbers)):
-                row, wrong = _parsed(next(lines))
+                number, line = next(lines)
+                row, wrong = _parsed(line)
                 rows.append(row)
                 if wrong:
-                    errors[place] = f"Line {first + place + 1} {wrong}."
+                    errors[place] = f"Line {number} {wrong}."
             ids: Any = numbers
             if self._ids is not None:
                 wanted: type = str if self.id_type == pa.string() else int
                 given = [row.get(self._ids) for row in rows]
                 for place, one in enumerate(given):
-                    if type(one) is not wanted:
-                        errors.setdefault(place, f"The id {one!r} is not of the kind of the first row's.")
-                ids = pa.array([one if type(one) is wanted else None for one in given], self.id_type)
+                    wrong = _wrong_id(one, wanted)
+                    if wrong:
+                        errors.setdefault(place, f"The id {shortened(one)} {wrong}.")
+                        given[place] = None
+                ids = pa.array(given, self.id_type)
             yield Window({name: [row.get(name) for row in rows] for name in columns}, ids, numbers, errors)
 
-    def _lines(self, start: int, stop: int) -> Iterator[bytes]:
-        """The lines of these rows."""
+    def _lines(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The lines of these rows, with their numbers in the file, from 1 on."""
         known = start // _EVERY
+        at, lines = self._places[known]
         with open(self._path, "rb") as file:
-            file.seek(self._places[known])
+            file.seek(at)
             number = known * _EVERY
-            for line in file:
+            for place, line in enumerate(file, lines + 1):
                 if number >= stop:
                     return
                 if line.strip():
                     if number >= start:
-                        yield line
+                        yield place, line
                     number += 1
+
+
+def _wrong_id(given: Any, wanted: type) -> str:
+    """What is wrong with an id, to follow "the id"; "" where nothing is."""
+    if type(given) is not wanted:
+        return "is not of the kind of the first row's"
+    if isinstance(given, str):
+        return "" if is_unicode(given) else "is no Unicode"
+    return "" if -LARGEST <= given < LARGEST else "has more than 64 bits"
+
+
+LARGEST = 1 << 63
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
@@ -92,5 +112,6 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return {}, f"is no JSON ({str(error).splitlines()[0]})"
+        said = error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]
+        return {}, f"is no JSON ({said})"
     return (row, "") if isinstance(row, dict) else ({}, "is no JSON object")

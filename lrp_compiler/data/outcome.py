@@ -125,7 +125,11 @@ class Outcome:
 
     def _texts(self, batch: pa.RecordBatch, relevance: pa.Array) -> list[tuple[np.ndarray, np.ndarray]]:
         ids, values = (_pieces(array) for array in (batch[f"{TOKENS}{self.input}"], relevance))
-        return [(one[: len(other)], other[: len(one)]) for one, other in zip(ids, values, strict=True)]
+        if any(len(one) != len(other) for one, other in zip(ids, values, strict=True)):
+            raise InputError(
+                f"Relevance of {self.input!r} is not of single tokens: a summary of texts needs it of each token."
+            )
+        return list(zip(ids, values, strict=True))
 
     def _known(self, name: str) -> bool:
         batch = next(self._batches([name], 1), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class Parquet:
                 rows.append(metadata.row_group(group).num_rows)
         self._ends = list(accumulate(rows))
         names = self._schema.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"{paths[0]} has several columns {twice[0]!r}: rename them.")
         if id_column is not None and id_column not in names:
             raise InputError(f"There is no column {id_column!r} for the ids: there are {', '.join(names)}.")
         self._ids = id_column or ("id" if "id" in names else None)
@@ -74,8 +78,17 @@ class Parquet:
         wanted = list(dict.fromkeys([*columns, *([self._ids] if self._ids else [])]))
         for first, batch in self._batches(start, stop, size, wanted):
             numbers = np.arange(first, first + len(batch), dtype=np.int64)
-            ids = numbers if self._ids is None else batch.column(self._ids).cast(self.id_type)
+            ids = numbers if self._ids is None else self._ids_of(batch)
             yield Window({name: batch.column(name) for name in columns}, ids, numbers)
+
+    def _ids_of(self, batch: pa.RecordBatch) -> pa.Array:
+        """What tells rows apart; raises `InputError` where a number has more bits than 63."""
+        try:
+            return batch.column(self._ids).cast(self.id_type)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"An id in column {self._ids!r} is too large ({reason_of(error)}): make them texts."
+            ) from error
 
     def _batches(self, start: int, stop: int, size: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Pieces of the rows with the number of each one's first; who reads on finds the file where he left it."""
@@ -109,12 +122,21 @@ class Parquet:
         first, _ = self._groups[group]
         for number in range(first, len(self.files)):
             groups = [inside for file, inside in self._groups[group:] if file == number]
-            with _opened(self.files[number]) as file:
+            with _opened(self.files[number]) as file, _named(self.files[number]):
                 yield from file.iter_batches(batch_size=size, row_groups=groups, columns=columns)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open."""
         return {**vars(self), "_cursor": None}
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever pyarrow says of damage, with the name of the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({reason_of(error)}).") from error
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -101,9 +101,14 @@ def read_picture(given: Any, channels: int, height: int, width: int, how: dict[s
 
     if isinstance(given, dict):
         given = given.get("bytes") or given.get("path")
+    if not isinstance(given, str | bytes | os.PathLike):
+        raise InputError(f"A picture is its file's path or content, not {type(given).__name__}.")
     try:
         with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
+            whole = _of_eight_bits(ImageOps.exif_transpose(opened), opened.format)
+            image = whole.convert("RGB" if channels == 3 else "L")
+    except InputError:
+        raise
     except Exception as error:  # pillow's readers raise all sorts of things on damaged files
         raise InputError(f"The picture cannot be read ({reason_of(error)}).") from error
     share = how["crop"] if how["resize"] == "crop" else 1.0
@@ -114,6 +119,28 @@ def read_picture(given: Any, channels: int, height: int, width: int, how: dict[s
     seen = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
     colours = np.asarray(seen, np.float32).reshape(height, width, channels).transpose(2, 0, 1) / np.float32(255)
     return scaled(colours, how)
+
+
+def _of_eight_bits(image: Any, kind: str | None) -> Any:
+    """A picture whose colours have 16 bits with 8: pillow's own conversion cuts off what is above 255.
+
+    Raises:
+        InputError: its numbers have 32 bits, of which nobody says how large they may be.
+    """
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    if image.mode == "F" or (image.mode == "I" and kind != "PNG"):  # a PNG has no more than 16
+        raise InputError(
+            f"The picture has {'floating' if image.mode == 'F' else 'whole'} numbers of 32 bits, and what is white is "
+            "not said: save it with 8 or 16 bits a colour."
+        )
+    numbers = np.asarray(image).astype(np.float64)
+    return Image.fromarray(np.round(numbers / (WHITE_OF_16 / 255)).astype(np.uint8))
+
+
+WHITE_OF_16 = 65535
 
 
 def scaled(colours: np.ndarray, how: dict[str, Any]) -> np.ndarray:

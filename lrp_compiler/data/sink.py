@@ -40,6 +40,7 @@ COMPARED = {
     "data": "other data",
     "rows": "another limit, or other data",
     "where": "another condition (where)",
+    "id": "another column of ids",
     "preparation": "another preparation of its inputs",
     "shard_rows": "shards of another size",
 }
@@ -83,7 +84,7 @@ class Sink:
                 sound = said["shard"] == number and counts.explained == file.metadata.num_rows
         except (FileNotFoundError, pa.ArrowException, KeyError, ValueError, TypeError):
             return None
-        same = all(said.get(key) == self.manifest[key] for key in COMPARED)
+        same = all(said.get(key) == self.manifest.get(key) for key in COMPARED)
         beside = not counts.bad or self._errors(number).exists()
         return counts if sound and same and beside else None
 

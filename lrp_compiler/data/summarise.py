@@ -161,6 +161,8 @@ def summarise(
     outcome = Outcome(folder, input)
     names = _token_names(outcome, tokenizer)
     counts = outcome.classes()
+    if not counts:
+        raise InputError(f"No row of {folder} was explained: there is nothing to sum up.")
     most = min(SAMPLE, max(IN_ALL // len(counts), EXAMPLES)) if clusters and not outcome.is_text else 0
     found = {number: _Class(most) for number in sorted(counts, key=lambda number: (-counts[number], number))}
     random = np.random.default_rng(seed)

@@ -50,6 +50,11 @@ def length_bounds(about: Metadata, spec: TensorSpec) -> tuple[int | None, int | 
     return (dim, dim) if isinstance(dim, int) else about.ranges.get(dim, (None, None))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written down: JSON can hold halves of characters."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class Tokenizer:
     """A model's tokenizer.
 
@@ -71,11 +76,18 @@ class Tokenizer:
             said = f"{os.fspath(path)} is no tokenizer.json as Hugging Face's fast tokenizers write it"
             raise InputError(f"{said} ({reason_of(error)}).") from error
         self.names: dict[int, str] = {number: name for name, number in self._tokenizer.get_vocab().items()}
-        known = (self._tokenizer.truncation or {}).get("max_length") or TOKENS
+        cut = dict(self._tokenizer.truncation or {})
+        known = cut.pop("max_length", None) or TOKENS
         self.most = min(number for number in (most or known, taken) if number is not None)
         self.pad = int((self._tokenizer.padding or {}).get("pad_id", 0))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.most)
+        added = self._tokenizer.num_special_tokens_to_add(False)
+        if self.most <= added:
+            raise InputError(
+                f"max_length is {self.most}, and the tokenizer adds {added} tokens to every text: take {added + 1} at "
+                "least."
+            )
+        self._tokenizer.enable_truncation(self.most, **cut)
 
     def __call__(
         self, texts: Sequence[Any], wanted: Mapping[str, tuple[str, str]], errors: dict[int, str]
@@ -87,10 +99,14 @@ class Tokenizer:
             wanted: input → its kind and dtype.
             errors: place → what is wrong with a row.
         """
-        sound = [place for place, text in enumerate(texts) if isinstance(text, str)]
+        sound = []
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 errors.setdefault(place, f"A text is wanted, not {type(text).__name__}.")
+            elif not is_unicode(text):
+                errors.setdefault(place, "The text has half a character (a surrogate alone), which is no Unicode.")
+            else:
+                sound.append(place)
         found: dict[str, list[np.ndarray | None]] = {name: [None] * len(texts) for name in wanted}
         encoded = self._tokenizer.encode_batch_fast([texts[place] for place in sound])
         stops = np.cumsum([len(one) for one in encoded], dtype=np.int64).tolist()

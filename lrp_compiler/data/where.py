@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Where:
         self.columns: list[str] = []
         try:
             self._expression = self._read(ast.parse(text.strip(), mode="eval").body)
-        except (SyntaxError, ValueError, RecursionError, TypeError, pa.ArrowException) as error:
+        except (SyntaxError, ValueError, RecursionError, TypeError, OverflowError, pa.ArrowException) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"where={shortened(text)} is no condition: {HOW}.") from error
@@ -59,13 +60,14 @@ class Where:
         Raises:
             InputError: columns do not compare with these values.
         """
+        errors = dict(window.errors)
         try:
-            table = pa.table({name: as_arrow(window.columns[name]) for name in self.columns})
+            table = pa.table({name: _comparable(name, window.columns[name], errors) for name in self.columns})
             place = "place of the row"
             kept = table.append_column(place, pa.array(np.arange(len(window)))).filter(self._expression)[place]
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise InputError(f"where={self.text!r} does not fit the columns: {str(error).splitlines()[0]}.") from error
-        return window.take(sorted({*kept.to_pylist(), *window.errors}))
+        return replace(window, errors=errors).take(sorted({*kept.to_pylist(), *errors}))
 
     def _read(self, node: ast.expr) -> Any:
         match node:
@@ -87,6 +89,10 @@ class Where:
         left = self._column(one.id) if isinstance(one, ast.Name) else ast.literal_eval(one)
         right = self._column(other.id) if isinstance(other, ast.Name) else ast.literal_eval(other)
         listed = isinstance(right, list | tuple | set)
+        if isinstance(left, pc.Expression) + isinstance(right, pc.Expression) == 0:
+            raise ValueError(self.text)  # of no column
+        if right is None and not isinstance(op, ast.Is | ast.IsNot):
+            raise ValueError(self.text)  # nothing is equal to what is missing
         if isinstance(op, ast.In | ast.NotIn) != listed or isinstance(op, ast.Is | ast.IsNot) > (right is None):
             raise ValueError(self.text)
         return COMPARISONS[type(op)](left, list(right) if listed else right)
@@ -95,6 +101,25 @@ class Where:
         if name not in self.columns:
             self.columns.append(name)
         return pc.field(name)
+
+
+def _comparable(name: str, values: Any, errors: dict[int, str]) -> pa.Array:
+    """A column as Arrow has it; a value that is of another kind than the first is an error of its row."""
+    try:
+        return as_arrow(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        kind: pa.DataType | None = None
+    found = []
+    for place, value in enumerate(values):
+        try:
+            one = pa.scalar(value, kind)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            errors.setdefault(place, f"Column {name!r} holds {shortened(value)}, which compares with nothing.")
+            one = pa.scalar(None, kind)
+        if kind is None and one.is_valid:
+            kind = pa.float64() if pa.types.is_integer(one.type) else one.type
+        found.append(one.as_py())
+    return pa.array(found, kind)
 
 
 def _joined(how: Callable[[Any, Any], Any], parts: list[Any]) -> Any:

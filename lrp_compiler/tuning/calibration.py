@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from lrp_compiler.artefact.shapes import tensor_specs
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.quiet import quiet
+from lrp_compiler.base.references import PREFIX
 from lrp_compiler.base.validate import bind, check, count_from_end
 from lrp_compiler.capture import Model, capture
 from lrp_compiler.compiler import choose_output, compile
@@ -115,7 +116,9 @@ class Study:
     ) -> None:
         self._sample, self._choices, self._target = sample, choices, target
         self._ways = ((), tuple(aggregate)) if aggregate else ((),)
-        if wrt is not None and wrt not in sample.inputs:
+        if isinstance(wrt, list | tuple) and len(wrt) == 1:
+            (wrt,) = wrt
+        if wrt is not None and not (isinstance(wrt, str) and wrt in sample.inputs):
             names = ", ".join(sample.inputs)
             raise InputError(f"wrt names the input whose features are replaced, one of {names}: not {wrt!r}.")
         self._wrt = None if wrt is None else [wrt]
@@ -174,7 +177,7 @@ class Study:
             shown = (masks[0] != 0).cpu().view(*masks[0].shape, *[1] * (x.dim() - 2))
             groups = torch.where(shown, groups, NEVER)
         replaced = replacement(x, baseline)
-        self._reference = torch.where((groups == NEVER).to(x.device), x, replaced)
+        self.reference = torch.where((groups == NEVER).to(x.device), x, replaced)
         return Flipping(
             self._logits,
             sample.inputs,
@@ -243,10 +246,12 @@ class Study:
         """By the relevance itself, and by its sum over layers, if that is asked for."""
         found: list[list[Tensor]] = [[] for _ in self._ways]
         x = self._sample.inputs[self.name]
+        takes = {spec.name for spec in explainer.about.inputs}
         for rows, count in self._sample.batches():
             given: dict[str, Any] = {**self._sample.rows(rows), "target": self.classes[rows]}
-            if explainer.about.differences:
-                given["reference"] = {self.name: self._reference[rows]}
+            if explainer.about.differences:  # what is not replaced stays as it is
+                others = {name: value for name, value in given.items() if f"{PREFIX}{name}" in takes}
+                given["reference"] = others | {self.name: self.reference[rows]}
             explanation = explainer(**given)
             found[0].append(explanation.relevance[self.name][:count])
             for parts in found[1:]:

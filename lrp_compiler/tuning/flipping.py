@@ -129,8 +129,9 @@ def replacement(x: Tensor, baseline: str | float | Tensor | None) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean over all inputs, and over what follows dim 1."""
-    return x.mean(dim=(0, *range(2, x.dim())), keepdim=True)
+    """The mean over all inputs that are finite, and over what follows dim 1."""
+    finite = x.flatten(1).isfinite().all(1)
+    return (x[finite] if finite.any() else x).mean(dim=(0, *range(2, x.dim())), keepdim=True)
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -258,7 +259,7 @@ class Flipping:
         rows, points = torch.nonzero((self._counts > 0) & (self._counts < self._sizes[:, None]), as_tuple=True)
         inner = self._counts[rows, points]
         both = [torch.stack((rows, first, inner), 1) for first in (0 * inner, self._sizes[rows] - inner)]
-        values = self._measured(torch.cat(both), ranks).view(2, -1)
+        values = self._measured(torch.cat(both), ranks).view(2, len(inner))
         curves = torch.where(self._counts > 0, self._ends[1][:, None], self._ends[0][:, None]).repeat(2, 1, 1)
         curves[:, rows, points] = values
         curves[:, ~finite] = torch.nan
@@ -281,5 +282,5 @@ class Flipping:
 
 def batches(rows: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
     """Parts of exactly `size` rows, and how many of them count: the last one is filled up with its last row."""
-    for part in rows.split(size):
+    for part in rows.split(size) if len(rows) else ():
         yield torch.cat((part, part[-1:].expand(size - len(part), *part.shape[1:]))), len(part)

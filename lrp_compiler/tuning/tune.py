@@ -47,6 +47,7 @@ def tune(
         best = lrp.tune(model, (x,), composite="epsilon-gamma-box", options={"low": -1, "high": 1})
         print(best)  # every setting with its score, and what may be concluded
         explainer = lrp.compile(model, (x[:2],), composite=best.composite, aggregate=best.aggregate)
+        # where the best is `reference`: explainer(x, reference=best.reference), or "blur" for pictures
 
     The score is the area between perturbation curves (ABPC, −1 to 1; a random order: 0) of the probability of each
     input's class, averaged over inputs. It needs nothing of this library; for each setting, and each input `x`:
@@ -135,7 +136,10 @@ def tune(
         raise LrpError("Under every setting the relevance of some inputs is not finite: leave them out, or raise ε.")
     numbers = torch.arange(len(sound))
     left_out = tuple(numbers[~sound].tolist())
-    return Tuned(tuple(trials), tuple(numbers[sound].tolist()), left_out, unused, seed, tuple(refused))
+    reference = study.reference
+    if bool((reference == reference[:1]).all()):
+        reference = reference[:1]
+    return Tuned(tuple(trials), tuple(numbers[sound].tolist()), left_out, unused, seed, tuple(refused), reference)
 
 
 def _target(target: Any) -> tuple[Target, Tensor | None]:

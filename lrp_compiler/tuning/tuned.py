@@ -101,6 +101,8 @@ class Tuned:
         unused: options of the default grid that change nothing in this model and were left as they are.
         seed: of everything that is drawn.
         refused: a sentence for each setting of the default grid that does not fit this model.
+        reference: what composites of differences compared with, for `explainer(x, reference=…)`: of the input whose
+            features were replaced, `[1, …]`, or `[inputs, …]` where it differs from input to input.
     """
 
     trials: tuple[Trial, ...]
@@ -109,6 +111,7 @@ class Tuned:
     unused: tuple[str, ...] = ()
     seed: int = 0
     refused: tuple[str, ...] = ()
+    reference: Any = None
 
     @property
     def default(self) -> Trial:
@@ -195,6 +198,11 @@ class Tuned:
             found.append(
                 f"Relevance is not finite, so the setting cannot be chosen: {'; '.join(failing)} (on inputs "
                 f"{_listed(rows)})."
+            )
+        if self.best.composite.differences:
+            found.append(
+                "It compares with the input whose features are all replaced: give explainer(x, reference=…) what "
+                "replaces them (`reference` of this result), or the same kind of it."
             )
         if self.left_out:
             found.append(

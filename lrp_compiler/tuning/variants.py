@@ -122,8 +122,9 @@ def variants(composite: str | Composite | Callable[..., Composite], options: Opt
             raise CompositeError("A Composite holds its options itself: options belong to a composite's name.")
         return Variants(composite.name, lambda chosen: _with(composite, chosen), _options_of(composite))
     if composite == AUTO and not given:
-        tried = {OTHER: COMPOSITES_TRIED}
-        return Variants(AUTO, lambda chosen: composite_named(chosen.get(OTHER, AUTO))(), {OTHER: AUTO}, tried)
+        return Variants(
+            AUTO, lambda chosen: _as_it_is(chosen.get(OTHER, AUTO)), {OTHER: AUTO}, {OTHER: COMPOSITES_TRIED}
+        )
     factory = composite if callable(composite) else composite_named(composite)
     name = getattr(composite, "__name__", str(composite))
     parameters = signature(factory).parameters
@@ -136,6 +137,16 @@ def variants(composite: str | Composite | Callable[..., Composite], options: Opt
         raise CompositeError(f"The composite {name!r} needs {' and '.join(missing)}: give them, options={{{values}}}.")
     defaults = {option: p.default for option, p in parameters.items() if option not in given}
     return Variants(name, lambda chosen: factory(**{**given, **chosen}), defaults)
+
+
+def _as_it_is(name: str) -> Composite:
+    factory = composite_named(name)
+    missing = [option for option, p in signature(factory).parameters.items() if p.default is p.empty]
+    if missing:
+        raise CompositeError(
+            f"The composite {name!r} needs {' and '.join(missing)}: tune it by itself, composite={name!r} with options."
+        )
+    return factory()
 
 
 # ── a table's options ────────────────────────────────────────────────────────────────────────────────────────────────

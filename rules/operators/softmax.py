@@ -45,7 +45,8 @@ def logsumexp(op: Op) -> LinearMap:
         return torch.exp(op.tensor("self") - grown(op.output))
 
     def between(p: Tensor, there: Tensor) -> Tensor:
-        return shares_of(logarithmic_mean(p, there), dims)
+        logarithms = op.tensor("self") - grown(op.output), op.there.tensor("self") - grown(op.there.output)
+        return shares_of(logarithmic_mean(p, there, logarithms), dims)
 
     term = Term(
         "self",

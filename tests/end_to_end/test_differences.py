@@ -272,3 +272,40 @@ def test_whole_numbers_on_the_way_hand_on_what_they_differ_by() -> None:
     relevance = lrp.compile(model, (x,), composite="reference", target=1)(x).relevance["x"]
 
     torch.testing.assert_close(relevance, ((3 * x).trunc() * model.head.weight[1]).detach(), **EXACT)
+
+
+@pytest.mark.parametrize(("dtype", "score"), [(torch.float32, 110.0), (torch.float64, 800.0), (torch.float16, 20.0)])
+@pytest.mark.parametrize("kind", ["softmax", "logsumexp"])
+def test_probabilities_too_small_to_be_told_from_zero_are_not_masked(
+    kind: str, dtype: torch.dtype, score: float
+) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(1) @ x.new_tensor([[1.0], [0.0]]) if kind == "softmax" else x.logsumexp(1, keepdim=True)
+
+    x = torch.tensor([[score, 0.0]], dtype=dtype)
+    net = Net().eval()
+
+    found = lrp.compile(net, (x,), composite="reference", target=0, optimise=False)(x).relevance["x"]
+
+    change = (net(x) - net(torch.zeros_like(x))).double()
+    # Of the place that has nearly all, 1 − its share is left: about ln 2 / score, with the rounding of 1.
+    rounding = 2 * score * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.sum(1, keepdim=True).double(), change, rtol=rounding, atol=0)
+    assert found[0, 1] == 0
+
+
+def test_attention_that_looks_at_one_place_adds_up() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.softmax(x @ x.transpose(1, 2) * 3, -1) @ x).sum((1, 2))[:, None]
+
+    torch.manual_seed(0)
+    x, net = 3 * torch.randn(4, 6, 8), Net().eval()
+    assert ((x @ x.transpose(1, 2) * 3).softmax(-1) == 0).any()
+
+    found = lrp.compile(net, (x,), composite="reference", target=0)(x).relevance["x"]
+
+    change = net(x) - net(torch.zeros_like(x))
+    # The multipliers are as large as scores, some hundred times the values.
+    torch.testing.assert_close(found.sum((1, 2)), change[:, 0], rtol=1e-4, atol=1e-4)

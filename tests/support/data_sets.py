@@ -52,9 +52,9 @@ def of_pictures(path: Path) -> Path:
     return _copied(path, "pictures", "", _of_pictures)
 
 
-def of_texts(path: Path, masked: bool = True, length: int | None = None) -> Path:
+def of_texts(path: Path, masked: bool = True, length: int | None = None, **more: Any) -> Path:
     """An explainer of `input_ids`, and of `attention_mask` if it is masked; of one length, or any."""
-    return _copied(path, "texts", f"{masked} {length}", lambda: _of_texts(masked, length))
+    return _copied(path, "texts", f"{masked} {length} {more}", lambda: _of_texts(masked, length, **more))
 
 
 _MADE: dict[tuple[str, str], bytes] = {}
@@ -81,12 +81,12 @@ def _of_pictures() -> lrp.Explainer:
     return lrp.compile(net, (torch.randn(2, 3, 8, 12),), composite="epsilon-plus", dynamic_shapes=({0: BATCH},))
 
 
-def _of_texts(masked: bool, length: int | None) -> lrp.Explainer:
+def _of_texts(masked: bool, length: int | None, **more: Any) -> lrp.Explainer:
     torch.manual_seed(0)
     ids = torch.randint(2, 16, (2, length or 6))
     args: tuple[Tensor, ...] = (ids, torch.ones_like(ids)) if masked else (ids,)
     shape = {0: BATCH} if length else {0: BATCH, 1: SEQUENCE}
-    options: dict[str, Any] = {"fixed": ["attention_mask"]} if masked else {}
+    options: dict[str, Any] = ({"fixed": ["attention_mask"]} if masked else {}) | more
     model = Text(masked).eval()
     return lrp.compile(model, args, composite="epsilon", dynamic_shapes=tuple(shape for _ in args), **options)
 

@@ -208,6 +208,53 @@ def test_differences_are_taken_from_what_replaced_features_show() -> None:
     np.testing.assert_allclose(found.default.samples, [-(5.7 + 4.7 - 2 - 1) / 3] * 4, rtol=1e-6)
 
 
+def test_what_is_not_replaced_is_compared_with_itself() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = nn.Embedding(10, 3), nn.Linear(3, 1, bias=False)
+
+        def forward(self, x: Tensor, ids: Tensor, scale: Tensor) -> Tensor:
+            return self.out(x / scale * self.table(ids).mean(1))
+
+    torch.manual_seed(0)
+    model, ids, scale = Both().eval(), torch.randint(0, 10, (4, 5)), torch.rand(4, 3) + 1
+    x, baseline = torch.randn(4, 3), torch.tensor([0.9, 0.5, -3.0])
+    grid = {"composite": ["auto", "reference"]}
+
+    found = lrp.tune(model, (x, ids, scale), wrt="x", baseline=baseline, measure="logit", grid=grid, steps=3)
+
+    # In x the model is linear: what an element is worth is its weight times how far it lies from the baseline.
+    with torch.no_grad():
+        left = (x - baseline) / scale * model.table(ids).mean(1) * model.out.weight
+        falls = left.sort(1, descending=True).values.cumsum(1)[:, :-1]
+        rises = left.sort(1).values.cumsum(1)[:, :-1]
+    np.testing.assert_allclose(found.trials[1].samples, (falls - rises).sum(1) / 3, rtol=1e-5)
+    assert torch.equal(found.reference, baseline[None])
+    assert any("It compares with the input" in note for note in found.notes) == (found.composite.name == "reference")
+
+
+def test_one_feature_or_one_step_orders_nothing() -> None:
+    for options in ({"steps": 1}, {"features": torch.zeros(3, dtype=torch.int64)}):
+        found = lrp.tune(linear(3, 2, 1), torch.ones(4, 3), **{**ONE, **options})
+        np.testing.assert_array_equal(found.default.samples, [0.0] * 4)
+
+
+def test_rows_that_are_not_finite_are_no_part_of_the_mean() -> None:
+    x = torch.cat([torch.randn(6, 3), torch.full((1, 3), torch.nan)])
+
+    found = lrp.tune(linear(3, 2, 1), x, composite="attnlrp", grid={"epsilon": [0.0]})
+
+    assert found.left_out == (6,)
+
+
+def test_a_composite_that_must_be_told_something_is_tuned_by_itself() -> None:
+    with pytest.raises(CompositeError, match=r"needs low and high: tune it by itself"):
+        lrp.tune(linear(3, 2, 1), torch.ones(4, 3), grid={"composite": ["epsilon-gamma-box"]})
+    with pytest.raises(InputError, match="wrt names the input"):
+        lrp.tune(linear(3, 2, 1), torch.ones(4, 3), wrt=["input", "other"])  # type: ignore[arg-type]
+
+
 def test_padding_is_as_it_is_in_what_is_compared_with() -> None:
     ids, mask = torch.tensor([[3, 2, 1, 4], [2, 1, 3, 3]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     grid = {"composite": ["auto", "reference"]}
