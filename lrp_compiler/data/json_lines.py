@@ -97,7 +97,8 @@ class JsonLines:
 
 def _wrong_id(given: Any, wanted: type) -> str:
     """What is wrong with an id, to follow "the id"; "" where nothing is."""
-    if type(given) is not wanted:
+    same: bool = type(given) is wanted
+    if not same:
         return "is not of the kind of the first row's"
     if isinstance(given, str):
         return "" if is_unicode(given) else "is no Unicode"
