@@ -14,6 +14,7 @@ from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.reductions import HALF, SUMS
+from lrp_compiler.base.references import PREFIX, references_by_input
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import to_numpy
 from lrp_compiler.base.validate import check_option, whole_number
@@ -48,6 +49,7 @@ class ExplainsAnswers:
         decoder_start: Any = None,
         hops: int = 0,
         rows_per_run: int | None = None,
+        reference: Any = None,
         **inputs: Any,
     ) -> AnswerExplanation:
         """Explain every token of an answer by the tokens before it; with `target=lrp.Answer()` only.
@@ -60,6 +62,9 @@ class ExplainsAnswers:
             hops: how many times relevance of answer tokens is sent on through them: see `AnswerExplanation.hops`.
             rows_per_run: how many rows of the matrix one call explains (default: all): in torch they share the forward,
                 in a file each is a run. `Answer(count=…)` explains so many in one graph.
+            reference: where relevance is of differences (`composite="reference"`), what the prompt is compared with:
+                the id of a token (a mask's) that stands for each of its tokens, or ids `[prompt]`. The answer is held
+                as it is, and a row sums to what its token scores more than behind that prompt.
             inputs: further inputs of the model by name, `[1, …]`; attention masks are ones.
 
         Raises:
@@ -78,12 +83,18 @@ class ExplainsAnswers:
             )
         before = read if encoder is None else starts
         text = [*before, *wrote]
-        given = _inputs(about, {ids: text} | ({} if encoder is None else {encoder: read}), inputs, ids)
+        texts = {ids: text} | ({} if encoder is None else {encoder: read})
+        given = _inputs(about, texts, inputs, ids)
+        there = _at_reference(about, given, encoder or ids, read, reference)
         fits = rows_per_run is None or (whole_number(rows_per_run) or 0) >= 1
         check_option("rows_per_run", rows_per_run, fits, "a whole number from 1 up")
         names = [ids] if encoder is None else [encoder, ids]
-        matrix, z, heading = _matrix(about, self._explain_arrays, given, names, len(before), len(wrote), rows_per_run)
+        explain, start = self._explain_arrays, len(before)
+        matrix, z, heading = _matrix(about, explain, given | there, names, start, len(wrote), rows_per_run)
         scores = _scores(about, z, np.array(wrote))
+        if there:
+            behind = _logits_there(about, explain, given, there, ids, start, len(wrote))
+            scores = scores - _scores(about, behind, np.array(wrote))
         sides: tuple[tuple[Part, list[int]], ...] = (("prompt", read), ("start", starts), ("answer", wrote))
         parts = [part for part, numbers in sides for _ in numbers]
         columns = _pieces(tokenizer, [*read, *starts, *wrote], parts)
@@ -158,7 +169,7 @@ def _ids_name(about: Metadata) -> str:
 def _inputs(about: Metadata, texts: dict[str, list[int]], given: dict[str, Any], ids: str) -> dict[str, Any]:
     """All inputs, `[batch, …]`; in a batch that is fixed all rows are alike."""
     for spec in about.inputs:
-        if spec.name in given or spec.name in texts:
+        if spec.name in given or spec.name in texts or (about.differences and spec.name.startswith(PREFIX)):
             continue
         if not spec.name.endswith(MASK):
             raise InputError(f"The explainer also takes {spec.name!r}: give it by name.")
@@ -167,6 +178,8 @@ def _inputs(about: Metadata, texts: dict[str, list[int]], given: dict[str, Any],
     low = about.ranges.get("batch", (None, None))[0] or 1
     arrays = {}
     for spec in about.inputs:
+        if about.differences and spec.name.startswith(PREFIX):
+            continue
         rows = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else low
         array = to_numpy(given[spec.name]) if spec.name in given else np.array([texts[spec.name]])
         repeats = rows if array.ndim and len(array) == 1 else 1
@@ -197,10 +210,60 @@ def _matrix(
         block = [to_numpy(explanation.relevance[name])[: len(rows), 0] for name in names]
         blocks.append(np.concatenate([each.reshape(*each.shape[:2], -1).sum(-1) for each in block], 1))
         if not first:
-            outputs = list(explanation.run.outputs.values())
-            z = to_numpy(outputs[about.explained][0, start - 1 : start - 1 + count]).astype(np.float64)
+            z = _logits(about, explanation, start, count)
             heading = explanation.run.heading
     return np.concatenate(blocks).astype(np.float64), z, heading
+
+
+def _logits(about: Metadata, explanation: Any, start: int, count: int) -> np.ndarray:
+    """Of the tokens behind the first `start`, `[tokens, vocabulary]`."""
+    outputs = list(explanation.run.outputs.values())
+    return to_numpy(outputs[about.explained][0, start - 1 : start - 1 + count]).astype(np.float64)
+
+
+def _at_reference(
+    about: Metadata, given: Mapping[str, np.ndarray], name: str, read: Sequence[int], reference: Any
+) -> dict[str, np.ndarray]:
+    """`reference.<input>` of every input that has one, where relevance is of differences: the prompt is another one.
+
+    Args:
+        about: what the explainer says about itself.
+        given: its other inputs.
+        name: that which holds the prompt, in front.
+        read: the prompt.
+        reference: what was said instead of it.
+    """
+    wanted = references_by_input(about, reference)
+    if not wanted:
+        return {}
+    if reference is None:
+        raise InputError(
+            "This explainer compares two prompts: say by reference= which token stands for each of the prompt's "
+            "(tokenizer.mask_token_id or pad_token_id, say), or give ids, as many as the prompt has."
+        )
+    number = whole_number(reference)
+    other = [number] * len(read) if number is not None else ids_of(None, reference)
+    if len(other) != len(read):
+        raise InputError(f"The reference has {len(other)} ids, but the prompt {len(read)}.")
+    found = {key: given[key.removeprefix(PREFIX)].copy() for key in wanted}
+    found[f"{PREFIX}{name}"][:, : len(other)] = other
+    return found
+
+
+def _logits_there(
+    about: Metadata,
+    explain: Callable[..., Any],
+    given: Mapping[str, np.ndarray],
+    there: Mapping[str, np.ndarray],
+    ids: str,
+    start: int,
+    count: int,
+) -> np.ndarray:
+    """The same logits behind the other prompt."""
+    spec = about.choices[0]
+    weights = np.zeros((about.several or 1, *given[ids].shape), spec.dtype.replace("bfloat16", "float32"))
+    own = {key: there.get(f"{PREFIX}{key}", value) for key, value in given.items()}
+    return _logits(about, explain(**own, **there, weights=weights), start, count)
 
 
 def _scores(about: Metadata, z: np.ndarray, ids: np.ndarray) -> np.ndarray:

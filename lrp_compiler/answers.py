@@ -54,7 +54,8 @@ class AnswerExplanation:
         rows: the explained parts of the answer: tokens, words, sentences or spans.
         columns: all parts of the text, in order: the prompt's, then the answer's.
         matrix: float64 `[rows, columns]`: relevance of each column for each row; 0 where it does not stand before.
-        scores: float64 `[rows]`: what each row scored (its logit, say), summed over its tokens.
+        scores: float64 `[rows]`: what each row scored (its logit, say), summed over its tokens; of differences, how
+            much more than behind the prompt that it is compared with.
         put: float64 `[rows]`: what was put on each row and is accounted for: its score; 1 for each token under
             composites that put 1.
         heading: composite and target, in words.

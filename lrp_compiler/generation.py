@@ -33,6 +33,7 @@ def explain_answer(
     max_new_tokens: int = 64,
     open_lengths: bool = True,
     generate: Mapping[str, Any] | None = None,
+    reference: Any = None,
 ) -> AnswerExplanation:
     """Let a language model answer, and explain every token of the answer.
 
@@ -52,6 +53,7 @@ def explain_answer(
         open_lengths: whether the model is compiled for texts of any length; False for models that torch.export unrolls
             along the sequence.
         generate: further arguments of `model.generate`.
+        reference: with `composite="reference"`, what the prompt is compared with: see `Explainer.answer`.
 
     Raises:
         InputError: prompt, answer or target do not fit, or the model cannot generate.
@@ -84,7 +86,7 @@ def explain_answer(
         target=target or Answer(),
         dynamic_shapes=lengths if open_lengths else None,
     )
-    return explainer.answer(tokenizer, read, wrote, decoder_start=start, hops=hops)
+    return explainer.answer(tokenizer, read, wrote, decoder_start=start, hops=hops, reference=reference)
 
 
 def _start(config: Any) -> int:

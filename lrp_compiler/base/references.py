@@ -40,41 +40,63 @@ def bind_with_references(
     Raises:
         InputError: as `bind`; a reference that does not fit, or none where the input is no float.
     """
-    specs = {spec.name: spec for spec in about.inputs if about.differences and spec.name.startswith(PREFIX)}
-    if reference is not None and not specs:
-        raise InputError("A reference was given, but relevance is not of differences: compile composite='reference'.")
+    given = references_by_input(about, reference)
+    specs = {spec.name: spec for spec in about.inputs if spec.name in given}
     own = bind(
         [spec for spec in about.inputs if spec.name not in specs],
         args,
         {name: value for name, value in kwargs.items() if name not in specs},
     )
-    given = _by_input([name.removeprefix(PREFIX) for name in specs], reference)
     for name, spec in specs.items():
         of = name.removeprefix(PREFIX)
-        own[name] = kwargs[name] if kwargs.get(name) is not None else _made(spec, of, own[of], given.get(of))
+        own[name] = kwargs[name] if kwargs.get(name) is not None else _made(spec, of, own[of], given[name])
     return {spec.name: own[spec.name] for spec in about.inputs}
 
 
-def _by_input(names: Sequence[str], reference: Any) -> Mapping[str, Any]:
+def references_by_input(about: Metadata, reference: Any) -> dict[str, Any]:
+    """`reference.<input>` → what a call says of it, None where it says nothing; of all inputs that have one.
+
+    Args:
+        about: what the explainer says about itself.
+        reference: of all of them, or by input.
+
+    Raises:
+        InputError: no input has one, or none of that name.
+    """
+    names = [
+        spec.name.removeprefix(PREFIX) for spec in about.inputs if about.differences and spec.name.startswith(PREFIX)
+    ]
+    if reference is not None and not names:
+        raise InputError("A reference was given, but relevance is not of differences: compile composite='reference'.")
     if not isinstance(reference, Mapping):
-        return dict.fromkeys(names, reference)
+        return {f"{PREFIX}{name}": reference for name in names}
     strange = [name for name in reference if name not in names]
     if strange:
         hint = did_you_mean(strange[0], names) if isinstance(strange[0], str) else ""
         raise InputError(f"reference names {strange[0]!r}{hint}: the inputs that have one are {', '.join(names)}.")
-    return reference
+    return {f"{PREFIX}{name}": reference.get(name) for name in names}
+
+
+def check_said(spec: TensorSpec, reference: Any) -> None:
+    """Raises `InputError` if a reference has to be said and is not: of what are no floats.
+
+    Args:
+        spec: of the input that takes it.
+        reference: what was said.
+    """
+    if reference is None and not is_floating(spec.dtype):
+        name = spec.name.removeprefix(PREFIX)
+        raise InputError(
+            f"Input {name!r} has no reference that goes without saying: give one, the number of a mask or padding "
+            f"token, say, as in reference={{{name!r}: 103}}."
+        )
 
 
 def _made(spec: TensorSpec, name: str, x: Any, reference: Any) -> Any:
     """The reference of one input, as an array or a tensor like x."""
     x = x if hasattr(x, "shape") else _array(name, x)
-    if reference is None:
-        if not is_floating(spec.dtype):
-            raise InputError(
-                f"Input {name!r} has no reference that goes without saying: give one, the number of a mask or padding "
-                f"token, say, as in reference={{{name!r}: 103}}."
-            )
-        reference = 0
+    check_said(spec, reference)
+    reference = 0 if reference is None else reference
     if isinstance(reference, str):
         if reference != BLUR or len(x.shape) != PICTURE or not is_floating(spec.dtype):
             raise InputError(

@@ -49,6 +49,14 @@ def load_latents(arguments: argparse.Namespace) -> dict[str, dict[str, np.ndarra
     return found
 
 
+def load_references(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a call takes as `reference`, if one was said: of all inputs, or by input."""
+    found = {name: load_array(value) if str(value).endswith(".npy") else value for name, value in arguments.reference}
+    if len(found) < len(arguments.reference) or ("" in found and len(found) > 1):
+        raise InputError("--reference is given once, or once for each input as INPUT=….")
+    return {"reference": found.get("", found)} if found else {}
+
+
 def load_array(path: str) -> np.ndarray:
     """Numbers from a file of their own."""
     must_exist(Path(path))

@@ -65,6 +65,19 @@ def column(text: str) -> tuple[str, str]:
     return name, called
 
 
+def reference(text: str) -> tuple[str, Any]:
+    """What inputs are compared with: the input ("" for all of them), and a number, "blur" or the path of an array."""
+    name, _, value = text.rpartition("=")
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    if value != "blur" and not value.endswith(".npy"):
+        raise argparse.ArgumentTypeError(f"{text} is not [INPUT=]NUMBER, [INPUT=]blur or [INPUT=]FILE.npy")
+    return name, value
+
+
 def option(text: str) -> tuple[str, Any]:
     """A parameter of a composite: a number, one for each channel, or a text."""
     name, equals, value = text.partition("=")

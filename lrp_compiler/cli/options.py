@@ -41,6 +41,20 @@ def add_explainer_arguments(command: argparse.ArgumentParser, files: str, about:
         metavar="PATH=FILE.npy",
         help="relevance that is put on this value, in its shape; once for each",
     )
+    add_reference(command)
+
+
+def add_reference(command: argparse.ArgumentParser) -> None:
+    """What inputs are compared with."""
+    command.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        type=kinds.reference,
+        metavar="[INPUT=]NUMBER|blur|FILE.npy",
+        help="what inputs are compared with, if compiled with --composite reference (default: zeros; of token ids say "
+        "which token)",
+    )
 
 
 def add_explained_data(command: argparse.ArgumentParser) -> None:

@@ -200,8 +200,11 @@ class Explain:
             arrays[name] = stacked(values, whole, filling, length)
             if arrays[name].dtype.kind == "f" and _any([arrays[name]], np.isnan, len(whole)).any():
                 raise InputError(f"Input {name!r} holds NaN.")
-        names = [spec.name for spec in self.about.inputs]
+        apart = self.inputs.references
+        names = [spec.name for spec in self.about.inputs if spec.name not in apart]
         choices: dict[str, Any] = {name: array for name, array in arrays.items() if name not in names}
+        if apart:
+            choices["reference"] = self.inputs.how.reference
         explanation = self._explainer(*(arrays[name] for name in names), **choices)
         tokens = {f"{TOKENS}{name}": arrays[name].astype(np.int32) for name in self._ids}
         found = {**_classes(explanation.run), **self._relevance(explanation), **tokens}

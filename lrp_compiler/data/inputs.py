@@ -11,6 +11,7 @@ import pyarrow as pa
 from lrp_compiler.base.arrays import to_array
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
+from lrp_compiler.base.references import check_said, references_by_input
 from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.validate import check, shortened
 from lrp_compiler.website.page_spec import preprocessing
@@ -41,7 +42,8 @@ class Inputs:
     def __init__(self, about: Metadata, preparation: Preparation, apart: Collection[str] = ()) -> None:
         self.how = preparation
         self.specs = [spec for spec in (*about.inputs, *about.choices) if spec.name not in apart]
-        self.texts = text_inputs(about.inputs)
+        self.references = references_by_input(about, preparation.reference)
+        self.texts = text_inputs([spec for spec in about.inputs if spec.name not in self.references])
         unknown = sorted(set(preparation.columns) - {spec.name for spec in self.specs} - {TEXT})
         if unknown:
             raise InputError(f"The explainer has no input {unknown[0]!r} for a column: it takes {self._named()}.")
@@ -74,11 +76,14 @@ class Inputs:
             if (self.tokenizer is not None and spec.name in self.texts) or self._constant(spec.name):
                 continue
             column = given.get(spec.name, spec.name)
+            if spec.name in self.references and column not in names and spec.name not in given:
+                check_said(spec, self.references[spec.name])
+                continue
             if column not in names and spec.name not in given:
                 rest = [name for name in names if name != "id"]
                 if self.texts.get(spec.name) == MASK:
                     continue  # every place counts
-                alone = len(rest) == 1 and len(self.specs) == 1
+                alone = len(rest) == 1 and len(self.specs) - len(self.references) == 1
                 column = IMAGE if IMAGE in names and len(spec.shape) == 4 else rest[0] if alone else column
             found[spec.name] = column
         for name, column in found.items():

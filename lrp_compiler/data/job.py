@@ -70,6 +70,7 @@ def explain(
     size: int | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     max_length: int | None = None,
+    reference: Any = None,
     where: str | None = None,
     limit: int | None = None,
     bad: str = "skip",
@@ -95,7 +96,7 @@ def explain(
             pictures. Floating numbers of any width are taken in the input's.
         output: a folder, new or of the same job.
         id: the column that tells rows apart; by default `id`, of pictures their paths, else the row's number.
-        columns, target, mean, std, resize, crop, size, tokenizer, max_length: see `Preparation`.
+        columns, target, mean, std, resize, crop, size, tokenizer, max_length, reference: see `Preparation`.
         where: a condition on columns, such as `"label == 3 and split != 'test'"`; others are left out.
         limit: only so many of the first rows.
         bad: what becomes of a row that cannot be explained: "skip" writes it down among the errors, "raise" ends the
@@ -127,7 +128,9 @@ def explain(
         OSError: a file cannot be read or written; what was written stays, and the job can be gone on with.
     """
     start = perf_counter()
-    preparation = Preparation(columns or {}, target, mean, std, resize, crop, size, tokenizer, max_length)
+    preparation = Preparation(
+        columns or {}, target, mean, std, resize, crop, size, tokenizer, max_length, reference=reference
+    )
     for name, value in {"limit": limit, "shard_rows": shard_rows, "batch_size": batch_size}.items():
         optional = value is None and name != "batch_size"
         check_option(name, value, optional or (whole_number(value) or 0) > 0, "a whole number from 1 up")

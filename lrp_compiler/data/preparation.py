@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.seal import file_digest
@@ -29,6 +32,9 @@ class Preparation:
         size: of pictures: height and width, if the explainer leaves them open.
         tokenizer: of texts: the model's `tokenizer.json`.
         max_length: of texts: at how many tokens one is cut; by default where the tokenizer cuts, or at 512.
+        reference: what each row is compared with, where relevance is of differences and no columns `reference.<input>`
+            say: a number, "blur" for pictures, or an array that spreads to `[rows, …]`; a dict of such by input.
+            Zeros by default, but of ids.
 
     Raises:
         InputError: an option is of a wrong kind.
@@ -43,6 +49,7 @@ class Preparation:
     size: int | None = None
     tokenizer: str | os.PathLike[str] | None = None
     max_length: int | None = None
+    reference: Any = None
 
     def __post_init__(self) -> None:
         fits = isinstance(self.columns, Mapping) and all(isinstance(one, str) for one in self.columns.values())
@@ -62,10 +69,21 @@ class Preparation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, of the tokenizer its content's SHA-256: equal where equal inputs are made of equal rows."""
-        plain = asdict(self)
+        plain = asdict(replace(self, reference=None))
         plain["columns"] = dict(sorted(self.columns.items()))
         for name in ("mean", "std"):
             value = plain[name]
             plain[name] = value if value is None or isinstance(value, int | float) else [float(one) for one in value]
+        plain["reference"] = _plain(self.reference)
         plain["tokenizer"] = None if self.tokenizer is None else file_digest(self.tokenizer)
         return plain
+
+
+def _plain(reference: Any) -> Any:
+    """Of an array its content's SHA-256."""
+    if isinstance(reference, Mapping):
+        return {name: _plain(value) for name, value in sorted(reference.items())}
+    if reference is None or isinstance(reference, str | int | float):
+        return reference
+    array = np.ascontiguousarray(reference)
+    return {"sha256": sha256(array.tobytes()).hexdigest(), "shape": list(array.shape), "dtype": str(array.dtype)}

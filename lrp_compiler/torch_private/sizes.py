@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental import _config as config
 
 
 def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
@@ -64,12 +65,15 @@ def fake_tensor(tensor: Tensor, like: Any) -> Tensor:
     return made
 
 
-def unguarded(*nodes: fx.Node) -> AbstractContextManager[None]:
+@contextmanager
+def unguarded(*nodes: fx.Node) -> Iterator[None]:
     """Where symbolic values may be worked out without learning from them.
 
-    torch's symbolic convolution asks for the batch size to guess a memory format: that must not bound the batch. Waits
-    for a public way to suppress guards.
+    torch's symbolic convolution asks for the batch size to guess a memory format: that must not bound the batch. And a
+    size that is 1 in the example by chance (all but the last of two tokens) is not taken for one that is spread: what
+    torch asks of sizes is answered from what is known of all of them. Waits for a public way to suppress guards.
     """
     mode = fake_mode_of(*(node.meta.get("val") for node in nodes))
     known = None if mode is None else mode.shape_env
-    return nullcontext() if known is None else known.suppress_guards()
+    with config.patch(backed_size_oblivious=True), nullcontext() if known is None else known.suppress_guards():  # type: ignore[attr-defined]
+        yield

@@ -17,6 +17,7 @@ from .borders import mark_borders
 from .collapse_modules import collapse_modules
 from .find_gates import find_gates
 from .freeze_statistics import statistics
+from .fuse_decided import fuse_decided
 from .fuse_functions import fuse_functions
 from .layers import mark_layers
 from .only_positive import mark_only_positive
@@ -33,6 +34,8 @@ REGIONS: tuple[Callable[[fx.GraphModule], list[Declined]], ...] = (
     fuse_functions,
 )
 """Each makes one operation of several, and says what it let be, and why."""
+OF_DIFFERENCES: tuple[Callable[[fx.GraphModule], list[Declined]], ...] = (fuse_decided,)
+"""The same where relevance is of differences from a reference; with primitives nothing is made one."""
 ANALYSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     mark_nonnegative,
     find_gates,
@@ -76,7 +79,7 @@ def analyse(
     mark_active(forward, inputs, frozen, parameters_of(forward, wrt), fixed, numbers)
     collapse_modules(forward, composite)
     declined: list[Declined] = []
-    for make_one in () if plain else REGIONS:
+    for make_one in OF_DIFFERENCES if composite.differences else () if plain else REGIONS:
         for graph in graphs:
             where = "" if graph is forward else " in a loop"
             declined += [(f"{name}{where}", reason) for name, reason in make_one(graph)]

@@ -83,7 +83,7 @@ def adaptive_max(dims: int) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, T
         windows = windows.flatten(-dims)
         places = places.reshape(split).permute(order).flatten(-dims)
         winners = windows.argmax(-1, keepdim=True)
-        values = windows.gather(-1, winners).squeeze(-1)
+        values = windows.amax(-1)
         return values, places.expand(windows.shape).gather(-1, winners).squeeze(-1)
 
     return decomposed

@@ -37,6 +37,8 @@ POOLS = {
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
 """Pools whose values another op gives without the indices."""
+EXTREMES = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+"""Likewise of a dim."""
 
 
 def canonicalise(module: fx.GraphModule) -> Result:
@@ -162,6 +164,8 @@ def _rewrite_of_values(node: fx.Node) -> Callable[[fx.Node], fx.Node] | None:
     if node.target is not operator.getitem or node.args[1] != 0:
         return None
     target = getattr(node.args[0], "target", None)
+    if target in EXTREMES:
+        return _extreme
     return _gathered if traits(target).ranks else _pooled if target in POOLS else None
 
 
@@ -174,6 +178,12 @@ def _gathered(ranking: fx.Node) -> fx.Node:
     places = call(graph, aten.unsqueeze.default, indices, dim, like=ranking)
     values = call(graph, aten.gather.default, source, dim, places, like=ranking)
     return call(graph, aten.squeeze.dim, values, dim, like=ranking)
+
+
+def _extreme(ranking: fx.Node) -> fx.Node:
+    given = bind(ranking.target, ranking.args, ranking.kwargs)
+    whole: Any = EXTREMES[ranking.target]  # type: ignore[index]
+    return call(ranking.graph, whole, given["self"], [given["dim"]], given["keepdim"], like=ranking)
 
 
 def _pooled(pool: fx.Node) -> fx.Node:

@@ -67,6 +67,7 @@ def largest_difference(found: Any, wanted: Any) -> float:
     return float(abs(found - wanted).max() / abs(wanted).max())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("attend", [of_torch, by_hand])
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon", "cp-lrp", "attnlrp-gamma", "dynamic-lrp"])
 def test_relevance_is_that_of_attention_as_a_whole(composite: str, attend: Callable[..., Tensor]) -> None:
@@ -161,6 +162,7 @@ def test_the_books_close() -> None:
     assert abs(audit.error) < 1e-12
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_calculated_again_as_it_was(dtype: torch.dtype) -> None:
     model = Attends(by_hand, dtype)

@@ -222,6 +222,7 @@ def test_several_targets() -> None:
         torch.testing.assert_close(together[place], relevance(compiled(model, target=target), x), rtol=0, atol=EXACT)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision(dtype: torch.dtype) -> None:
     model, x = SelectiveScan().to(dtype), sample(3, 6, dtype)

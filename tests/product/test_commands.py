@@ -73,6 +73,51 @@ def test_compile_takes_a_class_and_a_seed(folder: Path) -> None:
         np.testing.assert_allclose(arrays["relevance.x"], expected.relevance["x"].numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize(
+    ("option", "reference"),
+    [("", 0), ("--reference 0.5", 0.5), ("--reference x=there.npy", "there"), ("--reference there.npy", "there")],
+)
+def test_a_run_compares_with_a_reference(
+    kind: str, option: str, reference: object, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand for the sum: what the logit is more than at the reference."""
+    x = torch.from_numpy(np.load("x.npy"))
+    np.save("there.npy", x.numpy()[::-1].copy())
+    there = x.flip(0) if reference == "there" else torch.full_like(x, float(reference))
+    torch.manual_seed(0)
+    model = Classifier().eval()
+
+    assert call(f"compile model.pt2 -o m.lrp.{kind} --composite reference --target 1") == 0
+    assert call(f"run m.lrp.{kind} --input x.npy {option} -o r.npz") == 0
+
+    with np.load("r.npz") as arrays, torch.no_grad():
+        risen = (model(x) - model(there))[:, 1].numpy()
+        np.testing.assert_allclose(arrays["relevance.x"].sum(1), risen, rtol=0, atol=1e-6)
+    if kind == "pt2":
+        capsys.readouterr()
+        assert call(f"audit m.lrp.pt2 --input x.npy {option} --json") == 0
+        np.testing.assert_allclose(json.loads(capsys.readouterr().out)["seed"], risen.sum(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--reference 1 --reference 2", "--reference is given once"),
+        ("--reference 1 --reference x=2", "--reference is given once"),
+        ("--reference y=1", "reference names 'y'"),
+        ("--reference x=absent.npy", "There is no file absent.npy."),
+        ("--reference blur", "'blur' for pictures"),
+    ],
+)
+def test_a_wrong_reference_is_a_sentence(
+    option: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("compile model.pt2 -o m.lrp.onnx --composite reference --target 1") == 0
+    assert call(f"run m.lrp.onnx --input x.npy {option} -o r.npz") == 1
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),

@@ -18,6 +18,7 @@ from lrp_compiler.torch_private import (
     hold_what_is_in,
     largest,
     translations_read_once,
+    unguarded,
 )
 
 
@@ -120,3 +121,22 @@ def test_the_most_that_a_size_may_be(size: Any, found: tuple[int, ...]) -> None:
     value = next(node for node in program.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
     assert (largest(value), largest(value * 2), largest(value + 1)) == found
     assert largest(5) == 5
+
+
+@pytest.mark.parametrize("operation", [lambda x: x / 2, lambda x: x + x.new_ones(3), lambda x: x.softmax(-1) * 3 - x])
+def test_a_size_that_is_one_in_the_example_by_chance_stays_open(operation: Callable[[Tensor], Tensor]) -> None:
+    """All but the last of two tokens: by itself torch makes a size of 1 of it as soon as nothing may be learnt."""
+
+    class Texts(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    shapes = {"x": {0: torch.export.Dim("tokens", min=2)}}
+    program = torch.export.export(Texts(), (torch.randn(2, 3),), dynamic_shapes=shapes)
+    (node,) = [node for node in program.graph.nodes if node.name == "mul"]
+    value = node.meta["val"]
+    with unguarded(node), value.fake_mode:
+        shorter = value[:-1]
+        found = operation(shorter)
+    assert shorter.shape[0] == 1  # in the example
+    assert found.shape[0].node.expr == shorter.shape[0].node.expr

@@ -72,7 +72,8 @@ def _copied(path: Path, kind: str, options: str, make: Callable[[], lrp.Explaine
 def _of_rows(rows: int = 2, dynamic_shapes: Any = ({0: BATCH},), **options: Any) -> lrp.Explainer:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
-    return lrp.compile(net, (torch.randn(rows, 2, 3),), composite="epsilon", dynamic_shapes=dynamic_shapes, **options)
+    given = {"composite": "epsilon", "dynamic_shapes": dynamic_shapes, **options}
+    return lrp.compile(net, (torch.randn(rows, 2, 3),), **given)
 
 
 def _of_pictures() -> lrp.Explainer:
@@ -86,9 +87,9 @@ def _of_texts(masked: bool, length: int | None, **more: Any) -> lrp.Explainer:
     ids = torch.randint(2, 16, (2, length or 6))
     args: tuple[Tensor, ...] = (ids, torch.ones_like(ids)) if masked else (ids,)
     shape = {0: BATCH} if length else {0: BATCH, 1: SEQUENCE}
-    options: dict[str, Any] = ({"fixed": ["attention_mask"]} if masked else {}) | more
+    options: dict[str, Any] = {"composite": "epsilon"} | ({"fixed": ["attention_mask"]} if masked else {}) | more
     model = Text(masked).eval()
-    return lrp.compile(model, args, composite="epsilon", dynamic_shapes=tuple(shape for _ in args), **options)
+    return lrp.compile(model, args, dynamic_shapes=tuple(shape for _ in args), **options)
 
 
 def tokenizer(path: Path) -> Path:

@@ -42,7 +42,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def do(arguments: argparse.Namespace) -> None:
     """Keep the books of one explanation."""
-    from ..arrays import load_array, load_inputs, load_latents, tensors_of
+    from ..arrays import load_array, load_inputs, load_latents, load_references, tensors_of
 
     must_exist(arguments.explainer)
     args, kwargs = load_inputs(arguments.input)
@@ -50,7 +50,7 @@ def do(arguments: argparse.Namespace) -> None:
     target: dict[str, Any] = {}
     if arguments.target is not None:
         target["target"] = arguments.target if fixed else load_array(arguments.target)
-    kwargs |= load_latents(arguments)
+    kwargs |= load_latents(arguments) | load_references(arguments)
     with stages("audit"):
         import lrp_compiler as lrp
         from lrp_compiler.compiler import resolve_composite

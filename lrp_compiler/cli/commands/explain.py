@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from .. import kinds
-from ..options import add_check, add_explained_data, add_row_options
+from ..options import add_check, add_explained_data, add_reference, add_row_options
 from ..paths import must_be_onnx
 from ..reporting import report
 
@@ -29,6 +29,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a folder, new or to go on with"
     )
     command.add_argument("--target", type=int, metavar="INT", help="class to explain, if compiled with --target index")
+    add_reference(command)
     add_row_options(command)
     command.add_argument(
         "--where", metavar="CONDITION", help='which rows: columns, comparisons, in, and, or, not: "label in (3, 5)"'
@@ -75,6 +76,8 @@ def do(arguments: argparse.Namespace) -> None:
     must_be_onnx(arguments.explainer, "data sets")
     from lrp_compiler.data import explain
 
+    from ..arrays import load_references
+
     names = ["id", "target", "mean", "std", "resize", "crop", "size", "tokenizer", "max_length", "where", "limit"]
     names += ["bad", "batch_size", "workers", "engine", "address", "shard_rows", "check"]
     done = explain(
@@ -82,6 +85,7 @@ def do(arguments: argparse.Namespace) -> None:
         arguments.data,
         arguments.output,
         columns=dict(arguments.column),
+        **load_references(arguments),
         progress=sys.stderr.isatty(),
         **{name: getattr(arguments, name) for name in names},
     )

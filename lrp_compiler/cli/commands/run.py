@@ -18,7 +18,8 @@ from ..reporting import report
 PURPOSE = "predict and explain"
 EXAMPLE = (
     "lrp-compiler run model.lrp.onnx --input x.npy --target 3 -o relevance.npz\n"
-    "  lrp-compiler run text.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz"
+    "  lrp-compiler run text.lrp.onnx --input input_ids=ids.npy --input attention_mask=mask.npy -o relevance.npz\n"
+    "  lrp-compiler run differences.lrp.onnx --input x.npy --reference blur -o relevance.npz"
 )
 
 
@@ -42,14 +43,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def do(arguments: argparse.Namespace) -> None:
     """Run the explainer, and keep what it returns."""
-    from ..arrays import described, load_array, load_inputs, load_latents, save
+    from ..arrays import described, load_array, load_inputs, load_latents, load_references, save
 
     args, kwargs = load_inputs(arguments.input)
     for name in ("target", "seed", "position", "weights", "against"):
         value = getattr(arguments, name)
         if value is not None:
             kwargs[name] = value if isinstance(value, int) else load_array(value)
-    kwargs |= load_latents(arguments)
+    kwargs |= load_latents(arguments) | load_references(arguments)
     explain = _explain_in_torch if runtime_of(arguments.explainer) == "torch" else _explain_in_onnxruntime
     with atomic_path(arguments.output) as temporary:
         arrays = explain(arguments, args, kwargs)

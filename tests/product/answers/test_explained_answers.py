@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -353,3 +354,53 @@ def test_a_notebook_shows_the_page_as_tall_as_it_is(width: int, tmp_path: Path) 
 
         assert (height <= shown, inside) == (True, True)
         assert shown > 512
+
+
+def _compared(kind: str, model: Any) -> lrp.Explainer:
+    ids, start = torch.tensor([[*PROMPT, 3]]), torch.tensor([[0, 3]])
+    given = {"input_ids": ids} if kind == "gpt2" else {"input_ids": ids, "decoder_input_ids": start}
+    shapes = {name: {1: torch.export.Dim(f"{name}_length", min=2, max=32)} for name in given}
+    return lrp.compile(model, kwargs=given, composite="reference", target=lrp.Answer(), dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+@pytest.mark.parametrize("reference", [2, [4, 4, 6, 2, 9]])
+def test_an_answer_is_compared_with_that_to_another_prompt(kind: str, reference: Any, tmp_path: Path) -> None:
+    """By two forwards of the model: rows sum to what their token scores more; the answer itself is held."""
+    model = deepcopy(language_model(kind)).double()
+    compared = _compared(kind, model)
+    start = None if kind == "gpt2" else 0
+    there = [reference] * len(PROMPT) if isinstance(reference, int) else reference
+
+    found = compared.answer(None, PROMPT, ANSWER, decoder_start=start, reference=reference)
+
+    def logits(prompt: list[int]) -> Any:
+        with torch.no_grad():
+            if kind == "gpt2":
+                return model(torch.tensor([[*prompt, *ANSWER]])).logits[0, len(prompt) - 1 : -1].numpy()
+            text = torch.tensor([[0, *ANSWER]])
+            return model(input_ids=torch.tensor([prompt]), decoder_input_ids=text).logits[0, :-1].numpy()
+
+    risen = (logits(PROMPT) - logits(there))[range(len(ANSWER)), ANSWER]
+    # Both models' norms and softmaxes calculate in float32 where they like to.
+    np.testing.assert_allclose(found.scores, risen, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.matrix.sum(1), risen, rtol=0, atol=1e-6)
+    assert not found.matrix[:, len(PROMPT) :].any()
+    if isinstance(reference, list):
+        assert (found.matrix[:, 4] == 0).all()  # the same token
+    path = tmp_path / "m.lrp.onnx"
+    _compared(kind, deepcopy(language_model(kind)).float()).to_onnx(path)
+    with OnnxExplainer(path) as opened:
+        again = opened.answer(None, PROMPT, ANSWER, decoder_start=start, reference=reference)
+    np.testing.assert_allclose(again.matrix, found.matrix, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [(None, "say by reference="), ([1, 2], "has 2 ids, but the prompt 5"), (1.5, "whole numbers")],
+)
+def test_a_wrong_other_prompt_is_a_sentence(reference: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        _compared("gpt2", language_model("gpt2")).answer(None, PROMPT, ANSWER, reference=reference)
+    with pytest.raises(InputError, match="composite='reference'"):
+        explainer().answer(None, PROMPT, ANSWER, reference=2)

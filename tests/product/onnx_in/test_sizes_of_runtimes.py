@@ -54,6 +54,7 @@ WINDOWS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("attributes", WINDOWS)
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
 def test_a_window_that_starts_behind_the_map_is_none(op: str, attributes: dict[str, Any]) -> None:

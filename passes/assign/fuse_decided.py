@@ -1,0 +1,78 @@
+"""Regions in which a value decides about itself, place by place: one function of it, where differences are explained.
+
+    y ─ gt 0 ────┐
+    y ───────────┼ where         one function f(y) (a PReLU): its slope between both ends is Δf/Δy, and nothing is
+    y ─ mul 0.2 ─┘               left to the decision
+
+By itself the choice is an affine map whose mask may differ at the reference, and what that is worth is absorbed as
+"decision" (`rules/differences.py`). A region ends where such a mask, or whatever else of y carries no relevance, meets
+what does; it begins at the nearest value that all of it came through. Everything in between is made element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx
+
+from lrp_compiler.passes.graph import (
+    TWIN,
+    Assignment,
+    Declined,
+    Dominators,
+    assign,
+    assignment,
+    constant_of,
+    is_tensor,
+    same_shape,
+)
+from lrp_compiler.rules import FUNCTION, by_element, traits
+
+MASKED = -1e4
+"""What models write where a score shall not count is this at most; a slope towards it is no function's."""
+
+
+def fuse_decided(module: fx.GraphModule) -> list[Declined]:
+    """Re-assign the end of every region: its rule sees the root as its only operand; which are none, and why."""
+    tree = Dominators()
+    declined: list[Declined] = []
+    filling: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        varying = [source for source in node.all_input_nodes if TWIN in source.meta]
+        if not varying or not _is_elementwise(node, varying):
+            tree.starts(node)
+            continue
+        if any(source in filling for source in varying) or any(value <= MASKED for value in _constants(module, node)):
+            filling.add(node)
+        root, given = tree.follows(node, varying), assignment(node)
+        carrying = [given.operand(name) for name in given.active] if given else []
+        if root is None or not carrying or set(varying) <= set(carrying):
+            continue
+        if node in filling:
+            declined.append((node.name, f"what is chosen instead of a value of {root.name} is a mask's value"))
+        elif root.meta["val"].is_floating_point():
+            assign(node, Assignment(FUNCTION, {"self": root}, ("self",)))
+    return declined
+
+
+def _is_elementwise(node: fx.Node, varying: list[fx.Node]) -> bool:
+    if node.op != "call_function" or not all(is_tensor(each) for each in (node, *varying)):
+        return False
+    if not all(same_shape(source, node) for source in varying):
+        return False
+    return by_element(node.target) or bool(traits(node.target).casts)
+
+
+def _constants(module: fx.GraphModule, node: fx.Node) -> Iterator[float]:
+    """The numbers that a call reads: its own, and of constants of one element or filled with one."""
+    for source in (node, *node.all_input_nodes):
+        value = constant_of(module, source)
+        if isinstance(value, Tensor):
+            if value.numel() == 1 and not value.is_complex():
+                yield float(value)
+        elif source.op == "call_function" and (source is node or source.target in FILLS):
+            yield from (float(number) for number in source.args if isinstance(number, int | float))
+
+
+FILLS = (torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default)

@@ -1,0 +1,132 @@
+"""Regions in which a value decides about itself are one function of it, where differences are explained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import lrp_compiler as lrp
+from lrp_compiler.passes.assign.activity import mark_active
+from lrp_compiler.passes.assign.fuse_decided import fuse_decided
+from lrp_compiler.passes.graph import TWIN, Declined
+from lrp_compiler.passes.graph.assignment import assignment
+from lrp_compiler.passes.graph.simplify import simplify
+from lrp_compiler.rules import FUNCTION
+
+X = torch.randn(2, 3)
+
+
+def tried(function: Callable, graph_of: Callable) -> tuple[dict[str, str], list[Declined]]:
+    """Root → end of every region; and what was let be."""
+    forward = simplify(graph_of(function, X)).graph_module
+    mark_active(forward, [node.meta["input"] for node in forward.graph.find_nodes(op="placeholder")])
+    varying = set(forward.graph.find_nodes(op="placeholder"))
+    for node in forward.graph.nodes:
+        if node in varying or any(source in varying for source in node.all_input_nodes):
+            varying.add(node)
+            node.meta[TWIN] = node.name
+    declined = fuse_decided(forward)
+    ends = {node: assignment(node) for node in forward.graph.nodes}
+    found = {given.arguments["self"].name: node for node, given in ends.items() if given and given.target == FUNCTION}
+    return {root: str(node.target).removeprefix("aten.") for root, node in found.items()}, declined
+
+
+@pytest.mark.parametrize(
+    ("function", "end"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.2 * x), "where.self"),
+        (lambda x: torch.where(~((x < 1) & (x > -1)), x * 2, x.sin()), "where.self"),
+        (lambda x: x.masked_fill(x < 0, 0.5), "masked_fill.Scalar"),
+        (lambda x: x * (x > 0.1), "mul.Tensor"),
+        (lambda x: (x.abs() > 1).to(x.dtype) * x, "mul.Tensor"),
+        (lambda x: x.sign().detach() * x.sqrt() * (x.round() == 0), "mul.Tensor"),
+    ],
+)
+def test_a_choice_by_the_chosen_is_one_function(function: Callable, end: str, graph_of: Callable) -> None:
+    found, _ = tried(function, graph_of)
+    assert found == {"args_0": end}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.where(x.sum(1, keepdim=True) > 0, x, 0.2 * x),  # of the whole row
+        lambda x: x * (x.flip(1) > 0),  # of another place
+        lambda x: torch.where(torch.ones(2, 3) > 0.5, x, 0.2 * x),  # of nothing that varies
+        lambda x: functional.gelu(x),
+        lambda x: x * 2 + x.relu(),
+    ],
+)
+def test_other_choices_stay_what_they_are(function: Callable, graph_of: Callable) -> None:
+    found, declined = tried(function, graph_of)
+    assert not found
+    assert not declined
+
+
+@pytest.mark.parametrize("value", [-torch.inf, -1e9, torch.finfo(torch.float32).min])
+def test_what_a_mask_puts_in_is_no_function_s_value(value: float, graph_of: Callable) -> None:
+    found, declined = tried(lambda x: x.masked_fill(x == 0, value).softmax(-1), graph_of)
+    assert not found
+    assert "a mask's value" in declined[0][1]
+
+
+class Decides(nn.Module):
+    """A linear layer, what is asked about, another layer."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(12, 12), middle, nn.LazyLinear(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x)).flatten(1))
+
+
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "prelu": nn.PReLU(12, init=0.3),
+    "hardshrink": lambda h: functional.hardshrink(h, 0.3),
+    "threshold": lambda h: functional.threshold(h, 0.1, 0.7),
+    "where": lambda h: torch.where(h > 0.2, h, h**2),
+    "masked_fill": lambda h: h.masked_fill(h < 0, -0.5),
+    "times mask": lambda h: h * (h.abs() > 0.3),
+    "whole numbers": lambda h: torch.where(h.round() > 0, h.sin(), h),
+    "max of a dim": lambda h: h.view(-1, 3, 4).max(1)[0],
+    "min of a dim": lambda h: h.view(-1, 3, 4).min(2, keepdim=True).values,
+    "adaptive max pool": lambda h: functional.adaptive_max_pool1d(h[:, None], 5),
+    "adaptive max pool, 2 dims": lambda h: functional.adaptive_max_pool2d(h.view(-1, 1, 3, 4), (2, 3)),
+    "max pool with indices": lambda h: functional.max_pool1d(h[:, None], 2, return_indices=True)[0],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_decided_otherwise_at_the_reference_adds_up(kind: str) -> None:
+    torch.manual_seed(0)
+    x, there = torch.randn(5, 12, dtype=torch.float64), torch.randn(5, 12, dtype=torch.float64)
+    model = Decides(KINDS[kind]).double()
+    model(x)
+    options: dict[str, Any] = {"composite": "reference", "target": 1}
+
+    explainer = lrp.compile(model.eval(), (x,), **options)
+
+    with torch.no_grad():
+        change = (model(x) - model(there))[:, 1]
+    torch.testing.assert_close(explainer(x, reference=there).relevance["x"].sum(1), change, rtol=0, atol=1e-12)
+    books = explainer.audit(x, reference=there)
+    assert all(abs(share) <= 1e-12 for share in books.absorbed.values())
+    assert not books.suspects(1e-12)
+
+
+def test_masked_scores_of_their_own_stay_finite() -> None:
+    """Scores that are 0 do not count: at x one, at the reference another."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.masked_fill(x == 0, -torch.inf).softmax(-1) * x).sum(1, keepdim=True)
+
+    x, there = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[0.0, 1.5, 2.0]])
+
+    found = lrp.compile(Net().eval(), (x,), composite="reference", target=0)(x, reference=there).relevance["x"]
+
+    assert torch.isfinite(found).all()
