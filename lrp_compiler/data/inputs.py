@@ -57,7 +57,7 @@ class Inputs:
             most = length_bounds(about, next(spec for spec in about.inputs if spec.name in self.texts))[1]
             self.tokenizer = Tokenizer(preparation.tokenizer, preparation.max_length, most)
         self._pictures: dict[str, dict[str, Any]] = {}
-        self._floats = False
+        self._floats = self._read = False
 
     def columns(self, names: Sequence[str]) -> dict[str, str]:
         """Input → column, of those that come from columns; `TEXT` → the column of texts.
@@ -121,6 +121,9 @@ class Inputs:
                 else:
                     found[spec.name] = [None if one is None else np.ones(len(one), spec.dtype) for one in beside]
         self._check_texts(found, errors)
+        size = self.how.size is not None or self.how.crop != 1 or self.how.resize != "crop"
+        if size and not self._read and self._floats:
+            raise InputError("size, crop and resize are of pictures in files, and there are none: leave them out.")
         if (self.how.mean is not None or self.how.std is not None) and self._floats and not self._pictures:
             raise InputError(
                 "mean and std are of pictures in files and of colours in uint8, and there are none: leave them out, "
@@ -196,6 +199,7 @@ class Inputs:
         if None in sizes:
             raise InputError(f"{spec} leaves the size of the picture open: give size=…, or --size.")
         height, width = (int(size) for size in sizes if size is not None)
+        self._read = True
         how = self._scale(spec.name, int(channels))
         read = np.zeros((len(values), channels, height, width), np.float32)
         for place, given in enumerate(values.to_pylist() if isinstance(values, pa.Array) else values):

@@ -61,7 +61,7 @@ class Outcome:
         self.folder = Path(folder)
         manifest = read_manifest(self.folder)
         if manifest is None:
-            raise InputError(f"{folder} is no output of lrp-compiler explain: it has no manifest of it.")
+            raise InputError(f"{folder} is no output of lrp-compiler explain: its manifest.json is missing or damaged.")
         self.manifest = manifest
         place = self.folder / RELEVANCE
         if not place.is_dir() or not any(place.glob("*.parquet")):

@@ -103,6 +103,8 @@ def read_picture(given: Any, channels: int, height: int, width: int, how: dict[s
         given = given.get("bytes") or given.get("path")
     if not isinstance(given, str | bytes | os.PathLike):
         raise InputError(f"A picture is its file's path or content, not {type(given).__name__}.")
+    if not isinstance(given, bytes) and os.path.exists(given) and not os.path.isfile(given):
+        raise InputError(f"{os.fspath(given)} is no file.")
     try:
         with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as opened:
             whole = _of_eight_bits(ImageOps.exif_transpose(opened), opened.format)

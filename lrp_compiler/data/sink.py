@@ -162,7 +162,7 @@ class Shard:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Mapping[str, Any] | None]:
-    """Have a folder for this process alone, and see what the manifest in it says; None: it is new.
+    """Have a folder for this process alone, and see what the manifest in it says; None: nothing is explained there yet.
 
     Raises:
         InputError: another process has it, or something else is in it.
@@ -179,13 +179,19 @@ def opened(folder: Path) -> Iterator[Mapping[str, Any] | None]:
         foreign = [name for name in sorted(os.listdir(folder)) if name[0] != "." and name not in BEFORE_MANIFEST]
         if before is None and foreign:
             (folder / DRIVER).rmdir()
+            if {MANIFEST, RELEVANCE, ERRORS}.intersection(foreign):
+                raise InputError(
+                    f"{folder} holds explanations whose {MANIFEST} is missing or damaged, so nobody can tell what of: "
+                    "put it back, or choose another folder for the output."
+                )
             raise InputError(
                 f"{folder} holds {foreign[0]!r} and no explanations: choose another folder for the output."
             )
         for note in (folder / DRIVER).iterdir():  # of actors that died
             note.unlink(missing_ok=True)
         _clear_left(folder)  # of a shard that came to its place just before a kill: nobody writes it again
-        yield before
+        begun = any(any((folder / kind).glob("*.parquet")) for kind in (RELEVANCE, ERRORS))
+        yield before if begun else None  # where nothing is written yet, options may be mended
         _clear_left(folder)  # of workers that outlived an earlier job's driver for a while
 
 

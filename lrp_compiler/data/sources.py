@@ -85,6 +85,8 @@ def open_source(data: str | os.PathLike[str], id_column: str | None, output: Pat
     kinds = "a .npy, .parquet or .jsonl file, or a folder of .parquet, of .npy (one for each input) or of pictures"
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path}.")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(f"{path} is neither a file nor a folder (a pipe?): give {kinds}.")
     if path.is_dir():
         opener = next((opener for endings, opener in FOLDERS.items() if _holds(path, endings)), None)
     else:

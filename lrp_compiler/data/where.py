@@ -38,7 +38,7 @@ class Where:
 
     Args:
         text: comparisons of columns (`label == 3`, `split in ("a", "b")`, `score is not None`), with `and`, `or` and
-            `not`.
+            `not`; dates as text, `day >= '2026-12-01'`.
 
     Raises:
         InputError: it is none.
@@ -104,12 +104,18 @@ class Where:
 
 
 def _comparable(name: str, values: Any, errors: dict[int, str]) -> pa.Array:
-    """A column as Arrow has it; a value that is of another kind than the first is an error of its row."""
+    """A column as Arrow has it, dates and times as text, which has their order (`"2026-12-01"`).
+
+    A value that is of another kind than the first is an error of its row.
+    """
     try:
-        return as_arrow(values)
+        found = as_arrow(values)
+        return (
+            pc.cast(found, pa.string()) if pa.types.is_date(found.type) or pa.types.is_timestamp(found.type) else found
+        )
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         kind: pa.DataType | None = None
-    found = []
+    listed = []
     for place, value in enumerate(values):
         try:
             one = pa.scalar(value, kind)
@@ -118,8 +124,8 @@ def _comparable(name: str, values: Any, errors: dict[int, str]) -> pa.Array:
             one = pa.scalar(None, kind)
         if kind is None and one.is_valid:
             kind = pa.float64() if pa.types.is_integer(one.type) else one.type
-        found.append(one.as_py())
-    return pa.array(found, kind)
+        listed.append(one.as_py())
+    return pa.array(listed, kind)
 
 
 def _joined(how: Callable[[Any, Any], Any], parts: list[Any]) -> Any:

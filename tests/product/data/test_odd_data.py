@@ -1,6 +1,8 @@
 """Data as people have it: one odd row costs itself, and what cannot be meant is said."""
 
+import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,67 @@ def test_a_length_that_leaves_no_room_for_a_text_is_refused(tmp_path: Path) -> N
     with OnnxExplainer(explainer) as opened:
         alone = opened(np.array([[2, 3, 16]]), np.ones((1, 3), np.int64)).relevance["input_ids"][0]
     np.testing.assert_allclose(written(tmp_path / "out")["relevance.input_ids"][0].as_py(), alone, rtol=1e-5)
+
+
+def test_what_is_said_of_pictures_is_refused_of_numbers(tmp_path: Path) -> None:
+    explainer = of_rows(tmp_path / "m.lrp.onnx")
+    np.save(tmp_path / "x.npy", rows(3))
+    for option in ({"crop": 0.5}, {"resize": "stretch"}, {"size": 8}):
+        with pytest.raises(InputError, match="size, crop and resize are of pictures"):
+            explain(explainer, tmp_path / "x.npy", tmp_path / "out", **option)
+
+
+def test_dates_compare_as_text(tmp_path: Path) -> None:
+    explainer = of_rows(tmp_path / "m.lrp.onnx")
+    days = [datetime.date(2026, 12, day) for day in (1, 2, 3)]
+    times = [datetime.datetime(2026, 12, day, 7) for day in (1, 2, 3)]
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(rows(3))
+    pq.write_table(pa.table({"input": column, "day": days, "time": times}), tmp_path / "x.parquet")
+
+    explain(explainer, tmp_path / "x.parquet", tmp_path / "a", where="day >= '2026-12-02' and day != '2026-12-03'")
+    explain(explainer, tmp_path / "x.parquet", tmp_path / "b", where="time > '2026-12-02 08:00'")
+
+    assert written(tmp_path / "a")["id"].to_pylist() == [1]
+    assert written(tmp_path / "b")["id"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("manifest", [None, "{"])
+def test_explanations_without_their_manifest_are_let_be(manifest: str | None, tmp_path: Path) -> None:
+    explainer = of_rows(tmp_path / "m.lrp.onnx")
+    np.save(tmp_path / "x.npy", rows(3))
+    explain(explainer, tmp_path / "x.npy", tmp_path / "out")
+    place = tmp_path / "out" / "manifest.json"
+    place.unlink() if manifest is None else place.write_text(manifest)
+
+    with pytest.raises(InputError, match=r"manifest\.json is missing or damaged"):
+        explain(explainer, tmp_path / "x.npy", tmp_path / "out")
+    with pytest.raises(InputError, match=r"manifest\.json is missing or damaged"):
+        summarise(tmp_path / "out")
+    assert written(tmp_path / "out").num_rows == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_no_data_and_no_picture(tmp_path: Path) -> None:
+    """Nobody waits for who may write into it."""
+    os.mkfifo(tmp_path / "x.npy")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        explain(of_rows(tmp_path / "m.lrp.onnx"), tmp_path / "x.npy", tmp_path / "out")
+    (tmp_path / "photos").mkdir()
+    os.mkfifo(tmp_path / "photos" / "a.png")
+    Image.new("RGB", (12, 8)).save(tmp_path / "photos" / "b.png")
+    explain(of_pictures(tmp_path / "p.lrp.onnx"), tmp_path / "photos", tmp_path / "seen")
+    assert written(tmp_path / "seen")["id"].to_pylist() == ["b.png"]
+
+
+def test_a_job_that_was_refused_may_be_begun_with_other_options(tmp_path: Path) -> None:
+    """Nothing is explained yet, so nothing can be mixed up."""
+    explainer = of_rows(tmp_path / "m.lrp.onnx")
+    np.save(tmp_path / "x.npy", rows(3))
+    with pytest.raises(InputError, match="mean and std are of pictures"):
+        explain(explainer, tmp_path / "x.npy", tmp_path / "out", mean=0.5)
+
+    explain(explainer, tmp_path / "x.npy", tmp_path / "out")
+
+    assert written(tmp_path / "out").num_rows == 3
+    with pytest.raises(InputError, match="another limit"):
+        explain(explainer, tmp_path / "x.npy", tmp_path / "out", limit=1)
