@@ -7,6 +7,8 @@ inputs sums to `f(x) − f(x₀)`. There is one rule a family, all called "diffe
     linear maps, selections     the transpose; what is added takes nothing, whatever it is
     functions                   the slope Δf/Δx of each element; the derivative at the midpoint where Δx is small
     products, matrix products   the other factor's midpoint, ½(b + b₀)
+    products of n elements      the others' products as one changes after the other, the mean of both orders
+    powers, angles, …           of two operands: the mean of what one changes before and after the other
     quotients                   the product with 1/b, and Δ(1/b) = −Δb / (b b₀)
     softmax                     L ⊙ g − L/ΣL · Σ(L ⊙ g), L the logarithmic mean of p and p₀
     extremes                    the place of the larger end takes all: it changed at least as much as the result
@@ -30,7 +32,7 @@ from .elementwise import Quotient
 from .linear_map import LinearMap, Term
 from .matmul import transpose_left, transpose_right
 from .op import Op
-from .product import Product
+from .product import Factors, Product, equal_shares
 from .registry import Flow, RuleError, describe, family_rule, find
 from .relevance import Relevance, difference, sum_to_shape, times, total, unit
 from .selection import FILLED, Selection
@@ -219,12 +221,10 @@ def _central(op: Op, name: str, middle: Tensor) -> Tensor:
 
 @family_rule("product", NAME, of_differences=True)
 def product(op: Op, product: Product, relevance: Relevance) -> Flow:
-    """`g_a = g ⊙ ½(b + b₀)`; of what is no plain product half of R to each."""
-    _check(op)
-    if None in product.factors.values():
-        R = op.total(relevance) / 2
-        return {name: total(sum_to_shape(R, op.shape(name))) for name in product.factors}
+    """`g_a = g ⊙ ½(b + b₀)`; of what is no plain product the mean of what each alone would change, before and after."""
     g = multiplier(op, relevance)
+    if None in product.factors.values():
+        return _of_two(op, g, *product.factors)
     middles = {name: _middle(op, str(factor)) for name, factor in product.factors.items()}
     return _handed(op, {name: sum_to_shape(g * middle, op.shape(name)) for name, middle in middles.items()})
 
@@ -233,13 +233,52 @@ def _middle(op: Op, name: str) -> Tensor:
     return (op.tensor(name) + op.there.tensor(name)) / 2
 
 
+def _of_two(op: Op, g: Tensor, first: str, second: str) -> Flow:
+    """`Δ_a f = ½ (f(a, b) − f(a₀, b) + f(a, b₀) − f(a₀, b₀))`, likewise of b: the shares add up to Δf.
+
+    They are Shapley's of two players. Where f is none between the ends (a power of a negative number) half of Δf each.
+    """
+    ends = {name: (op.tensor(name), op.there.tensor(name)) for name in (first, second)}
+    both, neither = op.output, op.there.output
+    (a, a_there), (b, b_there) = ends[first], ends[second]
+    of_first, of_second = (op.calculated({first: one, second: other}) for one, other in ((a, b_there), (a_there, b)))
+    whole = difference(both, neither)
+    apart = difference(of_first, of_second)
+    halves = {first: (whole + apart) / 2, second: (whole - apart) / 2}
+    defined = apart.isfinite()
+    shares = {name: torch.where(defined, half, whole / 2) for name, half in halves.items()}
+    return {name: total(sum_to_shape(g * share, op.shape(name))) for name, share in shares.items()}
+
+
+@family_rule("factors", NAME, of_differences=True)
+def factors(op: Op, factors: Factors, relevance: Relevance) -> Flow:
+    """`g_i = g ⊙ ½ (Π_{j<i} a_j Π_{j>i} a₀_j + Π_{j<i} a₀_j Π_{j>i} a_j)`: one factor changes after the other, in both
+    orders; of two that is the midpoint of the other one."""
+    if factors.laid is None:
+        return equal_shares(op, factors, relevance)
+    g = factors.grow(multiplier(op, relevance))
+    (name,) = op.active
+    here, there = factors.laid(op.tensor(name)), factors.laid(op.there.tensor(name))
+    each = (_before(here) * _behind(there) + _before(there) * _behind(here)) / 2
+    return _handed(op, {name: factors.back(g * each)})
+
+
+def _before(x: Tensor) -> Tensor:
+    """Of each place along the last dim the product of all before it."""
+    return torch.cat([torch.ones_like(x[..., :1]), x[..., :-1]], -1).cumprod(-1)
+
+
+def _behind(x: Tensor) -> Tensor:
+    return _before(x.flip(-1)).flip(-1)
+
+
 @family_rule("quotient", NAME, of_differences=True)
 def quotient(op: Op, exact: bool, relevance: Relevance) -> Flow:
-    """`g_a = g ⊙ ½(1/b + 1/b₀)`, `g_b = −g ⊙ ½(a + a₀) / (b b₀)`; of what is no plain quotient all to the dividend."""
-    _check(op)
+    """`g_a = g ⊙ ½(1/b + 1/b₀)`, `g_b = −g ⊙ ½(a + a₀) / (b b₀)`; of what is no plain quotient as of a product."""
+    g = multiplier(op, relevance)
     if not exact:
-        return {"self": total(sum_to_shape(op.total(relevance), op.shape("self"))), "other": None}
-    g, b, there = multiplier(op, relevance), op.tensor("other"), op.there.tensor("other")
+        return _of_two(op, g, "self", "other")
+    b, there = op.tensor("other"), op.there.tensor("other")
     each = {"self": g * (1 / b + 1 / there) / 2, "other": -g * _middle(op, "self") / (b * there)}
     return _handed(op, {name: sum_to_shape(share, op.shape(name)) for name, share in each.items()})
 

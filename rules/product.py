@@ -13,7 +13,7 @@ from .facts import Fact
 from .op import Op
 from .registry import Flow, family_rule
 from .relevance import Relevance, sum_to_shape, total
-from .selection import Selection, route
+from .selection import Selection, Transpose, route
 
 GATE: Fact[str | None] = Fact("gate", None)
 """Of a product: the name of the operand that gates the other one (see `find_gates`)."""
@@ -67,7 +67,25 @@ def frozen_divisor(op: Op, exact: bool, relevance: Relevance) -> Flow:
     return {"self": share.map(lambda r: sum_to_shape(r, op.shape("self"))), "other": None}
 
 
+@dataclass(frozen=True)
+class Factors:
+    """Products of any number of elements of one operand.
+
+    Args:
+        shares: gives each factor its equal share of what its product has.
+        laid: the operand → the factors of each product, `[*products, factors]`, 1 where one has fewer; None: they
+            cannot be laid out so.
+        grow: what each product has → to broadcast against these.
+        back: what each of these gets → what the operand gets.
+    """
+
+    shares: Selection
+    laid: Transpose | None = None
+    grow: Transpose = lambda r: r
+    back: Transpose = lambda r: r
+
+
 @family_rule("factors", "uniform")
-def equal_shares(op: Op, shares: Selection, relevance: Relevance) -> Flow:
+def equal_shares(op: Op, factors: Factors, relevance: Relevance) -> Flow:
     """`R / n` to each of the n factors that one product has; the operator says which these are."""
-    return route(op, shares, total(op.total(relevance)))
+    return route(op, factors.shares, total(op.total(relevance)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from lrp_compiler.rules.conditions import two_active
 from lrp_compiler.rules.matmul import READOUT
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.product import GATE, Product, gated
+from lrp_compiler.rules.product import GATE, Factors, Product, gated
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose
 from lrp_compiler.rules.traits import keeps_sign
@@ -86,19 +86,28 @@ FACTORS = "factors"
 
 
 @operator(aten.prod.default, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
-def product_of_all(op: Op) -> Selection:
+def product_of_all(op: Op) -> Factors:
     """The product of all elements."""
     shape = op.shape("self")
-    return _shared(math.prod(shape), lambda R: R.expand(shape))
+    shares = _shared(math.prod(shape), lambda R: R.expand(shape))
+    return Factors(shares, lambda x: x.flatten(), lambda r: r.unsqueeze(-1), lambda r: r.reshape(shape))
 
 
 @operator(aten.prod.dim_int, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
-def product_along(op: Op) -> Selection:
+def product_along(op: Op) -> Factors:
     """The product along a dim."""
     shape, dim = op.shape("self"), op.option("dim")
     count = shape[dim] if shape else 1
     kept = op.option("keepdim") or not shape
-    return _shared(count, lambda R: (R if kept else R.unsqueeze(dim)).expand(shape))
+    shares = _shared(count, lambda R: (R if kept else R.unsqueeze(dim)).expand(shape))
+    if not shape:
+        return Factors(shares, lambda x: x.unsqueeze(-1), lambda r: r.unsqueeze(-1), lambda r: r.squeeze(-1))
+    return Factors(
+        shares,
+        lambda x: x.movedim(dim, -1),
+        lambda r: r.movedim(dim, -1) if kept else r.unsqueeze(-1),
+        lambda r: r.movedim(-1, dim),
+    )
 
 
 def _shared(count: int | torch.SymInt, grow: Transpose) -> Selection:
@@ -108,7 +117,7 @@ def _shared(count: int | torch.SymInt, grow: Transpose) -> Selection:
 
 
 @operator(aten.cumprod.default, kind=FACTORS, family="factors", rule="uniform", sign=keeps_sign())
-def running_product(op: Op) -> Selection:
+def running_product(op: Op) -> Factors:
     """The product of the first j elements along a dim, for every j: an element is a factor of all that follow."""
     shape, dim = op.shape("self"), op.option("dim")
 
@@ -119,4 +128,18 @@ def running_product(op: Op) -> Selection:
         each = R / counts.reshape([-1 if place == dim % len(shape) else 1 for place in range(len(shape))])
         return each.flip(dim).cumsum(dim).flip(dim)
 
-    return {"self": transposed}
+    if not shape:
+        alone: Transpose = lambda r: r.unsqueeze(-1)  # noqa: E731
+        return Factors({"self": transposed}, alone, alone, lambda r: r.squeeze(-1))
+
+    def taken(like: Tensor) -> Tensor:
+        """`[products, factors]`: whether the one has the other."""
+        places = torch.arange(shape[dim], device=like.device)
+        return places <= places.unsqueeze(-1)
+
+    return Factors(
+        {"self": transposed},
+        lambda x: torch.where(taken(x), x.movedim(dim, -1).unsqueeze(-2), 1.0),
+        lambda r: r.movedim(dim, -1).unsqueeze(-1),
+        lambda r: (r * taken(r).to(r.dtype)).sum(-2).movedim(-1, dim),
+    )

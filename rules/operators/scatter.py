@@ -18,6 +18,7 @@ from torch.nn import functional
 from lrp_compiler.rules.conditions import Condition, predicate
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.op import Op
+from lrp_compiler.rules.product import Factors
 from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.relevance import has_shape, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
@@ -186,7 +187,7 @@ def _cut(source: Tensor, shape: torch.Size) -> Tensor:
     rule="uniform",
     when=is_product & ~is_extreme,
 )
-def product_at(op: Op) -> Selection:
+def product_at(op: Op) -> Factors:
     """The product of what is sent to each place and, perhaps, of what was there: of what carries relevance of these."""
     dim = op.option("dim")
 
@@ -206,4 +207,4 @@ def product_at(op: Op) -> Selection:
         "self": lambda R: each(R) * own(R),
         "src": lambda R: _fitted(each(R).gather(dim, op.tensor("index")), op.shape("src")),
     }
-    return {FILLED: lambda R: R * (count(R) == 0).to(R.dtype), **{name: shares[name] for name in op.active}}
+    return Factors({FILLED: lambda R: R * (count(R) == 0).to(R.dtype), **{name: shares[name] for name in op.active}})

@@ -249,3 +249,78 @@ def test_the_logarithmic_mean_is_exact_and_lies_between() -> None:
     torch.testing.assert_close(found[:2], by_definition, rtol=1e-12, atol=0)
     torch.testing.assert_close(found[2:4], (p[2:4] + q[2:4]) / 2, rtol=1e-9, atol=0)
     assert (found[4:] == 0).all()
+
+
+ELEMENTS: list[tuple[Any, tuple[Any, ...]]] = [
+    (aten.prod.default, ()),
+    (aten.prod.dim_int, (1,)),
+    (aten.prod.dim_int, (-2, True)),
+    (aten.cumprod.default, (0,)),
+    (aten.cumprod.default, (-1,)),
+]
+
+
+@pytest.mark.parametrize(("target", "arguments"), ELEMENTS)
+def test_of_a_product_of_elements_only_what_differs_has_a_share(target: Any, arguments: tuple[Any, ...]) -> None:
+    x, there = drawn(3, 4, 5), drawn(3, 4, 5, seed=1)
+    there[:, 1] = x[:, 1]
+    there[0, 2, 3] = 0.0
+
+    op, g, found = shares(target, x, *arguments, reference={"self": there})
+
+    adds_up(op, g, found)
+    assert (found["self"][:, 1] == 0).all()
+
+
+def test_three_factors_by_hand() -> None:
+    """a b c − a₀ b₀ c₀, from the first changed to the last and back."""
+    x, there = torch.tensor([2.0, 3.0, 5.0]), torch.tensor([1.0, -1.0, 4.0])
+    op = Op.eager(aten.prod.default, x, active=["self"], reference={"self": there})
+
+    (share,) = propagate(op, unit(torch.tensor(1.0)), "difference").values()
+
+    # g_a = ½ (b₀ c₀ + b c), g_b = ½ (a c₀ + a₀ c), g_c = ½ (a b + a₀ b₀)
+    assert share.tensor.tolist() == [0.5 * (-4 + 15), 0.5 * (8 + 5), 0.5 * (6 - 1)]
+
+
+PAIRS: list[tuple[Any, dict[str, Any]]] = [
+    (aten.pow.Tensor_Tensor, {}),
+    (aten.atan2.default, {}),
+    (aten.div.Tensor_mode, {"rounding_mode": "floor"}),
+    (aten.fmod.Tensor, {}),
+    (aten.remainder.Tensor, {}),
+]
+
+
+@pytest.mark.parametrize(("target", "options"), PAIRS, ids=str)
+def test_of_two_that_make_one_value_each_has_what_it_changes(target: Any, options: dict[str, Any]) -> None:
+    """By hand: the mean of what a operand changes before and after the other; nothing where it does not differ."""
+    a, b, a0, b0 = (drawn(4, 5, seed=seed, low=0.3, high=2.0) for seed in range(4))
+    b0[1], a0[2] = b[1], a[2]
+    first, second = [argument.name for argument in target._schema.arguments[:2]]
+    op = Op.eager(target, a, b, active=[first, second], reference={first: a0, second: b0}, **options)
+
+    flow = propagate(op, unit(torch.ones(4, 5, dtype=torch.float64)), "difference")
+
+    found = {name: share.tensor for name, share in flow.items() if share is not None}
+
+    def f(one: Tensor, other: Tensor) -> Tensor:
+        return target(one, other, **options)
+
+    wanted = (f(a, b) - f(a0, b) + f(a, b0) - f(a0, b0)) / 2
+    torch.testing.assert_close(found[first], wanted, **EXACT)
+    torch.testing.assert_close(found[first] + found[second], f(a, b) - f(a0, b0), **EXACT)
+    assert (found[second][1] == 0).all()
+    assert (found[first][2] == 0).all()
+
+
+def test_a_power_that_is_none_between_the_ends_shares_alike() -> None:
+    """(−2)² at x, 0.5^0.5 at the reference: (−2)^0.5 is no number."""
+    pairs = {"self": torch.tensor([0.5]), "exponent": torch.tensor([0.5])}
+    op = Op.eager(aten.pow.Tensor_Tensor, torch.tensor([-2.0]), torch.tensor([2.0]), active=[*pairs], reference=pairs)
+
+    flow = propagate(op, unit(torch.ones(1)), "difference")
+
+    for share in flow.values():
+        assert share is not None
+        torch.testing.assert_close(share.tensor, (torch.tensor([4.0]) - 0.5**0.5) / 2)
