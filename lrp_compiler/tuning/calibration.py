@@ -259,7 +259,13 @@ class Study:
         return [flipping.curves(torch.cat(parts)) for parts in found]
 
     def _logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self._predict(*inputs.values())
+        try:
+            logits: Tensor = self._predict(*inputs.values())
+        except IndexError as error:
+            raise InputError(
+                f"The model fails where features are replaced ({error}): choose another baseline, of token ids one that "
+                "it has."
+            ) from error
         return logits
 
 

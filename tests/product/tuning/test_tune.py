@@ -499,3 +499,11 @@ def test_what_does_not_fit_is_said_in_one_sentence(what: str) -> None:
         call()
 
     assert expected in plain(str(raised.value))
+
+
+@pytest.mark.parametrize("baseline", [99, -1])
+def test_a_token_that_the_model_does_not_have_is_said(baseline: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(20, 3)).eval()
+    with pytest.raises(InputError, match="choose another baseline"):
+        lrp.tune(model, torch.randint(0, 10, (4, 5)), baseline=baseline, composite="epsilon", grid={"epsilon": [1e-6]})
