@@ -1,5 +1,6 @@
 """Composite "reference": what inputs get is the difference of two outputs, in torch, in files, however it is asked."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,49 @@ def test_it_adds_up_on_architectures_of_every_kind(name: str) -> None:
     assert abs(books.seed - sum(books.inputs.values())) <= 1e-9 * books.magnitude
     assert all(abs(share) <= 1e-9 * books.magnitude for share in books.absorbed.values())
     assert not books.suspects(1e-9)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", FIFTEEN)
+def test_files_of_architectures_of_every_kind_are_as_close_to_float64_as_torch(name: str, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES[name]
+    model = architecture.build(width=18 if name == "siglip2" else 16, depth=2)
+
+    def compiled(model: nn.Module) -> lrp.Explainer:
+        return lrp.compile(
+            model,
+            kwargs=in_dtype_of(model, architecture.inputs(2)),
+            composite="reference",
+            target=lrp.Target("index", position=architecture.position),
+            dynamic_shapes=architecture.dynamic_shapes,
+        )
+
+    explainer, twice = compiled(model), deepcopy(model).double()
+    x, there = architecture.inputs(2, seed=5), architecture.inputs(2, seed=9)
+    target = torch.tensor([1, 0])
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    given = [spec.name.removeprefix("reference.") for spec in explainer.inputs if spec.name.startswith("reference.")]
+
+    exact = in_dtype_of(twice, x), in_dtype_of(twice, there)
+    wanted = compiled(twice)(**exact[0], target=target, reference={key: exact[1][key] for key in given}).relevance
+    single = explainer(**x, target=target, reference={key: there[key] for key in given}).relevance
+    arrays = {key: value.numpy() for key, value in x.items()}
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as session:
+        reference = {key: there[key].numpy() for key in given}
+        found = session(**arrays, target=target.numpy(), reference=reference).relevance
+
+    for key, value in wanted.items():
+        off_torch, off = (
+            float((one.double() - value).norm() / value.norm()) for one in (single[key], torch.from_numpy(found[key]))
+        )
+        # Random weights may amplify rounding until float32 is a lottery in either; 1e-6 is some ten roundings.
+        if off_torch <= 1e-2:
+            assert off <= 3 * off_torch + 1e-6, (key, off, off_torch)
+
+
+def in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    dtype = next(model.parameters()).dtype
+    return {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
 
 
 def test_whole_numbers_on_the_way_hand_on_what_they_differ_by() -> None:
