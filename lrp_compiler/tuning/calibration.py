@@ -263,7 +263,7 @@ class Study:
             logits: Tensor = self._predict(*inputs.values())
         except IndexError as error:
             raise InputError(
-                f"The model fails where features are replaced ({error}): choose another baseline, of token ids one that "
+                f"The model fails where features are replaced ({error}): choose another baseline, of ids one that "
                 "it has."
             ) from error
         return logits
