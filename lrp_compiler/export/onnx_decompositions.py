@@ -131,6 +131,21 @@ def _running_product(x: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.where(first, x.unsqueeze(dim), 1.0).prod(dim + 1)
 
 
+def _moved(x: torch.Tensor, source: int, destination: int) -> torch.Tensor:
+    """`movedim`, of which the exporter knows `permute` alone."""
+    order = [place for place in range(x.dim()) if place != source % x.dim()]
+    order.insert(destination % x.dim(), source % x.dim())
+    return x.permute(order)
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.batch_norm.default: _batch_norm,
+    torch.ops.aten.cumprod.default: _running_product,
+    torch.ops.aten.movedim.int: _moved,
+}
+"""What is written out in this project's way."""
+
+
 def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
     """What `program.run_decompositions(table)` returns, for a program that has no effects.
 
@@ -138,7 +153,7 @@ def decomposed(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]
     translation for. What this cannot do (an op with several results) fails, and the caller takes torch's way.
     """
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
-    table = {**table, torch.ops.aten.batch_norm.default: _batch_norm, torch.ops.aten.cumprod.default: _running_product}
+    table = {**table, **_OWN}
     _write_out_everywhere(module, table)
     return changed(program, root=module, graph=module.graph, example_inputs=None, verifiers=None)
 

@@ -57,6 +57,11 @@ def masked_select(x: Any, mask: Any) -> Any:
     return op.Compress(x, op.Reshape(op.Expand(mask, op.Shape(x)), line))
 
 
+def product(x: Any, dims: Sequence[int], output_dtype: Any = None) -> Any:
+    """`ReduceProd`, of what torch's own decompositions make of a product."""
+    return op.ReduceProd(x, op.Constant(value_ints=list(dims)), keepdims=0)
+
+
 def _number(value: float, like: Any) -> Any:
     constant: Any = op.Constant(value_float=value)
     return op.CastLike(constant, like)
@@ -237,6 +242,7 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices.default: max_pool_with_indices,
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
+    torch.ops.prims.prod.default: product,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten._safe_softmax.default: safe_softmax,
     aten.sort.stable: stable_sort,

@@ -104,10 +104,22 @@ def product_along(op: Op) -> Factors:
         return Factors(shares, lambda x: x.unsqueeze(-1), lambda r: r.unsqueeze(-1), lambda r: r.squeeze(-1))
     return Factors(
         shares,
-        lambda x: x.movedim(dim, -1),
-        lambda r: r.movedim(dim, -1) if kept else r.unsqueeze(-1),
-        lambda r: r.movedim(-1, dim),
+        lambda x: _to_end(x, dim),
+        lambda r: _to_end(r, dim) if kept else r.unsqueeze(-1),
+        lambda r: _from_end(r, dim),
     )
+
+
+def _to_end(x: Tensor, dim: int) -> Tensor:
+    """This dim behind the others."""
+    return x.permute([place for place in range(x.dim()) if place != dim % x.dim()] + [dim % x.dim()])
+
+
+def _from_end(x: Tensor, dim: int) -> Tensor:
+    """The last dim at this place."""
+    order = list(range(x.dim() - 1))
+    order.insert(dim % x.dim(), x.dim() - 1)
+    return x.permute(order)
 
 
 def _shared(count: int | torch.SymInt, grow: Transpose) -> Selection:
@@ -139,7 +151,7 @@ def running_product(op: Op) -> Factors:
 
     return Factors(
         {"self": transposed},
-        lambda x: torch.where(taken(x), x.movedim(dim, -1).unsqueeze(-2), 1.0),
-        lambda r: r.movedim(dim, -1).unsqueeze(-1),
-        lambda r: (r * taken(r).to(r.dtype)).sum(-2).movedim(-1, dim),
+        lambda x: torch.where(taken(x), _to_end(x, dim).unsqueeze(-2), 1.0),
+        lambda r: _to_end(r, dim).unsqueeze(-1),
+        lambda r: _from_end((r * taken(r).to(r.dtype)).sum(-2), dim),
     )

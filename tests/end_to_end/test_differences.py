@@ -299,6 +299,36 @@ def in_dtype_of(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor
     return {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
 
 
+@pytest.mark.parametrize("shapes", [None, ({0: torch.export.Dim("batch")},)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h.prod(1),
+        lambda h: h.prod(2, keepdim=True).flatten(1),
+        lambda h: h.cumprod(1).flatten(1),
+        lambda h: h.cumprod(2).mT.flatten(1),
+        lambda h: h[:, 0].atan2(h[:, 1] + 3),
+        lambda h: h[:, 0].abs() ** h[:, 1],
+    ],
+)
+def test_what_is_made_of_many_elements_goes_into_files(function: Any, shapes: Any, tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x.view(-1, 3, 4) + 1).sum(1, keepdim=True)
+
+    torch.manual_seed(0)
+    net, x, there = Net().eval(), torch.randn(3, 12), torch.randn(3, 12)
+    explainer = lrp.compile(net, (x,), composite="reference", target=0, dynamic_shapes=shapes)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+
+    wanted = explainer(x, reference=there).relevance["x"]
+
+    torch.testing.assert_close(wanted.sum(1), (net(x) - net(there))[:, 0], rtol=1e-5, atol=1e-5)
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as session:
+        found = session(x.numpy(), reference=there.numpy()).relevance["x"]
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_whole_numbers_on_the_way_hand_on_what_they_differ_by() -> None:
     """By hand, against a reference of zeros: `W (trunc 3x − 0)`; where nothing differs, nothing."""
 

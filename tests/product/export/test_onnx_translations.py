@@ -159,3 +159,22 @@ def test_a_softmax_of_rows_that_are_masked_whole(dtype: torch.dtype, tmp_path: P
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     for one, wanted in zip(found, Weights()(x), strict=True):
         torch.testing.assert_close(torch.as_tensor(one), wanted, rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+@pytest.mark.parametrize("dims", [[1], [0, 1]])
+def test_a_product_as_torch_writes_it_out(dims: list[int], tmp_path: Path) -> None:
+    class Product(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.prims.prod.default(x, dims)
+
+    x = torch.randn(3, 4)
+    path = tmp_path / "product.onnx"
+    torch.onnx.export(
+        Product().eval(), (x,), path, dynamo=True, custom_translation_table=dict(TRANSLATIONS), verbose=False
+    )
+
+    session = onnxruntime.InferenceSession(path)
+
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    wanted = x.prod() if len(dims) == 2 else x.prod(1)
+    torch.testing.assert_close(torch.tensor(found), wanted)
