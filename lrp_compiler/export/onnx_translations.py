@@ -59,7 +59,8 @@ def masked_select(x: Any, mask: Any) -> Any:
 
 def product(x: Any, dims: Sequence[int], output_dtype: Any = None) -> Any:
     """`ReduceProd`, of what torch's own decompositions make of a product."""
-    return op.ReduceProd(x, op.Constant(value_ints=list(dims)), keepdims=0)
+    axes: Any = op.Constant(value_ints=list(dims))
+    return op.ReduceProd(x, axes, keepdims=0)
 
 
 def _number(value: float, like: Any) -> Any:
