@@ -11,7 +11,7 @@ import pyarrow as pa
 from lrp_compiler.base.arrays import to_array
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
-from lrp_compiler.base.references import check_said, references_by_input
+from lrp_compiler.base.references import PREFIX, check_said, references_by_input
 from lrp_compiler.base.specs import TensorSpec
 from lrp_compiler.base.validate import check, shortened
 from lrp_compiler.website.page_spec import preprocessing
@@ -43,6 +43,13 @@ class Inputs:
         self.how = preparation
         self.specs = [spec for spec in (*about.inputs, *about.choices) if spec.name not in apart]
         self.references = references_by_input(about, preparation.reference)
+        for spec in about.inputs:
+            shape = np.shape(self.references.get(spec.name))
+            if len(shape) == len(spec.shape) and shape and shape[0] != 1:
+                raise InputError(
+                    f"The reference of input {spec.name.removeprefix(PREFIX)!r} has {shape[0]} rows: give one for all "
+                    f"rows of the data, or a column {spec.name!r}, which says it row by row."
+                )
         self.texts = text_inputs([spec for spec in about.inputs if spec.name not in self.references])
         unknown = sorted(set(preparation.columns) - {spec.name for spec in self.specs} - {TEXT})
         if unknown:

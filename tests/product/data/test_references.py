@@ -77,3 +77,10 @@ def test_texts_need_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_explainers_of_values_take_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="composite='reference'"):
         Explain(of_rows(tmp_path / "m.lrp.onnx"), Preparation(reference=0))
+
+
+def test_several_rows_of_a_reference_are_no_column(explainer: Path) -> None:
+    """They would be taken for those of each batch."""
+    for reference in (THERE, THERE[:3], {"input": THERE[:0]}):
+        with pytest.raises(InputError, match=r"give one for all rows of the data, or a column 'reference\.input'"):
+            Explain(explainer, Preparation(reference=reference))
