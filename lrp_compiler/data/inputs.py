@@ -44,7 +44,8 @@ class Inputs:
         self.specs = [spec for spec in (*about.inputs, *about.choices) if spec.name not in apart]
         self.references = references_by_input(about, preparation.reference)
         for spec in about.inputs:
-            shape = np.shape(self.references.get(spec.name))
+            said: Any = self.references.get(spec.name)
+            shape = np.shape(said)
             if len(shape) == len(spec.shape) and shape and shape[0] != 1:
                 raise InputError(
                     f"The reference of input {spec.name.removeprefix(PREFIX)!r} has {shape[0]} rows: give one for all "
