@@ -17,7 +17,7 @@ from lrp_compiler.base.reductions import HALF, SUMS
 from lrp_compiler.base.references import PREFIX, references_by_input
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import to_numpy
-from lrp_compiler.base.validate import check_option, whole_number
+from lrp_compiler.base.validate import check_option, shortened, whole_number
 from lrp_compiler.pictures.vocabulary import Vocabulary
 
 from .answers import AnswerExplanation, Part, Piece
@@ -168,8 +168,10 @@ def _ids_name(about: Metadata) -> str:
 
 def _inputs(about: Metadata, texts: dict[str, list[int]], given: dict[str, Any], ids: str) -> dict[str, Any]:
     """All inputs, `[batch, …]`; in a batch that is fixed all rows are alike."""
-    for spec in about.inputs:
-        if spec.name in given or spec.name in texts or (about.differences and spec.name.startswith(PREFIX)):
+    apart = references_by_input(about, None)
+    own = [spec for spec in about.inputs if spec.name not in apart]
+    for spec in own:
+        if spec.name in given or spec.name in texts:
             continue
         if not spec.name.endswith(MASK):
             raise InputError(f"The explainer also takes {spec.name!r}: give it by name.")
@@ -177,9 +179,7 @@ def _inputs(about: Metadata, texts: dict[str, list[int]], given: dict[str, Any],
         given[spec.name] = [[1] * len(texts[of if of in texts else ids])]
     low = about.ranges.get("batch", (None, None))[0] or 1
     arrays = {}
-    for spec in about.inputs:
-        if about.differences and spec.name.startswith(PREFIX):
-            continue
+    for spec in own:
         rows = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else low
         array = to_numpy(given[spec.name]) if spec.name in given else np.array([texts[spec.name]])
         repeats = rows if array.ndim and len(array) == 1 else 1
@@ -242,9 +242,17 @@ def _at_reference(
             "(tokenizer.mask_token_id or pad_token_id, say), or give ids, as many as the prompt has."
         )
     number = whole_number(reference)
-    other = [number] * len(read) if number is not None else ids_of(None, reference)
+    try:
+        other = [number] * len(read) if number is not None else ids_of(None, reference)
+    except InputError as error:
+        raise InputError(
+            f"reference={shortened(reference)}: give the id of a token, or ids, as many as the prompt has."
+        ) from error
     if len(other) != len(read):
         raise InputError(f"The reference has {len(other)} ids, but the prompt {len(read)}.")
+    strange = [token for token in other if not 0 <= token < (about.classes or 2**31)]
+    if strange:
+        raise InputError(f"The reference holds token {strange[0]}, which the model does not have.")
     found = {key: given[key.removeprefix(PREFIX)].copy() for key in wanted}
     found[f"{PREFIX}{name}"][:, : len(other)] = other
     return found

@@ -111,7 +111,9 @@ def divide(numerator: Tensor, z: Tensor, epsilon: float) -> Tensor:
 
 
 def difference(here: Tensor, there: Tensor) -> Tensor:
-    """`here − there`, 0 where they are equal, be they infinite (a masked score)."""
+    """`here − there`, 0 where they are equal, be they infinite (a masked score); flags count 0 and 1."""
+    if here.dtype == torch.bool:
+        here, there = here.to(torch.int8), there.to(torch.int8)
     return torch.where(here == there, 0.0, here - there)
 
 

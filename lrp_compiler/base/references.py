@@ -49,6 +49,8 @@ def bind_with_references(
     )
     for name, spec in specs.items():
         of = name.removeprefix(PREFIX)
+        if kwargs.get(name) is not None and given[name] is not None:
+            raise InputError(f"Input {of!r} has two references: give {name} or reference=, not both.")
         own[name] = kwargs[name] if kwargs.get(name) is not None else _made(spec, of, own[of], given[name])
     return {spec.name: own[spec.name] for spec in about.inputs}
 
@@ -123,7 +125,12 @@ def _made(spec: TensorSpec, name: str, x: Any, reference: Any) -> Any:
 def _check_number(spec: TensorSpec, name: str, reference: float) -> None:
     """Raises `InputError` if a number cannot be what an input holds everywhere."""
     if not is_floating(spec.dtype):
-        fits, what = isinstance(reference, int) or reference.is_integer(), "a whole number is wanted"
+        fits, what = (
+            isinstance(reference, int) or reference.is_integer(),
+            f"a whole number is wanted, as {spec.dtype} has",
+        )
+        whole = spec.dtype.startswith(("int", "uint"))
+        fits = fits and (not whole or np.iinfo(spec.dtype).min <= int(reference) <= np.iinfo(spec.dtype).max)
     elif spec.dtype == "bfloat16":
         fits, what = math.isfinite(reference), "a finite number is wanted"
     else:

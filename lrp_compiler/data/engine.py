@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.errors import InputError, LrpError
+from lrp_compiler.base.references import PREFIX
 from lrp_compiler.base.run import Run
 from lrp_compiler.base.validate import check_option, whole_number
 from lrp_compiler.runtime import OnnxExplainer
@@ -191,9 +192,10 @@ class Explain:
         arrays = {}
         for name, values in given.items():
             filling = length = None
-            if name in texts and self._filled_up and not isinstance(values, np.ndarray):
+            kind = texts.get(name.removeprefix(PREFIX) if name in self.inputs.references else name)
+            if kind is not None and self._filled_up and not isinstance(values, np.ndarray):
                 pad = self.inputs.tokenizer.pad if self.inputs.tokenizer is not None else 0
-                filling = pad if texts[name] == IDS else 0
+                filling = pad if kind == IDS else 0
                 length = length_bounds(self.about, spec_of[name])[0]
             if name in texts:
                 lengths = [len(values[row]) for row in rows]
@@ -204,7 +206,8 @@ class Explain:
         names = [spec.name for spec in self.about.inputs if spec.name not in apart]
         choices: dict[str, Any] = {name: array for name, array in arrays.items() if name not in names}
         if apart:
-            choices["reference"] = self.inputs.how.reference
+            said = {name: value for name, value in apart.items() if value is not None and name not in arrays}
+            choices["reference"] = {name.removeprefix(PREFIX): value for name, value in said.items()} or None
         explanation = self._explainer(*(arrays[name] for name in names), **choices)
         tokens = {f"{TOKENS}{name}": arrays[name].astype(np.int32) for name in self._ids}
         found = {**_classes(explanation.run), **self._relevance(explanation), **tokens}

@@ -141,7 +141,8 @@ class Inputs:
 
     def _check_texts(self, found: Mapping[str, Values], errors: dict[int, str]) -> None:
         """A row's inputs that are one text have as many numbers each."""
-        texts = {name: values for name, values in found.items() if name in self.texts}
+        alike = {*self.texts, *(f"{PREFIX}{name}" for name in self.texts)}
+        texts = {name: values for name, values in found.items() if name in alike}
         for place, row in enumerate(zip(*texts.values(), strict=True) if len(texts) > 1 else ()):
             sizes = [len(one) for one in row if one is not None]
             if len({*sizes}) > 1:

@@ -31,6 +31,8 @@ from lrp_compiler.rules import FUNCTION, by_element, traits
 
 MASKED = -1e4
 """What models write where a score shall not count is this at most; a slope towards it is no function's."""
+FILLS = (torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default)
+"""What makes constants of a number."""
 
 
 def fuse_decided(module: fx.GraphModule) -> list[Declined]:
@@ -73,6 +75,3 @@ def _constants(module: fx.GraphModule, node: fx.Node) -> Iterator[float]:
                 yield float(value)
         elif source.op == "call_function" and (source is node or source.target in FILLS):
             yield from (float(number) for number in source.args if isinstance(number, int | float))
-
-
-FILLS = (torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default)

@@ -152,6 +152,9 @@ def test_tokens_are_compared_with_another_token() -> None:
     torch.testing.assert_close(of_logarithm, wanted, **EXACT)
     with pytest.raises(InputError, match="mask or padding token"):
         explainer(ids, mask)
+    for number in (2**63, 1e30):
+        with pytest.raises(InputError, match="a whole number is wanted, as int64 has"):
+            explainer(ids, mask, reference=number)
 
 
 def test_it_goes_with_all_that_explainers_do(mixed: Any) -> None:
@@ -173,6 +176,8 @@ def test_it_goes_with_all_that_explainers_do(mixed: Any) -> None:
 def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
     model, explainer = mixed
     x = pictures(2, 1)
+    with pytest.raises(InputError, match="has two references"):
+        explainer(x, reference=0, **{"reference.x": x})
     for reference, said in (("black", "'blur'"), ({"y": 0}, "'y'"), (torch.zeros(7), r"\[7\]")):
         with pytest.raises(InputError, match=said):
             explainer(x, reference=reference)
@@ -327,6 +332,19 @@ def test_what_is_made_of_many_elements_goes_into_files(function: Any, shapes: An
     with OnnxExplainer(tmp_path / "m.lrp.onnx") as session:
         found = session(x.numpy(), reference=there.numpy()).relevance["x"]
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_flags_of_classes_are_in_the_books() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            flags = nn.functional.one_hot((x.abs() * 2).long(), 8).to(x.dtype)
+            return (flags * torch.arange(8.0)).sum((1, 2))[:, None]
+
+    x = torch.tensor([[0.2, 1.7], [3.1, 0.6]], dtype=torch.float64)
+    explainer = lrp.compile(Net().eval(), (x,), composite="reference", target=0)
+
+    assert abs(explainer.audit(x).error) <= 1e-12
+    torch.testing.assert_close(explainer(x).relevance["x"].sum(1), Net()(x)[:, 0], check_dtype=False, **EXACT)
 
 
 def test_whole_numbers_on_the_way_hand_on_what_they_differ_by() -> None:

@@ -397,7 +397,14 @@ def test_an_answer_is_compared_with_that_to_another_prompt(kind: str, reference:
 
 @pytest.mark.parametrize(
     ("reference", "said"),
-    [(None, "say by reference="), ([1, 2], "has 2 ids, but the prompt 5"), (1.5, "whole numbers")],
+    [
+        (None, "say by reference="),
+        ([1, 2], "has 2 ids, but the prompt 5"),
+        (1.5, "give the id of a token"),
+        ("blur", "give the id of a token"),
+        (2**63, "which the model does not have"),
+        (-1, "which the model does not have"),
+    ],
 )
 def test_a_wrong_other_prompt_is_a_sentence(reference: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):

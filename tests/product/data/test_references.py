@@ -1,5 +1,6 @@
 """Data sets explained by differences: every row is compared with what was said, or with what its columns hold."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,23 @@ def test_several_rows_of_a_reference_are_no_column(explainer: Path) -> None:
     for reference in (THERE, THERE[:3], {"input": THERE[:0]}):
         with pytest.raises(InputError, match=r"give one for all rows of the data, or a column 'reference\.input'"):
             Explain(explainer, Preparation(reference=reference))
+
+
+def test_a_column_of_other_texts_is_as_long_as_the_texts(tmp_path: Path) -> None:
+    of_texts(tmp_path / "t.lrp.onnx", composite="reference", target=1)
+    ids, there = [[2, 3, 4], [2, 3, 4, 5, 6], [7, 8, 9]], [[9, 9, 9], [9, 3, 9, 9, 9], [1, 1]]
+    rows = [
+        {"input_ids": one, "attention_mask": [1] * len(one), "reference.input_ids": other}
+        for one, other in zip(ids, there, strict=True)
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    explain(tmp_path / "t.lrp.onnx", tmp_path / "x.jsonl", tmp_path / "out")
+
+    assert "different lengths" in errors(tmp_path / "out")[2]
+    table = written(tmp_path / "out")
+    with OnnxExplainer(tmp_path / "t.lrp.onnx") as opened:
+        for one, other, found in zip(ids[:2], there[:2], table["relevance.input_ids"], strict=True):
+            given = np.array([one]), np.ones((1, len(one)), np.int64)
+            wanted = opened(*given, reference={"input_ids": np.array([other])}).relevance["input_ids"][0]
+            np.testing.assert_allclose(found.as_py(), wanted, rtol=1e-5, atol=1e-6)
