@@ -7,10 +7,16 @@
 By itself the choice is an affine map whose mask may differ at the reference, and what that is worth is absorbed as
 "decision" (`rules/differences.py`). A region ends where such a mask, or whatever else of y carries no relevance, meets
 what does; it begins at the nearest value that all of it came through. Everything in between is made element by element.
+
+    y ─ log ─ clamp          y ─ masked_fill −∞ ─ exp
+
+A value that may be infinite at one end differs by no number. What is made of it alone, element by element, is one
+function of what it was made of: finite at both ends, its slope is exact.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -27,10 +33,10 @@ from lrp_compiler.passes.graph import (
     is_tensor,
     same_shape,
 )
-from lrp_compiler.rules import FUNCTION, by_element, traits
+from lrp_compiler.rules import FUNCTION, Call, bind, by_element, traits
 
 MASKED = -1e4
-"""What models write where a score shall not count is this at most; a slope towards it is no function's."""
+"""What models write where a score shall not count is this at most, or infinite; a slope towards it is no function's."""
 FILLS = (torch.ops.aten.full.default, torch.ops.aten.scalar_tensor.default)
 """What makes constants of a number."""
 
@@ -40,22 +46,46 @@ def fuse_decided(module: fx.GraphModule) -> list[Declined]:
     tree = Dominators()
     declined: list[Declined] = []
     filling: set[fx.Node] = set()
+    infinite: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
         varying = [source for source in node.all_input_nodes if TWIN in source.meta]
         if not varying or not _is_elementwise(node, varying):
             tree.starts(node)
             continue
-        if any(source in filling for source in varying) or any(value <= MASKED for value in _constants(module, node)):
+        if any(source in filling for source in varying) or any(map(_masks, _constants(module, node))):
             filling.add(node)
         root, given = tree.follows(node, varying), assignment(node)
         carrying = [given.operand(name) for name in given.active] if given else []
-        if root is None or not carrying or set(varying) <= set(carrying):
+        behind = infinite.get(varying[0]) if len(varying) == 1 else None
+        if behind is not None:
+            infinite[node] = behind
+            if carrying:
+                assign(node, Assignment(FUNCTION, {"self": behind}, ("self",)))
             continue
-        if node in filling:
+        root = infinite.get(root, root) if root is not None else None
+        if root is None or not carrying or not root.meta["val"].is_floating_point():
+            continue
+        decides = not set(varying) <= set(carrying)
+        if (decides and node in filling) or (len(varying) == 1 and _has_poles(node)):
+            infinite[node] = root
+        if decides and node in filling:
             declined.append((node.name, f"what is chosen instead of a value of {root.name} is a mask's value"))
-        elif root.meta["val"].is_floating_point():
+        elif decides:
             assign(node, Assignment(FUNCTION, {"self": root}, ("self",)))
     return declined
+
+
+def _masks(value: float) -> bool:
+    return value <= MASKED or value == math.inf
+
+
+def _has_poles(node: fx.Node) -> bool:
+    """Whether the value may be infinite where what it is made of is not; by overflow alone, or NaN, is none."""
+    known = traits(node.target)
+    if known.undefined is None or known.logarithms < 0 or (known.roots and not known.inverts):
+        return False
+    floats = [source for source in node.all_input_nodes if is_tensor(source) and source.meta["val"].is_floating_point()]
+    return known.undefined(Call(bind(node.target, node.args, node.kwargs), floats, lambda handle: False))
 
 
 def _is_elementwise(node: fx.Node, varying: list[fx.Node]) -> bool:

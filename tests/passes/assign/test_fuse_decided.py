@@ -1,6 +1,7 @@
 """Regions in which a value decides about itself are one function of it, where differences are explained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,47 @@ def test_masked_scores_of_their_own_stay_finite() -> None:
     found = lrp.compile(Net().eval(), (x,), composite="reference", target=0)(x, reference=there).relevance["x"]
 
     assert torch.isfinite(found).all()
+
+
+POLES: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = {
+    "log, clamp": (lambda h: h.log().clamp(min=-3), [1, 2, 3], [0, 0, 0]),
+    "log, scaled, sine": (lambda h: (h.log() * 0.3 + 1).clamp(min=-1).sin(), [1, 2, 3], [0, 0.5, 0]),
+    "logit, tanh": (lambda h: torch.logit(h).tanh(), [0.2, 0.5, 0.9], [0, 0.7, 0]),
+    "1/x, tanh": (lambda h: (1 / h).tanh(), [1, 2, -3], [0, 0, 0]),
+    "1/√x, clamp": (lambda h: h.rsqrt().clamp(max=5), [1, 2, 3], [0, 4, 0]),
+    "log1p, exp": (lambda h: h.log1p().exp(), [0.3, 1, 2], [-1, -1, 2]),
+    "masked by −∞, exp": (lambda h: h.masked_fill(h < 0, -torch.inf).exp(), [1, -1, 2], [-1, 1.5, 1]),
+    "masked by −∞, relu": (lambda h: h.masked_fill(h < 0, -torch.inf).relu(), [1, -1, 2], [-1, 1.5, 1]),
+    "masked by +∞, clamp": (lambda h: h.masked_fill(h < 0, torch.inf).clamp(max=2), [1, -1, 2], [-1, 1.5, 1]),
+    "masked by −1e9, sigmoid": (lambda h: (h + (h < 0) * -1e9).sigmoid(), [1, -1, 2], [-1, 1.5, 1]),
+    "infinite ones replaced": (lambda h: (1 / h).masked_fill((1 / h).isinf(), 0.5), [1, 0, 2], [-1, 1.5, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", POLES)
+def test_what_is_made_of_a_value_that_is_infinite_at_one_end_adds_up(kind: str, tmp_path: Path) -> None:
+    function, here, there = POLES[kind]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x).sum(1, keepdim=True)
+
+    x, reference = (torch.tensor([values], dtype=torch.float64) for values in (here, there))
+    explainer = lrp.compile(Net().eval(), (x,), composite="reference", target=0)
+
+    found = explainer(x, reference=reference).relevance["x"]
+
+    # Element by element: each is what its own place changes.
+    torch.testing.assert_close(found, function(x) - function(reference), rtol=1e-12, atol=1e-12)
+    books = explainer.audit(x, reference=reference)
+    assert abs(books.error) <= 1e-12
+    assert not any(books.absorbed.values())
+    explainer.save(tmp_path / "m.lrp.pt2")
+    assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x, reference=reference).relevance["x"], found)
+
+
+def test_functions_that_are_finite_stay_by_themselves(graph_of: Callable) -> None:
+    """Their slopes at near ends are derivatives."""
+    found, declined = tried(lambda x: (1 + (-x).exp()).sqrt().tanh() * x, graph_of)
+    assert not found
+    assert not declined
