@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo pictures tutorial notebooks docs test test-all test-torch test-minima fuzz faithful lint types wheels release clean
+.PHONY: help demo pictures tutorial notebooks docs test test-slow test-all test-torch test-minima fuzz faithful lint types wheels release clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,11 +30,16 @@ build/notebooks/%.md: docs/notebooks/%.py docs/execute.py $(shell find lrp_compi
 docs: $(VENV)/.docs $(NOTEBOOKS)  ## the documentation site, links checked; results in build/docs
 	cd docs && NO_MKDOCS_2_WARNING=1 ../$(BIN)/mkdocs build --strict
 
-test: $(VENV)/.test  ## the tests, without those marked heavy
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
+PYTEST = -m pytest --numprocesses 2 --dist worksteal
 
-test-all: $(VENV)/.test  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30 -m ""
+test: $(VENV)/.test  ## the tests, without those marked slow or heavy: minutes
+	$(BIN)/python $(PYTEST) --durations 30
+
+test-slow: $(VENV)/.test  ## the tests marked slow, which every change has to pass as well: a quarter of an hour
+	$(BIN)/python $(PYTEST) --durations 30 -m "slow and not heavy"
+
+test-all: $(VENV)/.test  ## all tests, the heavy ones too: hours
+	$(BIN)/python $(PYTEST) --durations 30 -m ""
 
 # What holds of any torch: rules, compiling, files, onnxruntime, and what torch_private replaces.
 CORE = tests/rules tests/end_to_end/test_zennit_parity.py tests/end_to_end/test_attnlrp.py tests/test_extension.py \
@@ -49,7 +54,7 @@ test-torch:  ## the core of the tests with another torch: make test-torch VERSIO
 	echo "torch==$(VERSION)" >> $(OTHER)/constraints.txt
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt torch
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt --editable ".[test]"
-	$(OTHER)/bin/python -m pytest --numprocesses 2 --dist worksteal --junitxml build/torch-releases/$(VERSION)/core.xml $(CORE)
+	$(OTHER)/bin/python $(PYTEST) -m "not heavy" --junitxml build/torch-releases/$(VERSION)/core.xml $(CORE)
 
 # The lowest that pyproject.toml allows of what the library stands on, beside the tested torch.
 LOWEST = .venv-lowest
@@ -60,7 +65,7 @@ test-minima:  ## the core of the tests with the lowest onnx, onnxscript, onnxrun
 	sed -nE 's/^    "(onnx|onnx-ir|onnxscript|onnxruntime|numpy|rich)>=([^"]+)",$$/\1==\2/p' pyproject.toml >> $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable ".[test]"
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE)
+	$(LOWEST)/bin/python $(PYTEST) -m "not heavy" $(CORE)
 
 fuzz: $(VENV)/.test  ## random modules for an hour: each ends in a right result or in one sentence
 	$(BIN)/python -m benchmarks.sound.fuzz --minutes 60 --jobs 2

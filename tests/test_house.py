@@ -274,6 +274,7 @@ def test_every_package_is_installed() -> None:
     assert {package for package in packages if f'"{package}",' not in text} == set()
 
 
+@pytest.mark.slow
 def test_compiling_imports_nothing_of_what_writes_onnx() -> None:
     script = (
         "import sys, torch, lrp_compiler as lrp\n"

@@ -111,6 +111,7 @@ def test_oracle_leaves_the_model_alone_and_seeds_each_row_with_its_logit() -> No
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_oracle_is_gradient_times_input_without_biases() -> None:
     example = zoo.SEVEN["vgg16"].build(dtype=torch.float64)
     zoo.zero_biases(example.model)
@@ -138,6 +139,7 @@ def test_logits_differ_between_classes_and_between_inputs(name: str) -> None:
     assert logits.std(dim=0).mean() > 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.SEVEN)
 def test_a_build_is_repeatable_and_leaves_the_global_generator_alone(name: str) -> None:
     state = torch.get_rng_state()

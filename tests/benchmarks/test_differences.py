@@ -28,6 +28,7 @@ def pools() -> nn.Module:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("make", "size"), [(vit, (1, 28, 28)), (pools, (1, 13, 12))])
 def test_relevance_adds_up_to_the_difference_of_the_outputs(make, size):

@@ -176,6 +176,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(images.MODELS, "tiny", images.Model("Tiny", load, methods))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_a_peer_with_the_same_composite_has_the_same_abpc() -> None:
     rows = {row["method"]: row for row in images.measure("tiny", None, False)}

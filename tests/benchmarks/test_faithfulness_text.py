@@ -103,6 +103,7 @@ class Bag(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 def test_the_classifier_in_onnxruntime_is_the_model_whatever_the_lengths_and_runs_nothing_twice() -> None:
     model = Bag().eval()
     generator = np.random.default_rng(0)

@@ -72,6 +72,7 @@ class Diamond(nn.Module):
 
 
 # γ asks for all that ε asks for, and more.
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [Diamond, TransformerBlock])
 @pytest.mark.parametrize("composite", [pytest.param("epsilon", marks=pytest.mark.heavy), "attnlrp-gamma"])
 def test_relevance_is_that_of_the_projects_planner(

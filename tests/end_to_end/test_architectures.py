@@ -58,6 +58,7 @@ def holds(row: dict[str, Any]) -> None:
             assert error["onnxruntime"] <= 3 * error["torch"], value
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_architecture_is_covered_balanced_and_portable(name: str) -> None:

@@ -145,6 +145,7 @@ def audited(explain: Callable[..., lrp.Explainer]) -> Callable[[str, str], Run]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @BOTH
 def test_the_audit_accounts_for_the_logit(name: str, composite: str, audited: Callable[[str, str], Run]) -> None:
@@ -158,6 +159,7 @@ def test_the_audit_accounts_for_the_logit(name: str, composite: str, audited: Ca
     )
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_audit_balances_at_every_node(name: str, composite: str, audited: Callable[[str, str], Run]) -> None:
     entries = audited(name, composite).audit.entries
@@ -173,6 +175,7 @@ def test_the_audit_balances_at_every_node(name: str, composite: str, audited: Ca
 
 
 # The explainer and its audit read the same graph, whatever rules are in it.
+@pytest.mark.slow
 @every_day(lambda name, composite: composite == COMPOSITE[name])
 def test_the_audit_reports_what_the_explainer_returns(
     name: str, composite: str, explain: Callable[..., lrp.Explainer]

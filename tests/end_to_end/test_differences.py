@@ -83,6 +83,7 @@ def risen(model: nn.Module, x: Tensor, there: Tensor) -> Tensor:
         return (model(x) - model(there)).gather(1, target)[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [None, 0.3, "one row", "each"])
 def test_relevance_sums_to_the_difference_of_the_outputs(mixed: Any, reference: Any) -> None:
     model, explainer = mixed
@@ -111,6 +112,7 @@ def test_an_input_that_is_its_own_reference_gets_nothing(mixed: Any) -> None:
     assert torch.equal(mixed[1](x, reference=x).relevance["x"], torch.zeros_like(x))
 
 
+@pytest.mark.slow
 def test_files_explain_the_same(tmp_path: Path) -> None:
     single = lrp.compile(drawn(Mixed()).float(), (pictures(2, 0).float(),), composite="reference", dynamic_shapes=BATCH)
     single.to_onnx(tmp_path / "m.lrp.onnx")
@@ -130,6 +132,7 @@ def test_files_explain_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.relevance["x"], again.relevance["x"].numpy(), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_tokens_are_compared_with_another_token() -> None:
     torch.manual_seed(0)
     model = drawn(Texts())
@@ -157,6 +160,7 @@ def test_tokens_are_compared_with_another_token() -> None:
             explainer(ids, mask, reference=number)
 
 
+@pytest.mark.slow
 def test_it_goes_with_all_that_explainers_do(mixed: Any) -> None:
     model, _ = mixed
     x, there = pictures(2, 1), pictures(2, 2)
@@ -187,6 +191,7 @@ def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
         lrp.compile(model, (x,), composite="reference", wrt=["head.weight"])
 
 
+@pytest.mark.slow
 def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> None:
     model, _ = mixed
     entries = lrp.composites.reference().entries
@@ -203,6 +208,7 @@ def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> Non
     assert books.absorbed["softmax"] != 0
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_is_explained_as_an_implementation_on_autograd_does_it() -> None:
     torch.manual_seed(0)
     model = drawn(vit())
@@ -216,6 +222,7 @@ def test_a_vision_transformer_is_explained_as_an_implementation_on_autograd_does
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [nn.ReLU, nn.Sigmoid])
 def test_on_networks_of_pools_it_is_deeplift(function: type[nn.Module]) -> None:
     attr = pytest.importorskip("captum.attr")

@@ -25,6 +25,7 @@ def test_a_cnn(name: str) -> None:
     assert_close(explanation.relevance["x"], reference.relevance)
 
 
+@pytest.mark.slow
 def test_a_causal_transformer_down_to_both_its_embeddings() -> None:
     reference = dynamiclrp_gpt2()
     table = "transformer.wpe.weight"

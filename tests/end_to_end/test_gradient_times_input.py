@@ -159,6 +159,7 @@ def test_the_biases_absorb_gradient_times_bias(name: str) -> None:
 
 
 # EfficientNet-Lite0 is none of them: a ReLU6 has a plateau, where the identity rule does not stop.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "resnet50"])
 def test_whole_architectures(name: str, explain: Callable[..., lrp.Explainer]) -> None:
     example = small(name, torch.float64)

@@ -26,6 +26,7 @@ CASES = {"vgg16": "epsilon-plus", "resnet50": "epsilon", "bert": "attnlrp", "lla
 EVERY_DAY = {"vgg16": torch.float16, "resnet50": torch.bfloat16, "bert": torch.float16, "llama": torch.bfloat16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -102,6 +103,7 @@ def test_faint_values_and_large_seeds_neither_vanish_nor_overflow(composite: str
     assert sum(own.inputs.values()) == pytest.approx(total, abs=1e-5 * own.magnitude)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "bert"])
 def test_a_float16_explainer_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
     example = small(name, torch.float16)

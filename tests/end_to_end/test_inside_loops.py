@@ -73,6 +73,7 @@ def compiled(model: nn.Module, composite: str = "attnlrp", **options: Any) -> lr
 COMPOSITES = ["attnlrp", "epsilon", "epsilon-plus", "epsilon-alpha2-beta1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_every_operation_of_the_steps_is_in_the_books(composite: str) -> None:
     explainer = compiled(Net(), composite)
@@ -95,6 +96,7 @@ def _check_books(books: Any) -> None:
     assert abs(books.by_module().error) <= EXACT
 
 
+@pytest.mark.slow
 def test_books_of_float32_loops_are_kept_in_float64() -> None:
     explainer = lrp.compile(Net().eval(), (sample(2, 4).float(),), composite="epsilon", dynamic_shapes=OPEN)
 
@@ -103,6 +105,7 @@ def test_books_of_float32_loops_are_kept_in_float64() -> None:
     assert all(abs(entry.error) <= EXACT for entry in books.entries)
 
 
+@pytest.mark.slow
 def test_relevance_of_every_step_is_what_the_steps_written_out_get(tmp_path: Path) -> None:
     explainer = compiled(Net()).observe("scan_*")
     explainer.to_onnx(tmp_path / "m.lrp.onnx")
@@ -132,6 +135,7 @@ def test_values_of_a_loop_in_a_loop_have_both_lengths() -> None:
     assert float(observed.sum()) == pytest.approx(books[inner], abs=EXACT)
 
 
+@pytest.mark.slow
 def test_several_targets_and_unit_form() -> None:
     model, x = Net(), sample(3, 5)
     together = compiled(model, target=[0, 2]).observe("scan_tanh")(x).relevance["scan_tanh"]
@@ -143,6 +147,7 @@ def test_several_targets_and_unit_form() -> None:
     assert unit.coefficients["scan_tanh"].shape == (5, 3, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composite", ["attnlrp", "dynamic-lrp"])
 def test_relevance_of_weights_is_summed_over_the_steps(composite: str) -> None:
     wanted = ["x", "given.weight", "given.bias", "kept.weight", "kept.bias", "head.weight"]
@@ -157,6 +162,7 @@ def test_relevance_of_weights_is_summed_over_the_steps(composite: str) -> None:
             torch.testing.assert_close(found[name], expected[name], rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"masks": [lrp.Mask("scan_tanh")]}, {"seeds": [lrp.Put("scan_tanh")]}])
 def test_nothing_is_masked_or_put_inside(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="a value of a loop's steps, which can be observed alone"):

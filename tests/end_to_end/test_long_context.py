@@ -67,6 +67,7 @@ def largest_difference(found: Any, wanted: Any) -> float:
     return float(abs(found - wanted).max() / abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("attend", [of_torch, by_hand])
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon", "cp-lrp", "attnlrp-gamma", "dynamic-lrp"])
@@ -83,6 +84,7 @@ def test_relevance_is_that_of_attention_as_a_whole(composite: str, attend: Calla
         assert largest_difference(found.relevance["x"], wanted.relevance["x"]) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["llama", "gemma3", "t5"])
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -103,6 +105,7 @@ def test_answers_of_language_models(name: str, side: str) -> None:
             assert largest_difference(found.relevance[key], wanted.relevance[key]) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [0, BLOCK])
 def test_no_value_on_the_way_there_or_back_is_sequence_by_sequence(block: int) -> None:
     given = texts("gemma3", "left")
@@ -116,6 +119,7 @@ def test_no_value_on_the_way_there_or_back_is_sequence_by_sequence(block: int) -
     assert bool(square) == (block == 0)
 
 
+@pytest.mark.slow
 def test_several_targets_at_once() -> None:
     model = Attends(of_torch)
     whole, blocked = (compiled(model, block=block, composite="attnlrp", target=[0, 2]) for block in (0, BLOCK))
@@ -123,6 +127,7 @@ def test_several_targets_at_once() -> None:
     assert largest_difference(blocked(*given).relevance["x"], whole(*given).relevance["x"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_budget_an_input_that_is_fixed_and_weights() -> None:
     """What is rebuilt in front of the loop, and of what the loop's weights get."""
     model = Attends(of_torch)
@@ -156,12 +161,14 @@ def test_queries_alone_carry_relevance() -> None:
     assert largest_difference(blocked(x).relevance["x"], whole(x).relevance["x"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_the_books_close() -> None:
     blocked = compiled(Attends(of_torch), block=BLOCK, composite="attnlrp")
     audit = blocked.audit(*drawn(2, 9))
     assert abs(audit.error) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_calculated_again_as_it_was(dtype: torch.dtype) -> None:
@@ -174,6 +181,7 @@ def test_half_precision_is_calculated_again_as_it_was(dtype: torch.dtype) -> Non
     assert off[1] <= 3 * off[0]
 
 
+@pytest.mark.slow
 def test_files_hold_the_loop(tmp_path: Path) -> None:
     """`.pt2` and ONNX, at sizes that the compiler never saw."""
     explainers = {}
@@ -197,6 +205,7 @@ def test_files_hold_the_loop(tmp_path: Path) -> None:
                 assert np.abs(found - exact).max() <= limit
 
 
+@pytest.mark.slow
 def test_what_is_observed_or_masked_stays_whole() -> None:
     model = Attends(of_torch)
     observing = compiled(model, block=BLOCK, composite="attnlrp", observe="*softmax*")
@@ -208,6 +217,7 @@ def test_what_is_observed_or_masked_stays_whole() -> None:
         assert largest_difference(explainer(*given).relevance["x"], plain(*given).relevance["x"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_model_from_transformers_is_put_in_blocks_by_the_length_that_it_may_have() -> None:
     model = language_model("llama")
     given = texts("llama", "left")
@@ -240,6 +250,7 @@ def test_scores_may_come_a_longer_way_than_pythons_stack_is_deep() -> None:
     assert largest_difference(here(*given).relevance["x"], whole(*given).relevance["x"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_what_is_observed_later_comes_block_by_block() -> None:
     given = drawn(2, 9)
     whole = compiled(Attends(of_torch), block=0, composite="attnlrp").observe("*softmax*")(*given).relevance

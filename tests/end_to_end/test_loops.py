@@ -221,12 +221,14 @@ def pair(kind: type[Recurrence]) -> tuple[Recurrence, Recurrence]:
     return model, plain
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", RECURRENCES)
 def test_a_loop_is_explained_as_its_steps_are(kind: type[Recurrence]) -> None:
     assert_like_written_out(*pair(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize(("kind", "options"), LAYERS)
 def test_a_recurrent_layer_of_open_length_is_explained_as_one_of_known_length(kind: str, options: Any) -> None:
@@ -234,6 +236,7 @@ def test_a_recurrent_layer_of_open_length_is_explained_as_one_of_known_length(ki
 
 
 # Where it is written out, a first state that is a constant is part of a layer: rules that look at signs see that.
+@pytest.mark.slow
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("composite", "kind"),
@@ -256,6 +259,7 @@ def test_with_a_stabiliser_the_books_are_closed(composite: str) -> None:
     assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", RECURRENCES)
 def test_files_take_the_sentence_that_comes(kind: type[Recurrence], tmp_path: Path) -> None:
@@ -275,6 +279,7 @@ def test_files_take_the_sentence_that_comes(kind: type[Recurrence], tmp_path: Pa
     assert loaded.show() == explainer.show()
 
 
+@pytest.mark.slow
 def test_a_deployed_layer_takes_hundreds_of_steps(tmp_path: Path) -> None:
     explainer = compiled(Layer("LSTM", bidirectional=True).float())
     explainer.to_onnx(tmp_path / "m.lrp.onnx")
@@ -287,6 +292,7 @@ def test_a_deployed_layer_takes_hundreds_of_steps(tmp_path: Path) -> None:
     assert difference <= 17 * FLOAT32 * float(expected.relevance["x"].abs().max())
 
 
+@pytest.mark.slow
 def test_several_targets_at_once() -> None:
     model, x = ElmanWithSkip().double(), sample(3, 5)
 
@@ -296,6 +302,7 @@ def test_several_targets_at_once() -> None:
         torch.testing.assert_close(together[place], relevance(compiled(model, target=target), x), rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_options_change_nothing_in_relevance() -> None:
     model, x = TwoStates().double(), sample(3, 5)
     expected = relevance(compiled(model), x)
@@ -304,6 +311,7 @@ def test_options_change_nothing_in_relevance() -> None:
         torch.testing.assert_close(relevance(compiled(model, **options), x), expected, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_a_graph_does_not_grow_with_the_length() -> None:
     lengths = [len(compiled(Layer("GRU"), time).module.graph.nodes) for time in (3, 30)]
 
@@ -334,6 +342,7 @@ def test_relevance_of_a_decaying_sum_by_hand() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_with_a_recurrent_layer_keeps_its_length_open(tmp_path: Path) -> None:
     model = Layer("LSTM").eval()
     torch.onnx.export(
@@ -353,6 +362,7 @@ def test_an_onnx_file_with_a_recurrent_layer_keeps_its_length_open(tmp_path: Pat
     torch.testing.assert_close(relevance(explainer, x), expected, rtol=0, atol=FLOAT32 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_what_has_no_rule_yet_is_refused_in_a_sentence() -> None:
     with pytest.raises(CompositeError, match="no rule for differences"):
         compiled(ElmanWithSkip(), composite="reference")
@@ -374,6 +384,7 @@ class FirstState(Recurrence):
         return self.head(self.loop(step, start, x.transpose(0, 1))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("learned", [False, True])
 def test_what_a_constant_first_state_gets_is_booked(learned: bool) -> None:
@@ -410,6 +421,7 @@ def test_the_books_of_a_step_that_makes_constants_are_kept_in_float64() -> None:
     assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
 
 
+@pytest.mark.slow
 def test_an_answer_of_a_recurrent_language_model() -> None:
     """The logits that come out of a loop vary with the input, so an index of them carries none."""
 
@@ -447,5 +459,6 @@ class Exchanged(Recurrence):
         return self.head(a + b)
 
 
+@pytest.mark.slow
 def test_states_whose_relevance_is_one_tensor() -> None:
     assert_like_written_out(*pair(Exchanged))

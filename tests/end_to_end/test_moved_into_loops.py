@@ -148,6 +148,7 @@ def read_at_a_step(explainer: lrp.Explainer) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("composite", ["attnlrp", "cp-lrp", "dynamic-lrp"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -167,6 +168,7 @@ def test_it_is_explained_as_its_steps_are(kind: type[Recurrence], composite: str
     assert books.seed - absorbed - sum(books.inputs.values()) == pytest.approx(0, abs=1e-9 * books.explained)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("composite", ["epsilon", "epsilon-plus", "attnlrp-gamma"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,6 +182,7 @@ def test_it_is_explained_as_where_nothing_moves(kind: type[Recurrence], composit
     torch.testing.assert_close(relevance(found, x), relevance(plain, x), rtol=1e-9, atol=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_a_file(kind: type[Recurrence], tmp_path: Path) -> None:
@@ -201,6 +204,7 @@ def test_in_a_file(kind: type[Recurrence], tmp_path: Path) -> None:
     assert loaded.audit(x) == explainer.audit(x)
 
 
+@pytest.mark.slow
 def test_relevance_of_weights_that_a_step_reads() -> None:
     model, plain, x = SelectiveScan().double(), SelectiveScan().double(), sample(3, 5)
     plain.loop = written_out
@@ -213,6 +217,7 @@ def test_relevance_of_weights_that_a_step_reads() -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_several_targets() -> None:
     model, x = OfContext().double(), sample(3, 5)
 
@@ -222,6 +227,7 @@ def test_several_targets() -> None:
         torch.testing.assert_close(together[place], relevance(compiled(model, target=target), x), rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision(dtype: torch.dtype) -> None:
@@ -242,6 +248,7 @@ def test_what_is_asked_for_stays_in_front() -> None:
     assert read_at_a_step(explainer) > read_at_a_step(compiled(SelectiveScan().double()))
 
 
+@pytest.mark.slow
 def test_what_has_moved_can_be_observed_step_by_step() -> None:
     model, x = SelectiveScan().double(), sample(3, 6)
     explainer = compiled(model)

@@ -150,6 +150,7 @@ def equals_autograd(drawn: Drawn, budget: float, target: int) -> None:
 classes = st.integers(0, CLASSES - 1)
 
 
+@pytest.mark.slow
 @drawing(8)
 @given(random_graphs(), composites(), budgets, classes)
 def test_joint_split_rebuilt_and_eager_agree(
@@ -203,6 +204,7 @@ def in_onnxruntime(drawn: Drawn, composite: lrp.Composite, target: int, folder: 
     assert np.abs(found - expected)[np.isfinite(expected)].max(initial=0) <= 1e-7 * largest + 1e-12
 
 
+@pytest.mark.slow
 @drawing(6)
 @given(random_graphs(most=6, loops=True), composites(), budgets, classes)
 def test_joint_split_rebuilt_and_eager_agree_with_loops(
@@ -211,6 +213,7 @@ def test_joint_split_rebuilt_and_eager_agree_with_loops(
     all_ways_agree(drawn, composite, budget, target)
 
 
+@pytest.mark.slow
 @drawing(6)
 @given(random_graphs(most=6, loops=True), budgets, classes)
 def test_attnlrp_is_the_gradient_of_the_detached_forward_with_loops(drawn: Drawn, budget: float, target: int) -> None:
@@ -233,6 +236,7 @@ def test_attnlrp_is_the_gradient_in_many_larger_graphs_with_loops(drawn: Drawn, 
     equals_autograd(drawn, budget, target)
 
 
+@pytest.mark.slow
 def test_onnxruntime_says_the_same_with_loops(tmp_path_factory: pytest.TempPathFactory) -> None:
     @drawing(5)
     @given(random_graphs(most=6, loops=True), composites(), classes)

@@ -137,6 +137,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "composite"), CASES)
 def test_relevance_of_embeddings_is_the_references(name: str, composite: str) -> None:
@@ -165,6 +166,7 @@ def test_relevance_of_tokens_is_the_references_sum_over_features(name: str) -> N
     assert (relevance - expected).abs().max() <= ROUNDING * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "composite", "lengths"),
     [

@@ -94,6 +94,7 @@ def check(resize: Resize, is_open: bool, folder: Path) -> None:
         close(found.relevance["x"], want)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("case", OF_THE_CALL)
 def test_sizes_of_the_call(case: str, tmp_path: Path) -> None:
@@ -107,6 +108,7 @@ def test_the_nearest_element_is_torchs(case: str, is_open: bool, tmp_path: Path)
     check((BY_FACTORS | TO_SIZES)[case], is_open, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "mode"), [(0.7, "bilinear"), (1.3, "bicubic")])
 def test_there_are_as_many_elements_as_torch_makes(factor: float, mode: str, tmp_path: Path) -> None:
     """Of 90 by 0.7 torch makes 62, and a runtime 63, which works the product out in float32; by 1.3 117 and 116."""

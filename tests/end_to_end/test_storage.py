@@ -186,6 +186,7 @@ def comes_back(given: Network, folder: Path, **options: Any) -> None:
     assert [part.meta for part in parts[0]] == [part.meta for part in parts[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("rules", ["epsilon", "epsilon-gamma-box", "attnlrp", "dynamic-lrp"])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -221,6 +222,7 @@ def test_whatever_was_asked_for_comes_back(options: dict[str, Any], tmp_path: Pa
     comes_back(network("normed"), tmp_path, composite="epsilon-plus", **options)
 
 
+@pytest.mark.slow
 def test_a_loaded_explainer_observes_as_the_compiled_one_does(tmp_path: Path) -> None:
     given = network("normed")
     for optimise in (True, False):
@@ -233,6 +235,7 @@ def test_a_loaded_explainer_observes_as_the_compiled_one_does(tmp_path: Path) ->
         assert ("conv_transpose" in str(explainer.show())) or optimise
 
 
+@pytest.mark.slow
 def test_reading_leaves_torch_as_it_was(tmp_path: Path) -> None:
     from torch._export.serde import serialize
 
@@ -250,6 +253,7 @@ def test_reading_leaves_torch_as_it_was(tmp_path: Path) -> None:
     assert (serialize.typing, serialize.GraphModuleDeserializer._parse_sym_expr) == before
 
 
+@pytest.mark.slow
 def test_a_program_is_read_as_torch_reads_it(tmp_path: Path) -> None:
     given = of_zoo("bert")
     program = torch.export.export(given.model, given.args, given.kwargs, dynamic_shapes=given.dynamic_shapes)

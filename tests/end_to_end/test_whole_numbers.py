@@ -143,6 +143,7 @@ def test_an_index_beside_a_mask_of_whole_numbers_takes_everything(tmp_path: Path
     check(model, (WHOLE, mask), [want], tmp_path)
 
 
+@pytest.mark.slow
 def test_whole_numbers_beside_floats_take_part_when_they_are_named(tmp_path: Path) -> None:
     model = Net(lambda net, x, y: x + y, 4)
     weight = model.linear.weight[0].detach()

@@ -272,6 +272,7 @@ def assert_equal(found: Any, expected: Any, room: float = EXACT) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=room * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(17)
 @pytest.mark.parametrize("composite", ["attnlrp", "cp-lrp"])
 @pytest.mark.parametrize("net", NETS)
@@ -290,6 +291,7 @@ def test_it_is_explained_as_at_that_length(net: type[Net], composite: str) -> No
     assert len(other.module.graph.nodes) == len(explainer.module.graph.nodes)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize("net", NETS)
 def test_its_file_takes_other_lengths(net: type[Net], tmp_path: Path) -> None:
@@ -329,6 +331,7 @@ class OtherWhenLong(Net):
         return self.head(h) * (2 if x.shape[1] > 12 else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "said"),
     [
@@ -351,6 +354,7 @@ def test_at_one_length_it_stays_written_out(net: type[Net]) -> None:
     assert_equal(explanation.output, model(sample(3, 4)))
 
 
+@pytest.mark.slow
 def test_rules_by_path_reach_the_modules_inside() -> None:
     attnlrp = lrp.composites.attnlrp()
     composite = lrp.Composite("mine", (lrp.Entry("linear", "zero", path="kept"), *attnlrp.entries))
@@ -365,6 +369,7 @@ def test_rules_by_path_reach_the_modules_inside() -> None:
     assert (found - plain).abs().max() > 0.01 * plain.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("least", "most"), [(1, 5), (9, 30)])
 def test_a_length_within_bounds(least: int, most: int) -> None:
     model = LastState().double()

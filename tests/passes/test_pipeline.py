@@ -118,6 +118,7 @@ LET_BE: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LET_BE)
 def test_the_dump_says_what_was_let_be_and_why(name: str, tmp_path: Path) -> None:
     dumped, function, reason = LET_BE[name]
@@ -137,6 +138,7 @@ def captured() -> Captured:
     return capture(Net().eval(), (torch.randn(2, 3),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -313,6 +313,7 @@ EXAMPLES: dict[str, tuple[type[nn.Module], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -93,6 +93,7 @@ def close(found: np.ndarray, wanted: Tensor, share: float = 1e-5) -> bool:
     return found.shape == tuple(wanted.shape) and np.abs(found - wanted.numpy()).max() <= share * wanted.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("target", "made"), [("argmax", image), ([0, 2], image_of_any_size)])
 def test_images(target: Any, made: Callable[..., lrp.Explainer], tmp_path: Path) -> None:
@@ -131,6 +132,7 @@ class Pooled(nn.Module):
         return (self.pool(x) ** 2).mean((2, 3))
 
 
+@pytest.mark.slow
 def test_sequences(tmp_path: Path) -> None:
     """Of tokens: features are summed, and what has none is taken as it is."""
     tokens = torch.randint(0, 17, (3, 7))
@@ -154,6 +156,7 @@ def test_half_precision() -> None:
     assert close(found.numpy(), by_hand({name: R.float() for name, R in observed.items()}))
 
 
+@pytest.mark.slow
 def test_with_reductions_and_more_observed(tmp_path: Path) -> None:
     """The map stays whole beside reduced relevance, and when more is observed later, of a file as well."""
     explainer = image(aggregate=["a", "b"])
@@ -183,6 +186,7 @@ def test_from_a_cache(tmp_path: Path) -> None:
     assert not image(cache=tmp_path)(PIXELS).aggregate
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     """`--aggregate` of a program, and the map among what `explain` writes; the file passes its checks."""
     program = torch.export.export(Image().eval(), (PIXELS[:2],), dynamic_shapes=({0: BATCH},))

@@ -114,6 +114,7 @@ def assert_equal(got: lrp.Explainer, want: lrp.Explainer, *inputs: Tensor) -> No
     assert str(got.audit(*inputs)) == str(want.audit(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_other_weights_get_what_they_get_when_compiled_afresh(name: str, tmp_path: Path) -> None:
@@ -157,6 +158,7 @@ class Flagged(nn.Module):
 SWITCH = False
 
 
+@pytest.mark.slow
 def test_what_decides_over_the_graph_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(2, 4)
     compiled(tmp_path, Flagged().eval(), (x,))
@@ -255,6 +257,7 @@ class Asking(nn.Module):
         return torch.fake_quantize_per_channel_affine(self.map(x), self.scale, self.zero, 1, -128, 127)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
 def test_what_was_decided_by_the_values_of_weights_is_decided_anew(composite: str, tmp_path: Path) -> None:

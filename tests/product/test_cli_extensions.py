@@ -56,6 +56,7 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_operator_with_a_rule(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", SAVE], cwd=folder, check=True)
 

@@ -73,6 +73,7 @@ def test_compile_takes_a_class_and_a_seed(folder: Path) -> None:
         np.testing.assert_allclose(arrays["relevance.x"], expected.relevance["x"].numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 @pytest.mark.parametrize(
     ("option", "reference"),
@@ -100,6 +101,7 @@ def test_a_run_compares_with_a_reference(
         np.testing.assert_allclose(json.loads(capsys.readouterr().out)["seed"], risen.sum(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -214,6 +216,7 @@ def test_audit_compiles_a_model_first(file: str, folder: Path, capsys: pytest.Ca
     assert "nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_classes_options_and_parameters_on_the_command_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     line = "compile model.pt2 -o m.lrp.onnx --target 2,0:1 --seed one --wrt x --wrt layers.0.weight "
     assert call(line + "--composite attnlrp-gamma --option linear=0.5 --memory-budget 0.5") == 0

@@ -90,6 +90,7 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     return said.err.removeprefix("lrp-compiler: error: ").strip()
 
 
+@pytest.mark.slow
 def test_shares_of_channels_row_by_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("branches.lrp.onnx x.npy --layer hidden --target 0 --batch-size 2 -o c.npz") == 0
 

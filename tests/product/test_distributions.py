@@ -85,6 +85,7 @@ def bare(staged: Path, files: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_runtime_is_what_can_be_imported_without_torch_and_onnx(bare: Run) -> None:
     """Each module of it really is imported; of the others the doors of the whole package really are not."""
     names = [name for name in runtime_modules() if not name.endswith("__main__")]

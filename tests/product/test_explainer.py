@@ -128,6 +128,7 @@ def test_the_file_holds_zeros_for_sample_inputs(tmp_path: Path) -> None:
     assert all(not tensor.any() for tensor in args)
 
 
+@pytest.mark.slow
 def test_torch_runs_the_file_in_the_ranges_of_the_capture(tmp_path: Path) -> None:
     """Of images, too: torch.export would find such sizes on its own, and lose their bounds."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -322,6 +323,7 @@ for step in steps: globals()[step]()
 """
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_is_registered_again_where_the_file_is_loaded(tmp_path: Path) -> None:
     def run(*steps: str) -> list[str]:
         command = [sys.executable, "-W", "ignore", "-c", OWN_OP, str(tmp_path / "own.lrp.pt2"), *steps]

@@ -137,6 +137,7 @@ def test_many_load_and_read_one_file_at_once(tmp_path: Path) -> None:
         assert all(torch.equal(found, expected) for found in threads.map(explain, range(8)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list what is open")
 def test_an_explainer_that_is_gone_holds_no_file_open(tmp_path: Path) -> None:
     path = saved(tmp_path)

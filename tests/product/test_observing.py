@@ -114,6 +114,7 @@ def test_heads_are_seen_at_a_node_of_attention() -> None:
     assert float(relevance.sum()) == pytest.approx(books["softmax"].relevance_in, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_patterns_and_names_travel_in_files_and_can_be_added_to_a_loaded_explainer(tmp_path: Path) -> None:
     model, args = Net().eval(), (ARGS[0], ARGS[1].float())
     dims = {0: torch.export.Dim("batch")}
@@ -179,6 +180,7 @@ def test_the_command_line_observes(tmp_path: Path) -> None:
 BLOCKS = pytest.mark.parametrize(("name", "pattern"), [("vit_b_16", "encoder.layers.*"), ("llama", "model.layers.*")])
 
 
+@pytest.mark.slow
 @BLOCKS
 def test_a_block_gets_what_the_books_say(
     name: str, pattern: str, explain: Callable[..., lrp.Explainer], tmp_path: Path

@@ -128,6 +128,7 @@ CASES: dict[str, tuple[list[str], Callable[[Array], Named]]] = {
 IN_TORCH_ALONE = ("as it is", "heads", "features", "parts of patches", "patches by sign", "one patch")
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("case", "runtime"),
@@ -324,6 +325,7 @@ def test_a_reduced_file_is_verified_against_its_model(names: str, ending: str, t
     assert all(check.passed for check in found.checks), found.to_dict()
 
 
+@pytest.mark.slow
 def test_the_command_line_reduces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -53,6 +53,7 @@ def test_metadata_that_is_absent_or_broken_is_refused(metadata: str | None, mess
     assert "m.onnx" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_file_cut_off_anywhere_is_refused() -> None:
     content = doubler()
     for length in range(len(content)):

@@ -51,6 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_it_comes_back_as_it_was(case: str, tmp_path: Path) -> None:
     options, choices = CASES[case]

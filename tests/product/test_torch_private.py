@@ -54,6 +54,7 @@ def test_operators_of_a_library_that_came_later_are_read() -> None:
     assert read_for[1] is read_for[2]
 
 
+@pytest.mark.slow
 def test_a_program_is_written_out_as_torch_does_it() -> None:
     example = small("gpt2")
     program = torch.export.export(example.model, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes)

@@ -182,6 +182,7 @@ def test_books_close_at_open_sizes(explainer: lrp.Explainer) -> None:
     assert held == pytest.approx(float(explanation.output.amax(1).sum()), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_onnxruntime(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = Small().eval()

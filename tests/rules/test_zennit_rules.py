@@ -118,6 +118,7 @@ def compare(name: str, nonnegative: bool, rule: str, options: dict[str, Any], or
     assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rule"),
     [(name, rule) for name in MODULES for rule in RULES if name not in AVERAGE_NAMES or not rule.startswith(SIGNED)],

@@ -161,6 +161,7 @@ def test_only_what_relevance_passes_counts() -> None:
     assert names == ["epsilon", SHORT]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "composite"), [("vgg16", "epsilon-plus"), ("bert", "attnlrp")])
 def test_published_architectures(name: str, composite: str) -> None:
@@ -189,6 +190,7 @@ def test_a_chosen_composite_fits_every_operator(choice: Choice) -> None:
     assert composite.seed == auto().seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Convolutions, Masked, GatedMLP, Functions])
 def test_nothing_is_refused_that_epsilon_takes(make: Callable[[], nn.Module]) -> None:
     shape = (1, 3, 8, 8) if make is Convolutions else (1, 5, 8) if make is Masked else (1, 6)
@@ -204,6 +206,7 @@ def test_nothing_is_refused_that_epsilon_takes(make: Callable[[], nn.Module]) ->
 # ---- What is said ----
 
 
+@pytest.mark.slow
 def test_everything_says_what_was_chosen_and_why(tmp_path: Path) -> None:
     x, path = torch.randn(IMAGE), tmp_path / "m.lrp.pt2"
     explainer = lrp.compile(Attention().eval(), (x,))
@@ -222,6 +225,7 @@ def test_everything_says_what_was_chosen_and_why(tmp_path: Path) -> None:
     assert "composite" not in lrp.compile(mlp().eval(), (torch.randn(TABLE),), composite="epsilon").show().to_dict()
 
 
+@pytest.mark.slow
 def test_the_choice_of_a_file_is_compiled_anew(tmp_path: Path) -> None:
     model, x = Attention().eval(), torch.randn(IMAGE)
     program, path = tmp_path / "m.pt2", tmp_path / "m.lrp.onnx"
@@ -235,6 +239,7 @@ def test_the_choice_of_a_file_is_compiled_anew(tmp_path: Path) -> None:
     assert "composite attnlrp (auto: it has attention)" in found
 
 
+@pytest.mark.slow
 def test_what_a_cache_gives_back_says_it_too(tmp_path: Path) -> None:
     x = torch.randn(TABLE)
 

@@ -101,6 +101,7 @@ KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_decided_otherwise_at_the_reference_adds_up(kind: str) -> None:
     torch.manual_seed(0)

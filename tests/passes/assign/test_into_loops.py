@@ -147,6 +147,7 @@ READS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", READS)
 def test_what_is_broadcast_is_worked_out_in_the_step(read: str) -> None:
     module = analysed(READS[read])
@@ -164,6 +165,7 @@ def test_what_is_broadcast_is_worked_out_in_the_step(read: str) -> None:
     module.graph.lint()
 
 
+@pytest.mark.slow
 def test_what_carries_relevance_is_said() -> None:
     module = analysed(READS["of what is the same in all steps"])
 
@@ -184,12 +186,14 @@ def test_what_carries_relevance_is_said() -> None:
     assert assignment(outputs(body)[0]) is not None
 
 
+@pytest.mark.slow
 def test_what_somebody_else_reads_stays() -> None:
     module = analysed(lambda x, y: ((made := x[..., None] * y[:, :, None]), made.mean(0)))
 
     assert not move_into_loops(module).modified
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_stays() -> None:
     module = analysed(READS["an outer product"])
     (name,) = (node.name for node in module.graph.nodes if node.target is aten.sigmoid.default)
@@ -203,6 +207,7 @@ def test_what_is_as_large_stays() -> None:
     assert not move_into_loops(module).modified
 
 
+@pytest.mark.slow
 def test_something_has_to_be_read_step_by_step() -> None:
     module = analysed(lambda x, y: (x.mean(0)[None, :, :, None].expand(x.shape[0], -1, -1, 5), 0))
 

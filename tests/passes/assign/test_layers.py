@@ -95,6 +95,7 @@ def taken(forward: fx.GraphModule) -> int:
     return sum(getattr(assignment(node), "target", None) in NAMES for node in forward.graph.nodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS_OF)
 def test_constants_by_channel_behind_a_map_are_of_its_layer(layer: str) -> None:
     for behind in BEHIND.values():
@@ -125,6 +126,7 @@ def test_anything_else_is_no_layer(name: str) -> None:
     assert taken(assigned(captured(steps, x), by_rule("z-plus")).forward) == 0
 
 
+@pytest.mark.slow
 def test_steps_are_explained_as_the_layer_that_they_are(tmp_path: Path) -> None:
     """The books balance, files keep it, and the place of the layer in the model is its map's."""
     steps, x = built("conv2d", BEHIND["scaled"])

@@ -84,6 +84,7 @@ class Chosen(torch.nn.Module):
         return self.function(x) @ self.weight  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize("optimise", [True, False])
 @pytest.mark.parametrize("composite", COMPOSITES_TRIED)
@@ -123,6 +124,7 @@ def test_a_nan_that_is_taken_stays() -> None:
     assert relevance.isnan().any()
 
 
+@pytest.mark.slow
 def test_in_a_loop() -> None:
     class Steps(torch.nn.Module):
         def __init__(self, safe: bool) -> None:

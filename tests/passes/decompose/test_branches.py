@@ -118,6 +118,7 @@ def inputs(model: Branches, positive: bool) -> Tensor:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize("composite", TOLERANCES)
 @pytest.mark.parametrize("way", WAYS)
@@ -143,6 +144,7 @@ def test_what_the_other_branch_cannot_calculate_does_no_harm() -> None:
     torch.testing.assert_close(found.relevance["x"], expected, **TOLERANCES["epsilon"])
 
 
+@pytest.mark.slow
 def test_files_branch_as_the_model_does(tmp_path: Path) -> None:
     model = model_of(nested).float()
     explainer = explained(model, torch.randn(2, 4), "epsilon")
@@ -179,6 +181,7 @@ def test_a_loop_is_refused_by_its_name() -> None:
         lrp.compile(model_of(looped), (torch.randn(2, 4, dtype=torch.float64),), target=1)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("option", ["observe", "masks", "seeds"])
 def test_modules_inside_a_branch_go_by_their_nodes(option: str) -> None:

@@ -222,6 +222,7 @@ def test_a_linear_layer_with_complex_weights_has_gradient_times_input(name: str,
     runs_in_onnxruntime(model, (X,), None, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_transform_of_any_length_is_that_of_the_length_at_hand(tmp_path: Path) -> None:
     model = Applied(lambda x: torch.fft.fft(torch.fft.fft(x, dim=-1, norm="ortho"), dim=-2).real)
     longer = torch.randn(2, 3, 11, dtype=torch.float64)
@@ -235,6 +236,7 @@ def test_a_transform_of_any_length_is_that_of_the_length_at_hand(tmp_path: Path)
     runs_in_onnxruntime(model, (X,), (longer,), tmp_path, dynamic_shapes=shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["angle", "exp", "power", "bmm", "where", "norm"])
 def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     def function(x: Tensor) -> Tensor:

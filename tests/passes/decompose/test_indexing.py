@@ -175,6 +175,7 @@ CASES: dict[Any, Case] = {
 """Op → random arguments of it; an op without any has no business in the table."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", DECOMPOSITIONS, ids=str)
 def test_it_computes_what_torch_does(op: Any) -> None:
     # Of a bag's results all but the first serve torch's own backward.

@@ -41,6 +41,7 @@ class HeldWrittenOut(torch.nn.Module):
         return h
 
 
+@pytest.mark.slow
 def test_tensors_of_numbers_in_a_step() -> None:
     explainer = lrp.compile(Held().eval(), (X,), composite="epsilon-plus", target=1, dynamic_shapes=OPEN)
 
@@ -72,6 +73,7 @@ class Twice(torch.nn.Module):
         return a + 2 * b
 
 
+@pytest.mark.slow
 def test_what_is_read_step_by_step_may_be_one_tensor() -> None:
     found, expected = (
         lrp.compile(Twice(places).eval(), (X,), composite="attnlrp", target=1, dynamic_shapes=OPEN)(X)

@@ -119,6 +119,7 @@ class Hyper(nn.Module):
         return self.head(functional.conv1d(mixed.transpose(1, 2), kernels, None, 1, 1, 1, 4).mean(-1))
 
 
+@pytest.mark.slow
 def test_relevance_is_gradient_times_input_over_two_at_each_product() -> None:
     """`attnlrp` takes the limit ε → 0 and uniform halves: autograd with the gradient of each product halved."""
     torch.manual_seed(0)
@@ -144,6 +145,7 @@ def test_relevance_is_gradient_times_input_over_two_at_each_product() -> None:
     assert (ours - wanted).abs().max() <= 1e-12 * wanted.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [of_weights_alone, of_biases_alone], ids=lambda f: f.__name__)
 def test_a_map_of_computed_weights_alone_has_gradient_times_input(function: Callable) -> None:
     class Made(nn.Module):
@@ -159,6 +161,7 @@ def test_a_map_of_computed_weights_alone_has_gradient_times_input(function: Call
     torch.testing.assert_close(ours, y.grad * x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [of_layer_norms, of_vectors, of_transposed_convolutions], ids=lambda f: f.__name__)
 def test_relevance_passes_what_is_written_out(function: Callable) -> None:
     class Made(nn.Module):

@@ -98,6 +98,7 @@ class Classifier(nn.Module):
         return self.head(self.quantiser(self.stem(x)).to(x.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["per tensor", "per tensor, parameters in tensors", "per channel, symmetric"])
 def test_relevance_passes_what_is_rounded_and_by_value_what_is_cut_off(name: str, tmp_path: Path) -> None:
     """`g_h = g` between the ends, `R_h = R_y` beyond them; a linear map's operands get `x W` of it."""
@@ -119,6 +120,7 @@ def test_relevance_passes_what_is_rounded_and_by_value_what_is_cut_off(name: str
     runs_in_onnxruntime(model, (x,), None, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_classifier_converted_to_stored_numbers_is_explained(tmp_path: Path) -> None:
     """Weights kept as whole numbers, activations quantised in front of a layer: as converters write it."""
 

@@ -218,6 +218,7 @@ def test_a_loaded_explainer_keeps_its_books(tmp_path: Path) -> None:
     assert loaded.audit(x).absorbed == pytest.approx(explainer.audit(x).absorbed)
 
 
+@pytest.mark.slow
 def test_the_length_of_the_sequence_may_be_open() -> None:
     """By a loop; `end_to_end/test_loops.py` compares every kind."""
     model = net("lstm")

@@ -77,6 +77,7 @@ def smaller(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", [small, smaller])
 def test_relevance_of_an_image_is_gradient_times_input(prepare: Callable, tmp_path: Path) -> None:
     model = in_precision(Preprocessed(prepare), torch.float64)
@@ -118,6 +119,7 @@ RESIZED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESIZED)
 def test_pixels_keep_their_relevance_resized_before_or_after_the_cast(name: str, tmp_path: Path) -> None:
     model = Preprocessed(RESIZED[name])

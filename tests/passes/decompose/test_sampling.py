@@ -73,6 +73,7 @@ class Transformed(nn.Module):
         return self.head(functional.grid_sample(x, grid, align_corners=False).mean((2, 3, 4)))
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_calculated_takes_its_share(tmp_path: Path) -> None:
     model = Transformed()
 

@@ -106,6 +106,7 @@ def pairs(module: fx.GraphModule, rows: Any, keys: Any) -> list[str]:
     return [name for name, shape in shapes if str(rows) in shape and str(keys) in shape]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", FORMS)
 def test_it_makes_what_it_made_and_no_value_has_queries_and_keys(function: Callable[..., Tensor]) -> None:
     module = graph(function)
@@ -129,6 +130,7 @@ def test_padding_is_the_same_in_all_steps() -> None:
     torch.testing.assert_close(module(*given, mask)[0], padded(None, *given, mask), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flags", "numbers"])
 def test_a_mask_of_the_call_is_read_row_by_row_whole_rows_without_keys_too(kind: str) -> None:
     def masked(model: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -160,6 +162,7 @@ def linear(model: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.relu(q @ k.transpose(-1, -2)) @ v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "reason"),
     [(returning, "softmax is read elsewhere, too"), (over_queries, ""), (running, ""), (linear, "")],
@@ -171,6 +174,7 @@ def test_what_needs_all_rows_or_is_no_attention_is_let_be(function: Callable[...
     assert [why for _, why in result.declined] == ([reason] if reason else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["softmax", "matmul*", "add*"])
 def test_what_is_asked_for_stays_in_the_graph(pattern: str) -> None:
     def added(model: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -182,6 +186,7 @@ def test_what_is_asked_for_stays_in_the_graph(pattern: str) -> None:
     assert "is asked for" in result.declined[0][1]
 
 
+@pytest.mark.slow
 def test_by_default_the_longest_sequence_decides() -> None:
     assert not block_attention(graph(plain)).modified
     assert "bytes" in block_attention(graph(plain)).declined[0][1]

@@ -124,6 +124,7 @@ def test_a_tensor_of_both_ways_has_one_node(done: fx.GraphModule) -> None:
     assert len([one for one in held if one.data_ptr() == DICTIONARY.offset.data_ptr()]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["hidden", "classes"])
 def test_any_module_may_have_one(path: str, spliced: Splice) -> None:
     class Same:
@@ -158,6 +159,7 @@ def fails(x: Tensor) -> Tensor:
     raise ValueError("nothing of this kind")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "dictionary", "words"),
     [

@@ -82,6 +82,7 @@ def deep(i: Tensor, rounds: int) -> Tensor:
     return i
 
 
+@pytest.mark.slow
 def test_a_number_may_come_a_long_way() -> None:
     module = forward_graph(lambda x, i, h: x.index_select(1, deep(i, 300).reshape(1)).squeeze(1))
     expected = module(X)[0]

@@ -104,6 +104,7 @@ def test_a_pair_is_the_difference_of_its_classes() -> None:
     close(explain((1, 3))["x"], explain(1)["x"] - explain(3)["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composite", ["epsilon-plus", "epsilon-alpha2-beta1-flat", "attnlrp-gamma", "dynamic-lrp"])
 def test_several_targets_are_each_one_explained(composite: str, tmp_path: Path) -> None:
     targets = [0, (1, 3), 4]
@@ -125,6 +126,7 @@ def test_several_targets_share_one_forward() -> None:
     assert len(convolutions) == 2
 
 
+@pytest.mark.slow
 def test_several_targets_given_at_run_time(tmp_path: Path) -> None:
     targets = torch.tensor([[0, 1], [3, 3], [4, 2]])
     counted = lrp.compile(NET, (X,), target=lrp.Target("index", count=3))
@@ -177,6 +179,7 @@ def by_function(function: Any, *args: Tensor, model: nn.Module) -> Tensor:
     return next(iter(explainer(*args).relevance.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("position", "pick"),
     [
@@ -194,6 +197,7 @@ def test_a_position_of_a_sequence(position: Any, pick: Any) -> None:
     close(at(position), by_function(pick, IDS, MASK, model=TAGGER))
 
 
+@pytest.mark.slow
 def test_a_position_given_at_run_time(tmp_path: Path) -> None:
     explainer = lrp.compile(TAGGER, (IDS, MASK), composite="attnlrp", target=lrp.Target("index", position="index"))
     where, target = torch.tensor([5, 2]), torch.tensor([3, 3])

@@ -51,6 +51,7 @@ def forward_graph() -> fx.GraphModule:
         return unlift(torch.export.export(Net().eval(), (X,), dynamic_shapes=shapes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [1, 2, 9])
 def test_a_loop_runs_as_torchs_does(time: int) -> None:
     x = X.repeat(2, 1, 1)[:time]

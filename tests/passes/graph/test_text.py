@@ -81,6 +81,7 @@ def test_a_line_says_form_rule_forward_node_module_and_promises(by_hand: lrp.Exp
 CASES = [(function, layers, 1.0) for function, layers in GRAPHS] + [(promise_tree, 5, 0.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("function", "layers", "budget"), CASES, ids=lambda value: getattr(value, "__name__", None))
 def test_every_line_that_is_said_to_be_relevance_is_gradient_times_value(

@@ -31,6 +31,7 @@ def again(explainer: lrp.Explainer) -> torch.fx.GraphModule:
 INPUTS = torch.tensor([[1, 2, 6], [0, 5, 5]]), torch.rand(2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
 @pytest.mark.parametrize("target", ["argmax", "index"])

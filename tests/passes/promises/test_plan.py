@@ -37,6 +37,7 @@ pytestmark = pytest.mark.sampled(4)
 BUDGETS = (1.0, 0.5, 0.25, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(("function", "layers"), GRAPHS, ids=lambda value: getattr(value, "__name__", ""))
 def test_relevance_is_the_same_at_every_budget_joint_and_split(function: Callable[..., Tensor], layers: int) -> None:
@@ -61,6 +62,7 @@ def rows(plan: Plan, resolution: str) -> set[str]:
     return {promise.value for promise in plan if promise.resolution == resolution}
 
 
+@pytest.mark.slow
 def test_basic_chain() -> None:
     plan = compiled(basic_chain, 5, optimise=False).plan
 
@@ -90,6 +92,7 @@ def test_promise_tree() -> None:
         assert set(promise.args) & {other.value for other in plan}
 
 
+@pytest.mark.slow
 def test_residual_deadlock() -> None:
     """Whatever is rebuilt, it is rebuilt from what comes before it: no promise can wait for another."""
     for budget in BUDGETS:
@@ -143,6 +146,7 @@ def test_the_plan_is_a_table_plain_data_and_travels_in_files(tmp_path: Any) -> N
         assert promise.value in str(loaded)
 
 
+@pytest.mark.slow
 def test_rebuilding_survives_onnxruntime(tmp_path: Path) -> None:
     """What is rebuilt looks like what the forward computed: no optimizer may take one for the other."""
     torch.manual_seed(0)

@@ -308,6 +308,7 @@ class Spectrogram(nn.Module):
         return self.classes((power + 1e-3).log().mean(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [1.0, 0.25])
 def test_a_size_that_the_forward_graph_calculates_is_read_off_what_it_is_calculated_from(budget: float) -> None:
     sizes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=16)}}

@@ -22,6 +22,7 @@ def run(graph_of: Callable, lead: int, *given: Tensor) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(3, 4), (2, 5), (8, 10), (1, 1), (5, 10)])
 def test_a_map_is_that_of_bilinear_interpolation_with_the_sum_kept(sizes: tuple[int, int], graph_of: Callable) -> None:
     own, value = drawn(3, 3, 8, 10), drawn(3, 6, *sizes)

@@ -127,6 +127,7 @@ def test_relevance_of_a_tensor_with_two_readers_is_added(emit: Callable) -> None
     torch.testing.assert_close(relevance, expected)
 
 
+@pytest.mark.slow
 def test_a_factor_that_is_reckoned_from_a_size_in_thousands_of_steps(graph_of: Callable) -> None:
     """Deeper than Python's stack; and each number is reckoned once, though every step reads the one before twice."""
     module = graph_of(lambda x: x * (x.shape[0] * 2), torch.ones(2, 4), dynamic=True)

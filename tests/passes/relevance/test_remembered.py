@@ -79,6 +79,7 @@ def convolving() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 3)), torch.randn(2, 4, 6, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(32)
 @pytest.mark.parametrize(
     "options", [{"wrt": ["input", "1.weight"]}, {"observe": ["*"]}, {"optimise": False}, {"target": "index"}, {}]
@@ -112,6 +113,7 @@ class Scaled(nn.Module):
         return torch.clamp(torch.clamp(x, one, 5.0) * 2.0, two, 5.0)
 
 
+@pytest.mark.slow
 def test_numbers_that_compare_as_equal_are_not_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     for numbers in ((0.0, -0.0), (1.0, 1), (True, 1)):
         same_graph(monkeypatch, lambda numbers=numbers: lrp.compile(Scaled(*numbers).eval(), (torch.randn(2, 3),)))

@@ -24,6 +24,7 @@ def with_sizes(x: Tensor) -> Tensor:
     return x.reshape(2 * length, 3).sum() + places.sum() + torch.ones(2, 3 * length - 1).sum() + h.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2, 5, 11])
 def test_numbers_that_grow_with_the_length(length: int, captured: Callable) -> None:
     x = torch.randn(2, length, 3)

@@ -53,6 +53,7 @@ def backwards_into_place(x: Tensor) -> Tensor:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [stacked, in_a_row, one_of_them, every_other_place, backwards_into_place])
 def test_a_loop_returns_what_the_steps_did(function: Callable[[Tensor], Tensor], captured: Callable) -> None:
     programs = [captured(function, length) for length in (5, 6)]

@@ -33,6 +33,7 @@ def test_a_step_is_what_the_longer_program_has_once_more(captured: Callable) -> 
     assert plus == (Local(0), Local(1))
 
 
+@pytest.mark.slow
 def test_steps_over_the_steps_of_another_loop(captured: Callable) -> None:
     def twice(x: Tensor) -> Tensor:
         first = [x[:, time].exp() for time in range(x.shape[1])]
@@ -46,6 +47,7 @@ def test_steps_over_the_steps_of_another_loop(captured: Callable) -> None:
     assert isinstance(second.columns[0][1], Each)
 
 
+@pytest.mark.slow
 def test_what_nobody_reads_of_the_last_step_may_be_missing(captured: Callable) -> None:
     def ends(x: Tensor) -> Tensor:
         h = torch.zeros(2, 3)
@@ -60,6 +62,7 @@ def test_what_nobody_reads_of_the_last_step_may_be_missing(captured: Callable) -
     assert [node is None for node in steps.nodes[-1]] == [False, False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "said"),
     [

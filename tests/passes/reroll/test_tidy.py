@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ def test_whole_slices_and_checks_go(captured: Callable) -> None:
     assert aten._assert_tensor_metadata.default not in targets(module)
 
 
+@pytest.mark.slow
 def test_a_write_of_the_same_kind_is_what_is_written(captured: Callable) -> None:
     def write(x: Tensor) -> Tensor:
         out = torch.zeros(2, 4, 3)

@@ -60,6 +60,7 @@ def made() -> AnswerExplanation:
     return explainer().answer(None, PROMPT, ANSWER)
 
 
+@pytest.mark.slow
 def test_the_rows_are_runs_with_weight_one_at_their_token() -> None:
     ids = torch.tensor([[*PROMPT, *ANSWER]])
     z = language_model("gpt2")(input_ids=ids).logits[0].detach()
@@ -82,6 +83,7 @@ def test_blocks_of_rows_make_the_same_matrix(rows_per_run: int) -> None:
     np.testing.assert_allclose(found.matrix, made().matrix, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_file_makes_the_same_matrix_without_torch(tmp_path: Path) -> None:
     with OnnxExplainer(file_of()) as running:
         found = running.answer(None, PROMPT, ANSWER, hops=1)
@@ -134,6 +136,7 @@ def test_a_hop_is_what_the_program_explains_when_the_answers_tokens_are_seeded_a
     np.testing.assert_allclose(made().hops(1).matrix[row], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_sums_by_word_and_by_sentence() -> None:
     found = lrp.explain_answer(
         language_model("gpt2"), tokenizer(), " ".join(SENTENCE[:9]), " ".join(SENTENCE[9:]), open_lengths=False
@@ -153,6 +156,7 @@ def test_sums_by_word_and_by_sentence() -> None:
     np.testing.assert_allclose(found.spans(range(1, 2), [0, 1]).matrix[1], found.matrix.sum(0))
 
 
+@pytest.mark.slow
 def test_the_model_writes_the_answer_where_none_is_given() -> None:
     model = language_model("gpt2")
     wrote = model.generate(torch.tensor([PROMPT]), do_sample=False, max_new_tokens=3)[0, 5:].tolist()
@@ -363,6 +367,7 @@ def _compared(kind: str, model: Any) -> lrp.Explainer:
     return lrp.compile(model, kwargs=given, composite="reference", target=lrp.Answer(), dynamic_shapes=shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])
 @pytest.mark.parametrize("reference", [2, [4, 4, 6, 2, 9]])
 def test_an_answer_is_compared_with_that_to_another_prompt(kind: str, reference: Any, tmp_path: Path) -> None:
@@ -395,6 +400,7 @@ def test_an_answer_is_compared_with_that_to_another_prompt(kind: str, reference:
     np.testing.assert_allclose(again.matrix, found.matrix, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "said"),
     [

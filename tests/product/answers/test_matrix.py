@@ -48,6 +48,7 @@ def of_each(ids: Tensor) -> Tensor:
     return torch.eye(ids.shape[1], dtype=torch.float64)[1:, None].expand(-1, len(ids), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", EVERY)

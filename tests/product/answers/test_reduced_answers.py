@@ -56,6 +56,7 @@ def test_what_was_absorbed_is_the_weighted_scores_minus_the_sums(score: Any) -> 
     np.testing.assert_allclose(found.sums["absorbed"], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_of_several_spans_each_has_its_sums_and_the_file_says_the_same(tmp_path: Path) -> None:
     explainer = compiled(lrp.Answer(), "signs")
     spans = torch.stack([WEIGHTS, 3 * WEIGHTS])
@@ -70,6 +71,7 @@ def test_of_several_spans_each_has_its_sums_and_the_file_says_the_same(tmp_path:
         np.testing.assert_allclose(again.sums[name], sums, rtol=3e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_matrix_is_made_of_relevance_that_holds_every_token() -> None:
     whole = compiled(lrp.Answer()).answer(None, PROMPT, ANSWER)
     np.testing.assert_allclose(

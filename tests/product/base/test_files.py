@@ -222,6 +222,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_that_one_survives(tmp_path: Path) -> None:
     """torch's zip writer would end the process; a limit on the size of files stands for the disk."""
     names = ["m.lrp.pt2", "m.lrp.onnx"]

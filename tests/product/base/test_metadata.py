@@ -90,6 +90,7 @@ def faults(folder: Path, count: int, seed: int) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_edited_metadata_is_read_or_refused(tmp_path: Path) -> None:
     assert faults(tmp_path, 15, seed=1) == []
 

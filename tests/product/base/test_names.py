@@ -155,6 +155,7 @@ def flat(value: Any) -> list[Tensor]:
     return torch.utils._pytree.tree_leaves(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_names_travel_in_every_file(name: str, tmp_path: Path) -> None:
     model, args = CASES[name]()

@@ -95,6 +95,7 @@ def compile_in_threads(count: int, folder: Path) -> None:
     assert "traced" not in text
 
 
+@pytest.mark.slow
 def test_threads_compile_and_print(tmp_path: Path) -> None:
     compile_in_threads(16, tmp_path)
 

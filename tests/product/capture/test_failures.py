@@ -88,6 +88,7 @@ def mirrored(model: Model, x: Tensor) -> Tensor:
     return model.out(model.conv(x + x.transpose(2, 3)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("function", "options"),

@@ -104,6 +104,7 @@ def logits(output: Any) -> np.ndarray:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_has_no_relevance_and_changes_none(name: str, side: str, explainers: Any) -> None:

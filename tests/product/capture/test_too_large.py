@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Callable[[Members], None], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("reader", [lrp.load, lrp.compile], ids=["load", "compile"])

@@ -76,6 +76,7 @@ def test_nothing_stays_registered(file: Path) -> None:
         pytree.treespec_loads(json.dumps([1, {"type": "library.Points", "context": "null", "children_spec": []}]))
 
 
+@pytest.mark.slow
 def test_the_command_line_reads_it_and_verifies_against_it(file: Path, tmp_path: Path) -> None:
     assert main(["compile", str(file), "-o", str(tmp_path / "m.lrp.onnx")]) == 0
     assert main(["verify", str(tmp_path / "m.lrp.onnx"), "--against", str(file)]) == 0

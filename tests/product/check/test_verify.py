@@ -215,6 +215,7 @@ def test_given_inputs_are_taken_and_checked(folder: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_it_works_as_a_program(folder: Path) -> None:
     command = [sys.executable, "-m", "lrp_compiler", "verify", str(folder / "m.lrp.onnx")]
     done = subprocess.run(command, capture_output=True, text=True)

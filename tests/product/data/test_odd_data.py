@@ -62,6 +62,7 @@ def test_the_inputs_of_one_text_are_as_long_as_each_other(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduce", [["top:4"], ["patch:2"]])
 def test_reduced_texts_are_what_each_is_alone(reduce: list[str], tmp_path: Path) -> None:
     explainer = of_texts(tmp_path / "t.lrp.onnx", reduce=reduce)

@@ -51,6 +51,7 @@ def dims(value: onnx.ValueInfoProto) -> list[int | str]:
 each = pytest.mark.parametrize("name", NETWORKS)
 
 
+@pytest.mark.slow
 @each
 def test_the_graph_is_of_the_default_domain(name: str, folder: Path) -> None:
     path = written(name, folder)
@@ -76,6 +77,7 @@ def test_inputs_and_outputs_are_named_and_so_are_their_sizes(name: str, folder: 
     assert {key: shape for key, shape in given.items() if key.startswith("relevance.")} == relevance
 
 
+@pytest.mark.slow
 @each
 def test_the_metadata_says_what_the_file_is(name: str, folder: Path) -> None:
     with OnnxExplainer(written(name, folder)) as opened:

@@ -86,6 +86,7 @@ def compare(
     return {kind: (float(np.median(ort)), float(np.median(own))) for kind, (ort, own) in errors.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", SEVEN)
 def test_onnxruntime_is_as_close_to_float64_as_torch(
@@ -195,6 +196,7 @@ def test_the_file_holds_no_source_text(name: str, onnx_file: Callable[[str], Pat
     assert [trace for trace in traces if trace in content] == []
 
 
+@pytest.mark.slow
 def test_two_exports_in_one_process_are_byte_identical(tmp_path: Path) -> None:
     for stem in ("first", "second"):
         export_net(tmp_path / f"{stem}.onnx")

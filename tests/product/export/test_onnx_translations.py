@@ -135,6 +135,7 @@ def test_an_operation_that_onnx_has_not_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_softmax_of_rows_that_are_masked_whole(dtype: torch.dtype, tmp_path: Path) -> None:

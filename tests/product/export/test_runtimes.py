@@ -74,6 +74,7 @@ def written(name: str, path: Path, composite: str = "attnlrp", **options: Any) -
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["fast", "small"])
 @pytest.mark.parametrize("dtype", ["model", pytest.param("float16", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ def test_a_model_that_has_an_input_of_that_name_keeps_it() -> None:
         lrp.compile(Named().eval(), (x,), composite="attnlrp", masks="layer")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_masks_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.export.save(torch.export.export(Branches().eval(), (X,), dynamic_shapes=(BATCH,)), tmp_path / "m.pt2")
     np.save(tmp_path / "x.npy", X.numpy())

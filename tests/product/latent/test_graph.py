@@ -117,6 +117,7 @@ class Deep(nn.Module):
         return self.last(h + self.second(h).relu())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [compiled, in_units])
 @pytest.mark.parametrize("target", [None, 2, (0, 3)])
 def test_edges_are_products_of_matrices(target: Any, make: Any) -> None:
@@ -170,6 +171,7 @@ class Attention(nn.Module):
         return self.out((pattern @ value).transpose(1, 2).flatten(2)[:, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", ["channels", "tokens", "both"])
 def test_heads_hand_relevance_to_the_tokens_that_they_read(apart: Any) -> None:
     """Patterns held fixed: what head h has of the token t is pattern · value · the weights that read it."""
@@ -220,6 +222,7 @@ def test_what_does_not_fit(options: dict[str, Any], said: str, branches: Any) ->
         concepts.graph(branches, of(branches), **options)
 
 
+@pytest.mark.slow
 def test_an_explainer_that_was_compiled_otherwise(branches: Any) -> None:
     with pytest.raises(InputError, match="A graph is of one row"):
         concepts.graph(branches, of(branches, 2))
@@ -373,6 +376,7 @@ COMPOSITES = st.sampled_from(["epsilon", "epsilon-plus", "attnlrp", "attnlrp-gam
 WHICH = st.lists(st.integers(0, 50), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @drawing(6)
 @given(random_graphs(), COMPOSITES, WHICH, st.data())
 def test_edges_into_a_node_add_up_to_its_relevance(

@@ -117,6 +117,7 @@ def shares_add_up(drawn: Drawn, composite: str, which: int) -> None:
     close(heatmaps.sum(0) + past, whole, whole)
 
 
+@pytest.mark.slow
 @drawing(3)
 @given(random_graphs(), COMPOSITES, st.integers(0, 50))
 def test_channels_and_their_heatmaps_add_up(drawn: Drawn, composite: str, which: int) -> None:
@@ -130,6 +131,7 @@ def test_channels_and_their_heatmaps_add_up_in_many_larger_graphs(drawn: Drawn, 
     shares_add_up(drawn, composite, which)
 
 
+@pytest.mark.slow
 @drawing(3)
 @given(random_graphs(), COMPOSITES, st.integers(0, 50), st.data())
 def test_masked_parts_add_up_to_the_whole(drawn: Drawn, composite: str, which: int, draws: st.DataObject) -> None:

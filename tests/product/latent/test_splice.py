@@ -95,6 +95,7 @@ def test_features_and_remainder_share_the_relevance_of_the_value(kind: type[Dict
     torch.testing.assert_close(remainder, g * missed, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_features_are_masked_and_seeded_like_any_value(tmp_path: Path) -> None:
     net, dictionary, x = example(dtype=torch.float32)
     masks = ["blocks.0.features", lrp.Mask("blocks.0.remainder")]
@@ -182,6 +183,7 @@ def test_a_dictionary_that_does_not_fit() -> None:
         lrp.compile(net, (x,), splice={"first": Dictionary().double()})
 
 
+@pytest.mark.slow
 def test_a_cache_takes_no_dictionary_for_another(tmp_path: Path) -> None:
     net, dictionary, x = example()
     other = Dictionary().eval().double()
@@ -196,6 +198,7 @@ def test_a_cache_takes_no_dictionary_for_another(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_cache_keeps_masks_and_seeds(tmp_path: Path) -> None:
     net, _, x = example()
     options: dict[str, Any] = {"composite": "attnlrp", "dynamic_shapes": (BATCH,), "cache": tmp_path}
@@ -208,6 +211,7 @@ def test_a_cache_keeps_masks_and_seeds(tmp_path: Path) -> None:
         assert not torch.allclose(masked(x, masks=mask).relevance["x"], masked(x).relevance["x"])
 
 
+@pytest.mark.slow
 def test_verify_does_not_compare_a_dictionary_with_the_model_alone(tmp_path: Path) -> None:
     net, dictionary, x = example(dtype=torch.float32)
     torch.export.save(torch.export.export(net, (x,), dynamic_shapes=(BATCH,)), tmp_path / "m.pt2")

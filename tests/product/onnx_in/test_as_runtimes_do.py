@@ -96,6 +96,7 @@ def test_steps_of_zero_make_zeros() -> None:
     check(built(nodes, ["batch", 4], constants, 21), floats(3, 4), np.zeros((2, 4), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "block", "length"), [(4, 32, 256), (4, 16, 40), (8, 32, 72), (2, 32, 128)])
 @pytest.mark.parametrize("level", [0, 4])
 def test_activations_are_quantised_where_the_file_asks_for_it(bits: int, block: int, length: int, level: int) -> None:

@@ -82,6 +82,7 @@ def exported(model: nn.Module, x: Tensor, names: tuple[str, ...], path: Path, *,
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "TorchScript"])
 @pytest.mark.parametrize("name", ["cnn", "block", pytest.param("lstm", marks=pytest.mark.heavy)])
 def test_a_file_is_explained_as_its_module(name: str, dynamo: bool, tmp_path: Path) -> None:
@@ -155,6 +156,7 @@ def test_a_quantised_file_is_explained_as_it_runs(tmp_path: Path) -> None:
     assert any(one.dtype == torch.int8 and one.numel() > 100 for one in explainer.module.buffers())
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(exported(Cnn().eval(), MODELS["cnn"][1], ("batch",), tmp_path / "m.onnx", dynamo=False))
     out = str(tmp_path / "m.lrp.onnx")

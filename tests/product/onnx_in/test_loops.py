@@ -316,6 +316,7 @@ def sample(batch: int, time: int) -> Tensor:
     return torch.randn(batch, time, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(batch * time))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_loop_of_an_open_length_is_explained_as_the_recurrence_is(case: str, tmp_path: Path) -> None:
     made, recurrence = CASES[case]
@@ -417,6 +418,7 @@ def layer(kind: str, lengths: bool, **options: object) -> onnx.ModelProto:
     return model(nodes, inputs, ("y",), constants, dtypes={"l": TensorProto.INT32})
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_what_is_laid_out_for_one_processor_gets_a_sentence(tmp_path: Path) -> N
         lrp.compile(optimised)
 
 
+@pytest.mark.slow
 def test_a_quantised_file_that_was_optimised_is_explained(tmp_path: Path) -> None:
     """What quantises and dequantises around layers becomes layers of whole numbers."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static

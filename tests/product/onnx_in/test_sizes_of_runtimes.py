@@ -32,6 +32,7 @@ NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "n
 LINEAR = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attributes", [NEAREST, LINEAR])
 def test_products_with_factors_are_rounded_in_single_precision(attributes: dict[str, Any]) -> None:
     """In double precision 20 · 0.7 is below 14, since float32 has no 0.7."""
@@ -54,6 +55,7 @@ WINDOWS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("attributes", WINDOWS)
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])

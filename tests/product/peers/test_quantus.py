@@ -34,6 +34,7 @@ def test_arrays_in_arrays_out() -> None:
         lrp.quantus.explain("net", x, TARGETS)
 
 
+@pytest.mark.slow
 def test_what_is_kept_goes_with_its_model() -> None:
     net = nn.Linear(3, 2).eval()
     lrp.quantus.explain(net, torch.randn(2, 3), [0, 1])

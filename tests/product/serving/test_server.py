@@ -149,6 +149,7 @@ def test_slow_and_broken_bodies_hurt_nobody_else(server: Served) -> None:
     strange.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent", [b"", b"POST /v2", b"GET /v2 HTTP/1.1\r\nHost: h\r\nX: "], ids=["nothing", "line", "head"]
 )
@@ -248,6 +249,7 @@ def slow() -> bytes:
     return model_bytes(nodes, [x], [y, relevance], metadata_of([x], [y], [relevance]))
 
 
+@pytest.mark.slow
 def test_who_waits_too_long_or_is_one_too_many_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(slow())
     large, small = ({"inputs": [tensor("x", np.ones((1, width), np.float32))]} for width in (2500, 3))

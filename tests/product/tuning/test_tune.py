@@ -113,6 +113,7 @@ def test_padding_is_never_replaced_and_short_rows_count_as_much_as_long_ones() -
     np.testing.assert_allclose(found.default.samples, areas, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_given_by_number_move_together_and_negative_ones_stay() -> None:
     # The groups {0, 2} and {1} contribute 4 and 2, the last element stays: 7, 3, 1 and 7, 5, 1.
     found = lrp.tune(linear(3, 2, 1, 1), torch.ones(1, 4), measure="logit", features=torch.tensor([7, 9, 7, -1]), **ONE)
@@ -121,6 +122,7 @@ def test_features_given_by_number_move_together_and_negative_ones_stay() -> None
     np.testing.assert_allclose(found.best.lerf, [7, 5, 1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_class_is_the_predicted_one_or_the_one_that_is_asked_for() -> None:
     # Two classes, w·x and 0; the second one's relevance is 0, so only what is measured differs.
     model = nn.Sequential(nn.Linear(2, 2, bias=False)).eval()
@@ -163,6 +165,7 @@ def test_the_setting_is_found_that_the_model_needs() -> None:
     assert best.clearly_better
 
 
+@pytest.mark.slow
 def test_the_best_composite_is_ready_to_compile_with() -> None:
     best = lrp.tune(Difference().eval(), TRIPLES, composite=gammas, grid={"gamma": [0.0]}, baseline=0.0)
 
@@ -171,6 +174,7 @@ def test_the_best_composite_is_ready_to_compile_with() -> None:
     torch.testing.assert_close(relevance, TRIPLES * torch.tensor([1.0, -1.0, 0.0]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_that_change_no_rule_of_the_model_are_measured_once() -> None:
     steps: list[str] = []
     grid = {"conv": [0.0, 1.0], "linear": [0.0]}
@@ -181,6 +185,7 @@ def test_settings_that_change_no_rule_of_the_model_are_measured_once() -> None:
     assert sum("flip" in step for step in steps) == 2
 
 
+@pytest.mark.slow
 def test_by_default_composites_are_compared_with_the_chosen_one() -> None:
     """By hand as above: ε finds what a, b and s contribute."""
     steps: list[str] = []
@@ -196,6 +201,7 @@ def test_by_default_composites_are_compared_with_the_chosen_one() -> None:
     assert found.unused == ()
 
 
+@pytest.mark.slow
 def test_differences_are_taken_from_what_replaced_features_show() -> None:
     # Replaced, the features cost 0.3, 1 and 4; contributions are 3, 2 and 1. MoRF by differences: 6, 2, 1, 0.7, LeRF 6,
     # 5.7, 4.7, 0.7.
@@ -208,6 +214,7 @@ def test_differences_are_taken_from_what_replaced_features_show() -> None:
     np.testing.assert_allclose(found.default.samples, [-(5.7 + 4.7 - 2 - 1) / 3] * 4, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_not_replaced_is_compared_with_itself() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
@@ -297,6 +304,7 @@ def test_relevance_summed_over_layers_is_a_second_way_to_read_a_setting(aggregat
     assert "aggregate" in str(found)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_model_is_left_out_of_what_is_tried_unasked() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
@@ -321,6 +329,7 @@ def test_what_does_not_fit_a_model_is_left_out_of_what_is_tried_unasked() -> Non
         lrp.tune(model, x, grid={"composite": ["reference"]})
 
 
+@pytest.mark.slow
 def test_by_default_what_the_model_does_not_meet_is_not_tuned() -> None:
     found = lrp.tune(linear(3, 2, 1), torch.ones(2, 3), composite="attnlrp-gamma")
 
@@ -329,6 +338,7 @@ def test_by_default_what_the_model_does_not_meet_is_not_tuned() -> None:
     assert any("conv changes nothing" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result_and_another_breaks_ties_otherwise() -> None:
     # Everything contributes alike, but what is left when it is replaced differs: the order among equals decides.
     baseline = torch.linspace(-3, 3, 12)
@@ -342,6 +352,7 @@ def test_the_same_seed_gives_the_same_result_and_another_breaks_ties_otherwise()
     assert not np.allclose(samples(2), first)
 
 
+@pytest.mark.slow
 def test_the_model_and_the_inputs_are_as_they_were() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
     x = torch.randn(3, 3, 6, 6, requires_grad=True)

@@ -44,6 +44,7 @@ def attention() -> nn.Module:
         return Attention().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])

@@ -60,6 +60,7 @@ def test_a_step_has_the_rules_that_the_books_name(explainer: lrp.Explainer) -> N
     assert {entry.node: entry.rule for entry in inside} == {entry.node: listed[entry.node] for entry in inside}
 
 
+@pytest.mark.slow
 def test_another_rule_inside_a_step_is_a_difference(explainer: lrp.Explainer) -> None:
     changes = {change.node: change for change in explainer.diff(compiled("epsilon"))}
     inside = {name: change for name, change in changes.items() if name.startswith("scan/")}

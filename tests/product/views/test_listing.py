@@ -115,6 +115,7 @@ def test_notes_are_plain_strings_under_fixed_keys(explainer: lrp.Explainer) -> N
         assert all(isinstance(value, str) for value in note.values())
 
 
+@pytest.mark.slow
 def test_several_targets_keep_their_forms(net: Net) -> None:
     rows = lrp.compile(net, (X,), composite="epsilon", target=[0, 1], dynamic_shapes=BATCH).show()
 
@@ -126,6 +127,7 @@ def test_an_explainer_does_not_differ_from_itself(explainer: lrp.Explainer) -> N
     assert not list(explainer.diff(explainer))
 
 
+@pytest.mark.slow
 def test_a_diff_says_which_rules_changed_where(net: Net, explainer: lrp.Explainer) -> None:
     entries = (lrp.Entry("convolution", "gamma", {"gamma": 0.5}, path="layer2.1"),)
     rules = lrp.Composite("mine", (*entries, *lrp.composites.epsilon().entries))
@@ -148,6 +150,7 @@ def counted(explainer: lrp.Explainer, forward: str, op: str) -> int:
     return sum(row.explains == forward and row.op.split(".")[-2:-1] == [op] for row in explainer.show())
 
 
+@pytest.mark.slow
 def test_operations_of_one_side_only_are_added_or_removed(net: Net, explainer: lrp.Explainer) -> None:
     primitive = lrp.compile(net, (X,), composite="dynamic-lrp", dynamic_shapes=BATCH)
 
@@ -157,6 +160,7 @@ def test_operations_of_one_side_only_are_added_or_removed(net: Net, explainer: l
     assert " added" in explainer.diff(primitive).title
 
 
+@pytest.mark.slow
 def test_promises_that_are_rebuilt_are_a_difference(net: Net, explainer: lrp.Explainer) -> None:
     lean = lrp.compile(net, (X,), composite="epsilon", dynamic_shapes=BATCH, memory_budget=0.3)
 
@@ -182,6 +186,7 @@ def folder(net: Net, explainer: lrp.Explainer, tmp_path_factory: pytest.TempPath
     return path
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_diffs_and_prints_json(
     folder: Path, explainer: lrp.Explainer, capsys: pytest.CaptureFixture[str]
 ) -> None:

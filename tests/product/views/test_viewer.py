@@ -45,6 +45,7 @@ def dagre(tmp_path: Path) -> Path:
     return tmp_path / "dagre"
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("which", ["explainer", "loaded"])
 def test_every_node_of_both_graphs_is_there_once(which: str, request: pytest.FixtureRequest) -> None:

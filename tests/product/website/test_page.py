@@ -158,6 +158,7 @@ def test_no_file_is_published_but_the_models_own(folder: Path) -> None:
             assert not (folder / "site").exists()
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_site(folder: Path) -> None:
     make(folder, title="first")
 

@@ -90,6 +90,7 @@ def test_the_books_balance(name: str, composite: str, tmp_path: Path) -> None:
     survives_files(explainer, (X.double(),), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("name", MADE)
 def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
