@@ -58,13 +58,14 @@ from lrp_compiler.passes.graph import (
     in_bodies,
     move_in_front,
     outputs,
+    scans,
     simplify,
     without_unread,
     write_notes,
 )
 from lrp_compiler.passes.joint import constants_first, copy_repeated, join, lower_own_ops
 from lrp_compiler.passes.optimise import OF_JOINT, merge_stabilisers
-from lrp_compiler.passes.promises import Ledger, Plan, asked_values, make_plan, resolve_promises
+from lrp_compiler.passes.promises import Ledger, Plan, asked_values, checkpoint_loops, make_plan, resolve_promises
 from lrp_compiler.passes.promises import plan as decide
 from lrp_compiler.passes.relevance import Question, Seed, emit_relevance, latents_of, maps_of, open_loops
 from lrp_compiler.rules.composite import Composite
@@ -321,12 +322,24 @@ def joint_graph(
         merged = merge_stabilisers(relevance, forward)
         relevance = merged.graph_module
         watch.sees("merge_stabilisers", relevance, RELEVANCE, merged.declined)
-    ledger = Ledger.of(forward)
-    asked = asked_values(relevance, ledger, promises)
-    decision = decide(ledger.values, [ledger.index[value] for value in asked], options.memory_budget)
     reached = reachable(forward, question.explained)
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
-    plan = make_plan(ledger, asked, decision, path, options.memory_budget)
+    ledger = Ledger.of(forward)
+    asked = asked_values(relevance, ledger, promises)
+    of, besides, loops = None, 0, 0
+    if options.memory_budget < 1 and scans(forward):
+        before = [node.name for node in asked]
+        found = checkpoint_loops(forward, relevance, promises)
+        watch.sees("checkpoint_loops", relevance, RELEVANCE, found.declined)
+        whole = Ledger.of(forward, found.at)
+        of = decide(whole.values, [index for node, index in whole.index.items() if node.name in before]).promised
+        forward, path = found.forward, [found.nodes[node] for node in path]
+        besides, loops = found.besides, found.loops
+        relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)
+        ledger = Ledger.of(forward, found.at)
+        asked = asked_values(relevance, ledger, found.promises)
+    decision = decide(ledger.values, [ledger.index[value] for value in asked], options.memory_budget, of, besides)
+    plan = make_plan(ledger, asked, decision, path, options.memory_budget, loops)
     relevance = resolve_promises(relevance, ledger, decision)
     watch.sees("resolve_promises", relevance, RELEVANCE)
     joint = join(forward, relevance)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from sympy import sympify
 from torch import Tensor, fx
 from torch.fx.experimental import _config as config
 
@@ -21,11 +22,22 @@ def renamed(whole: Any, names: Mapping[Any, str]) -> Any:
     return whole.xreplace({symbol: type(symbol)(name) for symbol, name in names.items()})
 
 
-def hint(size: int | torch.SymInt) -> int:
-    """The example's size; 1 where it depends on values and is not known before the run."""
+def hint(size: int | torch.SymInt, at: Mapping[Any, int] | None = None) -> int:
+    """The example's size; 1 where it depends on values and is not known before the run.
+
+    Args:
+        size: a size.
+        at: symbol → what to take in place of the example's.
+    """
     if isinstance(size, int):
         return size
-    return 1 if size.node.hint is None else int(size.node.hint)
+    if size.node.hint is None:
+        return 1
+    if not at or at.keys().isdisjoint(expression(size).free_symbols):
+        return int(size.node.hint)
+    known = size.node.shape_env
+    examples = known.backed_var_to_val if hasattr(known, "backed_var_to_val") else known.var_to_val
+    return int(expression(size).xreplace({**examples, **{symbol: sympify(number) for symbol, number in at.items()}}))
 
 
 def known_size(size: int | torch.SymInt) -> int | None:

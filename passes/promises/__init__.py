@@ -1,5 +1,6 @@
 """Which forward values relevance needs, and how each of them is had."""
 
+from .checkpoints import checkpoint_loops
 from .ledger import Ledger
 from .plan import Plan, Promise, make_plan
 from .planner import Decision, Value, plan
@@ -12,6 +13,7 @@ __all__ = [
     "Promise",
     "Value",
     "asked_values",
+    "checkpoint_loops",
     "make_plan",
     "plan",
     "resolve_promises",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,6 +16,8 @@ from lrp_compiler.torch_private import hint
 
 from .planner import Value
 
+At = Mapping[Any, int]
+"""Symbol of an open size → the number that is reckoned with."""
 TRANSCENDENTAL = 8.0
 """Elementary operations for one element of a softmax, a normalisation or a pool."""
 
@@ -27,37 +30,39 @@ class Ledger:
         nodes: its tensor and size nodes in order; a value's index is its place here.
         values: what the planner is told of each.
         index: node → index.
+        at: symbol → the size that is reckoned with in place of the example's.
     """
 
     nodes: list[fx.Node]
     values: list[Value]
     index: dict[fx.Node, int] = field(default_factory=dict)
+    at: At = field(default_factory=dict)
 
     @classmethod
-    def of(cls, forward: fx.GraphModule) -> Ledger:
+    def of(cls, forward: fx.GraphModule, at: At | None = None) -> Ledger:
         """The ledger of a forward graph."""
-        ledger = cls([], [])
+        ledger = cls([], [], at=at or {})
         for node in forward.graph.nodes:
             if node.op == "output":
                 continue
             sources = tuple(dict.fromkeys(ledger.index[source] for source in node.all_input_nodes))
             ledger.index[node] = len(ledger.nodes)
             ledger.nodes.append(node)
-            ledger.values.append(_value(node, sources, ledger.values))
+            ledger.values.append(_value(node, sources, ledger))
         return ledger
 
 
-def _value(node: fx.Node, sources: tuple[int, ...], known: Sequence[Value]) -> Value:
+def _value(node: fx.Node, sources: tuple[int, ...], ledger: Ledger) -> Value:
     if node.op != "call_function":
         return Value(0, given=True)
     if not is_tensor(node):
         # Sizes, and the tuples that some ops return: no bytes of their own.
         return Value(0, 0.0, sources, free=True)
-    constant = all(known[source].given for source in sources) and not _reaches_input(node)
+    constant = all(ledger.values[source].given for source in sources) and not _reaches_input(node)
     free = traits(node.target).free
     return Value(
-        0 if constant else nbytes(node),
-        cost(node),
+        0 if constant else nbytes(node, ledger.at),
+        cost(node, ledger.at),
         sources,
         given=constant,
         free=free,
@@ -69,23 +74,23 @@ def _reaches_input(node: fx.Node) -> bool:
     return any(source.op == "placeholder" or not is_tensor(source) for source in node.all_input_nodes)
 
 
-def nbytes(node: fx.Node) -> int:
-    """Bytes of the node's value, at the example's sizes."""
+def nbytes(node: fx.Node, at: At | None = None) -> int:
+    """Bytes of the node's value, at the example's sizes or those given."""
     value = node.meta["val"]
-    return prod(_sizes(value)) * int(value.element_size())
+    return prod(_sizes(value, at)) * int(value.element_size())
 
 
-def cost(node: fx.Node) -> float:
-    """Elementary operations that the node takes, at the example's sizes."""
+def cost(node: fx.Node, at: At | None = None) -> float:
+    """Elementary operations that the node takes, at the example's sizes or those given."""
     value = node.meta["val"]
-    size = float(prod(_sizes(value)))
+    size = float(prod(_sizes(value, at)))
     if traits(node.target).free:
         return 0.0
     if (products := traits(node.target).products) is not None:
-        given = fx.map_arg(bind(node.target, node.args, node.kwargs), lambda one: _sizes(one.meta["val"]))
-        return 2.0 * products(given, _sizes(value))
+        given = fx.map_arg(bind(node.target, node.args, node.kwargs), lambda one: _sizes(one.meta["val"], at))
+        return 2.0 * products(given, _sizes(value, at))
     return size if by_element(node.target) else TRANSCENDENTAL * size
 
 
-def _sizes(value: torch.Tensor) -> list[int]:
-    return [hint(size) for size in value.shape]
+def _sizes(value: torch.Tensor, at: At | None) -> list[int]:
+    return [hint(size, at) for size in value.shape]

@@ -78,6 +78,8 @@ class Plan:
         held_bytes: what this plan holds at once, at most: what is kept and the largest rebuilt segment.
         rebuilt_nodes: nodes of the forward graph that are computed twice.
         rebuilt_share: their cost, as a share of the forward graph's.
+        loops_again: loops that keep their states at checkpoints, and go through their steps again.
+        steps: how many steps such a loop of open length is reckoned with; 0: there is none.
         strict: operations on the way of relevance at which the paper's strict policy promises.
     """
 
@@ -89,6 +91,8 @@ class Plan:
     rebuilt_nodes: int = 0
     rebuilt_share: float = 0.0
     strict: int = 0
+    loops_again: int = 0
+    steps: int = 0
 
     def __iter__(self) -> Iterator[Promise]:
         """The promises, one by one."""
@@ -115,6 +119,9 @@ class Plan:
         again = f"computes {self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
         if counts["rebuilt"] and not self.rebuilt_nodes:
             again = "computes nothing again, since what is rebuilt are views"
+        if self.loops_again:
+            loops = "1 loop goes through its" if self.loops_again == 1 else f"{self.loops_again} loops go through their"
+            again += f"; {loops} steps again" + (f" (sizes are those of {self.steps:,} steps)" if self.steps else "")
         return f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {held}{floor}; {again}"
 
     def table(self, limit: int | None = None) -> PlainTable:
@@ -173,6 +180,7 @@ def make_plan(
     decision: Decision,
     reached: Sequence[fx.Node],
     budget: float,
+    loops_again: int = 0,
 ) -> Plan:
     """The decision in the words of the graph.
 
@@ -182,6 +190,7 @@ def make_plan(
         decision: the planner's.
         reached: the nodes that relevance passed.
         budget: what was allowed.
+        loops_again: loops that go through their steps again.
     """
     promises = []
     for value, origins in asked.items():
@@ -196,7 +205,9 @@ def make_plan(
         for name in given.active:
             operand = given.arguments[name]
             if operand not in asked:
-                promises.append(Promise(operand.name, module_path(operand), _size(operand), "elided", (node.name,)))
+                promises.append(
+                    Promise(operand.name, module_path(operand), _size(operand, ledger), "elided", (node.name,))
+                )
     order = {node.name: index for index, node in enumerate(ledger.nodes)}
     promises.sort(key=lambda promise: order[promise.value])
     total = sum(value.cost for value in ledger.values) or 1.0
@@ -209,11 +220,13 @@ def make_plan(
         sum(1 for index in decision.rebuilt if not ledger.values[index].free),
         decision.cost / total,
         len(strict),
+        loops_again,
+        max(ledger.at.values(), default=0),
     )
 
 
-def _size(node: fx.Node) -> int:
-    return nbytes(node) if is_tensor(node) else 0
+def _size(node: fx.Node, ledger: Ledger) -> int:
+    return nbytes(node, ledger.at) if is_tensor(node) else 0
 
 
 def _promise(
@@ -226,9 +239,9 @@ def _promise(
     index = ledger.index[value]
     place = (value.name, module_path(value))
     if ledger.values[index].given and value.op != "placeholder":
-        return Promise(*place, _size(value), "constant", origins)
+        return Promise(*place, _size(value, ledger), "constant", origins)
     if index not in decision.rebuilt:
-        size = 0 if value.op == "placeholder" else _size(value)
+        size = 0 if value.op == "placeholder" else _size(value, ledger)
         return Promise(*place, size, "kept", origins)
     chain, args, stack = set(), set(), [index]
     while stack:
@@ -244,7 +257,7 @@ def _promise(
     names = tuple(ledger.nodes[i].name for i in sorted(args))
     return Promise(
         *place,
-        _size(value),
+        _size(value, ledger),
         "rebuilt",
         origins,
         names,

@@ -68,23 +68,28 @@ class Decision:
     segment: dict[int, int] = field(default_factory=dict)
 
 
-def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> Decision:
+def plan(
+    values: Sequence[Value], asked: Iterable[int], budget: float = 1.0, of: int | None = None, besides: int = 0
+) -> Decision:
     """Decide for every value that is asked for.
 
     Args:
         values: the forward graph, in topological order.
         asked: indices of the values that relevance asks for.
         budget: share, 0 to 1, of the bytes that the default policy holds.
+        of: these bytes, where they are those of another list of values.
+        besides: bytes that are held whatever is decided.
 
     Returns:
         The decision of least cost within the budget, or, where there is none, the one that holds least.
     """
     wanted = {index for index in asked if not values[index].given}
     kept = _without_free(values, wanted)
-    default = Decision(kept, promised=_bytes(values, kept))
+    default = Decision(kept, promised=_bytes(values, kept) if of is None else of)
     consequences(values, wanted, default, [])
-    limit = budget * default.promised
+    limit = budget * default.promised - besides
     if default.held <= limit:
+        default.held += besides
         return default
     crossing, last_use = _crossing(values), _last_uses(values)
     candidates: list[tuple[Decision, list[int]]] = [(default, []), (_without_cheap(values, wanted, kept), [])]
@@ -99,6 +104,7 @@ def plan(values: Sequence[Value], asked: Iterable[int], budget: float = 1.0) -> 
     if cuts:
         consequences(values, wanted, chosen, cuts)
     chosen.promised = default.promised
+    chosen.held += besides
     return chosen
 
 

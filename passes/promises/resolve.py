@@ -52,14 +52,14 @@ def asked_values(
     return asked
 
 
-def _rebuilt_inside(loop: Scan, known: Origin) -> Scan:
+def rebuilt_inside(loop: Scan, known: Origin) -> Scan:
     """The loop, of whose steps everything is rebuilt."""
     body = copied(loop.body)
     for node in body.graph.nodes:
         if node.op == "call_function":
             set_origin(node, known)
         if isinstance(node.target, Scan):
-            node.target = _rebuilt_inside(node.target, known)
+            node.target = rebuilt_inside(node.target, known)
     return loop.with_body(body)
 
 
@@ -202,7 +202,7 @@ class _Splice:
         known = Origin("relevance", original.name, module_path(original), REBUILT)
         set_origin(node, known)
         if isinstance(node.target, Scan):
-            node.target = _rebuilt_inside(node.target, known)
+            node.target = rebuilt_inside(node.target, known)
         return node
 
     def _hold_back(self, index: int, ready: dict[int, fx.Node]) -> None:
