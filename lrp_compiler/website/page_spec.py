@@ -66,6 +66,11 @@ def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], 
         extra: names of the graph's other inputs.
         name: how to call the file in a message.
     """
+    if about.differences:
+        raise InputError(
+            f"{name} compares each input with a reference (composite {about.name!r}), and on a page nobody could give "
+            "one: compile it by another composite."
+        )
     if extra - {"target"}:
         raise InputError(f"{name} takes {', '.join(sorted(extra))} at run time: a page can only choose the target.")
     if about.reduce:
