@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.seal import read_seal
@@ -120,7 +121,7 @@ def read_labels(path: Path, classes: int | None) -> list[str]:
     if not all(isinstance(label, str | int | float) for label in labels):
         raise InputError(f"{path} is a list of something else than names: one name for each class is wanted.")
     if classes is not None and len(labels) != classes:
-        raise InputError(f"{path} names {len(labels)} classes; the explainer has {classes}.")
+        raise InputError(f"{path} names {counted(len(labels), 'class|classes')}; the explainer has {classes}.")
     return [str(label).strip() for label in labels]
 
 
