@@ -172,51 +172,6 @@ def squeezenet() -> Names:
     return image() | {"squeezenet": Fires().eval()}
 
 
-def own_rule() -> Names:
-    """An op that has no rule, and a model whose mixers are explained as wholes."""
-    torch.manual_seed(0)
-    if not hasattr(torch.ops.mylib, "swish"):
-        library = torch.library.custom_op(
-            "mylib::swish", lambda x: x * torch.sigmoid(x), mutates_args=(), schema="(Tensor x) -> Tensor"
-        )
-        library.register_fake(torch.empty_like)
-
-    class Swishing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(torch.ops.mylib.swish(self.first(x)))
-
-    class Mixer(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.cumsum(1)
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.mixer, self.linear = Mixer(), nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.linear(self.mixer(x))
-
-    class Mixing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks, self.head = nn.Sequential(Block(), Block()), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.blocks(x).mean(1))
-
-    return {
-        "swishing": Swishing().eval(),
-        "x": torch.randn(2, 4),
-        "mixing": Mixing().eval(),
-        "sequence": torch.randn(2, 5, 4),
-    }
-
-
 def own_composite() -> Names:
     """Convolutions, attention at `encoder.layers.*.attn`, and a head."""
     torch.manual_seed(0)
@@ -336,7 +291,6 @@ STAND_INS: dict[str, Callable[[], Names]] = {
     "how-to/answers.md": answers,
     "how-to/onnx-in.md": onnx_file,
     "how-to/loops.md": dict,
-    "how-to/own-rule.md": own_rule,
     "how-to/own-composite.md": own_composite,
     "how-to/weights.md": image,
     "how-to/latent.md": vgg,
