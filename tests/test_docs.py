@@ -88,16 +88,56 @@ def test_commands_are_those_of_the_command_line(page: str, capsys: pytest.Captur
 
 
 LINK = re.compile(r"\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
-MADE = {PAGES / "reference" / f"{name}.md" for name in ("rules", "kinds", "composites", "command-line")}
-"""Pages that the site makes."""
+READ = [
+    *pages().values(),
+    *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
+"""What may be read where the repository lies, site or no site."""
 
 
-@pytest.mark.parametrize("page", sorted(pages()))
-def test_links_lead_somewhere_in_the_repository(page: str) -> None:
-    path = pages()[page]
-    targets = {Path(os.path.normpath(path.parent / link)) for link in LINK.findall(path.read_text()) if ":" not in link}
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere_in_the_repository(path: Path) -> None:
+    links = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if ":" not in link]
 
-    assert {target for target in targets if not target.exists()} <= MADE
+    assert [link for link in links if not Path(os.path.normpath(path.parent / link)).exists()] == []
+
+
+TITLE = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
+TO_PART = re.compile(r"\]\(([^()\s#]*)#([^()\s]+)\)")
+
+
+def _anchors(path: Path) -> set[str]:
+    """What links may name of a page: its titles, as code hosts and the site spell them."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower() for title in TITLE.findall(text)]
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title)) for title in plain}
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_to_parts_of_pages_lead_to_titles(path: Path) -> None:
+    links = [link for link in TO_PART.findall(path.read_text(encoding="utf-8")) if ":" not in link[0]]
+    pointed = [(Path(os.path.normpath(path.parent / place)) if place else path, part) for place, part in links]
+
+    assert [f"{at.name}#{part}" for at, part in pointed if at.suffix == ".md" and part not in _anchors(at)] == []
+
+
+def test_pages_get_what_they_ask_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    tables = importlib.import_module("tables")
+    asked = {
+        name: path
+        for path in pages().values()
+        for name in re.findall(r"<!-- ([\w-]+): made by docs/tables\.py -->", path.read_text(encoding="utf-8"))
+    }
+
+    assert {name: path.stem for name, path in asked.items()} == {name: name for name in tables.MADE}
+    assert "| `epsilon` |" in tables.rules()
+    assert "| [`convolution`](#convolution) | linear map |" in tables.kinds()
+    assert "## attnlrp-gamma" in tables.composites()
+    assert "exit code 1" in tables.command_line()
+    for name, path in asked.items():
+        assert f"docs/tables.py {name}`" in path.read_text(encoding="utf-8").replace("\n", " ")
 
 
 def test_every_page_is_in_the_navigation() -> None:
