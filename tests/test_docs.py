@@ -2,13 +2,16 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.snippets import PAGES, ROOT, blocks, commands, pages
 from support.stand_ins import STAND_INS
@@ -56,6 +59,21 @@ def test_the_snippets_of_a_page_run_one_behind_the_other(page: str, folder: Path
         # The line numbers of a failure are those of the page.
         code = compile("\n" * (block.line - 1) + block.code, str(pages()[page]), "exec")
         exec(code, names)
+
+
+def test_the_request_on_a_line_fits_the_model_of_its_page(folder: Path) -> None:
+    written = blocks("how-to/serving.md")
+    exec(next(block.code for block in written if block.language == "python"), {"__name__": "snippets"})
+    (line,) = (block.code for block in written if "/infer -d" in block.code)
+    *_, address, _, body = shlex.split(line.replace("\\\n", ""))
+
+    (served,) = folder.glob("*.lrp.onnx")
+    with lrp.OnnxExplainer(served) as explainer:
+        given = [(one, np.array(one["data"], np.float32)) for one in json.loads(body)["inputs"]]
+        explanation = explainer(**{one["name"]: data.reshape(one["shape"]) for one, data in given})
+
+    assert address == f"localhost:8000/v2/models/{served.name.removesuffix('.lrp.onnx')}/infer"
+    assert explanation.relevance["x"].shape == (1, 3)
 
 
 def _installed(package: str) -> bool:

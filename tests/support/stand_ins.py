@@ -55,8 +55,7 @@ def explainer_file() -> Names:
     compiled = lrp.compile(
         names["model"], (names["x"],), composite="epsilon", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}
     )
-    for name in ("model.lrp.onnx", "image.lrp.onnx"):
-        compiled.to_onnx(name)
+    compiled.to_onnx("model.lrp.onnx")
     return names | {"compiled": compiled, "x": names["x"].numpy()}
 
 
@@ -304,7 +303,6 @@ STAND_INS: dict[str, Callable[[], Names]] = {
     "how-to/pictures.md": pictures,
     "how-to/other-results.md": squeezenet,
     "how-to/run-anywhere.md": explainer_file,
-    "how-to/serving.md": explainer_file,
     "how-to/data-sets.md": data_set,
     "inside/graph.md": image,
     "inside/books.md": image,
