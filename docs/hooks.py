@@ -1,4 +1,4 @@
-"""What the site takes from the repository: pages that lie elsewhere, tables that are made from the code.
+"""What the site takes from the repository: pages that lie elsewhere, and into pages tables that the code makes.
 
 Links in every page are those of the repository, so that they work where Markdown is shown as it is; here they become
 the site's. Whatever they point at comes along.
@@ -41,13 +41,8 @@ SHOWN = (
     "benchmarks/sound/results/*.md",
 )
 """Pages that stand where they are written, under the same path."""
-MADE = {
-    "reference/rules.md": tables.rules,
-    "reference/kinds.md": tables.kinds,
-    "reference/composites.md": tables.composites,
-    "reference/command-line.md": tables.command_line,
-}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
+MADE = re.compile(r"<!-- ([\w-]+): made by docs/tables\.py -->")
 PART = re.compile(r"<!-- (\w+): from (the README|[\w/]+\.md) -->")
 CELL = re.compile(r"<td( style=\"[^\"]*\")?>(.*?)</td>", re.DOTALL)
 TAG = re.compile(r"<[^>]+>")
@@ -68,13 +63,11 @@ def on_startup(command: str, dirty: bool) -> None:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie elsewhere, those that are made, and what they all point at."""
+    """Add the pages that lie elsewhere, and what they all point at."""
     written = [PAGES / file.src_uri for file in files.documentation_pages()]
     elsewhere = [path for pattern in SHOWN for path in sorted(ROOT.glob(pattern))]
     for path in elsewhere:
         files.append(File.generated(config, _place(path), abs_src_path=str(path)))
-    for place, made in MADE.items():
-        files.append(File.generated(config, place, content=made()))
     for path in filter(Path.is_file, sorted(EXECUTED.rglob("*"))):
         files.append(File.generated(config, _place(path), abs_src_path=str(path)))
     pointed = {target for path in (*written, *elsewhere) for target in _targets(path)}
@@ -85,13 +78,12 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Take in tables of the README and of results, and make the repository's links the site's."""
+    """Take in tables of the README, of results and of the code, and make the repository's links the site's."""
     markdown = PART.sub(lambda found: _part(found[1], found[2]), markdown)
-    if page.file.abs_src_path is None:
-        return markdown
     path = Path(page.file.abs_src_path)
     written = NOTEBOOKS / path.name if path.parent == EXECUTED else path
-    return LINK.sub(lambda found: _linked(found, written), markdown)
+    markdown = LINK.sub(lambda found: _linked(found, written), markdown)
+    return MADE.sub(lambda found: tables.MADE[found[1]](), markdown)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:

@@ -1,9 +1,15 @@
-"""Reference pages that are made from the code: rules, kinds, composites, and the command line."""
+"""What reference pages take from the code: rules, kinds, composites, and the command line.
+
+    python docs/tables.py rules
+
+prints what the site shows in `docs/pages/reference/rules.md`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,11 +30,7 @@ def rules() -> str:
     for family, name in sorted(RULES):
         if family != USERS:
             families[family].append(name)
-    parts = [
-        "# Rules",
-        "Made from the registry. A composite names a rule; each kind brings the one that is taken when no composite "
-        "says otherwise ([kinds](kinds.md)). `g` is relevance in unit form, `R = x ⊙ g`; `s(z) = z + ε · sgn z`.",
-    ]
+    parts = []
     for family, names in families.items():
         kinds = ", ".join(f"`{kind}`" for kind in sorted(_kinds(family)))
         rows = [(f"`{name}`", _sentence(RULES[family, name]), _options(RULES[family, name])) for name in names]
@@ -43,18 +45,12 @@ def kinds() -> str:
         for operator in operators:
             if operator.family != USERS:
                 found[operator.kind, operator.family].append((str(target), operator.rule))
-    parts = [
-        "# Kinds",
-        "Made from the registry. An entry of a composite addresses operations by kind; `*` stands for all that its "
-        "rule fits. An op may be of several kinds: which, its active operands decide (an addition of two activations "
-        "is an `addition`, that of a constant a `shift`).",
-    ]
     rows = []
     for (kind, family), ops in sorted(found.items()):
         own = ", ".join(f"`{name}`" for name in sorted({rule for _, rule in ops}))
         fitting = ", ".join(f"`{name}`" for name in rules_of(family))
         rows.append((f"[`{kind}`](#{kind.replace(' ', '-')})", family, own, fitting))
-    parts.append(table(("kind", "family", "its own rule", "rules that fit"), rows))
+    parts = [table(("kind", "family", "its own rule", "rules that fit"), rows)]
     for (kind, _), ops in sorted(found.items()):
         parts += [f"## {kind}", ", ".join(f"`{target}`" for target in sorted({target for target, _ in ops})) + "."]
     return _page(parts)
@@ -62,11 +58,7 @@ def kinds() -> str:
 
 def composites() -> str:
     """Every composite as its table of entries, with its parameters."""
-    parts = [
-        "# Composites",
-        "Made from the code. The first entry that matches an operation decides; what no entry matches gets the rule of "
-        "its [kind](kinds.md). [Which for what](../concepts/composites.md).",
-    ]
+    parts = []
     for name, make in COMPOSITES.items():
         parts += [f"## {name}", inspect.cleandoc(make.__doc__ or "").partition("\n\nArgs:")[0]]
         parameters = inspect.signature(make).parameters.values()
@@ -86,12 +78,7 @@ def command_line() -> str:
     """Every command as its own parser describes it."""
     root = make_parser()
     commands = next(action for action in root._actions if isinstance(action, argparse._SubParsersAction))
-    parts = [
-        "# Command line",
-        "Made from the parsers: what `lrp-compiler COMMAND --help` says. `MODEL` is a `.pt2` file that "
-        "`torch.export.save` wrote, or an ONNX file. Each command has `--json`, and `--debug`, which prints the "
-        "traceback of an error beside its sentence, and `--import MODULE`: a module that registers operators of yours.",
-    ]
+    parts = []
     for name, command in commands.choices.items():
         parts += [f"## {name}", command.description or ""]
         formatter = argparse.HelpFormatter(command.prog, width=80)
@@ -103,6 +90,10 @@ def command_line() -> str:
         parts.append("Example:")
         parts.append("```bash\n" + _unindented((command.epilog or "").removeprefix("example:\n")) + "\n```")
     return _page(parts)
+
+
+MADE = {"rules": rules, "kinds": kinds, "composites": composites, "command-line": command_line}
+"""By the names of the pages in `docs/pages/reference` that ask for them."""
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -152,3 +143,9 @@ def _called(action: argparse.Action) -> str:
 
 def _unindented(text: str) -> str:
     return "\n".join(line.removeprefix("  ") for line in text.strip("\n").splitlines()).strip()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Print what a reference page takes from the code.")
+    parser.add_argument("page", choices=MADE)
+    sys.stdout.write(MADE[parser.parse_args().page]())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.reductions import HALF, SUMS
@@ -249,7 +250,7 @@ def _at_reference(
             f"reference={shortened(reference)}: give the id of a token, or ids, as many as the prompt has."
         ) from error
     if len(other) != len(read):
-        raise InputError(f"The reference has {len(other)} ids, but the prompt {len(read)}.")
+        raise InputError(f"The reference has {counted(len(other), 'id')}, but the prompt {len(read)}.")
     strange = [token for token in other if not 0 <= token < (about.classes or 2**31)]
     if strange:
         raise InputError(f"The reference holds token {strange[0]}, which the model does not have.")

@@ -66,8 +66,9 @@ def compile(
     Args:
         model: an nn.Module in eval mode, an ExportedProgram, or the path of a `.pt2` file; an ONNX model, or the path
             of an `.onnx` file (see `from_onnx`).
-        args: example inputs of a module; cloned, never kept. A size of 1 cannot be made dynamic: use 2. Of an ONNX
-            model they are made from the file, if none are given.
+        args: example inputs of a module; cloned, never kept. What `dynamic_shapes` opens is 2 or more in them, since
+            torch.export takes a size of 1 for a constant. Of an ONNX model they are made from the file, if none are
+            given.
         kwargs: example inputs by name.
         composite: which rule where: a name ("epsilon-plus", "attnlrp", …), or a `Composite` (`lrp.composites`).
             "auto": one that is chosen from the model's structure, by what was most faithful to networks of that

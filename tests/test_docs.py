@@ -2,13 +2,16 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.snippets import PAGES, ROOT, blocks, commands, pages
 from support.stand_ins import STAND_INS
@@ -58,6 +61,21 @@ def test_the_snippets_of_a_page_run_one_behind_the_other(page: str, folder: Path
         exec(code, names)
 
 
+def test_the_request_on_a_line_fits_the_model_of_its_page(folder: Path) -> None:
+    written = blocks("how-to/serving.md")
+    exec(next(block.code for block in written if block.language == "python"), {"__name__": "snippets"})
+    (line,) = (block.code for block in written if "/infer -d" in block.code)
+    *_, address, _, body = shlex.split(line.replace("\\\n", ""))
+
+    (served,) = folder.glob("*.lrp.onnx")
+    with lrp.OnnxExplainer(served) as explainer:
+        given = [(one, np.array(one["data"], np.float32)) for one in json.loads(body)["inputs"]]
+        explanation = explainer(**{one["name"]: data.reshape(one["shape"]) for one, data in given})
+
+    assert address == f"localhost:8000/v2/models/{served.name.removesuffix('.lrp.onnx')}/infer"
+    assert explanation.relevance["x"].shape == (1, 3)
+
+
 def _installed(package: str) -> bool:
     return not package or importlib.util.find_spec(package) is not None
 
@@ -88,16 +106,56 @@ def test_commands_are_those_of_the_command_line(page: str, capsys: pytest.Captur
 
 
 LINK = re.compile(r"\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
-MADE = {PAGES / "reference" / f"{name}.md" for name in ("rules", "kinds", "composites", "command-line")}
-"""Pages that the site makes."""
+READ = [
+    *pages().values(),
+    *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
+"""What may be read where the repository lies, site or no site."""
 
 
-@pytest.mark.parametrize("page", sorted(pages()))
-def test_links_lead_somewhere_in_the_repository(page: str) -> None:
-    path = pages()[page]
-    targets = {Path(os.path.normpath(path.parent / link)) for link in LINK.findall(path.read_text()) if ":" not in link}
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere_in_the_repository(path: Path) -> None:
+    links = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if ":" not in link]
 
-    assert {target for target in targets if not target.exists()} <= MADE
+    assert [link for link in links if not Path(os.path.normpath(path.parent / link)).exists()] == []
+
+
+TITLE = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
+TO_PART = re.compile(r"\]\(([^()\s#]*)#([^()\s]+)\)")
+
+
+def _anchors(path: Path) -> set[str]:
+    """What links may name of a page: its titles, as code hosts and the site spell them."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower() for title in TITLE.findall(text)]
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title)) for title in plain}
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_to_parts_of_pages_lead_to_titles(path: Path) -> None:
+    links = [link for link in TO_PART.findall(path.read_text(encoding="utf-8")) if ":" not in link[0]]
+    pointed = [(Path(os.path.normpath(path.parent / place)) if place else path, part) for place, part in links]
+
+    assert [f"{at.name}#{part}" for at, part in pointed if at.suffix == ".md" and part not in _anchors(at)] == []
+
+
+def test_pages_get_what_they_ask_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    tables = importlib.import_module("tables")
+    asked = {
+        name: path
+        for path in pages().values()
+        for name in re.findall(r"<!-- ([\w-]+): made by docs/tables\.py -->", path.read_text(encoding="utf-8"))
+    }
+
+    assert {name: path.stem for name, path in asked.items()} == {name: name for name in tables.MADE}
+    assert "| `epsilon` |" in tables.rules()
+    assert "| [`convolution`](#convolution) | linear map |" in tables.kinds()
+    assert "## attnlrp-gamma" in tables.composites()
+    assert "exit code 1" in tables.command_line()
+    for name, path in asked.items():
+        assert f"docs/tables.py {name}`" in path.read_text(encoding="utf-8").replace("\n", " ")
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -75,7 +75,7 @@ class UnsupportedOpError(LrpError):
         super().__init__(self.nodes, advice)
 
     def __str__(self) -> str:
-        """Every node, and the decorator with which its op gets a rule."""
+        """Every node, and a rule for their ops that may be pasted: of functions of one operand, element by element."""
         ops = list(dict.fromkeys(node.op for node in self.nodes))
         count = "1 node has" if len(self.nodes) == 1 else f"{len(self.nodes)} nodes have"
         lines = [f"{count} no relevance rule:"]
@@ -84,7 +84,15 @@ class UnsupportedOpError(LrpError):
         lines += [self.advice] if self.advice else []
         lines.append("Register a rule for each op, then compile again:")
         lines += [f"  @lrp.rule({_python_name(op)})" for op in ops]
-        return "\n".join(lines)
+        return "\n".join([*lines, *RULE])
+
+
+RULE = (
+    "  def rule(op, relevance):",
+    "      # One operand, element by element: it gets what arrives. Of several: a dict, name -> relevance.",
+    "      return lrp.total(op.total(relevance))",
+)
+"""What the decorators stand above, as lines of a message."""
 
 
 def _python_name(op: str) -> str:

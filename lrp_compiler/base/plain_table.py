@@ -22,14 +22,18 @@ class PlainTable(Table):
     """A table whose texts are texts; one justified to the right is a number, and stays on one line.
 
     Where the columns do not fit beside one another, those that are left over stand below in further blocks, the first
-    column again in front of each. Printed, it is text; in a notebook HTML, once.
+    column again in front of each. A title at the left takes the room there is, however narrow the table. Printed, it is
+    text; in a notebook HTML, once.
 
     Args:
         options: as `rich.table.Table` takes them.
     """
 
     def __init__(self, **options: Any) -> None:
-        self._options = {**options, "title": _plain(options.get("title"), "table.title")}
+        title = _plain(options.get("title"), "table.title")
+        # Below a title of its own rich folds it to the width of the columns.
+        self._title_above = title if options.get("title_justify") == "left" else None
+        self._options = {**options, "title": None if self._title_above is not None else title}
         self._headers: list[tuple[Any, dict[str, Any]]] = []
         self._cells: list[tuple[tuple[Any, ...], dict[str, Any]] | None] = []
         super().__init__(**self._options)
@@ -55,7 +59,9 @@ class PlainTable(Table):
         super().add_section()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The blocks that fit."""
+        """The title, and the blocks that fit."""
+        if self._title_above is not None:
+            yield self._title_above
         for block in self._blocks(options.max_width):
             yield from block.__rich_console__(console, options)
 

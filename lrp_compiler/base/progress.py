@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .counted import pace
+
 
 @contextmanager
 def row_bar(rows: int, wanted: bool, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -25,7 +27,7 @@ def row_bar(rows: int, wanted: bool, done: int = 0) -> Iterator[Callable[[int], 
         """Rows per second, of late."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+            return Text("" if task.speed is None else f"{pace(task.speed)}/s")
 
     columns = ("explaining", BarColumn(), MofNCompleteColumn(), "rows", Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -31,7 +31,7 @@ from .onnx_files import example_of, open_in, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
-from .shape_hints import fixed_sizes
+from .shape_hints import fixed_by_one, fixed_sizes
 
 Model = torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str]
 
@@ -177,7 +177,8 @@ def _export(
                 try:
                     return of_two_lengths(*given, fixed, _one_way_or_other), returned
                 except NotRepeated as why:
-                    reason = f"{reason[:-1]}; nor does it take steps that a loop could take: {why}."
+                    if not fixed_by_one(str(error)):
+                        reason = f"{reason[:-1]}; nor does it take steps that a loop could take: {why}."
                 except Exception as other:
                     reason = why_not_exported(other, lambda: None)
             raise CaptureError(reason) from error

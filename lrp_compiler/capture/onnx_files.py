@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch.export import Dim, ExportedProgram
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError, LrpWarning, did_you_mean
 from lrp_compiler.onnx_in import OnnxModule, check_parity, from_onnx, is_onnx
 from lrp_compiler.passes.forward import Captured
@@ -57,7 +58,7 @@ def _in_order(module: OnnxModule, args: tuple[Any, ...], kwargs: Mapping[str, An
     given = dict(zip(names, args, strict=False)) | {named.get(name, name): value for name, value in kwargs.items()}
     strange = [name for name in given if name not in names]
     if strange or len(args) > len(names):
-        what = f"{strange[0]!r}{did_you_mean(strange[0], names)}" if strange else f"{len(args)} inputs"
+        what = f"{strange[0]!r}{did_you_mean(strange[0], names)}" if strange else counted(len(args), "input")
         raise InputError(f"The file takes {', '.join(map(repr, names))}, and not {what}.")
     missing = [name for name in names if name not in given]
     if missing:

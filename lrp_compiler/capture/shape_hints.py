@@ -27,6 +27,7 @@ GUARD = re.compile(
 RANGE = re.compile(r"in the specified range (?:(\d+) <= )?\w+(?: <= (\d+))? satisfy")
 FIXED = re.compile(r"- You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)")
 SOLVED = re.compile(r"- solving the guards generated for (\w+) = .* resulted in a specialized value of (\d+)")
+HINTED = re.compile(r"- Received user-specified dim hint .* due to hint of 1 for dimension (\S+)\.$", re.MULTILINE)
 EQUAL = re.compile(r"- The values of (\w+) = .* and (\w+) = .* must always be equal")
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -52,6 +53,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "IntInfinity": lambda: float("inf"),
 }
 SIZE = "size"
+FIXES = "the model fixes {} at {}, so leave it out of dynamic_shapes"
+ONE = "{} is 1 in the example, and torch.export takes a size of 1 for a constant, so give an example of 2 or more there"
+"""Whether the model fixes it as well an example of 1 cannot show."""
 
 
 def holds_throughout(text: str) -> bool:
@@ -74,14 +78,19 @@ def fixed_sizes(text: str) -> list[str]:
     return [name for name, _ in [*FIXED.findall(text), *SOLVED.findall(text)]]
 
 
+def fixed_by_one(text: str) -> bool:
+    """Whether every size that was fixed is 1 in the example: of what the model does with more nothing is known then."""
+    return all(size == "1" for _, size in [*FIXED.findall(text), *SOLVED.findall(text)])
+
+
 def shape_hint(text: str) -> str:
     """What to write instead of the shapes that torch's message refuses; empty if it is about something else."""
     if "Constraints violated" not in text and "specializ" not in text:
         return ""
     parts = []
     for name, size in [*FIXED.findall(text), *SOLVED.findall(text)]:
-        one = ", maybe because the example's size is 1 (use 2 or more)" if size == "1" else ""
-        parts.append(f"the model fixes {name} at {size}{one}, so leave it out of dynamic_shapes")
+        parts.append(ONE.format(name) if size == "1" else FIXES.format(name, size))
+    parts += [ONE.format(name) for name in HINTED.findall(text)]
     parts += [
         f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)
     ]

@@ -74,7 +74,8 @@ def compared(
             seeds=[Put(each.path, each.form) for each in about.latents if each.kind == "seed"],  # type: ignore[arg-type]
         )
     except (LrpError, LookupError) as error:
-        return [source, *(Check(name, None, str(error)) for name in BEHIND)], None
+        why = f"needs the model compiled anew by the file's composite, which cannot be done here: {error}"
+        return [source, *(Check(name, None, why) for name in BEHIND)], None
     if about.weights == "float16":
         _halve(reference)
     return [source, *_books(reference, feeds, first, about), _parity(reference, feeds, first, about)], reference

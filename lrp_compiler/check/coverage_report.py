@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import UnsupportedNode
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.tables import as_html, as_text, plain_table
@@ -52,16 +53,17 @@ class Coverage:
         }
 
     def table(self) -> Any:
-        """The report as a rich table: one row an op kind, module paths for what is uncovered."""
+        """The report as a rich table: one row an op, with the nodes that have no rule and the modules they are in."""
         missing = Counter(node.op for node in self.uncovered)
-        title = f"{self.covered} of {self.on_path} nodes on the relevance path covered ({self.nodes} nodes in all)"
+        title = f"{self.covered} of {counted(self.on_path, 'node')} on the relevance path covered ({self.nodes} in all)"
         table = plain_table(title=title, title_justify="left")
         table.add_column("op")
         table.add_column("nodes", justify="right")
         table.add_column("covered", justify="right")
-        table.add_column("uncovered in", overflow="fold")
+        table.add_column("without a rule", overflow="fold")
         for op, count in sorted(self.ops.items(), key=lambda item: (-missing[item[0]], -item[1], item[0])):
-            places = [node.module_path or "(top)" for node in self.uncovered if node.op == op]
+            missed = [node for node in self.uncovered if node.op == op]
+            places = [f"{node.node} in {node.module_path}" if node.module_path else node.node for node in missed]
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
             table.add_row(op, str(count), str(count - missing[op]), ", ".join(places[:3]) + more)
         return table

@@ -7,6 +7,7 @@ import re
 
 import onnx
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.metadata import OPSETS
 from lrp_compiler.export.onnx_notes import PREFIX
 
@@ -49,7 +50,9 @@ def _contract(model: onnx.ModelProto) -> Check:
     wrong += ["a path of the machine that wrote it"] if any(re.search(r"(^|[\s\"'])/\w+/\w", t) for t in texts) else []
     if wrong:
         return Check("contract", False, "It has " + ", ".join(wrong))
-    return Check("contract", True, f"{len(model.graph.node)} nodes of opset {opsets['']}, IR {model.ir_version}")
+    return Check(
+        "contract", True, f"{counted(len(model.graph.node), 'node')} of opset {opsets['']}, IR {model.ir_version}"
+    )
 
 
 def _notes(model: onnx.ModelProto) -> Check:
@@ -62,7 +65,8 @@ def _notes(model: onnx.ModelProto) -> Check:
     silent = [
         node for node, phase in zip(model.graph.node, phases, strict=True) if not phase and node.op_type != "Cast"
     ]
-    text = f"{counts['forward']} nodes predict, {counts['relevance']} explain, {len(silent)} do not say which"
+    told = {"predict": counts["forward"], "explain": counts["relevance"], "say neither": len(silent)}
+    text = f"nodes that {', that '.join(f'{what}: {count:,}' for what, count in told.items())}"
     return Check("provenance", not silent and all(counts.values()), text)
 
 

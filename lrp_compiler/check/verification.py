@@ -36,15 +36,22 @@ class Verification:
         """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
 
+    @property
+    def not_asked(self) -> list[str]:
+        """Names of the checks that could not be made; `found` of each says why."""
+        return [check.name for check in self.checks if check.passed is None]
+
     def to_dict(self) -> dict[str, Any]:
         """The checks as plain data."""
-        return {"path": self.path, "passed": self.passed, "checks": [vars(check) for check in self.checks]}
+        checks = [vars(check) for check in self.checks]
+        return {"path": self.path, "passed": self.passed, "not_asked": self.not_asked, "checks": checks}
 
     def table(self) -> Any:
         """The checks as a rich table."""
         from rich.text import Text
 
-        table = plain_table(title=self.path, title_justify="left")
+        left = f"not asked: {', '.join(self.not_asked)}; the lines above say why" if self.not_asked else None
+        table = plain_table(title=self.path, title_justify="left", caption=left, caption_justify="left")
         for column in ("check", "", "found"):
             table.add_column(column, overflow="fold")
         words = {True: Text("passed", "green"), False: Text("FAILED", "red"), None: "not asked"}

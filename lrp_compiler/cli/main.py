@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from lrp_compiler.base.boundary import boundary
-from lrp_compiler.base.errors import LrpError, LrpWarning
+from lrp_compiler.base.errors import LrpError, LrpWarning, UnsupportedOpError
 from lrp_compiler.base.sources import keep_sources
 
 from .extensions import import_extension
@@ -74,10 +74,19 @@ INTERRUPTED = 130
 """What shells call a command that Ctrl+C ended."""
 
 
+RULES_COME_FROM = (
+    "Write it into a module, my_rules.py in this folder, behind import torch and import lrp_compiler as lrp, and give "
+    "the command --import my_rules."
+)
+"""What a message about ops without a rule adds on the command line."""
+
+
 def _sentence(error: Exception) -> str:
     # The operating system's own errors print as "[Errno 13] Permission denied: 'r.npz'".
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, UnsupportedOpError):
+        return f"{error}\n{RULES_COME_FROM}"
     return str(error) or ("There is not enough memory." if isinstance(error, MemoryError) else type(error).__name__)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError, did_you_mean
 from lrp_compiler.base.latents import Passing
 from lrp_compiler.base.metadata import Metadata
@@ -84,8 +85,8 @@ def conditional(
         )
     if about.several is not None and about.several != len(conditions):
         raise InputError(
-            f"This explainer was compiled for {about.several} targets at once, and there are {len(conditions)} "
-            "conditions: give as many, or compile it for one."
+            f"This explainer was compiled for {counted(about.several, 'target')} at once, and the conditions are "
+            f"{len(conditions)}: give as many, or compile it for one."
         )
     explanation: Explanation[Any] = explainer(**named, **options)
     return explanation

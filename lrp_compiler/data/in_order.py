@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.metadata import Metadata
 
@@ -63,8 +64,8 @@ class InOrder:
         self._size = batch_size if is_open(about) else int(about.inputs[0].shape[0])
         if not is_open(about) and self.rows % self._size:
             raise InputError(
-                f"The explainer takes {self._size} rows at a time, of which {self.rows} are no multiple: compile it "
-                "with an open batch, or give limit=, on the command line --limit."
+                f"The explainer takes {self._size} rows at a time, and {counted(self.rows, 'row is|rows are')} no "
+                "multiple: compile it with an open batch, or give limit=, on the command line --limit."
             )
         self.ids: list[Any] = []
 

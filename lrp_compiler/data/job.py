@@ -176,7 +176,8 @@ def explain(
         done, resumed = _run(shards, make, progress)
         write_manifest(folder, {**manifest, **about, "done": {"explained": done.explained, "bad": done.bad}})
     if done.bad and not done.explained:
-        raise LrpError(f"None of the {done.bad} rows could be explained: {shards.first_error()}")
+        none = f"None of the {done.bad:,} rows could" if done.bad > 1 else "The only row could not"
+        raise LrpError(f"{none} be explained: {shards.first_error()}")
     return Done(Path(output), done.rows, done.explained, done.bad, shards.count, perf_counter() - start, resumed.rows)
 
 

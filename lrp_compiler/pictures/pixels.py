@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import to_numpy
@@ -72,14 +73,10 @@ def pictures_of(
         )
         whole_batch = f", or for each of the batch's {batch}" * (len(rows) < batch)
         raise InputError(
-            f"{_counted(len(images), 'picture')} cannot lie under {_counted(len(rows), 'row')}: {which}give {each}"
+            f"{counted(len(images), 'picture')} cannot lie under {counted(len(rows), 'row')}: {which}give {each}"
             f"{whole_batch}."
         )
     return [picture_of(one, shape) for one in images]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def picture_of(image: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.run import number
 
 from .common import BLUE, RED, limit_of
@@ -41,7 +42,7 @@ def summary_page(summary: Any, done: bool) -> str:
     style = files("lrp_compiler").joinpath("web", "summary.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'"
-    rows = _rows(summary.rows) + ("" if done else " so far: the job has not ended")
+    rows = counted(summary.rows, "row") + ("" if done else " so far: the job has not ended")
     said = f"Relevance of {escape(summary.input)}, composite {escape(summary.composite)}; {rows}."
     legend = '<span class="red">Red speaks for</span> the class, <span class="blue">blue against</span> it.'
     content = f"{_overview(summary.classes)}\n{''.join(map(_section, summary.classes[:SECTIONS]))}"
@@ -75,7 +76,7 @@ def _overview(classes: Sequence[Any]) -> str:
 
 def _section(one: Any) -> str:
     absorbed = "" if one.absorbed is None else f"; absorbed {number(one.absorbed)}"
-    facts = f"{_rows(one.rows)}, Σ relevance {_mean(*one.relevance)}{absorbed}"
+    facts = f"{counted(one.rows, 'row')}, Σ relevance {_mean(*one.relevance)}{absorbed}"
     parts = [f'<section id="c{one.number}"><h2>{escape(one.name)}</h2><p>{facts}</p>']
     if one.mean is not None:
         parts.append(_places(one))
@@ -149,15 +150,11 @@ def _bar(name: str, mean: float, margin: float, largest: float, rows: int | None
     """A line with a bar, and a stroke over the interval."""
     size, kind = 100 * abs(mean) / largest, "for" if mean > 0 else "against"
     low, high = (max(0.0, min(100.0, 100 * (abs(mean) + sign * margin) / largest)) for sign in (-1, 1))
-    count = "" if rows is None else f", {_rows(rows)}"
+    count = "" if rows is None else f", {counted(rows, 'row')}"
     bar = f'<rect class="{kind}" width="{size:.1f}%" height="100%"/>'
     stroke = f'<line x1="{low:.1f}%" x2="{high:.1f}%" y1="50%" y2="50%"/>'
     head = f"<div><b>{escape(name)}</b><span>{_mean(mean, margin)}{count}</span></div>"
     return f'<li>{head}<svg role="img" aria-label="{number(mean)}">{bar}{stroke}</svg></li>'
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def _mean(mean: float, margin: float) -> str:

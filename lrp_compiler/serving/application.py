@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InternalError, LrpError
 from lrp_compiler.base.version import __version__
 
@@ -111,7 +112,8 @@ class Service:
             asked = read_request(body, request.headers.get(JSON_LENGTH), self._limits.json)
             work = self._model.work(asked.inputs, None if asked.outputs is None else list(asked.outputs))
             if self._model.grouped and work.rows > self._limits.rows:
-                said = f"The request has {work.rows} rows, and {self._limits.rows} are taken at a time: send several."
+                taken = counted(self._limits.rows, "row is|rows are")
+                said = f"The request has {counted(work.rows, 'row')}, and {taken} taken at a time: send several."
                 raise HTTPException(400, said)
             async with asyncio.timeout(self._limits.seconds):
                 results = await self._batcher(work, work.kind, work.rows)

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from lrp_compiler.base.boundary import reason_of
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import shortened
 
@@ -80,11 +81,13 @@ def read_request(body: bytes | bytearray, json_length: str | None, most: int) ->
             inputs[name] = from_json(name, dtype, shape, entry.get("data"))
             continue
         if type(size) is not int or not 0 <= size <= len(rest):
-            raise InputError(f"Input {name!r} has {BINARY_SIZE} {shortened(size)}, but {len(rest)} bytes are there.")
+            there = counted(len(rest), "byte is|bytes are")
+            raise InputError(f"Input {name!r} has {BINARY_SIZE} {shortened(size)}, but {there} there.")
         inputs[name] = from_bytes(name, dtype, shape, rest[:size])
         rest = rest[size:]
     if len(rest):
-        raise InputError(f"{len(rest)} bytes behind the JSON belong to no input: {BINARY_SIZE} says of which they are.")
+        left = counted(len(rest), "byte")
+        raise InputError(f"{left} behind the JSON belonging to no input: {BINARY_SIZE} says how many are whose.")
     binary = parameters.get(ALL_BINARY) is True
     id = said.get("id")
     if not isinstance(id, str | None):

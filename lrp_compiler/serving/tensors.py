@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrp_compiler.base.boundary import reason_of
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.validate import shortened, whole_number
 
@@ -44,7 +45,9 @@ def from_bytes(name: str, dtype: np.dtype, shape: Sequence[int], content: memory
     """A tensor from its elements in row-major order, which are not copied."""
     wanted = math.prod(shape) * dtype.itemsize
     if len(content) != wanted:
-        raise InputError(f"Input {name!r} has {len(content)} bytes of data, but its shape and datatype make {wanted}.")
+        raise InputError(
+            f"Input {name!r} has {counted(len(content), 'byte')} of data, but its shape and datatype make {wanted}."
+        )
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.artefact.shapes import tensor_specs
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError, LrpError
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.base.references import PREFIX
@@ -68,7 +69,9 @@ class Sample:
         specs = tensor_specs([nodes[name] for name in captured.inputs], list(captured.inputs.values())).tensors
         fixed = specs[0].shape[0] if specs and specs[0].shape else size
         if isinstance(fixed, int) and batch_size not in (None, fixed) and fixed != size:
-            raise InputError(f"The program takes batches of {fixed} rows: leave batch_size out, or export it anew.")
+            raise InputError(
+                f"The program takes batches of {counted(fixed, 'row')}: leave batch_size out, or export it anew."
+            )
         inputs = bind(specs, (), _named(captured.arguments, args, kwargs))
         sample = cls(
             captured, {name: x.detach() for name, x in inputs.items()}, fixed if isinstance(fixed, int) else size
@@ -90,7 +93,8 @@ class Sample:
 def _named(arguments: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors by the names that the explainer gives its inputs: nested ones are dotted."""
     if len(args) > len(arguments):
-        raise InputError(f"The model takes {', '.join(arguments)}, but {len(args)} inputs were given by position.")
+        given = counted(len(args), "input was|inputs were")
+        raise InputError(f"The model takes {', '.join(arguments)}, but {given} given by position.")
     found = {}
     for root, value in [*zip(arguments, args, strict=False), *kwargs.items()]:
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:

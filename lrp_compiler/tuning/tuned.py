@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.rules.composite import Composite
@@ -210,12 +211,12 @@ class Tuned:
                 "can be replaced."
             )
         if len(self.inputs) < FEW:
-            found.append(f"{len(self.inputs)} inputs are few: the intervals are rough.")
+            found.append(f"{counted(len(self.inputs), 'input is|inputs are')} few: the intervals are rough.")
         return found
 
     def _verdict(self) -> str:
         if self.best is self.default:
-            return f"The default is the best of {len(self.trials)} settings."
+            return f"The default is the best of {counted(len(self.trials), 'setting')}."
         gain = f"{as_words(self.options)} gains {self.best.gain} over the default"
         unseen = f"{self.held_out_gain:z.4f} on inputs that the choice has not seen"
         if self.default.failed:
@@ -235,7 +236,9 @@ class Tuned:
 
     def table(self) -> Any:
         """Every setting as a rich table: its options, ABPC and gain over the default, with 95 % intervals."""
-        table = plain_table(title=f"composite {self.composite.name}, {len(self.inputs)} inputs", title_justify="left")
+        table = plain_table(
+            title=f"composite {self.composite.name}, {counted(len(self.inputs), 'input')}", title_justify="left"
+        )
         for name in (*self.options, "ABPC", "gain over the default", ""):
             table.add_column(name)
         for trial in self.trials:

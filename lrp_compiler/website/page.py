@@ -87,7 +87,8 @@ def page(
 
     Args:
         explainer: its ONNX file: of pictures (one float32 input `[batch, 1 or 3, height, width]`) or of text (int64
-            `input_ids` and, if the model takes them, `attention_mask` and `token_type_ids`, `[batch, sequence]`).
+            `input_ids` and, if the model takes them, `attention_mask` and `token_type_ids`, `[batch, sequence]`), which
+            takes nothing else at run time but `target`; so none of `composite="reference"`, masks, seeds or weights.
         folder: where to; an earlier site in its place is replaced at once, when the new one is whole.
         labels: names of the classes: one a line, or a JSON list. A language model's are its tokens.
         examples: picture files, or sentences, that the visitor can choose; the page starts with the first.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import FormatError, InputError
 from lrp_compiler.base.metadata import Metadata
 from lrp_compiler.base.seal import read_seal
@@ -66,6 +67,11 @@ def explanation(about: Metadata, inputs: Sequence[TensorSpec], extra: set[str], 
         extra: names of the graph's other inputs.
         name: how to call the file in a message.
     """
+    if about.differences:
+        raise InputError(
+            f"{name} compares each input with a reference (composite {about.name!r}), and on a page nobody could give "
+            "one: compile it by another composite."
+        )
     if extra - {"target"}:
         raise InputError(f"{name} takes {', '.join(sorted(extra))} at run time: a page can only choose the target.")
     if about.reduce:
@@ -115,7 +121,7 @@ def read_labels(path: Path, classes: int | None) -> list[str]:
     if not all(isinstance(label, str | int | float) for label in labels):
         raise InputError(f"{path} is a list of something else than names: one name for each class is wanted.")
     if classes is not None and len(labels) != classes:
-        raise InputError(f"{path} names {len(labels)} classes; the explainer has {classes}.")
+        raise InputError(f"{path} names {counted(len(labels), 'class|classes')}; the explainer has {classes}.")
     return [str(label).strip() for label in labels]
 
 

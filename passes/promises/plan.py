@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import fx
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.tables import as_html, as_text, plain_table
 from lrp_compiler.passes.graph import assignment, is_tensor, module_path
 
@@ -116,7 +117,7 @@ class Plan:
         counts = {name: len(self.of(name)) for name in ("kept", "rebuilt", "constant", "elided")}
         held = f"holds {megabytes(self.held_bytes)} of {megabytes(self.promised_bytes)}"
         floor = "" if self.reached else f" (budget {self.budget:g} cannot be reached)"
-        again = f"computes {self.rebuilt_nodes} nodes again, {self.rebuilt_share:.0%} of the forward"
+        again = f"computes {counted(self.rebuilt_nodes, 'node')} again, {self.rebuilt_share:.0%} of the forward"
         if counts["rebuilt"] and not self.rebuilt_nodes:
             again = "computes nothing again, since what is rebuilt are views"
         if self.loops_again:

@@ -71,6 +71,19 @@ def test_an_operator_with_a_rule(folder: Path) -> None:
     assert abs(json.loads(audit.stdout)["error"]) < 1e-9
 
 
+def test_an_operator_without_a_rule(folder: Path) -> None:
+    """Known to torch, but not to the rules: the command that says so also says where a rule is put."""
+    subprocess.run([sys.executable, "-c", SAVE], cwd=folder, check=True)
+    op, _ = MINE.split("@lrp.rule")
+    (folder / "op_alone.py").write_text(op)
+
+    done = call(folder, "audit", "net.pt2", "--input", "x.npy", "--import", "op_alone")
+
+    assert done.returncode == 1
+    assert "@lrp.rule(torch.ops.mine_cli.doubled.default)\n  def rule(op, relevance):" in done.stderr
+    assert "--import my_rules" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

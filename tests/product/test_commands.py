@@ -162,6 +162,23 @@ def test_coverage_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFix
     assert "aten.linear.default" in json.dumps(json.loads(capsys.readouterr().out))
 
 
+def test_coverage_names_nodes_without_a_rule_and_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Classifier()
+    model.layers[1] = Bessel()
+    export(model, "bessel.pt2")
+
+    assert call("coverage bessel.pt2") == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].strip() == "2 of 3 nodes on the relevance path covered (3 in all)"
+    assert "special_bessel_j0 in layers.1 " in printed.out
+    assert printed.err == (
+        "lrp-compiler: error: 1 node has no relevance rule (aten.special_bessel_j0.default): lrp-compiler compile says "
+        "how to give one.\n"
+    )
+    assert call("coverage bessel.pt2 --json") == 1
+    assert json.loads(capsys.readouterr().out)["covered"] == 2
+
+
 def test_audit_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("compile model.pt2 -o m.lrp.pt2 --target index") == 0
     capsys.readouterr()

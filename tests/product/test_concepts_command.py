@@ -210,7 +210,7 @@ def test_the_graph_of_the_first_row(folder: Path, capsys: pytest.CaptureFixture[
         ("branches.lrp.onnx x.npy --layer hidden --target 0 --resume -o c.npz", "give --references K, too."),
         ("branches.lrp.onnx x.npy --layer hidden --target 0 --pictures p -o c.npz", "give --condition, too."),
         ("branches.lrp.onnx n.npy --layer hidden --target 0 -o c.npz", "Input 'x' holds NaN, in row 0"),
-        ("two.lrp.onnx x.npy -o c.npz", "takes 2 rows at a time, of which 3 are no multiple"),
+        ("two.lrp.onnx x.npy -o c.npz", "takes 2 rows at a time, and 3 rows are no multiple"),
         ("two.lrp.onnx x.npy --target 0 -o c.npz --limit 2", "compile with target='index'"),
         ("words.lrp.onnx u.jsonl --target 0 -o c.npz", "Row 1: Input 'ids'"),
     ],

@@ -101,5 +101,8 @@ def test_unsupported_ops_are_all_listed_with_the_way_to_register_a_rule() -> Non
         "Register a rule for each op, then compile again:",
         "  @lrp.rule(torch.ops.aten.cumprod.default)",
         "  @lrp.rule(torch.ops.mylib.foo.default)",
+        "  def rule(op, relevance):",
+        "      # One operand, element by element: it gets what arrives. Of several: a dict, name -> relevance.",
+        "      return lrp.total(op.total(relevance))",
     ]
     assert pickle.loads(pickle.dumps(error)).nodes == error.nodes

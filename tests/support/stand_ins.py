@@ -55,8 +55,7 @@ def explainer_file() -> Names:
     compiled = lrp.compile(
         names["model"], (names["x"],), composite="epsilon", dynamic_shapes={"x": {0: torch.export.Dim("batch")}}
     )
-    for name in ("model.lrp.onnx", "image.lrp.onnx"):
-        compiled.to_onnx(name)
+    compiled.to_onnx("model.lrp.onnx")
     return names | {"compiled": compiled, "x": names["x"].numpy()}
 
 
@@ -120,12 +119,18 @@ def answers() -> Names:
 
 def everything() -> Names:
     """Image, ONNX file and text; the language model in a folder, as one that was fetched."""
-    import transformers
-
     names = onnx_file() | text()
     for part in ("language_model", "tokenizer"):
-        names[part].save_pretrained("SmolLM2-135M-Instruct")
-    return names | {"transformers": transformers}
+        names[part].save_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
+    return names
+
+
+def fetched() -> Names:
+    """A classifier of texts in a folder, as one that was fetched."""
+    names = text()
+    for part in ("bert", "tokenizer"):
+        names[part].save_pretrained("textattack/bert-base-uncased-SST-2")
+    return {}
 
 
 def segmenter() -> Names:
@@ -170,51 +175,6 @@ def squeezenet() -> Names:
             return self.head(self.features(x).mean((2, 3)))
 
     return image() | {"squeezenet": Fires().eval()}
-
-
-def own_rule() -> Names:
-    """An op that has no rule, and a model whose mixers are explained as wholes."""
-    torch.manual_seed(0)
-    if not hasattr(torch.ops.mylib, "swish"):
-        library = torch.library.custom_op(
-            "mylib::swish", lambda x: x * torch.sigmoid(x), mutates_args=(), schema="(Tensor x) -> Tensor"
-        )
-        library.register_fake(torch.empty_like)
-
-    class Swishing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(torch.ops.mylib.swish(self.first(x)))
-
-    class Mixer(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.cumsum(1)
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.mixer, self.linear = Mixer(), nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.linear(self.mixer(x))
-
-    class Mixing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks, self.head = nn.Sequential(Block(), Block()), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.blocks(x).mean(1))
-
-    return {
-        "swishing": Swishing().eval(),
-        "x": torch.randn(2, 4),
-        "mixing": Mixing().eval(),
-        "sequence": torch.randn(2, 5, 4),
-    }
 
 
 def own_composite() -> Names:
@@ -326,7 +286,7 @@ def peers() -> Names:
 
 STAND_INS: dict[str, Callable[[], Names]] = {
     "README.md": everything,
-    "get-started.md": everything,
+    "get-started.md": fetched,
     "concepts/lrp.md": dict,
     "concepts/forms.md": image,
     "concepts/composites.md": images,
@@ -336,7 +296,6 @@ STAND_INS: dict[str, Callable[[], Names]] = {
     "how-to/answers.md": answers,
     "how-to/onnx-in.md": onnx_file,
     "how-to/loops.md": dict,
-    "how-to/own-rule.md": own_rule,
     "how-to/own-composite.md": own_composite,
     "how-to/weights.md": image,
     "how-to/latent.md": vgg,
@@ -344,7 +303,6 @@ STAND_INS: dict[str, Callable[[], Names]] = {
     "how-to/pictures.md": pictures,
     "how-to/other-results.md": squeezenet,
     "how-to/run-anywhere.md": explainer_file,
-    "how-to/serving.md": explainer_file,
     "how-to/data-sets.md": data_set,
     "inside/graph.md": image,
     "inside/books.md": image,

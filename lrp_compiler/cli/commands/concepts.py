@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lrp_compiler.base.counted import counted
 from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.files import atomic_path, check_destination
 from lrp_compiler.base.progress import row_bar, stages
@@ -147,7 +148,7 @@ def _shares(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
         f"{name}: " + ", ".join(f"{channel} {share:.1%}" for channel, share in chosen)
         for name, chosen in list(zip(rows.ids, strongest, strict=True))[:SHOWN]
     ]
-    lines += [f"… and {len(rows.ids) - SHOWN} more rows"] * (len(rows.ids) > SHOWN)
+    lines += [f"… and {counted(len(rows.ids) - SHOWN, 'more row')}"] * (len(rows.ids) > SHOWN)
     result = {
         "path": str(arguments.output),
         "layer": path,
@@ -193,7 +194,7 @@ def _references(arguments: argparse.Namespace, explainer: Any, rows: Any) -> Non
             for channel in strongest
         ],
     }
-    report(arguments, result, "\n".join([*lines, f"wrote {arguments.output}: {found.seen} samples seen"]))
+    report(arguments, result, "\n".join([*lines, f"wrote {arguments.output}: {counted(found.seen, 'sample')} seen"]))
 
 
 def _conditional(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
@@ -260,7 +261,7 @@ def _graph(arguments: argparse.Namespace, explainer: Any, rows: Any) -> None:
             graph.picture().save(arguments.output)
     strongest = sorted(graph.edges, key=lambda edge: -abs(edge.relevance))[: arguments.top]
     lines = [f"{edge.target} → {edge.source}: {edge.relevance:.4g}" for edge in strongest]
-    lines += [f"wrote {arguments.output}: {len(graph.nodes)} nodes, {len(graph.edges)} edges"]
+    lines += [f"wrote {arguments.output}: {counted(len(graph.nodes), 'node')}, {counted(len(graph.edges), 'edge')}"]
     result = {
         "path": str(arguments.output),
         "nodes": len(graph.nodes),

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrp_compiler.base.counted import counted, pace
+
 from .. import kinds
 from ..options import add_check, add_explained_data, add_reference, add_row_options
 from ..paths import must_be_onnx
@@ -89,8 +91,9 @@ def do(arguments: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
         **{name: getattr(arguments, name) for name in names},
     )
-    rate = (done.rows - done.resumed) / max(done.seconds, 1e-9)
-    said = f"explained {done.explained} rows ({rate:,.0f} a second)"
-    lines = [f"{said}, {done.shards} files in {done.folder}/relevance.parquet"]
-    lines += [f"{done.bad} rows could not be explained: {done.folder}/errors.parquet"] * bool(done.bad)
+    new = done.rows - done.resumed
+    how = f"{pace(new / max(done.seconds, 1e-9))} a second" if new else "all of them before"
+    said = f"explained {counted(done.explained, 'row')} ({how})"
+    lines = [f"{said}, {counted(done.shards, 'file')} in {done.folder}/relevance.parquet"]
+    lines += [f"{counted(done.bad, 'row')} could not be explained: {done.folder}/errors.parquet"] * bool(done.bad)
     report(arguments, {**vars(done), "folder": str(done.folder)}, "\n".join(lines))

@@ -19,7 +19,13 @@ EXAMPLE = (
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The explainer, what the site shows, and where it is made."""
-    command.add_argument("explainer", type=Path, metavar="M.lrp.onnx", help="of pictures or of text")
+    command.add_argument(
+        "explainer",
+        type=Path,
+        metavar="M.lrp.onnx",
+        help="of pictures or of text; not one that takes more at run time than these and --target index: none of "
+        "--composite reference, --masks, --seeds, --target answer or --reduce",
+    )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for any web server")
     command.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes: one a line, or a JSON list")
     command.add_argument("--title", help="of the page (default: the name of the file)")

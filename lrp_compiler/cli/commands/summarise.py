@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrp_compiler.base.counted import counted
+
 from .. import kinds
 from ..paths import must_exist
 from ..reporting import report
@@ -49,5 +51,5 @@ def do(arguments: argparse.Namespace) -> None:
         groups = f", {len(one.groups)} groups of alike maps ({one.apart:.2f} apart)" if len(one.groups) > 1 else ""
         words = [", ".join(token.token for token in side[:5]) for side in (one.tokens_for, one.tokens_against)]
         said = [f"; {side}: {tokens}" for side, tokens in zip(("for", "against"), words, strict=True) if tokens]
-        lines.append(f"{one.name}: {one.rows:,} rows, relevance {one.relevance[0]:.4g}{groups}{''.join(said)}")
+        lines.append(f"{one.name}: {counted(one.rows, 'row')}, relevance {one.relevance[0]:.4g}{groups}{''.join(said)}")
     report(arguments, summary.to_dict(), "\n".join([*lines, f"wrote {summary.report}"]))

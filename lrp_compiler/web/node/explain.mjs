@@ -5,8 +5,8 @@
 //          "inputs": [{"name": "x", "file": "x.f32", "dtype": "float32", "shape": [1, 3, 64, 64]}]}' | node explain.mjs
 //
 // Takes a JSON object on stdin: {path, inputs: [{name, file, dtype, shape}], folder}. Inputs are raw little-endian files.
-// Writes each result raw into the folder, and to stdout a JSON list: [{name, file, dtype, shape}].
-import { readFileSync, writeFileSync } from "node:fs";
+// Writes each result raw into the folder, which it makes, and to stdout a JSON list: [{name, file, dtype, shape}].
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -29,6 +29,7 @@ function read({ file, dtype, shape }) {
 
 const { path, inputs, folder } = JSON.parse(readFileSync(0, "utf8"));
 const session = await InferenceSession.create(path);
+mkdirSync(folder, { recursive: true });
 const results = await session.run(Object.fromEntries(inputs.map((input) => [input.name, read(input)])));
 const written = session.outputNames.map((name, number) => {
   const { data, dims, type } = results[name];

@@ -42,6 +42,16 @@ def test_no_number_is_cut(width: int) -> None:
     assert sum(line.startswith(("┃ node", "┃ node ")) for line in text.splitlines()) == blocks
 
 
+def test_a_title_is_as_wide_as_there_is_room() -> None:
+    table = plain_table(title="a title of many more words than columns", title_justify="left")
+    table.add_column("n")
+    table.add_row("1")
+
+    assert as_text(table, 60).splitlines()[0].rstrip() == "a title of many more words than columns"
+    assert max(map(len, as_text(table, 20).splitlines())) <= 20
+    assert "a title of many more words than columns" in as_html(table)
+
+
 def test_texts_fold_to_no_less_than_a_word() -> None:
     narrow = as_text(wide(), 80)
 

@@ -1,6 +1,7 @@
 """`verify` passes what is sound and says of everything else what is wrong with it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,26 @@ def test_a_composite_with_a_function_does_not() -> None:
     for entry in (Entry("*", evenly, path="a"), Entry("linear", "epsilon", when=lambda node: True)):
         with pytest.raises(LookupError, match="does not travel in files"):
             Composite.from_dict(Composite("mine", (entry,)).to_dict())
+
+
+def test_what_a_function_of_the_users_keeps_from_being_asked_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def handed_on(op: Any, relevance: Any) -> Any:
+        return lrp.total(op.total(relevance).sum(-1, keepdim=True).expand(op.shape("0")) / op.shape("0")[-1])
+
+    mine = Composite("mine", (Entry("*", handed_on, path="hidden"), *COMPOSITES["epsilon"]().entries))
+    lrp.compile(folder / "model.pt2", composite=mine).to_onnx(folder / "own.lrp.onnx")
+
+    found = verify(folder / "own.lrp.onnx", folder / "model.pt2")
+
+    assert found.passed
+    assert found.not_asked == found.to_dict()["not_asked"] == ["conservation", "conditioning", "parity"]
+    whys = {check.found for check in found.checks if check.passed is None}
+    assert len(whys) == 1
+    assert re.search("compiled anew.*'.*handed_on'.*does not travel in files", whys.pop())
+    assert main(["verify", str(folder / "own.lrp.onnx"), "--against", str(folder / "model.pt2")]) == 0
+    assert "not asked: conservation, conditioning, parity; the lines above say why" in capsys.readouterr().out
 
 
 def test_what_runs_is_what_is_compared(written: Path, tmp_path: Path) -> None:

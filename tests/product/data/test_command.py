@@ -35,6 +35,10 @@ def test_the_command_explains_and_goes_on(job: list[str], tmp_path: Path, capsys
     assert written(tmp_path / "out")["id"].to_pylist() == [f"k{n}" for n in range(20) if n not in (0, 5)]
     assert set(written(tmp_path / "out")["target"].to_pylist()) == {1}
     assert errors(tmp_path / "out") == {5: "Input 'input' holds NaN."}
+    assert main(job) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("explained 18 rows (all of them before), 3 files in ")
+    assert second.startswith("1 row could not be explained: ")
     assert main([*job[:-4], "--limit", "3"]) == 1
     assert "was begun with another limit" in capsys.readouterr().err
 

@@ -1,7 +1,9 @@
 """What other runtimes than onnxruntime make of a file: right, or refused by `verify`."""
 
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import InputError, LrpError
-from lrp_compiler.check.runtimes import RUNTIMES
+from lrp_compiler.check.runtimes import RUNTIMES, SCRIPT
 from lrp_compiler.check.verify import verify
 from lrp_compiler.cli import main
 from lrp_compiler.export import onnx as export
@@ -157,6 +159,30 @@ def test_node_without_onnxruntime_says_what_to_install(tmp_path: Path, monkeypat
 
     with pytest.raises(LrpError, match="npm install"):
         verify(file, runtime="node")
+
+
+STAND_IN = """
+exports.Tensor = class { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } };
+exports.InferenceSession = { create: async () => ({ outputNames: ["y"], run: async ({ x }) => ({ y: x }) }) };
+"""
+"""In place of onnxruntime-node: hands its input back."""
+
+
+def test_the_script_for_node_makes_its_folder(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("there is no Node")
+    (tmp_path / "node_modules" / "onnxruntime-node").mkdir(parents=True)
+    (tmp_path / "node_modules" / "onnxruntime-node" / "index.js").write_text(STAND_IN)
+    x = np.arange(6, dtype=np.float32)
+    x.tofile(tmp_path / "x.f32")
+    inputs = [{"name": "x", "file": "x.f32", "dtype": "float32", "shape": [2, 3]}]
+    asked = json.dumps({"path": "m.lrp.onnx", "folder": "new/out", "inputs": inputs})
+
+    done = subprocess.run(["node", SCRIPT], input=asked, capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    (said,) = json.loads(done.stdout)
+    assert (said["name"], said["dtype"], said["shape"]) == ("y", "float32", [2, 3])
+    assert np.array_equal(np.fromfile(tmp_path / said["file"], np.float32), x)
 
 
 @pytest.mark.heavy

@@ -109,7 +109,7 @@ BINARY = {"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_
         (body(BINARY) + bytes(8), "99999999999999999999999", "but the body has"),
         (body(BINARY) + bytes(8), "-1", "but the body has"),
         (body(BINARY), str(len(body(BINARY))), "binary_data_size 8, but 0 bytes are there"),
-        (body(BINARY) + bytes(9), str(len(body(BINARY))), "1 bytes behind the JSON"),
+        (body(BINARY) + bytes(9), str(len(body(BINARY))), "1 byte behind the JSON"),
         (body({**BINARY, "shape": [3]}) + bytes(8), str(len(body(BINARY))), "but its shape and datatype make 12"),
     ],
 )

@@ -187,7 +187,7 @@ def test_one_row_at_a_time(explainer: Path) -> None:
             np.testing.assert_array_equal(array(answer, "relevance.input"), wanted)
         assert server.refused(asked(x[:2], 1)) == (
             400,
-            "The request has 2 rows, and 1 are taken at a time: send several.",
+            "The request has 2 rows, and 1 row is taken at a time: send several.",
         )
 
 

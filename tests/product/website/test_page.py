@@ -212,6 +212,11 @@ def test_a_failure_leaves_the_earlier_site(folder: Path) -> None:
     [
         (b"no model", {}, "not a sound ONNX file"),
         (seeded(), {}, "takes seed at run time"),
+        (
+            picture_explainer(composite={"name": "reference", "differences": True}),
+            {},
+            r"compares each input with a reference \(composite 'reference'\)",
+        ),
         (lookup(), {}, r"A page shows outputs|not ids: int64"),
         (picture_explainer(relevance=[]), {}, "has no single relevance of x"),
         (picture_explainer(), {"labels": "one\ntwo"}, "names 2 classes; the explainer has 3"),
