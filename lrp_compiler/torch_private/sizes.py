@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from sympy import sympify
 from torch import Tensor, fx
 from torch.fx.experimental import _config as config
 
@@ -37,7 +36,7 @@ def hint(size: int | torch.SymInt, at: Mapping[Any, int] | None = None) -> int:
         return int(size.node.hint)
     known = size.node.shape_env
     examples = known.backed_var_to_val if hasattr(known, "backed_var_to_val") else known.var_to_val
-    return int(expression(size).xreplace({**examples, **{symbol: sympify(number) for symbol, number in at.items()}}))
+    return int(expression(size).subs({**examples, **at}))
 
 
 def known_size(size: int | torch.SymInt) -> int | None:
