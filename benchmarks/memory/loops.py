@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.base import processes, reporting
+from benchmarks.base import reporting
 from benchmarks.base.places import BUILD, RESULTS
-from benchmarks.memory.long_context import peak
+from benchmarks.memory.checkpoints import FREED, measured, run
 
 LAYERS = (2, 24)
 FORMS: dict[str, dict[str, Any]] = {
@@ -40,6 +39,7 @@ VOCABULARY = 50280
 FEW = 8
 """Tokens of the example, and of a run before what is measured."""
 FOLDER = BUILD / "loops"
+OWN = "benchmarks.memory.loops"
 
 
 def model(layers: int) -> Any:
@@ -78,7 +78,7 @@ def write(layers: int, form: str) -> None:
     from lrp_compiler.passes.graph import everywhere
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{layers}-{list(FORMS).index(form)}.onnx"
+    path = path_of(layers, form)
     example = {name: torch.as_tensor(array).expand(2, -1).clone() for name, array in inputs(FEW).items()}
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max(LENGTHS))}
     network = model(layers)
@@ -98,45 +98,13 @@ def write(layers: int, form: str) -> None:
     print(json.dumps({"nodes": nodes, "compile": taken, "file": path.stat().st_size / 1e6, "weights": weights / 1e6}))
 
 
+def path_of(layers: int, form: str) -> Path:
+    return FOLDER / f"{layers}-{list(FORMS).index(form)}.onnx"
+
+
 def calls(module: Any) -> list[Any]:
     """The operations of a graph."""
     return [node for node in module.graph.nodes if node.op == "call_function"]
-
-
-def step(what: str, layers: int, form: str, length: int) -> None:
-    """Measure in this process and print what was found: the peak, or the seconds of CPU."""
-    import onnxruntime
-
-    from lrp_compiler.runtime import lean_options
-
-    lean = what == "peak"
-    options = lean_options() if lean else onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"} if lean else {})
-    path = FOLDER / f"{layers}-{list(FORMS).index(form)}.onnx"
-    session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    session.run(None, inputs(FEW))
-    run = partial(session.run, None, inputs(length))
-    if lean:
-        print(json.dumps({what: peak(run)}))
-        return
-    run()
-    start = time.process_time()
-    run()
-    print(json.dumps({what: time.process_time() - start}))
-
-
-def measured(*asked: Any, **more: str) -> dict[str, Any]:
-    """What a process of its own prints."""
-    done = subprocess.run(
-        processes.command("benchmarks.memory.loops", *asked, quiet=True),
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=processes.environment(**more),
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 # ── table ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,9 +125,9 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
             cells = [f"{row['nodes']:,}", f"{row['compile']:.0f}", f"{row['file']:.0f}"]
             of_files.append(f"| {layers} | {form} | {' | '.join(cells)} | {row['file'] / row['weights']:.3f} |")
             for length in LENGTHS:
-                run = rows.get(f"{layers} {form} {length}")
-                if run is not None:
-                    taken = f"{run['peak'] / length:.3f} | {1e3 * run['cpu'] / length:.2f}"
+                row = rows.get(f"{layers} {form} {length}")
+                if row is not None:
+                    taken = f"{row['peak'] / length:.3f} | {1e3 * row['cpu'] / length:.2f}"
                     of_runs.append(f"| {layers} | {form} | {length:,} | {taken} |")
     return "\n\n".join([*parts, "\n".join(of_files), "\n".join(of_runs)]) + "\n"
 
@@ -177,7 +145,7 @@ def main() -> None:
         return
     if options.step:
         what, layers, form, length = options.step
-        step(what, int(layers), form, int(length))
+        print(json.dumps(run(what, path_of(int(layers), form), inputs(FEW), inputs(int(length)))))
         return
     console = reporting.console()
     path = RESULTS / "loops.json"
@@ -186,11 +154,10 @@ def main() -> None:
         for form in options.forms:
             if form == "as written" and layers > AS_WRITTEN_UP_TO:
                 continue
-            rows[f"{layers} {form}"] = measured("--write", layers, form)
+            rows[f"{layers} {form}"] = measured(OWN, "--write", layers, form)
             for length in options.lengths:
-                # What is freed leaves the process at once where memory is measured; that takes time.
-                row = measured("--step", "peak", layers, form, length, MALLOC_MMAP_THRESHOLD_="65536")
-                row |= measured("--step", "cpu", layers, form, length)
+                row = measured(OWN, "--step", "peak", layers, form, length, **FREED)
+                row |= measured(OWN, "--step", "cpu", layers, form, length)
                 rows[f"{layers} {form} {length}"] = row
                 console.print(layers, form, length, row, highlight=False)
                 reporting.write_rows(path, rows)

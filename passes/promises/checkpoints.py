@@ -7,7 +7,8 @@
 Both loops become loops over blocks, whose body is the loop over the steps of one. With n steps in blocks of √n the
 states at the checkpoints and the values of one block are 2√n steps' worth, for one more forward through the loop (Chen
 et al., "Training deep nets with sublinear memory cost", 2016, arXiv 1604.06174). The last block may be longer than what
-is left of the steps: there it reads the last step again, and the states stay what they are.
+is left of the steps: there it reads the last step again, what comes of that is dropped, and the states stay what they
+are, where anybody reads them.
 
 This is a rewrite of both graphs between emission and planning. The rules know nothing of it, and every step is
 calculated as it was: relevance is the same, number for number, where a runtime calculates the same steps alike.
@@ -266,8 +267,10 @@ class _Loop:
         before = body.states
         at, within = body.steps(self.block, body.slices[0], body.of(last))
         slices = [body.call(aten.index_select.default, body.of(one), 0, at) for one in read]
-        inner = _handing_out(_while_within(loop), stacked)
-        made = body.call(inner, *before, *slices, within, *map(body.of, same))
+        # Without last states nobody reads what comes of steps that there are not.
+        read_last = any(number < loop.states for number in left)
+        inner, flags = (_while_within(loop), [within]) if read_last else (loop, [])
+        made = body.call(_handing_out(inner, stacked), *before, *slices, *flags, *map(body.of, same))
         ends = [body.call(operator.getitem, made, number) for number in range(loop.states + len(stacked))]
         with graph.inserting_before(node):
             outer = call(graph, body.loop([*ends, *before]), *body.operands, like=node)
@@ -332,10 +335,10 @@ class _Loop:
 
         # The steps of the block again: of each value that relevance reads, all of them.
         body.known = Origin("relevance", self.node.name, module_path(self.node), REBUILT)
-        once_more = _handing_out(_while_within(there), [result_number(user) for user in self.again])
+        once_more = _handing_out(there, [result_number(user) for user in self.again])
         slices = [body.call(aten.index_select.default, body.of(one), 0, at) for one in inputs]
         again = rebuilt_inside(once_more, body.known)
-        made = body.call(again, *body.slices[1:], *slices, within, *map(body.of, constants))
+        made = body.call(again, *body.slices[1:], *slices, *map(body.of, constants))
         values = {user: body.call(operator.getitem, made, place) for place, user in enumerate(self.again, there.states)}
 
         # And back through them.
