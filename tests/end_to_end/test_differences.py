@@ -187,6 +187,45 @@ def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
         lrp.compile(model, (x,), composite="reference", wrt=["head.weight"])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(np.nan, "holds NaN"), (np.inf, "is infinite where"), (-np.inf, "is infinite where")]
+)
+def test_a_reference_that_no_difference_is_made_from_is_refused(wrong: float, said: str, tmp_path: Path) -> None:
+    net, x = nn.Linear(3, 2).eval(), torch.randn(2, 3)
+    there = torch.zeros(1, 3)
+    there[0, 1] = wrong
+    explainer = lrp.compile(net, (x,), composite="reference")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    np.save(tmp_path / "there.npy", there.numpy())
+
+    for given in (there, there.numpy(), there.tolist(), {"input": there}):
+        with pytest.raises(InputError, match=f"'input' {said}"):
+            explainer(x, reference=given)
+    with pytest.raises(InputError, match=f"'input' {said}"):
+        explainer.audit(x, reference=there)
+    with pytest.raises(InputError, match=f"'input' {said}"):
+        explainer(x, **{"reference.input": there.expand(2, 3)})
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as session, pytest.raises(InputError, match=f"'input' {said}"):
+        session(x.numpy(), reference=np.load(tmp_path / "there.npy"))
+
+
+def test_what_is_infinite_in_the_input_may_be_in_its_reference() -> None:
+    """A mask that is added is the same at both ends, by hand: the softmax of the two scores that are left."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return (x + mask).softmax(1)[:, :1]
+
+    x, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 0.0, -torch.inf]])
+    explainer = lrp.compile(Net().eval(), (x, mask), composite="reference", target=lrp.Target(0, probability=True))
+
+    found = explainer(x, mask, reference={"x": 0.0, "mask": mask})
+
+    change = torch.tensor([1.0, 2.0]).softmax(0)[0] - 0.5
+    torch.testing.assert_close(found.relevance["x"].sum(), change, rtol=1e-5, atol=0)
+    assert (found.relevance["mask"] == 0).all()
+
+
 def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> None:
     model, _ = mixed
     entries = lrp.composites.reference().entries
