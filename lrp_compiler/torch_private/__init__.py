@@ -31,6 +31,7 @@ from .replaced import (
     translations_read_once,
 )
 from .sizes import (
+    counts_in,
     expression,
     fake_mode_of,
     fake_tensor,
@@ -69,6 +70,7 @@ __all__ = [
     "compile_package",
     "composites_noted_quickly",
     "core_decompositions",
+    "counts_in",
     "data_dependent_lines",
     "decompositions_of",
     "expression",

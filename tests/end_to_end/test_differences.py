@@ -226,6 +226,48 @@ def test_what_is_infinite_in_the_input_may_be_in_its_reference() -> None:
     assert (found.relevance["mask"] == 0).all()
 
 
+COUNTING: dict[str, tuple[Any, str]] = {
+    "mask": (lambda x: x[x > 0].sum(), "how many places there are at index"),
+    "rows": (lambda x: x[x.sum(1) > 0].sum(), "how many places there are at index"),
+    "selected": (lambda x: x.masked_select(x > 0).mean(), "how many places there are at masked_select"),
+    "nonzero": (lambda x: x[0][(x[0] > 0).nonzero()[:, 0]].sum(), "how many places there are at nonzero"),
+    "repeated": (lambda x: x[0].repeat_interleave((x[0] > 0).long()).sum(), "how many places there are at repeat"),
+    "a number": (lambda x: x.sum() * (x > 0).sum().item(), "the number that is read"),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+def test_what_is_counted_otherwise_at_the_reference_is_refused(kind: str) -> None:
+    """Whatever has another number of elements there has no differences place by place."""
+    function, said = COUNTING[kind]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x) * x.new_ones(1, 1)
+
+    x = torch.tensor([[0.5, -1.0, 2.0], [0.25, 3.0, -0.5]])
+    with pytest.raises(CompositeError, match=said):
+        lrp.compile(Net().eval(), (x,), composite="reference", target=0)
+    lrp.compile(Net().eval(), (x,), composite="epsilon", target=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64])
+def test_what_an_input_without_a_reference_picks_adds_up(dtype: torch.dtype) -> None:
+    """By hand: of the places that are picked what they differ by, times the weight of each."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            picked = x[:, mask > 0] if mask.dtype.is_floating_point else x[:, mask]
+            return (picked**2).sum(1, keepdim=True)
+
+    x, mask = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64), torch.tensor([True, False, True]).to(dtype)
+    explainer = lrp.compile(Net().eval(), (x, mask), composite="reference", target=0, fixed=["mask"])
+
+    found = explainer(x, torch.tensor([True, True, False]).to(dtype), reference=0.5)
+
+    torch.testing.assert_close(found.relevance["x"], torch.tensor([[0.75, 3.75, 0.0]], dtype=torch.float64))
+
+
 def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> None:
     model, _ = mixed
     entries = lrp.composites.reference().entries
