@@ -1,5 +1,6 @@
 """Composite "reference": what inputs get is the difference of two outputs, in torch, in files, however it is asked."""
 
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.faithful.differences import Rules, explain, exported
 from benchmarks.faithful.training import vit
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.networks.architectures.paper import FIFTEEN
-from lrp_compiler.errors import CompositeError, InputError
+from lrp_compiler.errors import CompositeError, InputError, LrpWarning
 from lrp_compiler.runtime import OnnxExplainer
 
 BATCH = {"x": {0: torch.export.Dim("batch", min=1)}}
@@ -266,6 +267,30 @@ def test_what_an_input_without_a_reference_picks_adds_up(dtype: torch.dtype) -> 
     found = explainer(x, torch.tensor([True, True, False]).to(dtype), reference=0.5)
 
     torch.testing.assert_close(found.relevance["x"], torch.tensor([[0.75, 3.75, 0.0]], dtype=torch.float64))
+
+
+class Narrow(nn.Module):
+    """A product in half precision; a norm in double precision beside it, and a mask in half."""
+
+    def __init__(self, narrow: bool) -> None:
+        super().__init__()
+        self.head, self.narrow = nn.Linear(3, 2), narrow
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.layer_norm(x.double(), (3,)).float() * (x > -2).half().float()
+        return (x.half() @ self.head.weight.T.half()).float() if self.narrow else self.head(x)
+
+
+@pytest.mark.parametrize("composite", ["reference", "epsilon"])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_differences_of_rounded_numbers_are_told(narrow: bool, composite: str) -> None:
+    """What relevance passes and is narrower than what is explained; a wider value, a mask or weights are none."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LrpWarning)
+        lrp.compile(Narrow(narrow).eval(), (torch.randn(2, 3),), composite=composite)
+    said = [str(one.message) for one in caught if issubclass(one.category, LrpWarning)]
+    assert len(said) == (narrow and composite == "reference")
+    assert not said or "calculates in float16 at _to_copy" in said[0]
 
 
 def test_rules_of_values_do_not_mix_with_those_of_differences(mixed: Any) -> None:
