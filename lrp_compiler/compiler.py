@@ -10,11 +10,14 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any, get_args
 
+import torch
+from torch import Tensor
+
 from lrp_compiler.artefact import Artefact
 from lrp_compiler.artefact.describe import artefact_of
 from lrp_compiler.artefact.provenance import SPECIALISED
 from lrp_compiler.artefact.reducing import reduced
-from lrp_compiler.base.boundary import boundary
+from lrp_compiler.base.boundary import boundary, describe_node
 from lrp_compiler.base.collection import rare_collection
 from lrp_compiler.base.errors import CompositeError, InputError, LrpWarning, did_you_mean
 from lrp_compiler.base.quiet import quiet
@@ -24,7 +27,9 @@ from lrp_compiler.cache import Entry, cache_of
 from lrp_compiler.capture import Model, capture, check_same_output, load_model, other_at_one
 from lrp_compiler.explainer import Explainer
 from lrp_compiler.passes import Compiled, ObservedForm, Options, Watch, compile_graphs
+from lrp_compiler.passes.assign import reachable
 from lrp_compiler.passes.forward import OUTPUT, Answer, Captured, Explained, Pick, Target
+from lrp_compiler.passes.graph import assignment, everywhere
 from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite
 from lrp_compiler.rules.composites import composite_named
@@ -205,7 +210,7 @@ def compile(
     check_same_output(captured, compiled.forward)
     other = other_at_one(captured, compiled.forward)
     artefact = artefact_of(captured, compiled, options, other)
-    said = [*_flags(captured, compiled), *_scale(captured, compiled, options), *_decided(compiled)]
+    said = [*_flags(captured, compiled), *_scale(captured, compiled, options), *_decided(compiled), *_rounded(compiled)]
     said += _larger(artefact) if other else ()
     _say(said)
     if entry is not None:
@@ -277,6 +282,28 @@ def _decided(compiled: Compiled) -> Iterator[str]:
             else (f"Input {name!r} gets", "it")
         )
         yield f"{who} no relevance: the explained output depends on {them} only through {decision}."
+
+
+def _rounded(compiled: Compiled) -> Iterator[str]:
+    """That differences are of numbers that were rounded further than the explained one is, and where first."""
+    if not compiled.composite.differences:
+        return
+    forward, explained = compiled.forward, compiled.question.explained
+    dtype, reached = explained.meta["val"].dtype, reachable(forward, explained)
+    for graph in everywhere(forward):
+        for node in graph.graph.nodes:
+            given = node.meta.get("val")
+            takes = node in reached if graph is forward else assignment(node) is not None
+            floats = isinstance(given, Tensor) and given.is_floating_point() and node.op == "call_function"
+            if takes and floats and torch.finfo(given.dtype).eps > torch.finfo(dtype).eps:
+                narrow, wide = (str(one).removeprefix("torch.") for one in (given.dtype, dtype))
+                yield (
+                    f"The model calculates in {narrow} at {describe_node(node)}, and what is explained is {wide}: "
+                    f"relevance is of differences of numbers rounded to {narrow}, and adds up to no more digits than "
+                    f"these have (explainer.audit(…, precision='model') says how many); let it calculate in {wide} "
+                    "there."
+                )
+                return
 
 
 def _larger(artefact: Artefact) -> Iterator[str]:

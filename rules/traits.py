@@ -68,6 +68,7 @@ class Traits:
         pads: puts a border around the last dims of its operand.
         indices: integer operands whose relevance is that of what they looked up.
         picks_by: operands that say which elements, not how much: an index, a mask; of several the name of their list.
+        counted_by: operands of whose values it depends how many elements there are, where not on those of all.
         ranks: picks elements along a dim; its results are the values, and the indices where these stood.
         bias: name of the operand that is added to a linear map's result.
         bias_trails: how many dims follow the one along which that bias lies, if the op takes one at all.
@@ -104,6 +105,7 @@ class Traits:
     pads: bool = False
     indices: tuple[str, ...] = ()
     picks_by: tuple[str, ...] = ()
+    counted_by: tuple[str, ...] = ()
     ranks: bool = False
     bias: str | None = None
     bias_trails: int | None = None
@@ -143,6 +145,7 @@ class Given(TypedDict, total=False):
     pads: bool
     indices: tuple[str, ...]
     picks_by: tuple[str, ...]
+    counted_by: tuple[str, ...]
     ranks: bool
     bias: str | None
     bias_trails: int | None

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import InputError, did_you_mean
 from .metadata import Metadata
 from .specs import TensorSpec
-from .validate import bind, is_floating, is_number, not_numbers, shortened
+from .validate import bind, dtype_of, is_floating, is_number, not_numbers, shortened
 
 PREFIX = "reference."
 """In front of an input's name: the input that takes its reference."""
@@ -38,7 +38,7 @@ def bind_with_references(
             spread), a number, or "blur". None: zeros, of inputs of floats.
 
     Raises:
-        InputError: as `bind`; a reference that does not fit, or none where the input is no float.
+        InputError: as `bind`; a reference that does not fit or holds NaN, or none where the input is no float.
     """
     given = references_by_input(about, reference)
     specs = {spec.name: spec for spec in about.inputs if spec.name in given}
@@ -52,6 +52,8 @@ def bind_with_references(
         if kwargs.get(name) is not None and given[name] is not None:
             raise InputError(f"Input {of!r} has two references: give {name} or reference=, not both.")
         own[name] = kwargs[name] if kwargs.get(name) is not None else _made(spec, of, own[of], given[name])
+        if kwargs.get(name) is not None or hasattr(given[name], "shape") or isinstance(given[name], list | tuple):
+            _check_numbers(of, own[of], own[name])
     return {spec.name: own[spec.name] for spec in about.inputs}
 
 
@@ -138,6 +140,36 @@ def _check_number(spec: TensorSpec, name: str, reference: float) -> None:
         fits, what = -largest <= reference <= largest, f"a finite number is wanted, which {spec.dtype} holds"
     if not fits:
         raise InputError(f"reference={shortened(reference)} of input {name!r}: {what}.")
+
+
+def _check_numbers(name: str, x: Any, reference: Any) -> None:
+    """Raises `InputError` if a reference holds NaN, or an infinite number where the input holds another.
+
+    A mask of −∞ may be its own reference: what is the same at both ends differs by nothing.
+
+    Args:
+        name: of the input.
+        x: its value.
+        reference: an array or a tensor, or nested lists.
+    """
+    reference = reference if hasattr(reference, "shape") else _array(f"{PREFIX}{name}", reference)
+    if not is_floating(dtype_of(reference) or ""):
+        return
+    if bool((abs(reference) < math.inf).all()):
+        return
+    if bool((reference != reference).any()):
+        raise InputError(f"The reference of input {name!r} holds NaN, so no difference from it is a number.")
+    # In double precision: numpy has no bfloat16.
+    here, there = (_array(name, value.double() if hasattr(value, "double") else value) for value in (x, reference))
+    try:
+        sound = bool((np.isfinite(there) | (there == here)).all())
+    except ValueError:  # shapes that do not go together are told of elsewhere
+        return
+    if not sound:
+        raise InputError(
+            f"The reference of input {name!r} is infinite where the input is not, so no difference from it is a "
+            "number: give finite ones."
+        )
 
 
 def _array(name: str, value: Any) -> np.ndarray:

@@ -25,9 +25,12 @@ from lrp_compiler.passes.reroll import NotRepeated, of_any_length
 from lrp_compiler.torch_private import hold_what_is_in, notes_are_kept, pytree, schema
 
 from .same_output import run_model, same
+from .shape_hints import Larger, fixed_sizes, narrowed_sizes, shape_hint
 
 LENGTHS = (4, 8)
 """The shorter one of the two, if the model takes it; the longer a program, the longer it takes to capture."""
+SMALL = 64
+"""Sizes up to which examples of several times as much are tried: each step that Python wrote out is captured, too."""
 FURTHER = (2, 5)
 """So many times the shorter length, less one, the program is compared with the model."""
 
@@ -62,6 +65,50 @@ def of_two_lengths(
         with suppress(NotRepeated):
             return _of(inputs, length, model, args, kwargs, dynamic_shapes, export)
     return _of(inputs, last, model, args, kwargs, dynamic_shapes, export)
+
+
+def larger_example(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    dynamic_shapes: Any,
+    fixed: Sequence[str],
+    export: Export,
+) -> Larger | None:
+    """Whether the model is captured with a larger example: what is 1 in the example by chance is taken for fixed.
+
+        x[:, :-1] of 2, x.shape[1] // 2 of 3
+
+    Args:
+        model, args, kwargs, dynamic_shapes, export: as for `of_two_lengths`.
+        fixed: names of the dims that are fixed, or bounded.
+
+    Returns:
+        What came of it; None: there is no larger one, since what is fixed is no one size.
+    """
+    try:
+        inputs = _Inputs(model, args, kwargs, dynamic_shapes, fixed)
+    except NotRepeated:
+        return None
+    size = inputs.size
+    sizes = [size + 1, 2 * size + 2, 4 * size] if size <= SMALL else [size + 1]
+    for larger in dict.fromkeys(sizes):
+        if not inputs.least <= larger <= inputs.most:
+            continue
+        given, named, _ = inputs.at(larger)
+        try:
+            run_model(model, given, named)
+        except Exception:  # it takes no such size
+            continue
+        try:
+            export(model, given, named, dynamic_shapes)
+        except Exception as error:
+            text = str(error)
+            if not fixed_sizes(text) and not narrowed_sizes(text) and shape_hint(text):
+                return Larger(larger, shape_hint(text))
+        else:
+            return Larger(larger)
+    return Larger(None)
 
 
 def _of(
@@ -178,7 +225,8 @@ class _Inputs:
         sizes = {tensor.shape[dim] for path, tensor in self._tensors() for dim in self._dims.get(path, ())}
         if len(sizes) != 1 or not all(name.isidentifier() or name.startswith("L[") for name in fixed):
             raise NotRepeated(f"{', '.join(sorted(set(fixed)))} are no one size that is given in dynamic_shapes")
-        bounds = [mark for at, mark in marks if self._is_fixed(at, mark) and hasattr(mark, "min")]
+        (self.size,) = sizes
+        bounds = [mark for at, mark in marks if self._is_fixed(at, mark) and getattr(mark, "min", None) is not None]
         self.least = max([0, *(int(mark.min) for mark in bounds)])
         self.most = min([sys.maxsize, *(int(mark.max) for mark in bounds if mark.max < sys.maxsize)])
 

@@ -23,7 +23,7 @@ from lrp_compiler.passes.reroll import NotRepeated
 from lrp_compiler.rules import bind
 from lrp_compiler.torch_private import OpOverload, op_name, pytree, sequences_stay_open, sources_forgotten
 
-from .any_length import of_two_lengths
+from .any_length import larger_example, of_two_lengths
 from .caches import without_cache
 from .failures import itself_fails, other_ways, why_not_exported
 from .kinds import has_own_eval, inputs_of, model_of, refuse_other_files, refuse_parts
@@ -31,7 +31,7 @@ from .onnx_files import example_of, open_in, shapes_of, with_its_names
 from .regions import without_grad_regions
 from .safe_load import load_exported
 from .same_output import run_model
-from .shape_hints import fixed_by_one, fixed_sizes
+from .shape_hints import fixed_by_one, fixed_sizes, narrowed_sizes
 
 Model = torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str]
 
@@ -171,16 +171,25 @@ def _export(
         except LrpError:  # an ONNX operator says what it cannot do
             raise
         except Exception as error:
-            reason = why_not_exported(error, partial(_program, torch.export.draft_export, *given))
+            drafted = partial(_program, torch.export.draft_export, *given)
             fixed = fixed_sizes(str(error))
-            if fixed:
-                try:
-                    return of_two_lengths(*given, fixed, _one_way_or_other), returned
-                except NotRepeated as why:
-                    if not fixed_by_one(str(error)):
-                        reason = f"{reason[:-1]}; nor does it take steps that a loop could take: {why}."
-                except Exception as other:
-                    reason = why_not_exported(other, lambda: None)
+            # Of an ONNX file other shapes are tried, and examples are made of these.
+            tried: Any = (lambda *asked: None) if isinstance(model, OnnxModule) else partial(larger_example, *given)
+            if not fixed:
+                bounded = narrowed_sizes(str(error))
+                larger = tried(bounded, _one_way_or_other) if bounded else None
+                raise CaptureError(why_not_exported(error, drafted, larger)) from error
+            try:
+                return of_two_lengths(*given, fixed, _one_way_or_other), returned
+            except Exception as why:
+                larger = tried(fixed, _one_way_or_other)
+                if isinstance(why, NotRepeated) or (larger is not None and larger.size is not None):
+                    reason = why_not_exported(error, drafted, larger)
+                else:
+                    reason = why_not_exported(why, lambda: None, larger)
+                unknown = larger is None and fixed_by_one(str(error))
+                if isinstance(why, NotRepeated) and (larger is None or larger.size is None) and not unknown:
+                    reason = f"{reason[:-1]}; nor does it take steps that a loop could take: {why}."
             raise CaptureError(reason) from error
 
 

@@ -15,7 +15,7 @@ from lrp_compiler.base.frames import innermost
 from lrp_compiler.base.quiet import quiet
 from lrp_compiler.torch_private import data_dependent_lines
 
-from .shape_hints import holds_throughout, shape_hint
+from .shape_hints import Larger, holds_throughout, shape_hint
 
 REMEDY = "use torch.where or torch.cond instead of a Python if, and no .item()"
 MOST = 3
@@ -39,12 +39,13 @@ def other_ways(error: Exception) -> list[dict[str, bool]]:
     return [] if shape_hint(text) else [{"strict": True}]
 
 
-def why_not_exported(error: Exception, drafted: Callable[[], Any]) -> str:
+def why_not_exported(error: Exception, drafted: Callable[[], Any], larger: Larger | None = None) -> str:
     """The sentence about a model that runs by itself.
 
     Args:
         error: what torch.export raised.
         drafted: makes torch's draft of an export, which goes on where an export stops.
+        larger: what came of larger examples; None: nobody tried any.
     """
     text, kind = str(error), type(error).__name__
     if "not a known type" in text:
@@ -57,7 +58,7 @@ def why_not_exported(error: Exception, drafted: Callable[[], Any]) -> str:
         return (
             f"torch.export cannot trace the model: its control flow depends on the values of a tensor{where}; {REMEDY}."
         )
-    hint = shape_hint(text)
+    hint = shape_hint(text, larger)
     if hint:
         return hint
     if "dynamic_shapes" in text:

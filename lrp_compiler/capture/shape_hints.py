@@ -14,7 +14,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 TRIED = 4096
 """Sizes from 2 to this are tried."""
@@ -53,7 +53,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "IntInfinity": lambda: float("inf"),
 }
 SIZE = "size"
-FIXES = "the model fixes {} at {}, so leave it out of dynamic_shapes"
+SHAPES = "dynamic_shapes"
+REFUSED = f"{SHAPES} does not fit the model: "
 ONE = "{} is 1 in the example, and torch.export takes a size of 1 for a constant, so give an example of 2 or more there"
 """Whether the model fixes it as well an example of 1 cannot show."""
 
@@ -83,17 +84,66 @@ def fixed_by_one(text: str) -> bool:
     return all(size == "1" for _, size in [*FIXED.findall(text), *SOLVED.findall(text)])
 
 
-def shape_hint(text: str) -> str:
-    """What to write instead of the shapes that torch's message refuses; empty if it is about something else."""
+def narrowed_sizes(text: str) -> list[str]:
+    """The names of the open sizes that the model bounds from above, where more was asked for."""
+    return [
+        name
+        for (name, _, _), (own, bounds) in _guards(text).items()
+        if any(all(_holds(bound, size) for bound in bounds) for size in range(_most([*own, *bounds]) + 1, TRIED + 1))
+    ]
+
+
+def _most(guards: list[str]) -> int:
+    """The largest size for which the guards hold; as large as any if there is none."""
+    return max((size for size in range(2, TRIED + 1) if all(_holds(guard, size) for guard in guards)), default=TRIED)
+
+
+class Larger(NamedTuple):
+    """What came of larger examples where a size was fixed, or bounded from above.
+
+    Args:
+        size: of one with which none is; None: there is no such one among those tried.
+        hint: what `shape_hint` says with that one; empty: the model is captured.
+    """
+
+    size: int | None
+    hint: str = ""
+
+
+def shape_hint(text: str, larger: Larger | None = None) -> str:
+    """What to write instead of the shapes that torch's message refuses; empty if it is about something else.
+
+    Args:
+        text: the message.
+        larger: what came of larger examples; None: nobody tried any.
+    """
     if "Constraints violated" not in text and "specializ" not in text:
         return ""
     parts = []
     for name, size in [*FIXED.findall(text), *SOLVED.findall(text)]:
-        parts.append(ONE.format(name) if size == "1" else FIXES.format(name, size))
+        fixes = f"the model fixes {name} at {size}"
+        if size == "1" and (larger is None or larger.size is not None):
+            parts.append(ONE.format(name))
+        elif larger is None:
+            parts.append(f"{fixes} with an example of that size, so take a larger one, or leave it out of {SHAPES}")
+        elif larger.size is None:
+            parts.append(f"{fixes}, so leave it out of {SHAPES}")
+        else:
+            parts.append(f"{fixes} with an example of that size, but not with {larger.size}: take a larger one")
     parts += [ONE.format(name) for name in HINTED.findall(text)]
     parts += [
         f"{first} and {second} are always equal, so use one Dim for both" for first, second in EQUAL.findall(text)
     ]
+    if larger is not None and larger.size is not None and not parts:
+        parts = [
+            f"the model bounds {name} with an example of its size, and not with one of {larger.size}: take a larger one"
+            for name in narrowed_sizes(text)
+        ]
+        if not larger.hint:
+            return f"{REFUSED}{'; '.join(dict.fromkeys(parts))}."
+    if larger is not None and larger.hint:
+        parts.append(f"with that, {larger.hint.removeprefix(REFUSED).rstrip('.')}")
+        return f"{REFUSED}{'; '.join(dict.fromkeys(parts))}."
     solved = {name for name, _ in SOLVED.findall(text)}
     for (name, argument, dim), (own, bounds) in _guards(text).items():
         if name in solved:
@@ -102,7 +152,7 @@ def shape_hint(text: str) -> str:
     if not parts:
         reasons = [line.strip(" -").rstrip(".") for line in text.splitlines() if line.lstrip().startswith("- ")]
         parts = reasons[:1] or [text.strip().splitlines()[0].rstrip(".")]
-    return f"dynamic_shapes does not fit the model: {'; '.join(dict.fromkeys(parts))}."
+    return f"{REFUSED}{'; '.join(dict.fromkeys(parts))}."
 
 
 def _guards(text: str) -> dict[tuple[str, str, str], tuple[list[str], list[str]]]:

@@ -34,12 +34,13 @@ from lrp_compiler.base.version import __version__
 from lrp_compiler.torch_private import (
     composites_noted_quickly,
     hint,
+    numbers_in_double,
     promotion_where_dtypes_mix,
     sources_forgotten,
     translations_read_once,
 )
 
-from .onnx_casts import cast_before_transposing
+from .onnx_casts import cast_before_transposing, keep_digits
 from .onnx_decompositions import decomposed
 from .onnx_file import DIGITS, put_beside, write_model
 from .onnx_loops import read_backwards
@@ -201,6 +202,8 @@ def _translated(
     program: ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], opset: int
 ) -> Any:
     """The exporter's translation, of as few decompositions as will do; of all of torch's where that fails."""
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    doubles = any(getattr(value, "dtype", None) is torch.float64 for value in values)
     quick = copy.copy(program)
     quick.run_decompositions = partial(decomposed, program)
     for attempt in (quick, program):
@@ -210,6 +213,7 @@ def _translated(
                 composites_noted_quickly(),
                 translations_read_once(),
                 promotion_where_dtypes_mix(),
+                numbers_in_double(doubles),
                 torch.no_grad(),
             ):
                 return torch.onnx.export(
@@ -272,6 +276,7 @@ def tidy(model: Any) -> None:
     """
     passes.InlinePass()(model)
     passes.NameFixPass()(model)  # a weight may be called what the exporter calls a value
+    keep_digits(model)
     fold_constants(model, should_fold=lambda node: None if _is_foldable(node) else False)
     for step in (
         passes.RemoveUnusedNodesPass(),

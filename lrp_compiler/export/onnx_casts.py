@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir
 from onnx_ir.convenience import replace_nodes_and_values
 
-FLOAT, HALF = onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
+DOUBLE, FLOAT, HALF = onnx_ir.DataType.DOUBLE, onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
 MOVABLE = 3
 """Dims from which on a transposition can move the first one and leave two to multiply."""
 
@@ -28,6 +29,38 @@ def cast_before_transposing(model: onnx_ir.Model) -> None:
         sources = [_before_casts(value) for value in product.inputs]
         if any(_moves_first_dim(source) and (casts or half) for source, casts in sources):
             _write(graph, product, sources, half)
+
+
+def keep_digits(model: onnx_ir.Model) -> None:
+    """Take numbers that are cast to float64 by way of float32 from where they still have all their digits.
+
+        Cast(Cast(0.2, float32), float64)    →    Cast(0.2, float64)
+
+    The exporter writes numbers down that way (`torch_private.numbers_in_double`). What is cast to float32 besides, as a
+    model does by itself, stays.
+    """
+    nodes: list[Any] = [*model.graph.all_nodes()]
+    for node in nodes:
+        if node.op_type not in READS:
+            continue
+        place, wanted = READS[node.op_type](node)
+        narrowed = node.inputs[place].producer() if wanted == DOUBLE and len(node.inputs) > place else None
+        if narrowed is None or narrowed.op_type != "Cast" or narrowed.attributes.get_int("to") != FLOAT:
+            continue
+        number = narrowed.inputs[0].producer()
+        held = number.attributes.get("value") if number is not None and number.op_type == "Constant" else None
+        if held is not None and held.value.dtype == DOUBLE:
+            node.replace_input_with(place, narrowed.inputs[0])
+            if not narrowed.outputs[0].uses():
+                narrowed.graph.remove(narrowed, safe=True)
+
+
+READS: Mapping[str, Callable[[Any], tuple[int, onnx_ir.DataType | None]]] = {
+    "Cast": lambda node: (0, onnx_ir.DataType(node.attributes.get_int("to"))),
+    "CastLike": lambda node: (0, node.inputs[1].dtype),
+    "Pow": lambda node: (1, node.inputs[0].dtype),
+}
+"""Operator → (which of its operands may be a number of another dtype, the dtype in which it reads that)."""
 
 
 def _before_casts(value: Any) -> tuple[Any, list[onnx_ir.DataType]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,88 @@ _WITH_ATTRIBUTES = {
     ),
 }
 """Ops whose numbers are attributes in ONNX, which must be known; and how they are written where one is a size."""
+
+
+def _layer_norm(
+    x: torch.Tensor, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, enable: bool = True
+) -> torch.Tensor:
+    """A layer norm whose ε keeps its digits."""
+    normed = _normed(x, list(range(-len(shape), 0)), eps)
+    return _scaled(normed, weight, bias, 0)
+
+
+def _group_norm(
+    x: torch.Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, enable: bool = True
+) -> torch.Tensor:
+    """The same of groups of channels."""
+    normed = _normed(x.reshape(x.shape[0], groups, -1), [2], eps).reshape(x.shape)
+    return _scaled(normed, weight, bias, x.dim() - 2)
+
+
+def _batch_norm_written_out(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    """The same of a batch norm in eval mode, by its running statistics."""
+    weight, bias, mean, variance, _, _, eps, _ = args
+    behind = x.dim() - 2
+    normed = (x - _along_channels(mean, behind)) * (_along_channels(variance, behind) + eps).rsqrt()
+    return _scaled(normed, weight, bias, behind)
+
+
+def _normed(x: torch.Tensor, dims: list[int], eps: float) -> torch.Tensor:
+    centred = x - x.mean(dims, keepdim=True)
+    return centred * ((centred * centred).mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def _scaled(x: torch.Tensor, weight: Any, bias: Any, behind: int) -> torch.Tensor:
+    x = x if weight is None else x * _along_channels(weight, behind)
+    return x if bias is None else x + _along_channels(bias, behind)
+
+
+def _along_channels(vector: torch.Tensor, behind: int) -> torch.Tensor:
+    return vector.reshape(*vector.shape, *[1] * behind) if behind else vector
+
+
+def _logarithm(base: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x.log() / math.log(base)
+
+
+def _mish(x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = x * _WITH_ATTRIBUTES[torch.ops.aten.softplus.default](x).tanh()
+    return result
+
+
+def _range(start: float, end: float, step: float = 1, **options: Any) -> torch.Tensor:
+    """A range of numbers: the exporter's own is one of float32."""
+    places = torch.arange(math.ceil((end - start) / step), dtype=torch.int64, device=options.get("device"))
+    return places.to(torch.float64) * step + start
+
+
+RANGES = (torch.ops.aten.arange.start, torch.ops.aten.arange.start_step)
+_IN_DOUBLE = {
+    **_WITH_ATTRIBUTES,
+    **decompositions_of(
+        [
+            torch.ops.aten.gelu.default,
+            torch.ops.aten.selu.default,
+            torch.ops.aten.hardsigmoid.default,
+            torch.ops.aten.hardswish.default,
+        ]
+    ),
+    torch.ops.aten.mish.default: _mish,
+    torch.ops.aten.layer_norm.default: _layer_norm,
+    torch.ops.aten.group_norm.default: _group_norm,
+    torch.ops.aten.batch_norm.default: _batch_norm_written_out,
+    torch.ops.aten.log2.default: _logarithm(2.0),
+    torch.ops.aten.log10.default: _logarithm(10.0),
+    **dict.fromkeys(RANGES, _range),
+}
+"""Ops whose numbers are float32 in ONNX, as attributes are, or in the exporter's translation; and how they are written
+where the result is float64."""
+
+
+def _loses_digits(node: fx.Node) -> bool:
+    """Whether its numbers would be float32 beside values of float64; a range of as many as a size says stays."""
+    is_double = node.target in _IN_DOUBLE and node.meta["val"].dtype is torch.float64
+    return is_double and not (node.target in RANGES and any(map(_is_calculated, node.args)))
 
 
 def _is_calculated(value: Any) -> bool:
@@ -173,6 +256,8 @@ def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[.
             write_out(node, _cast_before(node), composite=False)
         elif node.target in TRANSPOSED and _is_padded_beyond_a_step(node):
             write_out(node, _padded_afterwards, composite=False)
+        elif _loses_digits(node):
+            write_out(node, _IN_DOUBLE[node.target], composite=False)
         elif node.target in table:
             write_out(node, table[node.target], composite=False)
         elif node.target in _WITH_ATTRIBUTES and any(map(_is_calculated, (*node.args, *node.kwargs.values()))):

@@ -232,6 +232,48 @@ def _double(*values: float) -> TensorProto:
     return helper.make_tensor("", TensorProto.DOUBLE, [len(values)], values)
 
 
+OPEN_LENGTH = 2**31
+"""More than any length that is not known comes to."""
+
+
+def running_extreme(wins: Callable[..., Any]) -> Callable[..., Any]:
+    """The largest (smallest) of all elements up to each place and where it stands; of equals the last, as in torch.
+
+    In each step every place compares what it has found with what the place has that stands as far in front of it as
+    its own search has come, and so has looked through twice as many: log₂ n steps. A length that is not known takes as
+    many as the longest, of which the last compare nothing.
+
+    Args:
+        wins: the comparison by which a later element takes the place of an earlier one.
+    """
+
+    def translated(x: Any, dim: int) -> Any:
+        rank = len(x.shape)
+        if not rank:
+            only: Any = op.Constant(value_int=0)
+            return op.Identity(x), only
+        dim %= rank
+        size: Any = op.Shape(x, start=dim, end=dim + 1)
+        ends: list[Any] = [op.Constant(value_int=number) for number in (0, 1)]
+        along: Any = op.Constant(value_ints=[-1 if place == dim else 1 for place in range(rank)])
+        places: Any = op.Range(ends[0], op.Squeeze(size), ends[1])
+        found: Any = op.Expand(op.Reshape(places, along), op.Shape(x))
+        numbers: list[Any] = [op.Constant(value_ints=[number]) for number in (0, np.iinfo(np.int64).max, dim)]
+        start, end, axis = numbers
+        length, reach = x.shape[dim] if isinstance(x.shape[dim], int) else OPEN_LENGTH, 1
+        while reach < length:
+            behind: Any = op.Constant(value_ints=[reach])
+            back: Any = op.Constant(value_ints=[-reach])
+            later, earlier = op.Slice(found, behind, end, axis), op.Slice(found, start, back, axis)
+            later_wins = wins(*(op.GatherElements(x, places, axis=dim) for places in (later, earlier)))
+            first = op.Slice(found, start, behind, axis)
+            found = op.Concat(first, op.Where(later_wins, later, earlier), axis=dim)
+            reach *= 2
+        return op.GatherElements(x, found, axis=dim), found
+
+    return translated
+
+
 def square_root(x: Any) -> Any:
     """Of a number that is made of sizes."""
     number: Any = op.Cast(x, to=TensorProto.FLOAT)
@@ -263,5 +305,7 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.log_sigmoid.default: log_sigmoid,
     aten.expm1.default: expm1,
     aten.atan2.default: atan2,
+    aten.cummax.default: running_extreme(op.GreaterOrEqual),
+    aten.cummin.default: running_extreme(op.LessOrEqual),
     torch.sym_sqrt: square_root,
 }

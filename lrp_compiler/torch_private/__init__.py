@@ -24,12 +24,24 @@ from .ops import core_decompositions, decompositions_of, is_backward, op_name, s
 from .programs import changed, data_dependent_lines, hold_what_is_in, stand_ins, without_stand_ins
 from .replaced import (
     composites_noted_quickly,
+    numbers_in_double,
     promotion_where_dtypes_mix,
     remembered_annotations,
     sequences_stay_open,
     translations_read_once,
 )
-from .sizes import expression, fake_mode_of, fake_tensor, hint, known_size, largest, range_of, renamed, unguarded
+from .sizes import (
+    counts_in,
+    expression,
+    fake_mode_of,
+    fake_tensor,
+    hint,
+    known_size,
+    largest,
+    range_of,
+    renamed,
+    unguarded,
+)
 from .tracing import (
     UNKNOWN_MODULE,
     annotate,
@@ -58,6 +70,7 @@ __all__ = [
     "compile_package",
     "composites_noted_quickly",
     "core_decompositions",
+    "counts_in",
     "data_dependent_lines",
     "decompositions_of",
     "expression",
@@ -76,6 +89,7 @@ __all__ = [
     "node_that_makes",
     "notes_are_kept",
     "notes_here",
+    "numbers_in_double",
     "op_name",
     "promotion_where_dtypes_mix",
     "python_dispatcher",

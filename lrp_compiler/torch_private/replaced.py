@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -104,6 +105,50 @@ def _answers_not_traced(type_promotion: Any) -> Iterator[None]:
         yield
     finally:
         mode.__torch_dispatch__ = dispatch
+
+
+@contextmanager
+def numbers_in_double(wanted: bool) -> Iterator[None]:
+    """The ONNX exporter writes Python's numbers down in float64 in this block where it takes them for float32.
+
+    It does so wherever it does not know what they meet, and casts to float64 what is left of them. They are cast to
+    float32 here, so that whoever reads them gets what they got, and a cast to float64 behind that one can be undone
+    (`export/onnx_casts.py`). Waits for torch to know the dtype first.
+
+    Args:
+        wanted: whether anything of this is done.
+    """
+    import onnx_ir
+    from torch.onnx._internal.exporter import _building
+
+    building: Any = _building
+    make = building._get_or_create_constant
+
+    def whole(constant_farm: Any, number: Any, dtype: Any, opset: Any) -> Any:
+        key = (tuple(number) if isinstance(number, list) else number, dtype)
+        if dtype is not onnx_ir.DataType.FLOAT or key in constant_farm or _is_single(number):
+            return make(constant_farm, number, dtype, opset)
+        constant = opset.Constant(value=onnx_ir.tensor(number, dtype=onnx_ir.DataType.DOUBLE))
+        constant_farm[key] = opset.Cast(constant, to=dtype)
+        return constant_farm[key]
+
+    with _changing:
+        if wanted:
+            building._get_or_create_constant = whole
+        try:
+            yield
+        finally:
+            building._get_or_create_constant = make
+
+
+def _is_single(number: Any) -> bool:
+    """Whether it is the same in float32."""
+    try:
+        exact = np.asarray(number, np.float64)
+    except (TypeError, ValueError):  # a complex one
+        return True
+    with np.errstate(over="ignore"):
+        return np.array_equal(exact, exact.astype(np.float32), equal_nan=True)
 
 
 _TRANSLATIONS: dict[Any, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental import _config as config
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 
 def expression(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
@@ -63,6 +64,14 @@ def range_of(size: torch.SymInt) -> dict[Any, Any]:
     """Symbol → the range that capture found for it, of every symbol in the size."""
     ranges = size.node.shape_env.var_to_range
     return {symbol: ranges[symbol] for symbol in expression(size).free_symbols}
+
+
+def counts_in(value: object) -> set[Any]:
+    """The symbols of what is known at the run alone, a count of elements or a number read off a tensor, in a size."""
+    return set(free_unbacked_symbols(value)) if isinstance(value, SYMBOLIC) else set()
+
+
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def fake_mode_of(*values: Any) -> Any:

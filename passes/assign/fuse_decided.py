@@ -10,6 +10,11 @@ what does; it begins at the nearest value that all of it came through. Everythin
 
     y ─ log ─ clamp          y ─ masked_fill −∞ ─ exp
 
+What a view makes of a decision is the decision of what the same view makes of the value, so a mask may pass one first:
+
+    y ─ gt 0 ─ view ─┐
+    y ─ view ────────┼ where
+
 A value that may be infinite at one end differs by no number. What is made of it alone, element by element, is one
 function of what it was made of: finite at both ends, its slope is exact.
 """
@@ -47,14 +52,22 @@ def fuse_decided(module: fx.GraphModule) -> list[Declined]:
     declined: list[Declined] = []
     filling: set[fx.Node] = set()
     infinite: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
+    places = {node: place for place, node in enumerate(module.graph.nodes)}
+    for node in places:
         varying = [source for source in node.all_input_nodes if TWIN in source.meta]
+        if _is_view(node):
+            _place(node, tree)
+            if not filling.isdisjoint(varying):
+                filling.add(node)
+            continue
         if not varying or not _is_elementwise(node, varying):
             tree.starts(node)
             continue
         if any(source in filling for source in varying) or any(map(_masks, _constants(module, node))):
             filling.add(node)
         root, given = tree.follows(node, varying), assignment(node)
+        if root is not None and places[root] > places[node]:  # a view that is made for others
+            root = None
         carrying = [given.operand(name) for name in given.active] if given else []
         behind = infinite.get(varying[0]) if len(varying) == 1 else None
         if behind is not None:
@@ -73,6 +86,41 @@ def fuse_decided(module: fx.GraphModule) -> list[Declined]:
         elif decides:
             assign(node, Assignment(FUNCTION, {"self": root}, ("self",)))
     return declined
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether it only moves elements of what varies, wherever these come from."""
+    known = traits(node.target)
+    moves = node.op == "call_function" and known.free and not (known.casts or known.copies) and is_tensor(node)
+    return moves and TWIN in _moved(node).meta
+
+
+def _moved(view: fx.Node) -> fx.Node:
+    return view.all_input_nodes[0]
+
+
+def _place(view: fx.Node, tree: Dominators) -> None:
+    """Put a view into the tree: behind the same view of the nearest value that what it moves is made of, if there is
+    one, from which it follows element by element, too."""
+    if view in tree:
+        return
+    before = tree.above(_moved(view))
+    same = (user for value in before for user in value.users if _is_view(user) and _alike(user, view))
+    found = next(same, None)
+    if found is None:
+        tree.starts(view)
+        return
+    _place(found, tree)
+    tree.follows(view, [found])
+
+
+def _alike(one: fx.Node, other: fx.Node) -> bool:
+    """Whether two views move alike, whatever they move."""
+
+    def others(view: fx.Node) -> object:
+        return fx.map_arg((view.args[1:], view.kwargs), lambda node: node)
+
+    return one.target == other.target and others(one) == others(other)
 
 
 def _masks(value: float) -> bool:

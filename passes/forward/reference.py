@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.base.errors import InputError
+from lrp_compiler.base.boundary import describe_node
+from lrp_compiler.base.errors import CompositeError, InputError
 from lrp_compiler.base.references import PREFIX
 from lrp_compiler.passes.graph import TWIN, add_placeholder, is_tensor
-from lrp_compiler.torch_private import fake_mode_of, pytree
+from lrp_compiler.rules import bind, traits
+from lrp_compiler.torch_private import counts_in, fake_mode_of, pytree
 
 from .captured import Captured
 from .select_explained import EXPLAINED
@@ -37,6 +40,7 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
 
     Raises:
         InputError: the model has an input of such a name itself.
+        CompositeError: how many elements a value has depends on an input that has a reference.
     """
     graph = forward.graph
     own = [node for node in graph.find_nodes(op="placeholder") if node.meta["input"] in captured.inputs]
@@ -53,7 +57,19 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
         last.meta["val"] = _another(node.meta["val"])
         last.meta["input"] = PREFIX + key
         known[PREFIX + key] = name
+    counted: set[Any] = set()
     for node in list(graph.nodes):
+        counts = _counts(node) - counted
+        counted |= counts
+        if counts and any(at in twins for at in _counting(node)):
+            is_number = not is_tensor(node) and not isinstance(node.meta["val"], list | tuple)
+            what = "the number that is read" if is_number else "how many places there are"
+            instead = "calculate with the tensor" if is_number else "multiply by a mask, or take torch.where"
+            raise CompositeError(
+                f"Differences from a reference are taken place by place, but {what} at {describe_node(node)} depends "
+                f"on the values of the input, and is another at the reference: {instead} instead, name what decides "
+                "in fixed=, or choose another composite."
+            )
         if node.op == "call_function" and _is_made_of_tensors(node) and any(at in twins for at in node.all_input_nodes):
             with graph.inserting_after(node):
                 twin = graph.node_copy(node, lambda at: twins.get(at, at))
@@ -68,6 +84,24 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
         given = [tensor for node, tensor in zip(own, example.tensors, strict=True) if node in twins]
         example = replace(example, tensors=[*example.tensors, *given])
     return replace(captured, inputs=known, example=example)
+
+
+def _counts(node: fx.Node) -> set[Any]:
+    """What is known at the run alone of the sizes of a value, or of a number."""
+    values = pytree.tree_leaves(node.meta.get("val"))
+    sizes = (size for value in values for size in (value.shape if isinstance(value, Tensor) else [value]))
+    return {symbol for size in sizes for symbol in counts_in(size)}
+
+
+def _counting(node: fx.Node) -> list[fx.Node]:
+    """The operands that decide how many elements the value has."""
+    names = traits(node.target).counted_by
+    if not names:
+        return node.all_input_nodes
+    found: list[fx.Node] = []
+    given = bind(node.target, node.args, node.kwargs)
+    fx.map_arg([given[name] for name in names], found.append)
+    return found
 
 
 def _another(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import fx
 
@@ -13,6 +13,17 @@ class Dominators:
     def __init__(self) -> None:
         self._parents: dict[fx.Node, fx.Node | None] = {}
         self._depth: dict[fx.Node, int] = {}
+
+    def __contains__(self, node: fx.Node) -> bool:
+        """Whether it has been put there."""
+        return node in self._parents
+
+    def above(self, node: fx.Node) -> Iterator[fx.Node]:
+        """All values that what a node is made of came through, the nearest first."""
+        above = self._parents.get(node)
+        while above is not None:
+            yield above
+            above = self._parents.get(above)
 
     def starts(self, node: fx.Node) -> None:
         """A node whose operands do not count."""

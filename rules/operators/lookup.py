@@ -23,6 +23,9 @@ from lrp_compiler.rules.traits import declare, keeps_sign
 aten = torch.ops.aten
 
 declare(aten.bucketize.Tensor, aten.searchsorted.Tensor, bins=True)
+declare(aten.index.Tensor, counted_by=("indices",))
+declare(aten.masked_select.default, counted_by=("mask",))
+declare(aten.repeat_interleave.self_Tensor, counted_by=("repeats",))
 
 SAME_SIGN = keeps_sign()
 of_values = predicate(lambda op: op.is_active("self"))

@@ -1,5 +1,6 @@
 """Composite "reference": what inputs get is the difference of two outputs, in torch, in files, however it is asked."""
 
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.faithful.differences import Rules, explain, exported
 from benchmarks.faithful.training import vit
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.networks.architectures.paper import FIFTEEN
-from lrp_compiler.errors import CompositeError, InputError
+from lrp_compiler.errors import CompositeError, InputError, LrpWarning
 from lrp_compiler.runtime import OnnxExplainer
 
 BATCH = {"x": {0: torch.export.Dim("batch", min=1)}}
@@ -189,6 +190,111 @@ def test_what_cannot_be_is_said_in_a_sentence(mixed: Any) -> None:
         lrp.compile(model, (x,))(x, reference=0.0)
     with pytest.raises(InputError, match="a weight does not differ"):
         lrp.compile(model, (x,), composite="reference", wrt=["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(np.nan, "holds NaN"), (np.inf, "is infinite where"), (-np.inf, "is infinite where")]
+)
+def test_a_reference_that_no_difference_is_made_from_is_refused(wrong: float, said: str, tmp_path: Path) -> None:
+    net, x = nn.Linear(3, 2).eval(), torch.randn(2, 3)
+    there = torch.zeros(1, 3)
+    there[0, 1] = wrong
+    explainer = lrp.compile(net, (x,), composite="reference")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    np.save(tmp_path / "there.npy", there.numpy())
+
+    for given in (there, there.numpy(), there.tolist(), {"input": there}):
+        with pytest.raises(InputError, match=f"'input' {said}"):
+            explainer(x, reference=given)
+    with pytest.raises(InputError, match=f"'input' {said}"):
+        explainer.audit(x, reference=there)
+    with pytest.raises(InputError, match=f"'input' {said}"):
+        explainer(x, **{"reference.input": there.expand(2, 3)})
+    with OnnxExplainer(tmp_path / "m.lrp.onnx") as session, pytest.raises(InputError, match=f"'input' {said}"):
+        session(x.numpy(), reference=np.load(tmp_path / "there.npy"))
+
+
+def test_what_is_infinite_in_the_input_may_be_in_its_reference() -> None:
+    """A mask that is added is the same at both ends, by hand: the softmax of the two scores that are left."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return (x + mask).softmax(1)[:, :1]
+
+    x, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 0.0, -torch.inf]])
+    explainer = lrp.compile(Net().eval(), (x, mask), composite="reference", target=lrp.Target(0, probability=True))
+
+    found = explainer(x, mask, reference={"x": 0.0, "mask": mask})
+
+    change = torch.tensor([1.0, 2.0]).softmax(0)[0] - 0.5
+    torch.testing.assert_close(found.relevance["x"].sum(), change, rtol=1e-5, atol=0)
+    assert (found.relevance["mask"] == 0).all()
+
+
+COUNTING: dict[str, tuple[Any, str]] = {
+    "mask": (lambda x: x[x > 0].sum(), "how many places there are at index"),
+    "rows": (lambda x: x[x.sum(1) > 0].sum(), "how many places there are at index"),
+    "selected": (lambda x: x.masked_select(x > 0).mean(), "how many places there are at masked_select"),
+    "nonzero": (lambda x: x[0][(x[0] > 0).nonzero()[:, 0]].sum(), "how many places there are at nonzero"),
+    "repeated": (lambda x: x[0].repeat_interleave((x[0] > 0).long()).sum(), "how many places there are at repeat"),
+    "a number": (lambda x: x.sum() * (x > 0).sum().item(), "the number that is read"),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+def test_what_is_counted_otherwise_at_the_reference_is_refused(kind: str) -> None:
+    """Whatever has another number of elements there has no differences place by place."""
+    function, said = COUNTING[kind]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x) * x.new_ones(1, 1)
+
+    x = torch.tensor([[0.5, -1.0, 2.0], [0.25, 3.0, -0.5]])
+    with pytest.raises(CompositeError, match=said):
+        lrp.compile(Net().eval(), (x,), composite="reference", target=0)
+    lrp.compile(Net().eval(), (x,), composite="epsilon", target=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64])
+def test_what_an_input_without_a_reference_picks_adds_up(dtype: torch.dtype) -> None:
+    """By hand: of the places that are picked what they differ by, times the weight of each."""
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            picked = x[:, mask > 0] if mask.dtype.is_floating_point else x[:, mask]
+            return (picked**2).sum(1, keepdim=True)
+
+    x, mask = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64), torch.tensor([True, False, True]).to(dtype)
+    explainer = lrp.compile(Net().eval(), (x, mask), composite="reference", target=0, fixed=["mask"])
+
+    found = explainer(x, torch.tensor([True, True, False]).to(dtype), reference=0.5)
+
+    torch.testing.assert_close(found.relevance["x"], torch.tensor([[0.75, 3.75, 0.0]], dtype=torch.float64))
+
+
+class Narrow(nn.Module):
+    """A product in half precision; a norm in double precision beside it, and a mask in half."""
+
+    def __init__(self, narrow: bool) -> None:
+        super().__init__()
+        self.head, self.narrow = nn.Linear(3, 2), narrow
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.layer_norm(x.double(), (3,)).float() * (x > -2).half().float()
+        return (x.half() @ self.head.weight.T.half()).float() if self.narrow else self.head(x)
+
+
+@pytest.mark.parametrize("composite", ["reference", "epsilon"])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_differences_of_rounded_numbers_are_told(narrow: bool, composite: str) -> None:
+    """What relevance passes and is narrower than what is explained; a wider value, a mask or weights are none."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LrpWarning)
+        lrp.compile(Narrow(narrow).eval(), (torch.randn(2, 3),), composite=composite)
+    said = [str(one.message) for one in caught if issubclass(one.category, LrpWarning)]
+    assert len(said) == (narrow and composite == "reference")
+    assert not said or "calculates in float16 at _to_copy" in said[0]
 
 
 @pytest.mark.slow

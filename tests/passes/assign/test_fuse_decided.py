@@ -171,6 +171,55 @@ def test_what_is_made_of_a_value_that_is_infinite_at_one_end_adds_up(kind: str, 
     assert torch.equal(lrp.load(tmp_path / "m.lrp.pt2")(x, reference=reference).relevance["x"], found)
 
 
+THROUGH_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda h: torch.where((h > 0).view(-1, 2, 3), h.view(-1, 2, 3), 0.2 * h.view(-1, 2, 3)),
+    "the mask's first": lambda h: (h < 0).view(-1, 2, 3).to(h.dtype) * -0.5 + h.view(-1, 2, 3).sin() * 2,
+    "masked by −∞": lambda h: h.view(-1, 2, 3).masked_fill((h < 0).view(-1, 2, 3), -torch.inf).exp(),
+    "masked by −1e9": lambda h: (h.view(-1, 2, 3) + ((1 - (h > 0).to(h.dtype)) * -1e9).view(-1, 2, 3)).sigmoid(),
+    "transposed": lambda h: h.T.masked_fill((h < 0).T, -1e9).exp().T,
+    "a dim more": lambda h: h[:, None].masked_fill((h < 0).unsqueeze(1), -1e9).relu(),
+    "spread": lambda h: h[:, None].expand(-1, 2, -1) * (h > 0)[:, None].expand(-1, 2, -1),
+    "a part": lambda h: torch.where(h[:, 1:] > 0, h[:, 1:], 0.5) + (h > 1)[:, 1:] * h[:, 1:],
+    "two views": lambda h: h.view(-1, 2, 3).mT.masked_fill((h < 0).view(-1, 2, 3).mT, 0.7),
+}
+
+
+@pytest.mark.parametrize("kind", THROUGH_VIEWS)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_mask_through_a_view_is_one_through_none(kind: str, is_open: bool) -> None:
+    """Each place takes what the output changes by when it alone is moved to its reference."""
+    function = THROUGH_VIEWS[kind]
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x).flatten(1).sum(1, keepdim=True)
+
+    x, reference = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in (
+            [[1.0, -1, 2, 0.5, -0.3, 0.7], [0.1, 0.2, -2, 3, 1, -1]],
+            [[-1.0, 1.5, 1, 0.2, 0.4, -0.9], [1, -0.2, 2, -3, 1, 2]],
+        )
+    )
+    net, shapes = Net().eval(), ({0: torch.export.Dim("batch")},) if is_open else None
+    explainer = lrp.compile(net, (x,), composite="reference", target=0, dynamic_shapes=shapes)
+
+    found = explainer(x, reference=reference).relevance["x"]
+
+    for place in range(6):
+        moved = x.clone()
+        moved[:, place] = reference[:, place]
+        torch.testing.assert_close(found[:, place], (net(x) - net(moved))[:, 0], rtol=1e-12, atol=1e-12)
+    books = explainer.audit(x, reference=reference)
+    assert abs(books.error) <= 1e-12
+    assert all(abs(share) <= 1e-12 for share in books.absorbed.values())
+
+
+def test_a_view_that_comes_later_is_no_root(graph_of: Callable) -> None:
+    found, _ = tried(lambda x: x.sin().T * (x > 0).T + x.T, graph_of)
+    assert "args_0" not in found
+
+
 def test_functions_that_are_finite_stay_by_themselves(graph_of: Callable) -> None:
     """Their slopes at near ends are derivatives."""
     found, declined = tried(lambda x: (1 + (-x).exp()).sqrt().tanh() * x, graph_of)

@@ -62,3 +62,15 @@ def test_it_is_the_last_node_without_which_no_start_is_reached(seed: int) -> Non
             one for one in names[: names.index(name)] if not any(reaches(edges, from_, one) for from_ in edges[name])
         ]
         assert root == every[-1], edges
+
+
+def test_what_lies_above_a_node() -> None:
+    nodes, known = graph_of({"a": "", "b": "a", "c": "a", "d": "bc", "e": "d"}), Dominators()
+    known.starts(nodes["a"])
+    for name in "bcd":
+        known.follows(nodes[name], nodes[name].all_input_nodes)
+
+    assert list(known.above(nodes["d"])) == [nodes["a"]]
+    assert list(known.above(nodes["a"])) == []
+    assert nodes["d"] in known
+    assert nodes["e"] not in known

@@ -148,3 +148,64 @@ def test_guards_are_worked_out_and_not_run() -> None:
     # What is no arithmetic is not taken into account.
     said = shape_hint(f"Constraints violated (h)!\n  {guard}L['x'].size()[2] > 8.\n  {guard}__import__('os').abort().")
     assert "min=9" in said
+
+
+# ---- Sizes that are 1 in the example by chance ----
+
+BY_CHANCE: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "all but the last": (lambda x: x[:, :-1], 2),
+    "differences": (lambda x: x.diff(dim=1), 2),
+    "windows": (lambda x: x.unfold(1, 2, 1).flatten(2), 2),
+    "the first half": (lambda x: x[:, : x.shape[1] // 2], 3),
+    "the first quarter": (lambda x: x[:, : x.shape[1] // 4], 5),
+    "halves": (lambda x: x[:, : x.shape[1] // 2].reshape(2, -1, 4, 2).flatten(2), 4),
+}
+
+
+class Adds(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x).sum((1, 2))[:, None]
+
+
+@pytest.mark.sampled(16)
+@pytest.mark.parametrize("kind", BY_CHANCE)
+@pytest.mark.parametrize("declared", ["named", "any"])
+def test_an_example_that_is_too_small_is_said_and_a_larger_one_taken(kind: str, declared: str) -> None:
+    function, size = BY_CHANCE[kind]
+    dim = Dim("n") if declared == "named" else Dim.DYNAMIC
+    model, x = Adds(function).eval(), torch.randn(2, size, 4)
+    try:
+        lrp.compile(model, (x,), target=0, dynamic_shapes=({1: dim},))
+        assert declared == "any"  # what is left to torch may be bounded by it
+        return
+    except CaptureError as error:
+        said = str(error)
+    assert "leave it out" not in said
+    (larger,) = {int(number) for number in re.findall(r"not with (?:one of )?(\d+): take a larger one", said)}
+
+    written = re.search(r"write ((?:\d+ \* )?torch\.export\.Dim\([^)]*\))", said)
+    dim = eval(written[1]) if written else dim
+    explainer = lrp.compile(model, (torch.randn(2, larger, 4),), target=0, dynamic_shapes=({1: dim},))
+
+    fresh = torch.randn(2, 4 * larger, 4)
+    torch.testing.assert_close(explainer(fresh).output, model(fresh))
+
+
+def test_a_size_that_no_example_opens_is_left_out() -> None:
+    def reshaped(x: Tensor) -> Tensor:
+        return x.reshape(2, 2, 4)
+
+    with pytest.raises(CaptureError, match="fixes n at 2, so leave it out"):
+        lrp.compile(Adds(reshaped).eval(), (torch.randn(2, 2, 4),), target=0, dynamic_shapes=({1: Dim("n")},))
+
+
+def test_where_no_larger_example_can_be_made_both_ways_out_are_said() -> None:
+    """Two sizes that are fixed together, at different numbers."""
+    model = Adds(lambda x: x[:, :-1, : x.shape[2] // 4])
+    with pytest.raises(CaptureError, match="take a larger one, or leave it out") as raised:
+        lrp.compile(model.eval(), (torch.randn(3, 2, 5),), target=0, dynamic_shapes=({1: Dim("n"), 2: Dim("m")},))
+    assert "\n" not in str(raised.value)

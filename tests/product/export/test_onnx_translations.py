@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -124,12 +125,63 @@ def test_a_transposed_convolution_made_longer_by_a_step(
     torch.testing.assert_close(torch.tensor(there.relevance["x"]), here.relevance["x"], rtol=5e-6, atol=1e-7)
 
 
+@pytest.mark.sampled(16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, -1])
+@pytest.mark.parametrize("kind", ["cummax", "cummin"])
+def test_running_extremes_of_any_length(kind: str, dim: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    """With ties, of which the last one counts; relevance by hand: each value's goes to the place where it stood."""
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            values, places = getattr(x, kind)(dim)
+            return values.flatten(1).sum(1, keepdim=True), places
+
+    def drawn(length: int) -> Tensor:
+        generator = torch.Generator().manual_seed(length)
+        return torch.randint(-3, 4, (2, length, 3) if dim == 1 else (2, 3, length), generator=generator).to(dtype)
+
+    model, open_dim = Model().eval(), 1 if dim == 1 else 2
+    shapes = ({open_dim: torch.export.Dim("length", min=1, max=4096)},)
+    path = tmp_path / "model.onnx"
+    options: dict[str, Any] = {"target": 0, "composite": lrp.composites.epsilon(0.0), "dynamic_shapes": shapes}
+    lrp.compile(model, (drawn(4),), **options).to_onnx(path)
+
+    for length in (1, 2, 3, 8, 13, 1000):
+        x = drawn(length)
+        there = OnnxExplainer(path)(x.numpy())
+        values, places = getattr(x, kind)(dim)
+        found, stood = there.output["output.0"], there.output["output.1"]
+        assert np.array_equal(stood, places.numpy())
+        assert np.array_equal(found, model(x)[0].numpy())
+        wanted = torch.zeros_like(x, dtype=torch.float64).scatter_add(dim, places, values.double())
+        rounding = 4 * torch.finfo(dtype).eps
+        np.testing.assert_allclose(there.relevance["x"].astype(np.float64), wanted.numpy(), rtol=rounding, atol=0)
+
+
+def test_a_running_extreme_of_one_number_and_of_a_known_length(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return (*x.cummax(0), *x[0, 0].cummin(0), *x.cummin(1))
+
+    x = torch.tensor([[0.5, -2.0, 1.5], [0.5, 3.0, -0.75], [0.0, -2.0, 1.5]])
+    path = tmp_path / "model.onnx"
+    options: dict[str, Any] = {"dynamo": True, "verbose": False, "custom_translation_table": dict(TRANSLATIONS)}
+    torch.onnx.export(Model().eval(), (x,), path, **options)
+    session = onnxruntime.InferenceSession(path)
+
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+
+    for one, wanted in zip(found, Model()(x), strict=True):
+        torch.testing.assert_close(torch.as_tensor(one), wanted)
+
+
 def test_an_operation_that_onnx_has_not_is_named(tmp_path: Path) -> None:
     class Model(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.cummax(1).values
+            return x.abs().lgamma()
 
-    with pytest.raises(LrpError, match=r"no translation of aten\.cummax\.default; save it as \.pt2"):
+    with pytest.raises(LrpError, match=r"no translation of prims\.lgamma\.default; save it as \.pt2"):
         lrp.compile(Model().eval(), (torch.randn(2, 3),), target=0).to_onnx(tmp_path / "model.onnx")
 
     assert not list(tmp_path.iterdir())
