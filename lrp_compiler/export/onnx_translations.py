@@ -274,6 +274,13 @@ def running_extreme(wins: Callable[..., Any]) -> Callable[..., Any]:
     return translated
 
 
+def number(s: Any, dtype: int = TensorProto.FLOAT, **options: Any) -> Any:
+    """A tensor of one number, known or calculated from sizes; where it is to lie does not matter in a file."""
+    if isinstance(s, bool | int | float):
+        return op.Constant(value=helper.make_tensor("", dtype, [], [s]))
+    return op.Cast(s, to=dtype)
+
+
 def square_root(x: Any) -> Any:
     """Of a number that is made of sizes."""
     number: Any = op.Cast(x, to=TensorProto.FLOAT)
@@ -286,6 +293,7 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.max_pool3d_with_indices.default: max_pool_with_indices,
     aten.masked_select.default: masked_select,
     torch.ops.prims.prod.default: product,
+    torch.ops.prims.scalar_tensor.default: number,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten._safe_softmax.default: safe_softmax,
     aten.sort.stable: stable_sort,

@@ -27,7 +27,12 @@ def is_tensor(node: object) -> TypeGuard[fx.Node]:
 
 
 def same_shape(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two tensors have one shape, for every size that is open; plain `==` would fix an open size."""
+    """Whether two tensors have one shape, for every size that is open; plain `==` would fix an open size.
+
+    Of what is no tensor, as an operation's several results, nothing has the shape.
+    """
+    if not (is_tensor(a) and is_tensor(b)):
+        return False
     sizes, others = a.meta["val"].shape, b.meta["val"].shape
     return len(sizes) == len(others) and all(statically_known_true(m == n) for m, n in zip(sizes, others, strict=True))
 

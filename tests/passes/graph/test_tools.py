@@ -23,6 +23,7 @@ from lrp_compiler.passes.graph.tools import (
     module_types,
     nearest,
     outputs,
+    same_shape,
     source_line,
 )
 
@@ -76,6 +77,16 @@ def test_a_tensor_is_a_node_whose_value_is_one(module: fx.GraphModule) -> None:
         False,
         False,
     ]
+
+
+def test_what_has_several_results_has_the_shape_of_nothing() -> None:
+    graph = torch.fx.Graph()
+    x, pair = graph.placeholder("x"), graph.placeholder("pair")
+    x.meta["val"], pair.meta["val"] = torch.ones(2), (torch.ones(2), torch.ones(2))
+
+    assert same_shape(x, x)
+    assert not same_shape(x, pair)
+    assert not same_shape(pair, pair)
 
 
 def test_outputs_are_a_flat_list_that_may_be_changed(module: fx.GraphModule) -> None:

@@ -64,6 +64,23 @@ def test_the_largest_and_smallest_of_all(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(explanation.output), Model()(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_torch_writes_out_as_tensors(dtype: torch.dtype, tmp_path: Path) -> None:
+    """x · log 3 and 3 · log x; a NaN stays one."""
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.xlogy(x, 3.0) + torch.xlogy(3, x)
+
+    x = torch.tensor([[0.5, 2.0, 1.5], [3.0, 0.25, torch.nan]], dtype=dtype)
+    lrp.compile(Model().eval(), (x,), target=0, composite="epsilon").to_onnx(tmp_path / "model.onnx")
+
+    found = torch.as_tensor(OnnxExplainer(tmp_path / "model.onnx")(x.numpy()).output)
+
+    tolerance = 1e-6 if dtype is torch.float32 else 1e-14
+    torch.testing.assert_close(found, x * np.log(3) + 3 * x.log(), rtol=tolerance, atol=0, equal_nan=True)
+
+
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize("right", [False, True])
 @pytest.mark.parametrize("name", ["bucketize", "searchsorted", "searchsorted by rows"])
