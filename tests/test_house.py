@@ -140,6 +140,7 @@ def floor(module: str) -> int:
     return next(number for number, name in enumerate(FLOORS) if module == name or module.startswith(f"{name}."))
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_in_a_circle() -> None:
     assert list(circles()) == []
 

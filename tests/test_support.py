@@ -131,6 +131,7 @@ def final_logits(example: zoo.Example, batch: int) -> Tensor:
     return logits[:, -1] if logits.ndim == 3 else logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.SEVEN)
 def test_logits_differ_between_classes_and_between_inputs(name: str) -> None:
     logits = final_logits(zoo.SEVEN[name].build(), batch=4)

@@ -60,6 +60,7 @@ def test_the_plain_data_of_a_case_is_the_case() -> None:
     assert Case.from_dict(json.loads(json.dumps(case.to_dict()))) == case
 
 
+@pytest.mark.slow
 def test_many_seeds_take_every_op_of_the_grammar() -> None:
     taken = {step.op for seed in range(150) for step in draw(seed).case.steps}
 
@@ -89,6 +90,7 @@ def test_what_fails_is_shrunk_to_what_makes_it_fail() -> None:
 # What is promised
 
 
+@pytest.mark.slow
 def test_a_model_that_keeps_every_promise() -> None:
     batch = torch.export.Dim("batch")
     asked = Asked(model(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), rows_of_four, {"dynamic_shapes": ({0: batch},)})

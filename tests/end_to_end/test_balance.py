@@ -55,6 +55,7 @@ ALL_ARRIVES = [
 SOME_IS_EMPTY = [("resnet50", "epsilon-plus"), ("efficientnet_lite0", "epsilon-plus")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "composite"), ALL_ARRIVES)
 def test_without_biases_the_inputs_get_the_whole_logit(name: str, composite: str) -> None:
     example = without_biases(small(name))

@@ -24,6 +24,7 @@ def test_relevance_of_tokens_equals_the_detached_gradient(name: str, gated: bool
     assert (relevance - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_but_what_biases_and_masks_absorb() -> None:
     """Patterns that are held fixed are constants of the map: unlike AttnLRP's softmax they swallow nothing."""
     reference = attnlrp("bert")

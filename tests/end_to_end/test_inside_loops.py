@@ -124,6 +124,7 @@ def test_relevance_of_every_step_is_what_the_steps_written_out_get(tmp_path: Pat
         assert np.abs(deployed.relevance[name] - relevance.numpy()).max() <= 1e-8
 
 
+@pytest.mark.slow
 def test_values_of_a_loop_in_a_loop_have_both_lengths() -> None:
     explainer = compiled(Net())
     inner = next(entry.node for entry in explainer.audit(sample(3, 5)).entries if entry.op == "aten.relu.default")

@@ -406,6 +406,7 @@ def test_several_targets_where_a_state_is_read_by_nothing() -> None:
     torch.testing.assert_close(together[1], relevance(compiled(model, target=2), x), rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_the_books_of_a_step_that_makes_constants_are_kept_in_float64() -> None:
     class Made(Recurrence):
         def forward(self, x: Tensor) -> Tensor:

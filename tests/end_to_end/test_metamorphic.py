@@ -106,6 +106,7 @@ def original(network: type[Net], composite: str) -> Tensor:
     return relevance(build(network), draw(INPUTS[network]), composite)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize(("network", "composite"), PAIRS)
 @pytest.mark.parametrize("name", NO_OPS)
@@ -164,6 +165,7 @@ def test_the_functional_form_equals_the_module_form(variant: type[Net], composit
 
 
 # In a composite with a stabiliser, each sum and each map on the way would have one of its own.
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [WrittenOutBlock, WrittenOutMLP])
 def test_primitives_equal_the_operation_that_they_write_out(variant: type[Net]) -> None:
     whole = variant.__bases__[0]
@@ -229,6 +231,7 @@ def test_permuted_input_channels_have_permuted_relevance(network: type[Net], com
     assert_same(relevance(permuted, x.index_select(dim, order), composite), expected)
 
 
+@pytest.mark.slow
 @COMPOSITES
 def test_permuted_tokens_have_permuted_relevance(composite: str) -> None:
     model, x = build(TransformerBlock), draw(INPUTS[TransformerBlock])
@@ -287,6 +290,7 @@ FIRST_LAYER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST_LAYER)
 def test_it_does_not_matter_who_puts_zeros_around_an_image(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -239,6 +239,7 @@ def test_in_half_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, plain, rtol=0, atol=4 * torch.finfo(dtype).eps * float(plain.abs().max()))
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_stays_in_front() -> None:
     explainer = compiled(SelectiveScan().double(), observe=["exp"])
     x = sample(3, 6)

@@ -44,6 +44,7 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
 Z_PLUS = lrp.Composite("z-plus", (lrp.Entry("*", "z-plus"), *lrp.composites.epsilon_plus().entries))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("use", USES)
 def test_relevance_is_that_of_the_model_at_a_fixed_size(use: str, tmp_path: Path) -> None:
@@ -63,6 +64,7 @@ def test_onnxruntime_agrees(use: str, tmp_path: Path) -> None:
     runs_in_onnxruntime(Between(USES[use]), (X,), (OTHER,), tmp_path, dynamic_shapes=OPEN)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["epsilon-plus", "dynamic-lrp", Z_PLUS], ids=str)
 @pytest.mark.parametrize("use", ["multiplied by a root", "added", "subtracted from", "alpha", "alpha of a product"])

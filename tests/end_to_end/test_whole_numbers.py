@@ -57,6 +57,7 @@ def test_a_column_of_categories_gets_what_its_embedding_gets(tmp_path: Path) -> 
     check(model, (FLOATS,), [want], tmp_path)
 
 
+@pytest.mark.slow
 def test_columns_moved_to_their_rows_of_one_table_stay_the_columns(tmp_path: Path) -> None:
     """Whatever is added to an index passes the relevance of what was looked up, in floats as in whole numbers."""
     offsets = torch.tensor([0, 3, 6])

@@ -69,6 +69,7 @@ class NearlyNormalised(torch.nn.Module):
         return scan(step, torch.zeros_like(x[:, 0]), x.transpose(0, 1))[0]
 
 
+@pytest.mark.slow
 def test_the_dump_says_what_was_let_be_in_a_loop_and_why(tmp_path: Path) -> None:
     shapes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}}
     captured = capture(NearlyNormalised().eval(), (torch.randn(2, 5, 6),), dynamic_shapes=shapes)

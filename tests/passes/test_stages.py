@@ -341,6 +341,7 @@ def test_the_graphs_of_a_compilation_are_what_their_stages_promise(
     assert len(checked) == len(list(tmp_path.iterdir()))
 
 
+@pytest.mark.slow
 def test_several_targets_of_a_selection_with_a_dynamic_batch_are_what_their_stages_promise(tmp_path: Path) -> None:
     class Largest(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

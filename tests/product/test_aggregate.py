@@ -105,6 +105,7 @@ def test_images(target: Any, made: Callable[..., lrp.Explainer], tmp_path: Path)
         assert close(found, wanted), runtime
 
 
+@pytest.mark.slow
 def test_each_value_counts_once() -> None:
     """However many patterns name it, and whether it is observed as well."""
     explainer = image(observe="b", aggregate=["a", "*", "b"])
@@ -203,6 +204,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert verify(tmp_path / "model.lrp.onnx", against=tmp_path / "model.pt2").passed
 
 
+@pytest.mark.slow
 def test_heatmap() -> None:
     pytest.importorskip("matplotlib")
     explanation = image(aggregate="a")(PIXELS)
@@ -217,6 +219,7 @@ class Pair(nn.Module):
         return torch.relu(x + y).flatten(2).mean(2)
 
 
+@pytest.mark.slow
 def test_refusals() -> None:
     """Each in one sentence that names what does not fit."""
     with pytest.raises(InputError, match=r"input 'x': 'mean' has 2 dims with its batch, and the input has 4"):

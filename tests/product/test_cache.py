@@ -129,6 +129,7 @@ def test_other_weights_get_what_they_get_when_compiled_afresh(name: str, tmp_pat
     assert_equal(found, lrp.compile(retrained, (x,), composite=composite), x)
 
 
+@pytest.mark.slow
 def test_files_written_from_it_are_the_same(tmp_path: Path) -> None:
     model, x, composite = made("convolutional", seed=1)
     compiled(tmp_path / "cache", model, (x,), composite=composite)

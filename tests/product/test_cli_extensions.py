@@ -71,6 +71,7 @@ def test_an_operator_with_a_rule(folder: Path) -> None:
     assert abs(json.loads(audit.stdout)["error"]) < 1e-9
 
 
+@pytest.mark.slow
 def test_an_operator_without_a_rule(folder: Path) -> None:
     """Known to torch, but not to the rules: the command that says so also says where a rule is put."""
     subprocess.run([sys.executable, "-c", SAVE], cwd=folder, check=True)
@@ -84,6 +85,7 @@ def test_an_operator_without_a_rule(folder: Path) -> None:
     assert "--import my_rules" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -213,6 +213,7 @@ def test_audit_takes_a_model_whose_input_is_called_as_its_own_option(
     assert json.loads(capsys.readouterr().out)["seed"] == pytest.approx(float(chosen.detach().sum()), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
 def test_audit_compiles_a_model_first(file: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Under the rules that are asked for, for the class that is: relevance of all inputs as by hand."""

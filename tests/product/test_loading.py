@@ -224,6 +224,7 @@ def test_the_weights_that_run_are_of_the_file_that_was_checked(tmp_path: Path, m
     assert torch.equal(explained(lrp.load(path)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["compiled", "loaded", "read"])
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_copies_and_pickles_explain_alike(how: Callable[[Any], Any], made: str, tmp_path: Path) -> None:

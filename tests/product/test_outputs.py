@@ -78,6 +78,7 @@ def alike(got: Any, wanted: Any) -> bool:
     return type(got) is type(wanted) and got == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("rows", [3, 2])

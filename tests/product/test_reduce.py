@@ -159,6 +159,7 @@ def test_it_is_what_numpy_makes_of_the_whole(case: str, runtime: Callable, image
     assert f"reduced by {', '.join(names)}" in repr(found)
 
 
+@pytest.mark.slow
 def test_words_are_put_together_and_fewer_than_asked_for_are_filled_up(words: Explainer, tmp_path: Path) -> None:
     ids = torch.randint(0, 17, (3, 7), generator=torch.Generator().manual_seed(2))
     target = torch.tensor([0, 4, 2])

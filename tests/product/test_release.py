@@ -48,6 +48,7 @@ def test_the_tree_has_notes_for_its_version() -> None:
     assert len(release.notes(lrp.__version__, (release.ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))) > 100
 
 
+@pytest.mark.slow
 def test_what_a_release_is_tried_with_holds_here(tmp_path: Path) -> None:
     """The two programs of the empty environments; only that torch is absent cannot be so here."""
     explain = release.EXPLAIN.replace('assert importlib.util.find_spec("torch") is None\n', "")

@@ -68,6 +68,7 @@ def where(rule: str, *entries: Entry) -> list[str]:
     return [path for path, chosen in rules(*entries).items() if chosen == rule]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("conditions", "expected"),
@@ -222,6 +223,7 @@ def test_one_kind_is_one_kind_however_it_is_given() -> None:
     assert Entry(("linear", "convolution"), "epsilon").kind == ("linear", "convolution")
 
 
+@pytest.mark.slow
 def test_the_artefact_says_how_it_was_made(tmp_path: Path) -> None:
     composite = lrp.composites.epsilon_gamma_box(low=-1, high=[1, 2, 3])
     lrp.compile(NET, (X,), composite=composite).save(tmp_path / "m.lrp.pt2")
@@ -233,6 +235,7 @@ def test_the_artefact_says_how_it_was_made(tmp_path: Path) -> None:
     assert box["options"] == {"low": -1.0, "high": [1.0, 2.0, 3.0], "epsilon": 1e-6}
 
 
+@pytest.mark.slow
 def test_the_box_must_fit_the_channels() -> None:
     with pytest.raises(CompositeError, match="3 channels"):
         lrp.compile(NET, (X,), composite=lrp.composites.epsilon_gamma_box(low=[-1, -1], high=[1, 1]))

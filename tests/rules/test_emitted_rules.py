@@ -79,6 +79,7 @@ WRITTEN = "gamma"
 """Writing a file takes longest, and this rule reads all that a map has: W, |W|, both transposes, its result."""
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_rules_are_the_rules(rule: str, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_structure_chooses(make: Callable[[], nn.Module], shape: tuple[int, ...]
     assert composite.why == "auto: " + why.replace("…", "its longest row of convolutions")
 
 
+@pytest.mark.slow
 def test_a_loop_counts_by_its_step() -> None:
     """A recurrent layer of open length is a loop; behind convolutions, and with what its step does."""
     length = {"x": {1: torch.export.Dim("length", min=2, max=64)}}

@@ -43,6 +43,7 @@ def reduced(explainer: lrp.Explainer) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("activation", "after", "entries", "expected"),

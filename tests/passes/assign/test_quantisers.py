@@ -109,6 +109,7 @@ class Dynamic(nn.Module):
         return x @ weight.t()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["choose_qparams", pytest.param("choose_qparams_symmetric", marks=pytest.mark.heavy)])
 def test_ranges_that_torch_chooses_take_nothing(kind: str, tmp_path: Path) -> None:
     network = Dynamic(kind).eval()

@@ -101,6 +101,7 @@ def known(graph_of: Callable) -> dict[Callable, bool]:
     return {function: result in values for function, result in zip(functions, results, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", NEVER_NEGATIVE)
 def test_a_value_that_cannot_be_negative_is_known(function: Callable, known: dict[Callable, bool]) -> None:
     assert known[function]

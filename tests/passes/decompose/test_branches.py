@@ -135,6 +135,7 @@ def test_each_way_is_explained_as_the_model_that_always_goes_it(way: str, compos
         assert abs(explainer.audit(x).error) <= 1e-12
 
 
+@pytest.mark.slow
 def test_what_the_other_branch_cannot_calculate_does_no_harm() -> None:
     model = model_of(hostile)
     x = inputs(model, True)

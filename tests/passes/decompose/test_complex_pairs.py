@@ -246,6 +246,7 @@ def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     runs_in_onnxruntime(in_precision(Applied(function), torch.float64), (X,), None, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "weights"),
     [

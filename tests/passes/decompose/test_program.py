@@ -33,6 +33,7 @@ def normalised(x: Tensor) -> Tensor:
     return functional.group_norm(x.permute(0, 3, 1, 2).contiguous(), 2).permute(0, 2, 3, 1).reshape(-1).view(-1, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("function", [heads_joined, heads_split_again, pooled, normalised], ids=lambda f: f.__name__)
 def test_a_view_stands_behind_whatever_is_written_out(function: Callable[[Tensor], Tensor], graph_of: Callable) -> None:
@@ -67,6 +68,7 @@ def test_an_input_may_be_called_like_a_builtin() -> None:
     torch.testing.assert_close(program.module()(X, X * 2), heads_joined(X) + heads_joined(X * 2))
 
 
+@pytest.mark.slow
 def test_a_size_that_must_be_known_does_not_stay_open_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the project's own ways to write an op out asks for a size; a user's may."""
 

@@ -153,6 +153,7 @@ def test_a_written_out_cell_computes_the_same(kind: str, bias: bool) -> None:
     torch.testing.assert_close(written_out, cell(x, state), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_relevance_is_that_of_the_dense_loop(name: str) -> None:
     model = net(name)

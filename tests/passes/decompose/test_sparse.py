@@ -70,6 +70,7 @@ def test_an_onnx_file_of_a_sparse_buffer_agrees(tmp_path: Path) -> None:
         torch.testing.assert_close(torch.as_tensor(runtime(X.numpy()).output), model(X))
 
 
+@pytest.mark.slow
 def test_a_matrix_made_of_edges_as_the_model_runs(tmp_path: Path) -> None:
     """Its values are an activation; two edges between the same nodes add up."""
     edges = torch.tensor([[0, 1, 2, 3, 4, 0, 0], [1, 2, 3, 4, 0, 3, 1]])

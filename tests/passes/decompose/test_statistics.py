@@ -170,6 +170,7 @@ CASES: dict[Any, Case] = {
 """Op → random arguments of it; an op without any has no business in the table."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", DECOMPOSITIONS, ids=str)
 def test_it_computes_what_torch_does(op: Any) -> None:
     computes_the_same(op, DECOMPOSITIONS[op], CASES[op])

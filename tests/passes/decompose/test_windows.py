@@ -127,6 +127,7 @@ CASES: dict[Any, Case] = {
 """Op → random arguments of it; an op without any has no business in the table."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", DECOMPOSITIONS, ids=str)
 def test_it_computes_what_torch_does(op: Any) -> None:
     computes_the_same(op, DECOMPOSITIONS[op], CASES[op])
@@ -154,6 +155,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[str] | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_in_a_graph_it_is_written_out_for_any_batch_size(name: str, graph_of: Callable, targets: Callable) -> None:

@@ -25,6 +25,7 @@ def compiled(chosen: int, optimise: bool) -> lrp.Explainer:
     return lrp.compile(model, (X,), composite="attnlrp", target=score, dynamic_shapes=sizes, optimise=optimise)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("chosen", [1, 3])
 def test_rows_of_the_chosen_outputs_are_read(chosen: int) -> None:

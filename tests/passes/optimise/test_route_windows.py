@@ -46,6 +46,7 @@ class Pooled(nn.Module):
         return self.classes(self.pool(torch.relu(self.conv(x))).flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(16)
 @pytest.mark.parametrize(
     ("pool", "without_indices"),

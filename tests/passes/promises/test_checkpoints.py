@@ -187,6 +187,7 @@ def test_of_the_states_those_in_front_of_each_block_are_kept() -> None:
     assert plan.reached
 
 
+@pytest.mark.slow
 def test_blocks_are_the_root_of_the_most_steps_there_may_be() -> None:
     explainer = compiled(network("by hand"), {"x": {0: Dim("batch"), 1: Dim("time", max=300)}})
 
@@ -222,6 +223,7 @@ def test_a_loop_of_few_steps_is_let_be(tmp_path: Path) -> None:
     assert explainer.plan.loops_again == 0
 
 
+@pytest.mark.slow
 def test_without_a_budget_or_a_loop_nothing_changes(tmp_path: Path) -> None:
     compiled(network("by hand"), memory_budget=1.0, dump=tmp_path / "whole")
     dense = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()

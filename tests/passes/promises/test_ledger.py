@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[Callable[..., Tensor], Tensor, int, float, tuple[bool, b
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
 def test_bytes_and_operations_are_those_of_the_example(name: str) -> None:
     function, example, size, operations, (free, cheap) = VALUES[name]

@@ -27,6 +27,7 @@ def added(pick: Callable[[Any, int], Tensor], apart: Callable[[Tensor], Any]) ->
     return function
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("apart", "pick", "counter", "flat"),
     [

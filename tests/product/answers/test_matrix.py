@@ -122,6 +122,7 @@ SCORES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["logit", *(pytest.param(each, marks=pytest.mark.heavy) for each in [*SCORES][1:])])
 def test_the_books_hold_the_weighted_sum_of_the_scores(score: str) -> None:
     target, by_hand = SCORES[score]

@@ -70,6 +70,7 @@ def test_a_pair_in_a_folder_of_its_own_is_old_or_new_after_any_kill(existing: bo
     assert os.listdir(tmp_path) == ["pair"]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("places", [("f", "r"), ("one/f", "two/r")], ids=["beside others", "two folders"])
 def test_a_pair_beside_other_files_is_never_one_of_old_and_new(places: tuple[str, str], tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_retraining_the_model_does_not_move_a_folded_explainer() -> None:
 # ---- Example inputs ----
 
 
+@pytest.mark.slow
 def test_example_inputs_are_unchanged_and_not_kept() -> None:
     class InPlace(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

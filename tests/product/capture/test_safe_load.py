@@ -219,6 +219,7 @@ def tampered(change: Callable[[Members, Path], None], path: Path, mark: Path) ->
             archive.writestr(name[1:] if name.startswith("/") else f"m/{name}", content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", STRANGERS, ids=lambda change: change.__name__)
 def test_nothing_in_a_file_is_run(
     change: Callable[[Members, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

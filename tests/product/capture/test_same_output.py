@@ -84,6 +84,7 @@ def test_infinite_outputs_are_the_same_as_the_models() -> None:
     assert torch.equal(explainer(X).output, Overflows()(X))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rounding_is_no_difference(dtype: torch.dtype) -> None:

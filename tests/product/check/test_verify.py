@@ -65,6 +65,7 @@ def edited(path: Path, edit: Any) -> Path:
     return save_sealed(model, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["m.lrp.onnx", "m.lrp.pt2"])
 def test_a_sound_file_passes_everything(file: str, folder: Path) -> None:
     found = answers(folder / file, folder / "model.pt2")

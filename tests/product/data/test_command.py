@@ -56,6 +56,7 @@ def test_a_wrong_explainer_is_one_sentence(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("absent", "said"), [("pyarrow", "pyarrow"), ("torch", ""), ("onnx", "")], ids=["pyarrow", "torch", "onnx"]
 )

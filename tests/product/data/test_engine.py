@@ -75,6 +75,7 @@ def test_batch_after_batch_of_a_pickled_one(explainer: Path, expected: np.ndarra
     np.testing.assert_allclose(relevance, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "targets", "shape"),
     [(1, 1, ()), ((2, 0), [2, 0], ()), ([0, (1, 2)], [[0, -1], [1, 2]], (2,)), ("index", 2, ())],

@@ -61,6 +61,7 @@ def test_two_at_one_shard_replace_each_others(job: Shards) -> None:
         assert [path.name for path in (job.sink.folder / kind).iterdir()] == ["part-000000.parquet"]
 
 
+@pytest.mark.slow
 def test_who_is_killed_at_a_shard_that_stands_takes_nothing_away(job: Shards) -> None:
     job.make(0)
     (window,) = job.source.read(0, ROWS, ROWS, ["x"])

@@ -63,6 +63,7 @@ def there(output: Path, shards: int, later: float = 0) -> Callable[[], bool]:
     return ready
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
     hit = until_done(folder, tmp_path / "out", 1, [there(tmp_path / "out", 3), there(tmp_path / "out", 17)])
 

@@ -25,6 +25,7 @@ def jsonl(folder: Path, texts: list[object]) -> Path:
     return folder / "data.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("masked", "length"), [(True, None), (False, None), (True, 10)])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_text_is_explained_as_it_is_alone(masked: bool, length: int | None, batch_size: int, tmp_path: Path) -> None:

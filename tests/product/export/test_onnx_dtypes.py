@@ -107,6 +107,7 @@ class Numbers(nn.Module):
         return (torch.stack(values).sum((0, 2))[:, None], *values)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model calculates in float32")
 def test_numbers_beside_float64_keep_their_digits(tmp_path: Path) -> None:
     """In output and relevance, which sums to what the output differs by: float32's numbers would be off by 10⁻⁹."""

@@ -87,6 +87,7 @@ def test_the_value_goes_by_the_module_that_it_leaves(pair: tuple[nn.Module, Tens
     assert torch.equal(found.relevance["x"], plain(x).relevance["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", ["first", "then"])
 def test_a_dictionary_reads_the_value_of_its_own_module(pair: tuple[nn.Module, Tensor], path: str) -> None:

@@ -267,6 +267,7 @@ def test_sizes_of_two_names_that_must_be_one_are_told() -> None:
         lrp.compile(proto)
 
 
+@pytest.mark.slow
 def test_a_size_may_be_the_root_of_another(tmp_path: Any) -> None:
     nodes = [
         node("Shape", "x", "s", start=1, end=2),

@@ -340,6 +340,7 @@ def test_a_loop_of_an_open_length_is_explained_as_the_recurrence_is(case: str, t
             torch.testing.assert_close(relevance, expected, rtol=0, atol=room)
 
 
+@pytest.mark.slow
 def test_what_a_step_reads_by_its_number_is_read_step_by_step() -> None:
     """Read inside, all of x would be a state of the relevance's loop."""
     for made in (looped, turned, counted, sliced):

@@ -143,6 +143,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILES)
 def test_what_a_tool_put_between_two_layers_is_no_module_and_its_border_is_crossed_once(kind: str) -> None:
     """The layers are a chain without biases: all that enters `body` at its end leaves it at its beginning."""

@@ -198,6 +198,7 @@ def test_a_batch_is_not_resized_with_its_maps(by: str, way: str) -> None:
     assert "batch, batch" not in str(explainer.show())
 
 
+@pytest.mark.slow
 def test_reading_takes_time_in_proportion_to_the_nodes() -> None:
     def seconds(count: int) -> float:
         names = ["x", *(f"v{number}" for number in range(count - 1)), "y"]

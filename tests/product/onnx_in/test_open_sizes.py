@@ -193,6 +193,7 @@ def test_a_length_that_a_file_calls_open_and_fixes_is_fixed() -> None:
     assert explainer.inputs[0].shape == ("batch", 9, 4)
 
 
+@pytest.mark.slow
 def test_a_size_inside_that_is_1_in_the_example_is_still_open(tmp_path: Path) -> None:
     """`length // 4` is 1 of a length of 5, and 4 of one of 16: no shape in the file may be what 1 makes of it."""
     weights = {

@@ -170,6 +170,7 @@ EXPORTED = ("scaler", "missing", "length", "categories", "labels", "classifier 1
 """That they are exported takes a while; all of them would say the same."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_an_operator_of_pipelines_says_what_onnxruntime_says(name: str) -> None:
     op, inputs, attributes = CASES[name]

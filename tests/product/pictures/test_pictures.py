@@ -141,6 +141,7 @@ def test_a_run_is_kept_by_reference(both: tuple[Any, Any]) -> None:
     assert both[0].run.inputs["x"].shape == (2, 3, 8, 8)
 
 
+@pytest.mark.slow
 def test_pictures_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "m.lrp.onnx").write_bytes(doubler(["batch", 3, 4, 4], classes=None, target="function"))
     script = """if True:

@@ -191,6 +191,7 @@ def test_one_row_at_a_time(explainer: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_stop_loses_no_request(tmp_path: Path) -> None:
     """Clients ask as fast as they can, each on its connection; after SIGTERM all that could be sent is answered."""
     (tmp_path / "m.onnx").write_bytes(doubler(["batch", 1000]))
@@ -297,6 +298,7 @@ def test_options_that_do_not_fit_are_one_sentence(
     assert len(text.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", ["starlette", "uvicorn", "orjson", "prometheus_client"])
 def test_what_is_absent_is_said_with_the_command(absent: str, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(doubler())

@@ -150,6 +150,7 @@ def test_a_program_of_a_fixed_batch_size_is_run_in_batches_of_that_size() -> Non
     np.testing.assert_allclose(found.default.samples, 4 / 3 * np.arange(1, 6), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_setting_is_found_that_the_model_needs() -> None:
     # γ = 0 orders a, s, b: MoRF ½, −½, −½, 0 and LeRF ½, 1, 1, 0, so 1. Under γ = 1 s comes before a: MoRF ½, ½, −½, 0
     # and LeRF ½, 1, 0, 0, so ⅓. Rows are multiples of the first.
@@ -262,6 +263,7 @@ def test_a_composite_that_must_be_told_something_is_tuned_by_itself() -> None:
         lrp.tune(linear(3, 2, 1), torch.ones(4, 3), wrt=["input", "other"])  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_padding_is_as_it_is_in_what_is_compared_with() -> None:
     ids, mask = torch.tensor([[3, 2, 1, 4], [2, 1, 3, 3]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     grid = {"composite": ["auto", "reference"]}
@@ -388,6 +390,7 @@ def boxed(high: float = 1.0) -> lrp.Composite:
     return lrp.Composite("boxed", (lrp.Entry("linear", "z-box", {"low": 0.0, "high": high}, position="first"),))
 
 
+@pytest.mark.slow
 def test_a_setting_whose_relevance_is_not_finite_is_named_and_never_chosen() -> None:
     found = lrp.tune(Difference().eval(), TRIPLES, composite=boxed, grid={"high": [1e39]}, baseline=0.0)
 

@@ -33,6 +33,7 @@ def explainer() -> lrp.Explainer:
     return compiled("attnlrp")
 
 
+@pytest.mark.slow
 def test_a_step_is_listed_behind_its_loop(explainer: lrp.Explainer) -> None:
     rows = list(explainer.show())
     loops = [

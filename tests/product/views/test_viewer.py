@@ -132,6 +132,7 @@ def test_a_node_says_what_explains_it_and_where_it_comes_from(data: GraphData) -
     assert code == "y = self.mix(self.norm(x))"
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_shows_its_docstring() -> None:
     def evenly(op: Any, relevance: Any) -> Any:
         """All positions share alike."""
@@ -145,6 +146,7 @@ def test_a_rule_of_ones_own_shows_its_docstring() -> None:
     assert "All positions share alike." in {rule["formula"] for rule in shown.rules}
 
 
+@pytest.mark.slow
 def test_a_file_loses_nothing_of_it(explainer: lrp.Explainer, loaded: lrp.Explainer) -> None:
     before, after = graph_data(explainer), graph_data(loaded)
     rows = {node.name: node for node in before.forward}

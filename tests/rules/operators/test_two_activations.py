@@ -80,6 +80,7 @@ MADE: dict[str, Callable[[Tensor], Tensor]] = {
 X = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(48)
 @pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus", "dynamic-lrp"])
 @pytest.mark.parametrize("name", MADE)
