@@ -326,19 +326,19 @@ def joint_graph(
     path = [node for node in forward.graph.nodes if node in reached and assignment(node) is not None]
     ledger = Ledger.of(forward)
     asked = asked_values(relevance, ledger, promises)
-    of, besides, loops = None, 0, 0
+    held, loops = dict[str, int](), 0
     if options.memory_budget < 1 and scans(forward):
         before = [node.name for node in asked]
         found = checkpoint_loops(forward, relevance, promises)
         watch.sees("checkpoint_loops", relevance, RELEVANCE, found.declined)
         whole = Ledger.of(forward, found.at)
-        of = decide(whole.values, [index for node, index in whole.index.items() if node.name in before]).promised
+        promised = decide(whole.values, [index for node, index in whole.index.items() if node.name in before]).promised
         forward, path = found.forward, [found.nodes[node] for node in path]
-        besides, loops = found.besides, found.loops
+        held, loops = {"of": promised, "besides": found.besides}, found.loops
         relevance = _rewritten(relevance, simplify, watch, RELEVANCE, bodies=False)
         ledger = Ledger.of(forward, found.at)
         asked = asked_values(relevance, ledger, found.promises)
-    decision = decide(ledger.values, [ledger.index[value] for value in asked], options.memory_budget, of, besides)
+    decision = decide(ledger.values, [ledger.index[value] for value in asked], options.memory_budget, **held)
     plan = make_plan(ledger, asked, decision, path, options.memory_budget, loops)
     relevance = resolve_promises(relevance, ledger, decision)
     watch.sees("resolve_promises", relevance, RELEVANCE)

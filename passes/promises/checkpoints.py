@@ -517,10 +517,9 @@ def _turned_round(steps: Tensor) -> Tensor:
 
 
 def _in_one(blocks: Tensor, steps: Tensor) -> Tensor:
-    """`[blocks, block, …]` → `[steps, …]`, of as many as were read."""
+    """`[blocks, block, …]` → `[steps, …]`, of as many as were read: of a slice torch would guess how long it is."""
     together = blocks.reshape([blocks.shape[0] * blocks.shape[1], *blocks.shape[2:]])
-    result: Tensor = aten.slice.Tensor(together, 0, 0, steps.shape[0])
-    return result
+    return together.index_select(0, torch.arange(steps.shape[0], device=steps.device))
 
 
 def _in_one_backwards(blocks: Tensor, steps: Tensor) -> Tensor:

@@ -163,6 +163,9 @@ def test_files_explain_any_length(tmp_path: Path) -> None:
     loaded, deployed = lrp.load(tmp_path / "m.lrp.pt2"), OnnxExplainer(tmp_path / "m.lrp.onnx")
 
     assert loaded.plan == explainer.plan
+    assert loaded.show() == explainer.show()
+    for name in ("m.lrp.pt2", "m.lrp.onnx"):
+        assert lrp.verify(tmp_path / name).passed
     for batch, time in ((1, 1), (2, 32), (3, 33), (1, 100)):
         x = sample(batch, time, torch.float32)
         expected = relevance(compiled(model, UNBOUNDED, memory_budget=1.0), x)

@@ -155,8 +155,8 @@ def test_slow_and_broken_bodies_hurt_nobody_else(server: Served) -> None:
 )
 def test_who_never_ends_a_head_is_sent_away(sent: bytes, server: Served) -> None:
     """A byte now and then keeps nothing open, and others are served meanwhile."""
+    start = time.monotonic()  # the server's clock runs from when it is connected
     connection = server.socket()
-    start = time.monotonic()
     connection.sendall(sent)
     connection.settimeout(0.2)
     answer = b""
