@@ -31,6 +31,7 @@ from .replaced import (
     translations_read_once,
 )
 from .sizes import (
+    bound,
     counts_in,
     expression,
     fake_mode_of,
@@ -66,6 +67,7 @@ __all__ = [
     "ValueRanges",  # what an ExportedProgram knows of its sizes; waits for a public constructor
     "annotate",
     "archive_layout",
+    "bound",
     "changed",
     "compile_package",
     "composites_noted_quickly",

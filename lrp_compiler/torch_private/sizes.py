@@ -48,12 +48,18 @@ def known_size(size: int | torch.SymInt) -> int | None:
     return None if known is None else int(known)
 
 
-def largest(size: int | torch.SymInt) -> int:
-    """The most that a size may be, by what capture found; the example's where nothing bounds it."""
+def bound(size: int | torch.SymInt) -> int | None:
+    """The most that a size may be, by what capture found; `None` where nothing bounds it."""
     if isinstance(size, int):
         return size
     upper = size.node.shape_env.bound_sympy(expression(size)).upper
-    return int(upper) if upper.is_Integer and upper < UNBOUNDED else hint(size)
+    return int(upper) if upper.is_Integer and upper < UNBOUNDED else None
+
+
+def largest(size: int | torch.SymInt) -> int:
+    """The most that a size may be; the example's where nothing bounds it."""
+    most = bound(size)
+    return hint(size) if most is None else most
 
 
 UNBOUNDED = 2**31

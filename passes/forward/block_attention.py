@@ -34,7 +34,7 @@ from lrp_compiler.passes.graph import (
     trace_into,
 )
 from lrp_compiler.rules import of_family, traits
-from lrp_compiler.torch_private import fake_mode_of, hint, known_size, largest, take_name
+from lrp_compiler.torch_private import bound, fake_mode_of, hint, largest, take_name
 
 from .rows import Grid, Operands, operands_of, sized
 
@@ -135,8 +135,8 @@ class _Region:
             if taken <= LARGE:
                 return f"its scores take {taken:,} bytes"
         rows = value.shape[grid.rows]
-        bounded = known_size(rows) is not None or largest(rows) != hint(rows)
-        return f"it has {largest(rows)} queries" if bounded and largest(rows) <= (block or BLOCK) else ""
+        most = bound(rows)
+        return f"it has {most} queries" if most is not None and most <= (block or BLOCK) else ""
 
 
 class _Blocks:

@@ -47,7 +47,7 @@ from lrp_compiler.passes.graph import (
     share_origin,
     trace_into,
 )
-from lrp_compiler.torch_private import expression, fake_mode_of, hint, known_size, largest, take_name
+from lrp_compiler.torch_private import bound, expression, fake_mode_of, hint, known_size, take_name
 
 from .ledger import nbytes
 from .resolve import rebuilt_inside
@@ -109,11 +109,11 @@ def checkpoint_loops(forward: fx.GraphModule, relevance: fx.GraphModule, promise
     at = {symbol: steps for loop in loops for symbol, steps in loop.reckoned().items()}
     besides = max((loop.bytes_of_a_block(at) for loop in loops), default=0)
     for loop in loops:
-        asker = next(asker for asker, value in promises if nodes[value] in loop.again)
+        askers = [asker for asker, value in promises if nodes[value] in loop.again]
         moved |= dict.fromkeys(loop.again)
         read, replaced = loop.put()
         moved |= replaced
-        added += [(asker, value) for value in read]
+        added += [(asker, value) for value in read for asker in askers[:1]]
     left = {node: moved.get(one, one) for node, one in nodes.items()}
     copies = {node: one for node, one in left.items() if one is not None}
     _assign_anew(copies)
@@ -212,17 +212,16 @@ class _Loop:
     @property
     def block(self) -> int:
         """How many steps a block has."""
-        most = largest(self.length)
-        bounded = known_size(self.length) is not None or most != hint(self.length)
-        return math.isqrt(most - 1) + 1 if bounded else BLOCK
+        most = bound(self.length)
+        return BLOCK if most is None else math.isqrt(most - 1) + 1
 
     def reason(self) -> str:
         """Why the loop is let be; "": it is not."""
         if not self.again:
             return f"{self.elsewhere} is read elsewhere, too" if self.elsewhere else "nothing of its steps is kept"
-        steps = known_size(self.length)
-        if steps is not None and steps <= FEW:
-            return f"it has {steps} steps"
+        most = bound(self.length)
+        if most is not None and most <= FEW:
+            return f"it has {most} steps"
         numbers = [one for one in self.operands if isinstance(one, fx.Node) and not is_tensor(one)]
         unknown = [one.name for one in numbers if one.meta["val"] not in self.sizes]
         return f"{unknown[0]} is a size that relevance has nowhere" if unknown else ""
@@ -231,7 +230,7 @@ class _Loop:
         """The symbol of the length, if it is one → the most there may be, or as many as the blocks are made for."""
         if known_size(self.length) is not None or not expression(self.length).is_Symbol:
             return {}
-        return {expression(self.length): max(largest(self.length), self.block**2 if self.block == BLOCK else 0)}
+        return {expression(self.length): bound(self.length) or max(hint(self.length), BLOCK**2)}
 
     def bytes_of_a_block(self, at: Mapping[Any, int]) -> int:
         """What the values of one block take."""
@@ -309,14 +308,19 @@ class _Loop:
             return operand
         graph = self.relevance.graph
         if not is_tensor(operand):
-            with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-                return self.sizes.read(operand.meta["val"])
+            return self._size(operand)
         place = self._promised().get(operand.name)
         if place is None:
             with graph.inserting_before(next(iter(graph.nodes))):
                 place = add_placeholder(graph, operand.name)
             place.meta.update({"val": operand.meta["val"], "promise": operand.name})
         return place
+
+    def _size(self, known: fx.Node) -> fx.Node:
+        """The same size, read off a placeholder in front of everything else."""
+        graph = self.relevance.graph
+        with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+            return self.sizes.read(known.meta["val"])
 
     def _put_back(self, points: Sequence[fx.Node]) -> None:
         back, there = self.back, self.loop
@@ -374,8 +378,7 @@ class _Loop:
         for user, chain in self.again.items():
             for one in (promised[user.name], *chain):
                 for size in [reader for reader in one.users if reader.target is aten.sym_size.int]:
-                    with self.relevance.graph.inserting_before(size):
-                        size.replace_all_uses_with(self.sizes.read(size.meta["val"]))
+                    size.replace_all_uses_with(self._size(size))
 
     def _hand_on(self, user: fx.Node, outer: fx.Node, steps: fx.Node) -> None:
         """The result of the loop over blocks in the place of that of the loop over steps."""

@@ -191,14 +191,16 @@ def test_of_the_states_those_in_front_of_each_block_are_kept() -> None:
 
 
 @pytest.mark.slow
-def test_blocks_are_the_root_of_the_most_steps_there_may_be() -> None:
-    explainer = compiled(network("by hand"), {"x": {0: Dim("batch"), 1: Dim("time", max=300)}})
+@pytest.mark.parametrize(("most", "steps", "block"), [(300, 6, 18), (16, 16, 4)])
+def test_blocks_are_the_root_of_the_most_steps_there_may_be(most: int, steps: int, block: int) -> None:
+    """⌈√most⌉, also where the example is as long."""
+    explainer = compiled(network("by hand"), {"x": {0: Dim("batch"), 1: Dim("time", max=most)}}, steps)
 
     (forward, back) = scans(explainer.module)
-    assert explainer.plan.steps == 300
+    assert explainer.plan.steps == most
     for node in (forward, back):
         for loop in scans(node.target.body):
-            assert loop.args[loop.target.states].meta["val"].shape[0] == 18  # ⌈√300⌉
+            assert loop.args[loop.target.states].meta["val"].shape[0] == block
 
 
 @pytest.mark.slow
