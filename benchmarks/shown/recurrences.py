@@ -190,7 +190,7 @@ def markdown(found: dict[str, dict[str, Any]]) -> str:
         lines = [f"| {name} | {value:,.3g} |" for name, value in facts.items()]
         parts += [
             f"## {part.capitalize()}",
-            "\n".join(["| | |", "|---|---:|", *lines]),
+            "\n".join(["| what | |", "|---|---:|", *lines]),
             f"![{part}](recurrences_{part}.png)",
         ]
     return "\n\n".join(parts) + "\n"
