@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from lrp_compiler.passes.graph import (
     REBUILT,
@@ -35,7 +35,6 @@ from lrp_compiler.passes.graph import (
     assign,
     assignment,
     call,
-    copied,
     is_tensor,
     module_path,
     outputs,
@@ -43,12 +42,12 @@ from lrp_compiler.passes.graph import (
     result_number,
     scan_of,
     scans,
-    set_origin,
     share_origin,
     trace_into,
 )
-from lrp_compiler.torch_private import bound, expression, fake_mode_of, hint, known_size, take_name
+from lrp_compiler.torch_private import bound, expression, hint, known_size, take_name
 
+from .blocks_of_steps import Body, block_numbers, handing_out, in_one, in_one_backwards, turned_round, while_within
 from .ledger import nbytes
 from .resolve import rebuilt_inside
 
@@ -255,21 +254,21 @@ class _Loop:
     def _put_forward(self) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
         node, loop, graph = self.node, self.loop, self.node.graph
         states, read, same = loop.parts(self.operands)
-        first, last = _numbers(node, read[0], self.block)
+        first, last = block_numbers(node, read[0], self.block)
         promised = self._promised()
         for user in list(node.users):
             if not user.users and user.name not in promised:
                 graph.erase_node(user)
         left = {result_number(user): user for user in node.users if user not in self.again}
         stacked = sorted(number for number in left if number >= loop.states)
-        body = _Body(loop.body, states, [first], [*read, *same, last])
+        body = Body(loop.body, states, [first], [*read, *same, last])
         before = body.states
         at, within = body.steps(self.block, body.slices[0], body.of(last))
         slices = [body.call(aten.index_select.default, body.of(one), 0, at) for one in read]
         # Without last states nobody reads what comes of steps that there are not.
         read_last = any(number < loop.states for number in left)
-        inner, flags = (_while_within(loop), [within]) if read_last else (loop, [])
-        made = body.call(_handing_out(inner, stacked), *before, *slices, *flags, *map(body.of, same))
+        inner, flags = (while_within(loop), [within]) if read_last else (loop, [])
+        made = body.call(handing_out(inner, stacked), *before, *slices, *flags, *map(body.of, same))
         ends = [body.call(operator.getitem, made, number) for number in range(loop.states + len(stacked))]
         with graph.inserting_before(node):
             outer = call(graph, body.loop([*ends, *before]), *body.operands, like=node)
@@ -279,7 +278,7 @@ class _Loop:
             with graph.inserting_before(node):
                 value = call(graph, operator.getitem, outer, place, like=user)
             if number >= loop.states:
-                value = trace_into(node, _in_one, [value, read[0]], like=user)
+                value = trace_into(node, in_one, [value, read[0]], like=user)
             value.meta = {**user.meta, "val": value.meta["val"]}
             user.replace_all_uses_with(value)
             replaced[user] = value
@@ -329,17 +328,17 @@ class _Loop:
         self._read_sizes_elsewhere()
         states, read, same = loop.parts(back.args)
         _, inputs, constants = there.parts([self._place(one) for one in self.operands])
-        first, last = _numbers(back, inputs[0], self.block)
-        turned = [trace_into(back, _turned_round, [one], like=back) for one in (first, *map(self._place, points))]
+        first, last = block_numbers(back, inputs[0], self.block)
+        turned = [trace_into(back, turned_round, [one], like=back) for one in (first, *map(self._place, points))]
         rebuilt = {chain[-1]: (user, chain[:-1]) for user, chain in self.again.items()}
         sources = {one: (one.args[0], True) if _turns(one) else (one, False) for one in read if one not in rebuilt}
         whole = [source for source, _ in sources.values()]
-        body = _Body(loop.body, states, turned, [*inputs, *whole, *constants, *same, last], like=back)
+        body = Body(loop.body, states, turned, [*inputs, *whole, *constants, *same, last], like=back)
         at, within = body.steps(self.block, body.slices[0], body.of(last))
 
         # The steps of the block again: of each value that relevance reads, all of them.
         body.known = Origin("relevance", self.node.name, module_path(self.node), REBUILT)
-        once_more = _handing_out(there, [result_number(user) for user in self.again])
+        once_more = handing_out(there, [result_number(user) for user in self.again])
         slices = [body.call(aten.index_select.default, body.of(one), 0, at) for one in inputs]
         again = rebuilt_inside(once_more, body.known)
         made = body.call(again, *body.slices[1:], *slices, *map(body.of, constants))
@@ -362,7 +361,7 @@ class _Loop:
                 steps = backwards if is_turned else counted
                 slices.append(body.call(aten.index_select.default, body.of(source), 0, steps))
         within = body.call(aten.flip.default, within, [0])
-        made = body.call(_while_within(loop, like=back), *body.states, *slices, within, *map(body.of, same))
+        made = body.call(while_within(loop, like=back), *body.states, *slices, within, *map(body.of, same))
         ends = [body.call(operator.getitem, made, number) for number in range(len(outputs(loop.body)))]
         ends[loop.states :] = [body.call(aten.flip.default, one, [0]) for one in ends[loop.states :]]
         with graph.inserting_before(back):
@@ -387,144 +386,19 @@ class _Loop:
             value = call(graph, operator.getitem, outer, number, like=user)
         share_origin(value, user)
         if number >= scan_of(outer).states:
-            value = trace_into(user, _in_one_backwards, [value, steps], like=user)
+            value = trace_into(user, in_one_backwards, [value, steps], like=user)
             for flip in filter(_turns, list(user.users)):
                 value.meta = {**flip.meta, "val": value.meta["val"]}
                 flip.replace_all_uses_with(value)
                 graph.erase_node(flip)
             if user.users:
-                value = trace_into(user, _turned_round, [value], like=user)
+                value = trace_into(user, turned_round, [value], like=user)
         if user.users:
             value.meta = {**user.meta, "val": value.meta["val"]}
             user.replace_all_uses_with(value)
         graph.erase_node(user)
 
 
-class _Body:
-    """The body of a loop over blocks, being built; and the operands of that loop.
-
-    Args:
-        module: whose constants it may read.
-        states, slices, same: operands of the loop.
-        like: the node of the relevance graph for whose sake it is built.
-    """
-
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        states: Iterable[Any],
-        slices: Iterable[Any],
-        same: Iterable[Any],
-        like: fx.Node | None = None,
-    ) -> None:
-        self.module = module
-        self.graph = fx.Graph()
-        self.like = like
-        self.known: Origin | None = None
-        self.constants: dict[Any, fx.Node] = {}
-        self.operands = [*states, *slices, *dict.fromkeys(same)]
-        self.mode = fake_mode_of(*(one.meta["val"] for one in self.operands if is_tensor(one)))
-        self.states = [self._placeholder(one) for one in states]
-        self.slices = [self._placeholder(one, by_block=True) for one in slices]
-        for one in dict.fromkeys(same):
-            self.constants[one] = self._placeholder(one)
-            self.constants[one].meta["constant"] = True
-
-    def _placeholder(self, operand: Any, by_block: bool = False) -> fx.Node:
-        place = add_placeholder(self.graph, operand.name if isinstance(operand, fx.Node) else "number")
-        value = operand.meta["val"] if isinstance(operand, fx.Node) else operand
-        place.meta.update({"val": value.select(0, 0) if by_block else value, "input": place.name})
-        return place
-
-    def of(self, operand: Any) -> fx.Node:
-        """What an operand that stays the same is inside."""
-        return self.constants[operand]
-
-    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """One operation more."""
-        with self.mode:
-            node = call(self.graph, target, *args, like=self.like, **kwargs)
-        if self.known is not None:
-            set_origin(node, self.known)
-        elif self.like is not None:
-            share_origin(node, self.like)
-        return node
-
-    def steps(self, block: int, first: fx.Node, last: fx.Node) -> tuple[fx.Node, fx.Node]:
-        """Numbers of the steps of a block, the last one in place of those behind it; and which of them there are."""
-        numbers = self.call(aten.arange.default, block, device=first.meta["val"].device)
-        numbers = self.call(aten.add.Tensor, numbers, first)
-        return self.call(aten.minimum.default, numbers, last), self.call(aten.le.Tensor, numbers, last)
-
-    def loop(self, results: Sequence[fx.Node]) -> Scan:
-        """The loop of it."""
-        self.graph.output(tuple(results))
-        return Scan(fx.GraphModule(self.module, self.graph), len(self.states), len(self.slices))
-
-
-def _while_within(loop: Scan, like: fx.Node | None = None) -> Scan:
-    """The loop with one operand more to read: flags of the steps that there are. In others the states stay."""
-    body = copied(loop.body)
-    graph = body.graph
-    places = graph.find_nodes(op="placeholder")
-    states, steps, _ = loop.parts(places)
-    mode = fake_mode_of(*(place.meta["val"] for place in places))
-    with graph.inserting_after(steps[-1]):
-        flag = add_placeholder(graph, "is_a_step")
-    with mode:
-        flag.meta.update({"val": steps[-1].meta["val"].new_empty([], dtype=torch.bool), "input": flag.name})
-    results = outputs(body)
-    with graph.inserting_before(graph.output_node()):
-        for number, (before, behind) in enumerate(zip(states, results, strict=False)):
-            results[number] = call(graph, aten.where.self, flag, behind, before, like=like)
-            if like is not None:
-                share_origin(results[number], like)
-    graph.output_node().args = (tuple(results),)
-    body.recompile()
-    return Scan(body, loop.states, loop.slices + 1)
-
-
-def _handing_out(loop: Scan, numbers: Sequence[int]) -> Scan:
-    """The loop with these of its results alone, besides the last states."""
-    body = copied(loop.body)
-    results = outputs(body)
-    body.graph.output_node().args = ((*results[: loop.states], *(results[number] for number in numbers)),)
-    body.graph.eliminate_dead_code(is_impure_node=lambda one: one.op in ("placeholder", "output"))
-    body.recompile()
-    return loop.with_body(body)
-
-
-def _numbers(place: fx.Node, steps: fx.Node, block: int) -> tuple[fx.Node, fx.Node]:
-    """The numbers of the blocks' first steps, `[blocks]`, and of the last step."""
-
-    def first(read: Tensor) -> Tensor:
-        numbers: Tensor = aten.slice.Tensor(torch.arange(read.shape[0], device=read.device), 0, 0, _END, block)
-        return numbers
-
-    def last(read: Tensor) -> Tensor:
-        return torch.arange(read.shape[0], device=read.device).select(0, -1)
-
-    return trace_into(place, first, [steps], like=place), trace_into(place, last, [steps], like=place)
-
-
-_END = 2**63 - 1
-
-
 def _turns(node: fx.Node) -> bool:
     """Whether it turns the order of the steps round."""
     return node.target is aten.flip.default and node.args[1] == [0]
-
-
-def _turned_round(steps: Tensor) -> Tensor:
-    return steps.flip(0)
-
-
-def _in_one(blocks: Tensor, steps: Tensor) -> Tensor:
-    """`[blocks, block, …]` → `[steps, …]`, of as many as were read: of a slice torch would guess how long it is."""
-    together = blocks.reshape([blocks.shape[0] * blocks.shape[1], *blocks.shape[2:]])
-    return together.index_select(0, torch.arange(steps.shape[0], device=steps.device))
-
-
-def _in_one_backwards(blocks: Tensor, steps: Tensor) -> Tensor:
-    """The same of blocks that come from the last to the first."""
-    return _in_one(blocks.flip(0), steps)
