@@ -41,7 +41,7 @@ from lrp_compiler.torch_private import (
 )
 
 from .onnx_casts import cast_before_transposing, keep_digits
-from .onnx_decompositions import decomposed
+from .onnx_decompositions import decomposed, with_operands_apart
 from .onnx_file import DIGITS, put_beside, write_model
 from .onnx_loops import read_backwards
 from .onnx_notes import note_copies, note_origins
@@ -206,7 +206,7 @@ def _translated(
     doubles = any(getattr(value, "dtype", None) is torch.float64 for value in values)
     quick = copy.copy(program)
     quick.run_decompositions = partial(decomposed, program)
-    for attempt in (quick, program):
+    for attempt in (quick, with_operands_apart(program)):
         try:
             with (
                 quiet(output=True),

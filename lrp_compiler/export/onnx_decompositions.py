@@ -11,7 +11,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from lrp_compiler.passes.graph import attribute, is_tensor, write_out
+from lrp_compiler.passes.graph import TORCHS, attribute, call, is_tensor, write_out
 from lrp_compiler.rules import TRANSPOSED, bind
 from lrp_compiler.torch_private import changed, decompositions_of, pytree
 
@@ -221,10 +221,16 @@ def _moved(x: torch.Tensor, source: int, destination: int) -> torch.Tensor:
     return x.permute(order)
 
 
+def _rolled(x: torch.Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> torch.Tensor:
+    """`roll` with dims counted from the front: onnxscript 0.7.1 finds no size of the last one counted from the end."""
+    return torch.roll(x, shifts, [dim % x.dim() for dim in dims])
+
+
 _OWN: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.batch_norm.default: _batch_norm,
     torch.ops.aten.cumprod.default: _running_product,
     torch.ops.aten.movedim.int: _moved,
+    torch.ops.aten.roll.default: _rolled,
 }
 """What is written out in this project's way."""
 
@@ -264,3 +270,32 @@ def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[.
             write_out(node, _WITH_ATTRIBUTES[node.target], composite=False)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def with_operands_apart(program: ExportedProgram) -> ExportedProgram:
+    """The program with copies of what its loops read that could be a view of another value that they read.
+
+    torch refuses a loop two of whose operands lie in the same memory (a weight and its transpose) where it traces a
+    program anew, as its decompositions do. What an ONNX runtime makes of a copy is the value itself.
+    """
+    module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    _copy_operands_of_loops(module)
+    return changed(program, root=module, graph=module.graph, example_inputs=None, verifiers=None)
+
+
+def _copy_operands_of_loops(module: fx.GraphModule) -> None:
+    for node in module.graph.find_nodes(op="call_function", target=TORCHS):
+        body_of, *operands = node.args
+        body = attribute(module, str(body_of.target))
+        inner = fx.GraphModule(body, copy.deepcopy(body.graph))
+        _copy_operands_of_loops(inner)
+        module.add_module(str(body_of.target), inner)
+        with module.graph.inserting_before(node):
+            node.args = (body_of, *(type(several)(map(_copy_of_view, several)) for several in operands))
+    module.recompile()
+
+
+def _copy_of_view(operand: Any) -> Any:
+    if operand.op != "call_function" or not is_tensor(operand) or operand.target is torch.ops.aten.clone.default:
+        return operand
+    return call(operand.graph, torch.ops.aten.clone.default, operand, like=operand)

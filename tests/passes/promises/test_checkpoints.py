@@ -174,6 +174,26 @@ def test_files_explain_any_length(tmp_path: Path) -> None:
         assert np.abs(relevance(deployed, x.numpy()) - expected).max() <= 2e-6 * float(expected.abs().max())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_program_that_torch_traces_again_becomes_a_file_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise NotImplementedError
+
+    model = network(name, torch.float32)
+    explainer = compiled(model, UNBOUNDED)
+    monkeypatch.setattr("lrp_compiler.export.onnx.decomposed", fails)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    deployed = OnnxExplainer(tmp_path / "m.lrp.onnx")
+
+    for batch, time in ((1, 1), (3, 33), (2, 64)):
+        x = sample(batch, time, torch.float32)
+        expected = relevance(explainer, x)
+        assert np.abs(relevance(deployed, x.numpy()) - expected).max() <= 2e-6 * float(expected.abs().max())
+
+
 def test_of_the_states_those_in_front_of_each_block_are_kept() -> None:
     plan = compiled(network("by hand"), UNBOUNDED).plan
 
