@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypedDict, Unpack
 
+import torch
 from torch import Tensor
+
+from lrp_compiler.torch_private import OpOverload
 
 Arguments = Mapping[str, Any]
 """Arguments of a call by schema name, defaults filled in (see `bind`)."""
@@ -195,6 +198,16 @@ def declare(*targets: object, **given: Unpack[Given]) -> None:
             if known.setdefault(name, value) != value:
                 raise ValueError(f"{target} has {name}={known[name]!r} already")
         TRAITS[target] = Traits(**known)
+
+
+def existing(*names: str) -> list[OpOverload]:
+    """The default overloads of those of the ATen ops that there are in this release of torch.
+
+    An op that only some of the supported releases have is named by this: an attribute that is not there is an error
+    while the library is imported.
+    """
+    packets = (getattr(torch.ops.aten, name, None) for name in names)
+    return [packet.default for packet in packets if packet is not None]
 
 
 def traits(target: object) -> Traits:

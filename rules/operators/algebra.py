@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from lrp_compiler.rules.traits import declare
+from lrp_compiler.rules.traits import declare, existing
 
 aten = torch.ops.aten
 
 declare(
-    aten.cholesky.default,
+    *existing("cholesky"),  # until torch 2.13
     aten.cholesky_inverse.default,
     aten.cholesky_solve.default,
     aten._cholesky_solve_helper.default,

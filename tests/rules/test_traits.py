@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrp_compiler.rules import OPERATORS, TRAITS, Call, Traits, bind, by_element, declare, summands, traits
-from lrp_compiler.rules.traits import PLAIN, Given
+from lrp_compiler.rules.traits import PLAIN, Given, existing
 
 aten = torch.ops.aten
 X = torch.tensor([[-2.0, -0.5, 0.0], [0.5, 1.0, 3.0]], dtype=torch.float64)
@@ -296,3 +296,7 @@ def test_what_is_made_element_by_element_stays_so_when_elements_change_places() 
     assert tried > 40
     assert all(map(by_element, (aten.hardswish.default, aten.masked_fill.Tensor, aten.where.ScalarOther)))
     assert not any(map(by_element, (aten.softmax.int, aten.sum.dim_IntList, aten.flip.default)))
+
+
+def test_an_op_that_a_release_has_not_is_left_out() -> None:
+    assert existing("relu", "no_such_op", "linalg_inv") == [aten.relu.default, aten.linalg_inv.default]
