@@ -21,7 +21,14 @@ from lrp_compiler.onnx_in import OnnxModule
 from lrp_compiler.passes.forward import Captured, Example, Other
 from lrp_compiler.passes.reroll import NotRepeated
 from lrp_compiler.rules import bind
-from lrp_compiler.torch_private import OpOverload, op_name, pytree, sequences_stay_open, sources_forgotten
+from lrp_compiler.torch_private import (
+    OpOverload,
+    op_name,
+    pools_stay_open,
+    pytree,
+    sequences_stay_open,
+    sources_forgotten,
+)
 
 from .any_length import larger_example, of_two_lengths
 from .caches import without_cache
@@ -208,7 +215,7 @@ def _one_way_or_other(model: torch.nn.Module, args: Any, kwargs: Any, shapes: An
 
 def _program(exporter: Any, model: Any, args: Any, kwargs: Any, shapes: Any, **options: Any) -> Any:
     args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), (tuple(args), dict(kwargs)))
-    with quiet(output=True), torch.no_grad(), sequences_stay_open():
+    with quiet(output=True), torch.no_grad(), sequences_stay_open(), pools_stay_open():
         return exporter(model, args, kwargs, dynamic_shapes=shapes, **options)
 
 

@@ -25,6 +25,7 @@ from .programs import changed, data_dependent_lines, hold_what_is_in, stand_ins,
 from .replaced import (
     composites_noted_quickly,
     numbers_in_double,
+    pools_stay_open,
     promotion_where_dtypes_mix,
     remembered_annotations,
     sequences_stay_open,
@@ -93,6 +94,7 @@ __all__ = [
     "notes_here",
     "numbers_in_double",
     "op_name",
+    "pools_stay_open",
     "promotion_where_dtypes_mix",
     "python_dispatcher",
     "pytree",  # nested inputs and outputs; waits for torch.utils.pytree

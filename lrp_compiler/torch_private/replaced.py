@@ -258,3 +258,32 @@ def sequences_stay_open() -> Iterator[None]:
             for op, kernels in known.items():
                 op.py_kernels.update(kernels)
                 op._dispatch_cache.clear()
+
+
+@contextmanager
+def pools_stay_open() -> Iterator[None]:
+    """A pool over an image of open size is exported in this block for all sizes, odd and even ones alike.
+
+    torch asks whether the last window starts behind the image, also where none can, and before 2.13 whether the last
+    step is a whole one; what it has learnt of the example's size is then taken for a bound. Waits for a symbolic shape
+    that asks nothing.
+    """
+    from torch import _meta_registrations
+
+    shapes: Any = _meta_registrations
+    known = shapes.pooling_output_shape_pad_lr
+    with _changing:
+        shapes.pooling_output_shape_pad_lr = _windows
+        try:
+            yield
+        finally:
+            shapes.pooling_output_shape_pad_lr = known
+
+
+def _windows(size: Any, kernel: int, before: int, after: int, stride: int, dilation: int, ceil_mode: bool) -> Any:
+    """How many windows a pool has along a dim of so many elements, with so many zeros before and behind them."""
+    behind = after - dilation * (kernel - 1) - 1 + (stride - 1 if ceil_mode else 0)
+    """How far behind the image the last one may start."""
+    windows = (size + before + behind) // stride + 1
+    starts_inside = (size + before - 1) // stride + 1
+    return torch.sym_min(windows, starts_inside) if ceil_mode and behind >= 0 else windows

@@ -10,6 +10,7 @@ aten = torch.ops.aten
 
 declare(
     *existing("cholesky"),  # until torch 2.13
+    *existing("linalg_matrix_sqrth", "linalg_polar"),  # from torch 2.14 on
     aten.cholesky_inverse.default,
     aten.cholesky_solve.default,
     aten._cholesky_solve_helper.default,

@@ -43,6 +43,8 @@ OF_THE_CALL: dict[str, Resize] = {
     # torch cannot prove what these ask of sizes, though it holds for all.
     "pooled beyond the border": lambda h, x: F.max_pool2d(h, 3, 2, ceil_mode=True),
     "averaged beyond the border": lambda h, x: F.avg_pool2d(h, 3, 2, ceil_mode=True),
+    "pooled where windows may start behind the border": lambda h, x: F.max_pool2d(h, 2, 3, padding=1, ceil_mode=True),
+    "averaged where windows may start there": lambda h, x: F.avg_pool2d(h, 2, 3, padding=1, ceil_mode=True),
     "the upper half": lambda h, x: h[:, :, : h.shape[2] // 2],
 }
 BY_FACTORS: dict[str, Resize] = {

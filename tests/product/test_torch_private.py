@@ -1,6 +1,7 @@
 """torch made quicker from outside does what torch does by itself, and is torch again afterwards."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from lrp_compiler.torch_private import (
     composites_noted_quickly,
     hold_what_is_in,
     largest,
+    pools_stay_open,
     translations_read_once,
     unguarded,
 )
@@ -63,12 +65,19 @@ def test_a_program_is_written_out_as_torch_does_it() -> None:
         assert program.run_decompositions(decomposition_table()).graph_module.code == torchs
 
 
-@pytest.mark.parametrize("block", [translations_read_once, composites_noted_quickly])
+@pytest.mark.parametrize("block", [translations_read_once, composites_noted_quickly, pools_stay_open])
 def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
     def parts() -> list[Any]:
+        from torch import _meta_registrations
         from torch._export import utils
 
-        return [vars(ONNXRegistry)["from_torchlib"], OperatorBase.py_impl, utils._materialize_cpp_cia_ops]
+        shapes: Any = _meta_registrations
+        return [
+            shapes.div_rtn,
+            vars(ONNXRegistry)["from_torchlib"],
+            OperatorBase.py_impl,
+            utils._materialize_cpp_cia_ops,
+        ]
 
     before = parts()
     with contextlib.suppress(KeyError), block(), block():
@@ -141,3 +150,32 @@ def test_a_size_that_is_one_in_the_example_by_chance_stays_open(operation: Calla
         found = operation(shorter)
     assert shorter.shape[0] == 1  # in the example
     assert found.shape[0].node.expr == shorter.shape[0].node.expr
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "ceil"),
+    [
+        (3, 2, 1, 1, False),
+        (3, 2, 1, 1, True),
+        (2, 2, 0, 1, True),
+        (2, 3, 1, 1, True),
+        (1, 4, 0, 1, True),
+        (3, 5, 1, 2, True),
+    ],
+)
+def test_a_pool_in_steps_takes_all_sizes_alike(
+    kernel: int, stride: int, padding: int, dilation: int, ceil: bool
+) -> None:
+    sizes = {2: torch.export.Dim("height", min=6), 3: torch.export.Dim("width", min=6)}
+    model = torch.nn.MaxPool2d(kernel, stride, padding=padding, dilation=dilation, ceil_mode=ceil)
+    with pools_stay_open():
+        program = torch.export.export(model, (torch.randn(2, 3, 16, 14),), dynamic_shapes=(sizes,))
+    (shape,) = (node.meta["val"].shape for node in program.graph.nodes if "pool" in str(node.target))
+    for height, width in itertools.product(range(6, 18), (9, 14)):
+        x = torch.randn(2, 3, height, width)
+        result = model(x)
+        assert torch.equal(program.module()(x), result)
+
+        free = shape[2].node.expr.free_symbols
+        assert len(free) == 1
+        assert int(shape[2].node.expr.subs(dict.fromkeys(free, height))) == result.shape[2]
