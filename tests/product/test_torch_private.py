@@ -73,7 +73,7 @@ def test_torch_is_as_it_was(block: Callable[[], Any]) -> None:
 
         shapes: Any = _meta_registrations
         return [
-            shapes.div_rtn,
+            shapes.pooling_output_shape_pad_lr,
             vars(ONNXRegistry)["from_torchlib"],
             OperatorBase.py_impl,
             utils._materialize_cpp_cia_ops,
