@@ -32,6 +32,7 @@ from .replaced import (
     translations_read_once,
 )
 from .sizes import (
+    SYMBOLIC,
     bound,
     counts_in,
     expression,
@@ -59,6 +60,7 @@ from .tracing import (
 )
 
 __all__ = [
+    "SYMBOLIC",
     "UNKNOWN_MODULE",
     "CSEPass",  # merging what is calculated twice; waits for a pass in torch.export
     "OpOverload",  # the type of `torch.ops.aten.add.Tensor`; waits for a public name

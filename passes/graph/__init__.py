@@ -30,7 +30,7 @@ from .scan import (
     without_unread,
 )
 from .simplify import simplify
-from .sizes import Sizes
+from .sizes import Sizes, size_readings
 from .text import graph_text, operation_text, type_text
 from .tools import (
     LEAVES,
@@ -132,6 +132,7 @@ __all__ = [
     "set_origin",
     "share_origin",
     "simplify",
+    "size_readings",
     "source_line",
     "takes_up",
     "to_torch",

@@ -56,3 +56,8 @@ class Sizes:
             node = self._nodes[known_as] = self._graph.call_function(aten.sym_size.int, (source, dim))
             node.meta["val"] = value
         return self._nodes[known_as]
+
+
+def size_readings(node: fx.Node) -> list[fx.Node]:
+    """The users of a tensor that read one of its sizes, and nothing else."""
+    return [user for user in node.users if user.target is aten.sym_size.int]

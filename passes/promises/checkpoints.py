@@ -43,6 +43,7 @@ from lrp_compiler.passes.graph import (
     scan_of,
     scans,
     share_origin,
+    size_readings,
     trace_into,
 )
 from lrp_compiler.torch_private import bound, expression, hint, known_size, take_name
@@ -190,8 +191,8 @@ class _Loop:
         chain = list[fx.Node]()
         while not chain or chain[-1].target in CASTS:
             at = chain[-1] if chain else place
-            users = [user for user in at.users if user.target is not aten.sym_size.int]
-            sizes = [user for user in at.users if user.target is aten.sym_size.int]
+            sizes = size_readings(at)
+            users = [user for user in at.users if user not in sizes]
             if len(users) != 1 or any(size.meta["val"] not in self.sizes for size in sizes):
                 return []
             chain += users
@@ -376,7 +377,7 @@ class _Loop:
         promised = self._promised()
         for user, chain in self.again.items():
             for one in (promised[user.name], *chain):
-                for size in [reader for reader in one.users if reader.target is aten.sym_size.int]:
+                for size in size_readings(one):
                     size.replace_all_uses_with(self._size(size))
 
     def _hand_on(self, user: fx.Node, outer: fx.Node, steps: fx.Node) -> None:

@@ -30,6 +30,7 @@ from lrp_compiler.passes.graph import (
     keep_tensor,
     module_path,
     set_origin,
+    size_readings,
 )
 from lrp_compiler.torch_private import expression
 
@@ -65,7 +66,7 @@ def rebuilt_inside(loop: Scan, known: Origin) -> Scan:
 
 def _is_read(placeholder: fx.Node) -> bool:
     """Whether anything but a symbolic size is taken from it."""
-    return "promise" in placeholder.meta and any(user.target is not aten.sym_size.int for user in placeholder.users)
+    return "promise" in placeholder.meta and len(size_readings(placeholder)) < len(placeholder.users)
 
 
 def resolve_promises(relevance: fx.GraphModule, ledger: Ledger, decision: Decision) -> fx.GraphModule:
@@ -112,7 +113,7 @@ class _Splice:
             self._hand_over(index)
         for node in placeholders:
             # A size that nothing else has: of a slice that only its shape is asked of.
-            read_off = [user.meta["val"] for user in node.users if user.target is aten.sym_size.int]
+            read_off = [reading.meta["val"] for reading in size_readings(node)]
             if "promise" in node.meta and node not in promised and not all(map(self._is_known, read_off)):
                 promised[node] = by_name[node.meta["promise"]]
                 self._hand_over(promised[node])

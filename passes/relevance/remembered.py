@@ -22,7 +22,15 @@ from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Assignment
 from lrp_compiler.rules import Flow, Relevance, conduct
-from lrp_compiler.torch_private import OpOverload, annotate, expression, node_that_makes, notes_here, traced_again
+from lrp_compiler.torch_private import (
+    SYMBOLIC,
+    OpOverload,
+    annotate,
+    expression,
+    node_that_makes,
+    notes_here,
+    traced_again,
+)
 
 Ask = Callable[[fx.Node], None]
 Apply = Callable[[Relevance, Ask], Flow]
@@ -31,7 +39,6 @@ T = TypeVar("T")
 MISSING = object()
 READ = (torch.ops.aten.sym_size.int, torch.ops.aten.sym_stride.int)
 """How tracing reads a size: once each, of whatever tensor has it, since equal sizes are one."""
-SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass(eq=False)
@@ -282,7 +289,7 @@ def _tensor(maker: fx.Node, case: Case) -> Tensor:
 
 def _is_tensor(node: fx.Node) -> bool:
     """Whether it depends on more than sizes, which are the same in all that is alike."""
-    return not isinstance(node.meta.get("val"), (*SIZES, int, float, bool))
+    return not isinstance(node.meta.get("val"), (*SYMBOLIC, int, float, bool))
 
 
 def _stands_alone(known: Known, tape: Tape, results: list[fx.Node]) -> bool:
@@ -344,6 +351,6 @@ def _comparable(value: object) -> Any:
         return (type(value), tuple(map(_comparable, value)))
     if isinstance(value, Tensor):
         return (Tensor, id(value))
-    if isinstance(value, SIZES):
+    if isinstance(value, SYMBOLIC):
         return (type(value), expression(value))
     return (type(value), repr(value) if isinstance(value, float | complex) else value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from lrp_compiler.passes.graph.sizes import Sizes
+from lrp_compiler.passes.graph.sizes import Sizes, size_readings
 
 aten = torch.ops.aten
 
@@ -126,3 +126,13 @@ def test_a_node_that_is_no_tensor_has_no_dims(values: list[Tensor]) -> None:
     made.sizes.add_dims(size)
 
     assert made.batch not in made.sizes
+
+
+def test_readings_of_a_size_are_told_from_what_takes_the_values(values: list[Tensor]) -> None:
+    made = Graph(values)
+    made.sizes.add_dims(made.x)
+    read = made.sizes.read(made.batch)
+    made.graph.call_function(aten.relu.default, (made.x,))
+
+    assert size_readings(made.x) == [read]
+    assert size_readings(made.y) == []
