@@ -1,7 +1,8 @@
-"""The website of `lrp-compiler page`, built for two pretrained networks and used in headless Chromium.
+"""The website of `lrp-compiler page`, built for three networks and used in headless Chromium.
 
     image   EfficientNet-Lite0 (`epsilon-plus`) on photographs
     text    the sentence model MiniLM (`attnlrp`) on messages to a help desk
+    tagger  a bidirectional LSTM trained here: does the last word of a text begin with a capital? Text of any length
 
 Every explanation that the page shows is compared with onnxruntime in Python on the same input tensor. Sites go to
 build/page, screenshots and figures (page.json) to benchmarks/results. Needs chromium, npm and playwright.
@@ -17,19 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 from PIL import Image
 
 import lrp_compiler as lrp
 from benchmarks.base import reporting
 from benchmarks.base.places import BUILD, RESULTS
-from benchmarks.networks import pretrained
+from benchmarks.networks import pretrained, tagger
 from benchmarks.shown import headless
 from lrp_compiler.runtime import OnnxExplainer
 from lrp_compiler.website.page import page as write_site
 
 SITES = BUILD / "page"
 PHOTOS = ("coffee", "chelsea", "flower", "rocket")
+TAGGED = (
+    "the value of the first operand is returned . this",
+    "the value of the first operand , if this",
+    "a class has a namespace . changes to it are written by",
+)
 DESKTOP = {"width": 1180, "height": 860}
 PHONE = {"width": 390, "height": 844}
 LARGE = 300_000  # bytes of a screenshot
@@ -100,6 +107,50 @@ def text_site(folder: Path) -> Path:
     return file
 
 
+class OfLast(torch.nn.Module):
+    """ids `[batch, length]` → what the tagger says of the last word, `[batch, 2]`."""
+
+    def __init__(self, model: tagger.Tagger) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model(ids)[:, -1]
+
+
+def tagger_site(folder: Path) -> Path:
+    """Train and compile the tagger, its steps a loop, and write its site; returns the explainer's file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = tagger.manual()
+    network, _ = tagger.trained(text)
+    words = {word: at for at, word in enumerate(text.vocabulary)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token=text.vocabulary[tagger.UNKNOWN]))
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
+    explainer = lrp.compile(
+        OfLast(network).eval(),
+        (text.ids[: 2 * tagger.LENGTH].reshape(2, -1),),
+        composite="epsilon",
+        target="index",
+        dynamic_shapes=(sizes,),
+    )
+    file = folder / "tagger.lrp.onnx"
+    explainer.to_onnx(file)
+    labels = folder / "labels.txt"
+    labels.write_text("small\ncapital", encoding="utf-8")
+    write_site(
+        file,
+        folder / "site",
+        labels=labels,
+        examples=list(TAGGED),
+        title="Does the last word begin with a capital?",
+        tokenizer=folder / "tokenizer.json",
+    )
+    return file
+
+
 # ── figures and pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -153,10 +204,10 @@ def main() -> None:
     on = reporting.console()
     figures: dict[str, Any] = {}
     with reporting.progress(on) as bar:
-        task = bar.add_task("compile, and write the sites", total=4)
+        task = bar.add_task("compile, and write the sites", total=5)
         image = image_site(SITES / "image")
         bar.advance(task)
-        text = text_site(SITES / "text")
+        text, tags = text_site(SITES / "text"), tagger_site(SITES / "tagger")
         bar.advance(task)
         with headless.served(SITES) as address, headless.browser() as started:
             bar.update(task, description="use the page of pictures")
@@ -185,6 +236,14 @@ def main() -> None:
                 visited.after(lambda: visited.page.locator("#examples button").nth(1).click())
                 visited.page.locator("#values").check()
                 save(visited, "page_text")
+            bar.advance(task)
+            bar.update(task, description="use the page of a recurrent network")
+            with (
+                headless.visit(started, f"{address}/tagger/site/", **desktop) as visited,
+                OnnxExplainer(tags) as explainer,
+            ):
+                figures["tagger"] = measured(visited, explainer, "ids", [0, 1])
+                save(visited, "page_tagger")
             bar.advance(task)
     for name in figures:
         figures[name]["site_mb"] = round(

@@ -197,6 +197,20 @@ def test_a_typed_sentence_is_explained_as_in_python(tools: Any, browser: Any, te
         assert not visit.complaints
 
 
+@pytest.mark.heavy
+def test_a_recurrent_network_reads_texts_of_any_length(tools: Any, browser: Any, tmp_path: Path) -> None:
+    explainer = OnnxExplainer(tools.tagger_site(tmp_path))
+    with tools.headless.served(tmp_path) as address, tools.headless.visit(browser, f"{address}/site/") as visit:
+        visit.wait()
+        for words in (1, 2, 9, 100):
+            visit.page.locator("#text").fill(" ".join(["the", "value", "."][at % 3] for at in range(words)))
+            run = visit.after(lambda: visit.page.locator("#text").press("Enter"))
+            assert run.inputs["ids"].shape == (1, words)
+            agree(run, explainer, "ids")
+        assert visit.page.locator("#tokens li").count() == 100
+        assert not visit.complaints
+
+
 def focused(visit: Any) -> str:
     found: str = visit.page.evaluate("document.activeElement.id")
     return found
