@@ -1,6 +1,7 @@
 import { $, colour, element, format } from "./tools.js";
 
 const MARKS = /^(##|Ġ|▁)/; // how WordPiece, byte-level BPE and SentencePiece say where a word goes on or starts
+const SHADE = 0.62; // of a colour behind text, which has to stay legible; and so of the scale
 
 /** Sentences as the network's input, and relevance as the colour of their tokens. */
 export class Sentence {
@@ -60,12 +61,13 @@ export class Sentence {
       const item = element("li", { tabIndex: at ? -1 : 0 }, spelled(this.#tokenizer, ids[at], token));
       item.classList.toggle("glued", at > 0 && (spaced ? !mark : mark === "##"));
       const [red, green, blue, alpha] = colour(data[at] / limit);
-      item.style.backgroundColor = `rgb(${red} ${green} ${blue} / ${0.62 * alpha})`;
+      item.style.backgroundColor = `rgb(${red} ${green} ${blue} / ${SHADE * alpha})`;
       item.dataset.value = format(data[at], true, 3);
       item.setAttribute("aria-label", `${item.textContent}: ${item.dataset.value}`);
       return item;
     });
     $("tokens").replaceChildren(...items);
+    $("scale").style.opacity = SHADE;
     return { limit, hint: "Point at a token, or go there with Tab and the arrow keys, to read its relevance." };
   }
 
