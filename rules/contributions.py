@@ -18,7 +18,7 @@ from .linear_map import (
     Constant,
     LinearMap,
     Message,
-    Term,
+    Part,
     Weight,
     add_up,
     clamp_sign,
@@ -30,6 +30,8 @@ from .op import Op
 from .relevance import signum
 
 SIGNS = (+1, -1)
+Pair = tuple[Tensor | None, Weight, Tensor | None]
+"""x, W, and which elements of the input x is; `None` for all."""
 
 
 class Direct:
@@ -51,16 +53,16 @@ class Direct:
         self.op = op
         self.parts = linear.parts(constants)
         self.split = split
-        self._pairs: dict[Any, dict[int, list[tuple[Any, Weight, Any]]]] = {}
+        self._pairs: dict[Part, dict[int, list[Pair]]] = {}
 
-    def pairs(self, part: Any) -> dict[int, list[tuple[Any, Weight, Any]]]:
-        """By sign of the contribution: the (x, W) that make it and which elements of the input x is; `None` for all."""
+    def pairs(self, part: Part) -> dict[int, list[Pair]]:
+        """By sign of the contribution: what makes it."""
         if part not in self._pairs:
-            inputs: dict[int, tuple[Any, Any]] = {+1: (None, None)}
+            inputs: dict[int, tuple[Tensor | None, Tensor | None]] = {+1: (None, None)}
             if not part.is_nonnegative(self.op):
                 value = part.value(self.op)
                 inputs = {side: (clamp_sign(value, side), (value * side > 0).to(value.dtype)) for side in SIGNS}
-            pairs: dict[int, list[tuple[Any, Weight, Any]]] = {+1: [], -1: []}
+            pairs: dict[int, list[Pair]] = {+1: [], -1: []}
             weights = self.split(part.weight())
             for input_side, (x, ratio) in inputs.items():
                 for weight_side, weight in weights.items():
@@ -68,7 +70,7 @@ class Direct:
             self._pairs[part] = pairs
         return self._pairs[part]
 
-    def summands(self, side: int) -> list[Any]:
+    def summands(self, side: int) -> list[Tensor | float]:
         """What P or N is the sum of."""
         return [
             part.apply(part.value(self.op) if x is None else x, weight)
@@ -76,7 +78,7 @@ class Direct:
             for x, weight, _ in self.pairs(part)[side]
         ]
 
-    def contributions(self, side: int) -> Any:
+    def contributions(self, side: int) -> Tensor | float | None:
         """P for +1, N for −1: a tensor, a number (of constants alone), `None` if there is nothing of that sign."""
         summands = self.summands(side)
         return add_up(summands) if summands else None
@@ -85,7 +87,7 @@ class Direct:
         """Nothing to drop: an empty part is exactly 0 here, and so is what it passes on."""
         return share
 
-    def messages(self, part: Term | Constant, q: Mapping[int, Tensor]) -> list[Message]:
+    def messages(self, part: Part, q: Mapping[int, Tensor]) -> list[Message]:
         """`x⁺ ⊙ (W⁺ᵀq₊ + W⁻ᵀq₋) + x⁻ ⊙ (W⁻ᵀq₊ + W⁺ᵀq₋)`."""
         return [Message(q[side], weight, x, ratio) for side in q for x, weight, ratio in self.pairs(part)[side]]
 
@@ -110,16 +112,16 @@ class HalfSums:
         parts = linear.parts(constants)
         self.size = add_up([part.apply(self._magnitude(part), self._strength(part)) for part in parts])
 
-    def _ratio(self, part: Any) -> Any:
+    def _ratio(self, part: Part) -> Tensor | float:
         """What x is multiplied by."""
         return self.scale if part.is_nonnegative(self.op) else signum(part.value(self.op), self.scale)
 
-    def _magnitude(self, part: Any) -> Any:
+    def _magnitude(self, part: Part) -> Any:
         """`scale · |x|`."""
         x = part.value(self.op)
         return abs(x) if self.scale == 1 and not part.is_nonnegative(self.op) else scaled(x, self._ratio(part))
 
-    def _strength(self, part: Any) -> Weight:
+    def _strength(self, part: Part) -> Weight:
         """`|W|`; a constant has no x that would bring the scale with it."""
         strength = abs(part.weight())
         return strength * self.scale if isinstance(part, Constant) and self.scale != 1 else strength
@@ -133,13 +135,13 @@ class HalfSums:
         noise = 8 * torch.finfo(z.dtype).eps * self.size
         return share * (z > noise if side > 0 else z < -noise)
 
-    def messages(self, part: Term | Constant, q: Mapping[int, Tensor]) -> list[Message]:
+    def messages(self, part: Part, q: Mapping[int, Tensor]) -> list[Message]:
         """`x ⊙ Wᵀ(q₊ + q₋) + |x| ⊙ |W|ᵀ(q₊ − q₋)`."""
         both = add_up(list(q.values()))
         sizes = q[+1] if -1 not in q else q[+1] - q[-1] if +1 in q else -q[-1]
         return self.pair(part, both, sizes)
 
-    def pair(self, part: Any, q: Tensor, q_size: Tensor) -> list[Message]:
+    def pair(self, part: Part, q: Tensor, q_size: Tensor) -> list[Message]:
         """`x ⊙ Wᵀq + scale · |x| ⊙ |W|ᵀq_size`."""
         whole = self.scale == 1 and part.is_nonnegative(self.op)
         by_size = Message(q_size, self._strength(part))

@@ -16,7 +16,19 @@ from torch import Tensor
 from lrp_compiler.torch_private import statically_known_true
 
 from .facts import Fact
-from .linear_map import Constant, LinearMap, Message, Term, Weight, add_up, hand_on, sign_parts, split_check, support
+from .linear_map import (
+    Constant,
+    LinearMap,
+    Message,
+    Part,
+    Term,
+    Weight,
+    add_up,
+    hand_on,
+    sign_parts,
+    split_check,
+    support,
+)
 from .op import Op
 from .registry import Flow, RuleError, family_rule
 from .relevance import TOTAL_STABILISER, Relevance, sum_to_shape, total
@@ -57,9 +69,9 @@ def _by_weights(
         return add_up([part.apply(ones.get(part), weight) for part, weight in weights.items()])
 
     q = op.quotient(relevance, epsilon or TOTAL_STABILISER, z)
-    inside = {term: op.inside(term.operand) for term in linear.terms}
+    inside: dict[Part, Tensor | None] = {term: op.inside(term.operand) for term in linear.terms}
 
-    def sent(part: Any) -> list[Message]:
+    def sent(part: Part) -> list[Message]:
         ones = inside.get(part)
         return [Message(q, weights[part], 1.0 if ones is None else ones)]
 
@@ -92,7 +104,7 @@ def z_box(
         RuleError: low is not below high, or their number is not that of the channels.
     """
     split_check(op, linear)
-    sent: dict[Term, list[tuple[Tensor, Weight]]] = {}
+    sent: dict[Part, list[tuple[Tensor, Weight]]] = {}
     for term in linear.terms:
         ends, inside = _box(op, term, low, high), op.inside(term.operand)
         if (step := op.fact(STEP)) != 1:

@@ -96,21 +96,25 @@ class Constant:
     """
 
     cause: str
-    weight: Callable[[], Any]
+    weight: Callable[[], Weight]
     operand: str | None = None
     number: bool = False
 
-    def apply(self, x: object, weight: Weight) -> Any:
+    def apply(self, x: object, weight: Weight) -> Weight:
         """W · 1."""
         return weight
 
-    def value(self, op: Op) -> float:
+    def value(self, op: Op) -> Any:
         """1."""
         return 1.0
 
     def is_nonnegative(self, op: Op) -> bool:
         """1 is."""
         return True
+
+
+Part = Term | Constant
+"""What a map is the sum of."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class LinearMap:
         """How many products make one output at least."""
         return max(UNKNOWN_FAN_IN if (known := known_size(term.fan_in)) is None else known for term in self.terms)
 
-    def parts(self, constants: Sequence[Constant]) -> list[Any]:
+    def parts(self, constants: Sequence[Constant]) -> list[Part]:
         """The terms, and the constants that a rule reckons with."""
         return [*self.terms, *constants]
 
@@ -162,7 +166,7 @@ class Message:
     ratio: Tensor | float | None = None
 
 
-Messages = Callable[[Any], Sequence[Message]]
+Messages = Callable[[Part], Sequence[Message]]
 """What a rule sends back to a term, or books for a constant."""
 
 

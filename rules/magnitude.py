@@ -5,12 +5,10 @@ Source: "Always Keep Your Promises: DynamicLRP", arXiv 2512.07010.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from .linear_map import LinearMap, Message, add_up, hand_on, split_check
+from .linear_map import LinearMap, Message, Weight, add_up, hand_on, split_check
 from .matmul import uniform as uniform_matmul
 from .op import Op
 from .product import Product
@@ -35,7 +33,7 @@ def magnitude(op: Op, linear: LinearMap, relevance: Relevance, epsilon: float = 
     )
 
 
-def magnitude_of(value: Any) -> Any:
+def magnitude_of(value: Weight) -> Weight:
     """`|value|`, an infinite one (a mask) as the largest number that there is."""
     return abs(value).clamp(max=torch.finfo(value.dtype).max) if isinstance(value, Tensor) else abs(value)
 

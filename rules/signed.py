@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .contributions import SIGNS, Direct, HalfSums
 from .facts import Fact
-from .linear_map import Constant, LinearMap, Message, Weight, add_up, hand_on, sign_parts, split_check
+from .linear_map import Constant, LinearMap, Message, Part, Weight, add_up, hand_on, sign_parts, split_check
 from .op import Op
 from .registry import Flow, RuleError, family_rule
 from .relevance import TOTAL_STABILISER, Relevance, divide, sign, signum, total
@@ -242,7 +241,7 @@ def _one_sided(
     def z() -> Tensor:
         return add_up([part.apply(part.value(op), strong(part)) for part in linear.parts(constants)])
 
-    def strong(part: Any) -> Weight:
+    def strong(part: Part) -> Weight:
         return stressed(part.weight(), gamma)[+1]
 
     if nonnegative:
