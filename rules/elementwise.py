@@ -11,14 +11,15 @@ activation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
 from .conditions import Condition, always
 from .op import Op
-from .registry import Describe, Flow, Register, family_rule, operator
+from .registry import Describe, Flow, Overload, Register, family_rule, operator
 from .relevance import Relevance, has_shape, sum_to_shape, total, unit
+from .traits import Given
 
 Quotient = Callable[[], Tensor | float] | None
 
@@ -58,6 +59,8 @@ def safe_quotient(y: Tensor, x: Tensor, slope_at_zero: float) -> Tensor:
     return (y + slope_at_zero * at_zero) / (x + at_zero)
 
 
-def elementwise(*targets: Any, kind: str = "activation", when: Condition = always, **traits: Any) -> Register[Describe]:
+def elementwise(
+    *targets: Overload | str, kind: str = "activation", when: Condition = always, **known: Unpack[Given]
+) -> Register[Describe]:
     """Register the quotient of elementwise ops."""
-    return operator(*targets, kind=kind, family="elementwise", rule="identity", when=when, **traits)
+    return operator(*targets, kind=kind, family="elementwise", rule="identity", when=when, **known)

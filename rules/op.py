@@ -15,12 +15,10 @@ from lrp_compiler.torch_private import OpOverload, schema
 
 from .facts import Fact, Facts
 from .relevance import TOTAL_STABILISER, Relevance, difference, divide, has_shape
-from .traits import traits
+from .traits import Arguments, Handle, traits
 
 T = TypeVar("T")
 Share = Callable[[], Tensor]
-Handle = Any
-"""What stands for a forward value among an operation's arguments: whatever `Values.fetch` understands."""
 
 
 def _tuples(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -102,7 +100,7 @@ class Op:
     def __init__(
         self,
         target: OpOverload | str,
-        arguments: Mapping[str, Any],
+        arguments: Arguments,
         result: Handle,
         values: Values,
         *,
@@ -385,7 +383,7 @@ def _at_reference(pairs: Sequence[tuple[Tensor, Tensor]], handle: Handle) -> Han
     return next((value for here, value in pairs if here is handle), handle)
 
 
-def _mapped(value: object, function: Callable[[Any], Any]) -> Any:
+def _mapped(value: object, function: Callable[[Handle], Handle]) -> Handle:
     """An argument with its handles mapped, those in a list one by one."""
     if isinstance(value, list | tuple):
         return type(value)(_mapped(item, function) for item in value)

@@ -73,7 +73,7 @@ class Operator:
     channels: int | None = None
 
 
-OPERATORS: dict[Any, list[Operator]] = {}
+OPERATORS: dict[object, list[Operator]] = {}
 """ATen overload (or `FUNCTION`) → its operators."""
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from .conditions import Condition, always
 from .op import Op
-from .registry import Describe, Flow, Register, family_rule, operator
+from .registry import Describe, Flow, Overload, Register, family_rule, operator
 from .relevance import Relevance, sum_to_shape, times
+from .traits import Given
 
 Transpose = Callable[[Tensor], Tensor]
 Selection = Mapping[str, Transpose]
@@ -76,6 +77,12 @@ def _constant_share(op: Op, name: str, transpose: Transpose, relevance: Relevanc
     return Relevance(routed, relevance.form).total_of(constant, times)
 
 
-def selection(*targets: Any, kind: str = "selection", when: Condition = always, **traits: Any) -> Register[Describe]:
+def selection(
+    *targets: Overload,
+    kind: str = "selection",
+    when: Condition = always,
+    channels: int | None = None,
+    **known: Unpack[Given],
+) -> Register[Describe]:
     """Register the transposes of selecting ops."""
-    return operator(*targets, kind=kind, family="selection", rule="route", when=when, **traits)
+    return operator(*targets, kind=kind, family="selection", rule="route", when=when, channels=channels, **known)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from lrp_compiler.torch_private import OpOverload
 
+Handle = Any
+"""What stands for a forward value among an operation's arguments: whatever `Values.fetch` understands."""
 Arguments = Mapping[str, Any]
 """Arguments of a call by schema name, defaults filled in (see `bind`)."""
 
@@ -32,15 +34,18 @@ class Call:
     """
 
     arguments: Arguments
-    floats: Sequence[Any]
-    known: Callable[[Any], bool]
+    floats: Sequence[Handle]
+    known: Callable[[Handle], bool]
 
 
 Sign = Callable[[Call], bool]
 """Whether the result of the call is ≥ 0 for every input."""
 
-Products = Callable[[Mapping[str, Any], Sequence[int]], int]
+Products = Callable[[Arguments, Sequence[int]], int]
 """(arguments by schema name, sizes in place of tensors; sizes of the result) → a number."""
+
+Derivative = Callable[[Any, Tensor], Tensor]
+"""(op, x) → f′(x); the op is an `Op`, whose module reads traits."""
 
 
 class Summand(NamedTuple):
@@ -124,14 +129,14 @@ class Traits:
     of_shape: bool = False
     algebra: bool = False
     extreme: int = 0
-    derivative: Callable[[Any, Tensor], Tensor] | None = None
+    derivative: Derivative | None = None
     undefined: Callable[[Call], bool] | None = None
     chooses: bool = False
     clamps: bool = False
     products: Products | None = None
     squashes: bool = False
     logarithms: int = 0
-    lowered: Callable[..., Any] | None = None
+    lowered: Callable[..., Tensor] | None = None
 
 
 class Given(TypedDict, total=False):
@@ -164,20 +169,20 @@ class Given(TypedDict, total=False):
     of_shape: bool
     algebra: bool
     extreme: int
-    derivative: Callable[[Any, Tensor], Tensor] | None
+    derivative: Derivative | None
     undefined: Callable[[Call], bool] | None
     chooses: bool
     clamps: bool
     products: Products | None
     squashes: bool
     logarithms: int
-    lowered: Callable[..., Any] | None
+    lowered: Callable[..., Tensor] | None
 
 
 PLAIN = Traits()
-TRAITS: dict[Any, Traits] = {}
+TRAITS: dict[object, Traits] = {}
 """Op → its traits, for those that have any."""
-_DECLARED: dict[Any, dict[str, Any]] = {}
+_DECLARED: dict[object, dict[str, Any]] = {}
 """Op → what was said of it, by name: that a trait is not there is said, too."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from lrp_compiler.rules.conditions import one_active, two_active
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, Weight, scaled
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import Describe, Register, operator
+from lrp_compiler.rules.registry import Describe, Overload, Register, operator
 from lrp_compiler.rules.relevance import normalise_dims, sum_to_shape
 from lrp_compiler.rules.traits import Summand, declare, keeps_sign, traits
 
@@ -44,7 +45,7 @@ def addition(op: Op, factors: dict[str, Tensor | float]) -> LinearMap:
     return LinearMap(terms, tuple(constant(*item) for item in factors.items() if not op.is_active(item[0])))
 
 
-def sum_of_two(*targets: Any, **sums: Summand) -> Register[Describe]:
+def sum_of_two(*targets: Overload, **sums: Summand) -> Register[Describe]:
     """Register a sum: of two activations (kind "addition"), or of one and a constant (kind "shift")."""
 
     declare(*targets, pairs=True, arithmetic=True, sums=sums)
@@ -73,11 +74,11 @@ declare(aten.add.Tensor, sign=keeps_sign("self", "other", "alpha"), neutral=0)
 declare(aten.sub.Tensor, neutral=0)
 
 
-def reduction(op: Op, dims: Any, keepdim: bool, average: bool) -> LinearMap:
+def reduction(op: Op, dims: int | Sequence[int] | None, keepdim: bool, average: bool) -> LinearMap:
     """Sum or mean over `dims`; the transpose hands every element the same."""
     shape = op.shape("self")
     reduced = normalise_dims(dims, len(shape))
-    count: Any = 1
+    count: int | torch.SymInt = 1
     for dim in reduced:
         count = count * shape[dim]
 

@@ -14,7 +14,7 @@ from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term
 from lrp_compiler.rules.op import Op, per_dim
 from lrp_compiler.rules.registry import operator
-from lrp_compiler.rules.traits import declare
+from lrp_compiler.rules.traits import Arguments, declare
 from lrp_compiler.torch_private import known_size, statically_known_true
 
 aten = torch.ops.aten
@@ -154,7 +154,7 @@ def is_transposed(given: Mapping[str, object]) -> bool:
     return bool(given.get("transposed", "output_padding" in given))
 
 
-def _products(given: Mapping[str, Any], result: Sequence[int]) -> int:
+def _products(given: Arguments, result: Sequence[int]) -> int:
     """Each output meets one kernel; of a transposed convolution each input does."""
     met = given["input"] if is_transposed(given) else result
     return int(prod(met) * prod(given["weight"][1:]))

@@ -5,14 +5,12 @@ Of every other function of one operand a central difference gives it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lrp_compiler.rules.op import Op
 from lrp_compiler.rules.relevance import signum
-from lrp_compiler.rules.traits import declare
+from lrp_compiler.rules.traits import Derivative, declare
 
 from .functions import bounds
 
@@ -27,7 +25,7 @@ def _rectified(op: Op, x: Tensor) -> Tensor:
     return _flags(x > 0, x)
 
 
-def _within(low: Any, high: Any, x: Tensor) -> Tensor:
+def _within(low: float | None, high: float | None, x: Tensor) -> Tensor:
     above = torch.ones_like(x) if low is None else _flags(x > low, x)
     return above if high is None else above * _flags(x < high, x)
 
@@ -52,7 +50,7 @@ def _of_constant(op: Op, x: Tensor) -> Tensor:
     return -op.factor("self") / (x * x)
 
 
-def _logarithm(base: float) -> Any:
+def _logarithm(base: float) -> Derivative:
     scale = 1 / torch.tensor(base, dtype=torch.float64).log().item()
     return lambda op, x: scale / x
 

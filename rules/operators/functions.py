@@ -12,7 +12,7 @@ from lrp_compiler.rules.conditions import one_active, only, predicate
 from lrp_compiler.rules.elementwise import Quotient, elementwise, safe_quotient
 from lrp_compiler.rules.facts import Fact
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import FUNCTION
+from lrp_compiler.rules.registry import FUNCTION, Overload
 from lrp_compiler.rules.traits import Arguments, Call, Summand, always, always_nonnegative, declare, keeps_sign
 from lrp_compiler.torch_private import statically_known_true
 
@@ -97,7 +97,7 @@ def mish(op: Op) -> Quotient:
     return lambda: torch.tanh(torch.nn.functional.softplus(op.tensor("self")))
 
 
-SLOPE_AT_ZERO: dict[Any, float] = {
+SLOPE_AT_ZERO: dict[Overload, float] = {
     aten.tanh.default: 1.0,
     aten.sin.default: 1.0,
     aten.tan.default: 1.0,

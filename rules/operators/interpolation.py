@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,12 @@ from torch import Tensor
 from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import LinearMap, Term, Weight, add_up, clamp_sign, scaled, sign_parts, support
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.registry import Overload, operator
 from lrp_compiler.rules.traits import declare, keeps_sign
 from lrp_compiler.torch_private import known_size
 
 aten = torch.ops.aten
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Separable:
 
 
 @sign_parts.register(Separable)
-def _(weight: Separable) -> dict[int, Any]:
+def _(weight: Separable) -> dict[int, Separable]:
     if weight.nonnegative:
         return {+1: weight}
     (factors,) = weight.products
@@ -103,7 +104,7 @@ class Mode:
 
 
 NEAREST, LINEAR, CUBIC = Mode(1), Mode(2), Mode(4, nonnegative=False)
-MODES: dict[Any, Mode] = {
+MODES: dict[Overload, Mode] = {
     aten.upsample_nearest1d.vec: NEAREST,
     aten.upsample_nearest2d.vec: NEAREST,
     aten.upsample_nearest3d.vec: NEAREST,
@@ -183,7 +184,7 @@ def matrix(op: Op, dim: int, dims: int) -> Tensor:
     Taken from the op itself, since positions are rounded differently by dtype, number of dims and runtime.
     """
 
-    def at_dim(value: object, other: object) -> list[Any]:
+    def at_dim(value: T, other: T) -> list[T]:
         return [value if index == dim else other for index in range(dims)]
 
     size = op.shape("input")[2 + dim]

@@ -93,7 +93,7 @@ class Layer:
         def weight() -> Tensor:
             return self._by_channel(op, term.weight(), _steps(op)[0])
 
-        def bias() -> Any:
+        def bias() -> Tensor:
             factor, constants = _steps(op)
             return add_up([*(scaled(own.weight(), factor) for own in linear.constants), *constants])
 
@@ -113,14 +113,14 @@ class Layer:
         return scaled_apart.flatten(0, 1)
 
 
-def _steps(op: Op) -> tuple[Any, list[Any]]:
+def _steps(op: Op) -> tuple[Tensor | float, list[Tensor | float]]:
     """By what the map's result is multiplied in the end, and what is added to that.
 
     Raises:
         FormatError: it is not said what is done with every operand, as in files of older builds.
     """
     factor: Any = 1.0
-    constants: list[Any] = []
+    constants: list[Tensor | float] = []
     done: tuple[str, ...] = op.fact(IN_STEPS)
     if f"steps.{len(done)}" in op.arguments:
         raise FormatError(
@@ -142,7 +142,7 @@ CONVOLUTIONS = (
     *TRANSPOSED,
     aten.convolution.default,
 )
-LAYERS: dict[Any, Layer] = {
+LAYERS: dict[Overload, Layer] = {
     **{target: Layer(target) for target in (aten.linear.default, *CONVOLUTIONS)},
     **{target: Layer(target, *PRODUCTS[target]) for target in (aten.mm.default, aten.matmul.default)},
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import Constant, LinearMap, Term, scaled
 from lrp_compiler.rules.matmul import transpose_left, transpose_right
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.registry import Overload, operator
 from lrp_compiler.rules.traits import Products, declare
 
 aten = torch.ops.aten
@@ -62,7 +62,7 @@ def matmul_terms(op: Op, left: str, right: str, alpha: Tensor | float = 1) -> tu
     """The active one of two matrix operands, the other one, times `alpha`, being its weights."""
     a_shape, b_shape = op.shape(left), op.shape(right)
 
-    def weight(name: str) -> Any:
+    def weight(name: str) -> Callable[[], Tensor]:
         return lambda: scaled(op.floats(name), alpha)
 
     on_left = Term(
@@ -86,7 +86,7 @@ def matmul_terms(op: Op, left: str, right: str, alpha: Tensor | float = 1) -> tu
     return (on_left if op.active == (left,) else on_right,)
 
 
-PRODUCTS: dict[Any, tuple[str, str]] = {
+PRODUCTS: dict[Overload, tuple[str, str]] = {
     aten.mm.default: ("self", "mat2"),
     aten.bmm.default: ("self", "mat2"),
     aten.mv.default: ("self", "vec"),
@@ -94,7 +94,7 @@ PRODUCTS: dict[Any, tuple[str, str]] = {
     aten.matmul.default: ("self", "other"),
 }
 """The two matrix operands of `Y = A B`."""
-SCALED_PRODUCTS: dict[Any, tuple[str, str]] = {
+SCALED_PRODUCTS: dict[Overload, tuple[str, str]] = {
     aten.addmm.default: ("mat1", "mat2"),
     aten.addmv.default: ("mat", "vec"),
 }

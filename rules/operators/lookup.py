@@ -7,15 +7,14 @@ embedding) it is the index that stands for what was looked up.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrp_compiler.rules.conditions import only, predicate
+from lrp_compiler.rules.conditions import Condition, only, predicate
 from lrp_compiler.rules.embedding import Lookup
 from lrp_compiler.rules.op import Op
-from lrp_compiler.rules.registry import Describe, Register, operator
+from lrp_compiler.rules.registry import Describe, Overload, Register, operator
 from lrp_compiler.rules.relevance import sum_to_shape
 from lrp_compiler.rules.selection import Selection, Transpose, selection
 from lrp_compiler.rules.traits import declare, keeps_sign
@@ -32,10 +31,10 @@ of_values = predicate(lambda op: op.is_active("self"))
 """The table itself carries relevance."""
 
 
-def lookup(*targets: Any, indices: tuple[str, ...], **options: Any) -> Register[Describe]:
+def lookup(*targets: Overload, indices: tuple[str, ...], when: Condition) -> Register[Describe]:
     """Register how a constant table is looked up."""
     return operator(
-        *targets, kind="embedding", family="embedding", rule="rows", channels=-1, indices=indices, **options
+        *targets, kind="embedding", family="embedding", rule="rows", channels=-1, indices=indices, when=when
     )
 
 

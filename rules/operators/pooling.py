@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from lrp_compiler.rules.conditions import only
 from lrp_compiler.rules.linear_map import LinearMap, Term, Weight, scaled
 from lrp_compiler.rules.near_ties import Extreme
 from lrp_compiler.rules.op import Op, per_dim
-from lrp_compiler.rules.registry import operator
+from lrp_compiler.rules.registry import Overload, operator
 from lrp_compiler.rules.selection import Selection, selection
 from lrp_compiler.rules.traits import keeps_sign
 
@@ -23,7 +22,7 @@ from .interpolation import Separable, along
 
 aten = torch.ops.aten
 
-DIMS: dict[Any, int] = {
+DIMS: dict[Overload, int] = {
     aten.max_pool1d.default: 1,
     aten.max_pool2d.default: 2,
     aten.max_pool3d.default: 3,

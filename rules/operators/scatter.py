@@ -9,7 +9,6 @@ once by an op that overwrites have no defined value in torch, and no defined rel
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ declare(
 declare(aten.index_put.default, picks_by=("indices",))
 
 
-def _fitted(r: Tensor, shape: Any) -> Tensor:
+def _fitted(r: Tensor, shape: torch.Size) -> Tensor:
     """`r` with zeros behind it along every dim: a source may be larger than the index that picks from it."""
     if has_shape(r, shape):
         return r

@@ -127,7 +127,7 @@ def slice_(op: Op) -> Selection:
     return {"self": transposed}
 
 
-def _clamped(start: Any, size: Any) -> Any:
+def _clamped(start: int | torch.SymInt | None, size: int | torch.SymInt) -> Any:
     """A slice's start as torch reads it: `None` is 0, negative ones count from the end."""
     if start is None or statically_known_true(start == 0):
         return 0
@@ -154,7 +154,7 @@ def cat(op: Op) -> Selection:
     """Several tensors one after the other."""
     dim = op.option("dim")
     selections: dict[str, Transpose] = {}
-    start: Any = 0
+    start: int | torch.SymInt = 0
     for index in range(len(op.option("tensors"))):
         name = f"tensors.{index}"
         if op.shape(name) == (0,):  # torch skips empty tensors of rank 1, whatever the rank of the others
