@@ -45,7 +45,7 @@ class Entry:
 
     kind: str | tuple[str, ...]
     rule: str | UserRule
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     path: str | None = None
     module: str | None = None
     position: Position | None = None
@@ -192,7 +192,7 @@ class Composite:
         return as_html(self.table())
 
 
-def _stored(value: object) -> Any:
+def _stored(value: object) -> object:
     """An option as files hold it: numbers of numpy and torch as those of Python, several of them as a list."""
     value = getattr(value, "tolist", lambda: value)()
     if isinstance(value, Mapping):
@@ -200,5 +200,5 @@ def _stored(value: object) -> Any:
     return [_stored(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _name(value: Any) -> str | None:
+def _name(value: str | Callable[..., object] | None) -> str | None:
     return getattr(value, "__qualname__", repr(value)) if callable(value) else value

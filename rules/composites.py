@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,15 @@ def _table(*rows: tuple[Any, ...]) -> tuple[Entry, ...]:
     return tuple(replace(Entry(*row), optional=True) for row in rows)
 
 
+Given = tuple[str, Mapping[str, object]]
+"""A rule, and its options."""
+
 LINEAR_MAPS = ("convolution", "linear")
 LIMIT = {"epsilon": 0.0}
 """ε → 0: no stabiliser, no division."""
 
 
-def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]] | None, *first: Entry) -> Composite:
+def _zennit(name: str, epsilon: float, convolution: Given | None, *first: Entry) -> Composite:
     """Zennit's ground: ε on what is dense, added or averaged, activations and batch norms pass."""
     stabilised = {"epsilon": epsilon}
     rows = _table(
@@ -38,7 +41,7 @@ def _zennit(name: str, epsilon: float, convolution: tuple[str, dict[str, Any]] |
     return Composite(name, (*first, *rows))
 
 
-def _first(kind: str | tuple[str, ...], rule: str, options: dict[str, Any]) -> Entry:
+def _first(kind: str | tuple[str, ...], rule: str, options: Mapping[str, object]) -> Entry:
     return Entry(kind, rule, options, position="first", optional=True)
 
 
@@ -58,7 +61,7 @@ def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
     return _zennit("epsilon-plus-flat", epsilon, ("z-plus", {"epsilon": epsilon}), flat)
 
 
-def _alpha2_beta1(epsilon: float) -> tuple[str, dict[str, Any]]:
+def _alpha2_beta1(epsilon: float) -> Given:
     return "alpha-beta", {"alpha": 2.0, "beta": 1.0, "epsilon": epsilon}
 
 
@@ -163,7 +166,7 @@ def dynamic_lrp(
         epsilon: the stabiliser.
     """
 
-    def weighted(gamma: float | None) -> tuple[str, dict[str, Any]]:
+    def weighted(gamma: float | None) -> Given:
         return ("epsilon", {"epsilon": epsilon}) if gamma is None else ("gamma", {"gamma": gamma, "epsilon": epsilon})
 
     entries = _table(

@@ -54,7 +54,7 @@ class Fact(Generic[T]):
 class Facts:
     """What is known of one operation."""
 
-    _values: Mapping[str, Any] = field(default_factory=dict)
+    _values: Mapping[str, object] = field(default_factory=dict)
 
     def __getitem__(self, fact: Fact[T]) -> T:
         """What is known, or the default."""
@@ -73,7 +73,7 @@ class Facts:
         rest = {name: known for name, known in self._values.items() if name != fact.name}
         return Facts(rest if value == fact.default else {**rest, fact.name: value})
 
-    def items(self) -> Iterable[tuple[str, Any]]:
+    def items(self) -> Iterable[tuple[str, object]]:
         """Name and value of each that is not the default."""
         return sorted(self._values.items())
 
