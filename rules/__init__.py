@@ -57,7 +57,7 @@ from .registry import (
 )
 from .relevance import TOTAL_STABILISER, Form, Relevance, difference, divide, has_shape, times, total, unit
 from .signed import ONLY_POSITIVE
-from .traits import TRAITS, Call, Traits, declare, summands, traits
+from .traits import TRAITS, Arguments, Call, Traits, declare, summands, traits
 
 __all__ = [
     "BORDERS",
@@ -94,6 +94,7 @@ __all__ = [
     "TRANSPOSED",
     "TRANSPOSES",
     "USERS",
+    "Arguments",
     "Bound",
     "Call",
     "Condition",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Set
 from inspect import Parameter
 from operator import getitem
+from typing import Any
 
 from torch import fx
 
@@ -163,7 +164,7 @@ def _check_options(composite: Composite, family: str, given: Assignment) -> None
             f"{did_you_mean(unknown[0], names)}: {takes}."
         )
     for parameter in parameters:
-        value = given.options.get(parameter.name, parameter.default)
+        value: Any = given.options.get(parameter.name, parameter.default)
         fits, wanted = OPTIONS.get(parameter.annotation, (lambda value: True, ""))
         stabilises = parameter.name == "epsilon" and is_number(value) and value < 0
         if parameter.name in given.options and (stabilises or not fits(value)):

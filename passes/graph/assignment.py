@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import fx
 
-from lrp_compiler.rules import Fact, Facts, Op, Values, bind
+from lrp_compiler.rules import Arguments, Fact, Facts, Op, Values, bind
 
 KEY = "lrp"
 """Where it lives: `node.meta["lrp"]` holds the node's Assignment."""
@@ -31,13 +31,13 @@ class Assignment:
     """
 
     target: Any
-    arguments: Mapping[str, Any]
+    arguments: Arguments
     active: tuple[str, ...]
     wanted: tuple[str, ...] = ()
     facts: Facts = field(default_factory=Facts)
     kind: str = ""
     rule: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, node: fx.Node, active: tuple[str, ...]) -> Assignment:

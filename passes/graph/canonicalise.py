@@ -13,14 +13,14 @@ conv3d(x, W)                                                       →  convolut
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from lrp_compiler.rules import CHANNEL_FIRST, bind, per_dim, traits
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import OpOverload, statically_known_true
 
 from .origin import keep_name
 from .result import Result
@@ -32,12 +32,12 @@ CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._as
 SQUEEZES = {aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims}
 RESHAPES = {aten.view.default, aten._unsafe_view.default}
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-POOLS = {
+POOLS: dict[object, OpOverload] = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
 """Pools whose values another op gives without the indices."""
-EXTREMES = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+EXTREMES: dict[object, OpOverload] = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
 """Likewise of a dim."""
 
 
@@ -149,7 +149,7 @@ def _why_kept(node: fx.Node) -> str | None:
     return "it returns an input as it came" if _names_an_input(node) else ""
 
 
-def _may_do_nothing(node: fx.Node, rest: list[Any]) -> bool:
+def _may_do_nothing(node: fx.Node, rest: Sequence[object]) -> bool:
     """Whether it hands on the values of its operand where shape and dtype stay."""
     known = traits(node.target)
     if known.copies:
@@ -182,13 +182,11 @@ def _gathered(ranking: fx.Node) -> fx.Node:
 
 def _extreme(ranking: fx.Node) -> fx.Node:
     given = bind(ranking.target, ranking.args, ranking.kwargs)
-    whole: Any = EXTREMES[ranking.target]  # type: ignore[index]
-    return call(ranking.graph, whole, given["self"], [given["dim"]], given["keepdim"], like=ranking)
+    return call(ranking.graph, EXTREMES[ranking.target], given["self"], [given["dim"]], given["keepdim"], like=ranking)
 
 
 def _pooled(pool: fx.Node) -> fx.Node:
-    whole: Any = POOLS[pool.target]  # type: ignore[index]
-    return call(pool.graph, whole, *pool.args, like=pool, **pool.kwargs)
+    return call(pool.graph, POOLS[pool.target], *pool.args, like=pool, **pool.kwargs)
 
 
 def _rewrite_batch_norm(graph: fx.Graph, node: fx.Node) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
-from lrp_compiler.torch_private import fake_mode_of, make_fx, python_dispatcher, take_name, unguarded
+from lrp_compiler.torch_private import OpOverload, fake_mode_of, make_fx, python_dispatcher, take_name, unguarded
 
 from .origin import share_origin
 from .tools import add_constant, attribute, provenance
@@ -21,12 +22,12 @@ FRESH = (aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach_.def
 
 def trace_into(
     place: fx.Node,
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None = None,
+    function: Callable[..., object],
+    args: Sequence[Argument],
+    kwargs: Mapping[str, Argument] | None = None,
     *,
     composite: bool = True,
-    table: Mapping[Any, Callable[..., Any]] | None = None,
+    table: Mapping[OpOverload, Callable[..., object]] | None = None,
     tidy: Callable[[fx.GraphModule], object] | None = None,
     like: fx.Node | None = None,
 ) -> fx.Node:
@@ -51,7 +52,7 @@ def trace_into(
     values = [argument.meta["val"] for argument in handed]
     like_value = next(value for value in (*values, place.meta.get("val")) if fake_mode_of(value) is not None)
 
-    def run(*values: Any) -> Any:
+    def run(*values: Any) -> object:
         known = dict(zip(handed, values, strict=True))
         positional, named = fx.map_arg(given, known.__getitem__)
         return function(*positional, **named)
@@ -86,9 +87,9 @@ def trace_into(
 
 def inline(
     node: fx.Node,
-    function: Callable[..., Any],
-    args: Sequence[Any] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
+    function: Callable[..., object],
+    args: Sequence[Argument] | None = None,
+    kwargs: Mapping[str, Argument] | None = None,
     *,
     composite: bool = True,
 ) -> fx.Node:
@@ -102,7 +103,7 @@ def inline(
     return trace_into(node, function, args, kwargs, composite=composite, like=node)
 
 
-def write_out(node: fx.Node, function: Callable[..., Any], *, composite: bool = True) -> None:
+def write_out(node: fx.Node, function: Callable[..., object], *, composite: bool = True) -> None:
     """`function` of the node's arguments in the node's place: the last of its operations takes over name and notes."""
     result = inline(node, function, composite=composite)
     result.meta = node.meta

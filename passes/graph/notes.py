@@ -12,7 +12,6 @@ once, when the graph is final, and nothing is ever decided by them; passes read 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import fx
@@ -29,7 +28,7 @@ REBUILT = "rebuilt"
 ELIDED = "elided"
 
 
-def note_of(node: fx.Node) -> dict[str, Any]:
+def note_of(node: fx.Node) -> dict[str, str]:
     """What the node says of itself, a copy; empty where it says nothing."""
     return dict((node.meta.get("custom") or {}).get("lrp") or {})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import fx
 
@@ -78,7 +78,7 @@ def share_origin(node: fx.Node, like: fx.Node) -> None:
     set_origin(node, None if known is None else known.shared)
 
 
-def keep_name(dropped: fx.Node, source: Any) -> None:
+def keep_name(dropped: fx.Node, source: fx.Node) -> None:
     """A node that changes nothing goes: what is left of it is now the relevance that it was."""
     if isinstance(source, fx.Node) and SEEDED in dropped.meta:
         source.meta[SEEDED] = True

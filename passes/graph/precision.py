@@ -41,7 +41,7 @@ def in_float64(target: Any, args: Any, kwargs: Any) -> Any:
 def _raised(tree: object) -> Any:
     """The tree with its floating-point tensors and dtypes in double precision."""
 
-    def raised(leaf: object) -> Any:
+    def raised(leaf: object) -> object:
         if isinstance(leaf, Tensor):
             return leaf.to(RAISED.get(leaf.dtype, leaf.dtype))
         return RAISED.get(leaf, leaf) if isinstance(leaf, torch.dtype) else leaf

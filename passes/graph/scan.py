@@ -15,7 +15,7 @@ import operator
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -28,6 +28,7 @@ from .tools import attribute, call, is_tensor, keep_tensor, outputs
 
 aten = torch.ops.aten
 TORCHS = torch.ops.higher_order.scan
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +71,7 @@ class Scan:
     def __repr__(self) -> str:
         return self.__name__
 
-    def parts(self, operands: Sequence[object]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    def parts(self, operands: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
         """The operands, or the body's placeholders: states, what is read step by step, what stays the same."""
         ends = self.states + self.slices
         return operands[: self.states], operands[self.states : ends], operands[ends:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
 
@@ -23,8 +21,8 @@ class Sizes:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
-        self._nodes: dict[Any, fx.Node] = {}
-        self._places: dict[Any, tuple[fx.Node, int]] = {}
+        self._nodes: dict[object, fx.Node] = {}
+        self._places: dict[object, tuple[fx.Node, int]] = {}
 
     def add(self, node: fx.Node) -> None:
         """A node of the graph that is a size."""

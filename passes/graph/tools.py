@@ -140,7 +140,7 @@ PROVENANCE = ("nn_module_stack", "stack_trace")
 """Keys of `meta` under which torch writes of which module and line a node is."""
 
 
-def provenance(node: fx.Node) -> dict[str, Any]:
+def provenance(node: fx.Node) -> dict[str, object]:
     """Of which module and line the node is, as another node's `meta` takes it."""
     return {key: node.meta[key] for key in PROVENANCE if key in node.meta}
 

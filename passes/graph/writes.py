@@ -7,12 +7,10 @@ reads its result.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
 
-from lrp_compiler.torch_private import op_name, schema
+from lrp_compiler.torch_private import OpOverload, op_name, schema
 
 aten = torch.ops.aten
 
@@ -42,7 +40,7 @@ def without_writes(module: fx.GraphModule) -> None:
         module.graph.erase_node(node)
 
 
-def _without(target: object) -> Any:
+def _without(target: object) -> OpOverload | None:
     """Of an op that writes its first operand and no other, the op that makes a new tensor instead; else None."""
     known, name = schema(target), op_name(target) or ""
     if known is None or not known.is_mutable or not name.endswith("_"):

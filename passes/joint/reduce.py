@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument
 from torch.nn import functional
 
 from lrp_compiler.base.reductions import HALF, LEAST, parsed
@@ -32,7 +33,7 @@ def reduce(node: fx.Node, place: fx.Node, names: Sequence[str], lead: int) -> tu
         What stands for it, by the part of it that each is; and which of the names it took.
     """
 
-    def trace(function: Callable[..., Tensor], *args: object) -> fx.Node:
+    def trace(function: Callable[..., Tensor], *args: Argument) -> fx.Node:
         return trace_into(place, function, args, like=node)
 
     parts, taken = {"": node}, set()

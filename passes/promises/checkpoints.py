@@ -32,6 +32,7 @@ from lrp_compiler.passes.graph import (
     Scan,
     Sizes,
     add_placeholder,
+    arguments,
     assign,
     assignment,
     call,
@@ -49,7 +50,7 @@ from lrp_compiler.passes.graph import (
 from lrp_compiler.torch_private import bound, expression, hint, known_size, take_name
 
 from .blocks_of_steps import Body, block_numbers, handing_out, in_one, in_one_backwards, turned_round, while_within
-from .ledger import nbytes
+from .ledger import At, nbytes
 from .resolve import rebuilt_inside
 
 aten = torch.ops.aten
@@ -80,7 +81,7 @@ class Checkpointed:
     forward: fx.GraphModule
     nodes: dict[fx.Node, fx.Node]
     promises: Promises
-    at: dict[Any, int]
+    at: At
     besides: int
     loops: int
     declined: list[Declined]
@@ -138,7 +139,7 @@ def _assign_anew(nodes: Mapping[fx.Node, fx.Node]) -> None:
     for node, copy in nodes.items():
         given = assignment(node)
         if given is not None:
-            of_copy: dict[str, Any] = {
+            of_copy: dict[str, object] = {
                 name: fx.map_arg(value, nodes.__getitem__)
                 for name, value in given.arguments.items()
                 if not isinstance(value, fx.Node) or value in nodes
@@ -226,13 +227,13 @@ class _Loop:
         unknown = [one.name for one in numbers if one.meta["val"] not in self.sizes]
         return f"{unknown[0]} is a size that relevance has nowhere" if unknown else ""
 
-    def reckoned(self) -> dict[Any, int]:
+    def reckoned(self) -> At:
         """The symbol of the length, if it is one → the most there may be, or as many as the blocks are made for."""
         if known_size(self.length) is not None or not expression(self.length).is_Symbol:
             return {}
         return {expression(self.length): bound(self.length) or max(hint(self.length), BLOCK**2)}
 
-    def bytes_of_a_block(self, at: Mapping[Any, int]) -> int:
+    def bytes_of_a_block(self, at: At) -> int:
         """What the values of one block take."""
         steps = max(1, hint(self.length, at))
         return sum(nbytes(one, at) for one in self.again) * min(self.block, steps) // steps
@@ -302,7 +303,7 @@ class _Loop:
 
     # The way back.
 
-    def _place(self, operand: Any) -> Any:
+    def _place(self, operand: object) -> Any:
         """What the relevance graph has for an operand of the loop."""
         if not isinstance(operand, fx.Node):
             return operand
@@ -327,7 +328,7 @@ class _Loop:
         assert back is not None
         loop, graph = scan_of(back), back.graph
         self._read_sizes_elsewhere()
-        states, read, same = loop.parts(back.args)
+        states, read, same = loop.parts(arguments(back))
         _, inputs, constants = there.parts([self._place(one) for one in self.operands])
         first, last = block_numbers(back, inputs[0], self.block)
         turned = [trace_into(back, turned_round, [one], like=back) for one in (first, *map(self._place, points))]
