@@ -103,7 +103,7 @@ def _with_torchs_loops(module: fx.GraphModule) -> fx.GraphModule:
     return own
 
 
-def _argument(result: Any) -> Any:
+def _argument(result: Any) -> ConstantArgument | TensorArgument | SymIntArgument:
     if not isinstance(result, fx.Node):
         return ConstantArgument("", result)
     return TensorArgument(result.name) if is_tensor(result) else SymIntArgument(result.name)

@@ -22,7 +22,7 @@ from lrp_compiler.passes.relevance import know_inside
 from lrp_compiler.rules import Facts, bind
 from lrp_compiler.torch_private import OpOverload, fake_mode_of, fake_tensor, python_dispatcher, takes_a_path, unguarded
 
-CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., object]] = {
     f"{function.__module__}.{function.__name__}": function
     for function in (
         *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod, operator.pow),
@@ -33,7 +33,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 """What a graph may call besides operators: arithmetic on sizes, and picking one of several results."""
-ATTRIBUTES: dict[type, tuple[str, Callable[[Any], Any]]] = {
+ATTRIBUTES: dict[type, tuple[str, Callable[[str], object]]] = {
     torch.dtype: ("dtype", lambda name: getattr(torch, name)),
     torch.layout: ("layout", lambda name: getattr(torch, name)),
     torch.memory_format: ("memory_format", lambda name: getattr(torch, name)),
@@ -115,7 +115,7 @@ def _loop_of(data: Mapping[str, Any], operands: Sequence[Any], build: Build) -> 
 def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
     """The forward graph, its nodes' modules, assignments and what is explained, as plain data (JSON)."""
     stacks: dict[str, int] = {}
-    modules: list[Any] = []
+    modules: list[list[list[str]]] = []
     nodes = []
     for node in _calls(forward):
         entry = _entry(node, forward_to_dict)
@@ -226,7 +226,7 @@ def _assignment_to_dict(given: Assignment) -> dict[str, Any]:
     }
 
 
-def _others(given: Assignment) -> dict[str, Any]:
+def _others(given: Assignment) -> dict[str, object]:
     """What the operation of a region is told besides what is active; an op's arguments are those of its node."""
     others = given.arguments.items() if isinstance(given.target, str) else ()
     return {name: _plain(value) for name, value in others if name not in given.active}
@@ -256,7 +256,7 @@ def _target_name(node: fx.Node) -> str:
     return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
 
 
-def _target_of(name: str) -> Any:
+def _target_of(name: str) -> Callable[..., object]:
     """The operator, or the function on sizes, of that name; nothing else is looked up."""
     if name in CALLS:
         return CALLS[name]
@@ -276,7 +276,7 @@ def _type_name(kind: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """An argument as JSON has it."""
     if isinstance(value, fx.Node):
         return {"node": value.name}

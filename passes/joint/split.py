@@ -8,10 +8,10 @@ Weights that both need are shared between the two. A forward run once serves any
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import Sizes, add_placeholder, attribute, copy_node, is_tensor, origin, outputs
 
@@ -87,12 +87,12 @@ class _Part:
                 self.root.register_buffer(name, attribute(self.joint, name))
         self.copies[node] = copy_node(self.graph, node, self.copies)
 
-    def returning(self, values: Iterable[Any]) -> fx.GraphModule:
+    def returning(self, values: Iterable[Argument]) -> fx.GraphModule:
         """The finished graph.
 
         What is returned twice, or as it came in, gets a copy: a file cannot give one value two names.
         """
-        seen: set[Any] = set()
+        seen: set[fx.Node] = set()
         named = []
         for value in values:
             if isinstance(value, fx.Node):
@@ -108,7 +108,7 @@ class _Part:
         return module
 
 
-def _forward(joint: fx.GraphModule, early: set[fx.Node], own: list[Any], border: list[fx.Node]) -> fx.GraphModule:
+def _forward(joint: fx.GraphModule, early: set[fx.Node], own: list[Argument], border: list[fx.Node]) -> fx.GraphModule:
     part = _Part(joint)
     for node in joint.graph.nodes:
         if node in early:
@@ -117,7 +117,7 @@ def _forward(joint: fx.GraphModule, early: set[fx.Node], own: list[Any], border:
 
 
 def _relevance(
-    joint: fx.GraphModule, late: set[fx.Node], border: list[fx.Node], seeds: list[fx.Node], relevances: list[Any]
+    joint: fx.GraphModule, late: set[fx.Node], border: list[fx.Node], seeds: list[fx.Node], relevances: list[fx.Node]
 ) -> fx.GraphModule:
     part = _Part(joint)
     sizes = Sizes(part.graph)

@@ -37,16 +37,16 @@ class Body:
     def __init__(
         self,
         module: fx.GraphModule,
-        states: Iterable[Any],
-        slices: Iterable[Any],
-        same: Iterable[Any],
+        states: Iterable[object],
+        slices: Iterable[object],
+        same: Iterable[object],
         like: fx.Node | None = None,
     ) -> None:
         self.module = module
         self.graph = fx.Graph()
         self.like = like
         self.known: Origin | None = None
-        self.constants: dict[Any, fx.Node] = {}
+        self.constants: dict[object, fx.Node] = {}
         self.operands = [*states, *slices, *dict.fromkeys(same)]
         self.mode = fake_mode_of(*(one.meta["val"] for one in self.operands if is_tensor(one)))
         self.states = [self._placeholder(one) for one in states]
@@ -55,17 +55,17 @@ class Body:
             self.constants[one] = self._placeholder(one)
             self.constants[one].meta["constant"] = True
 
-    def _placeholder(self, operand: Any, by_block: bool = False) -> fx.Node:
+    def _placeholder(self, operand: object, by_block: bool = False) -> fx.Node:
         place = add_placeholder(self.graph, operand.name if isinstance(operand, fx.Node) else "number")
-        value = operand.meta["val"] if isinstance(operand, fx.Node) else operand
+        value: Any = operand.meta["val"] if isinstance(operand, fx.Node) else operand
         place.meta.update({"val": value.select(0, 0) if by_block else value, "input": place.name})
         return place
 
-    def of(self, operand: Any) -> fx.Node:
+    def of(self, operand: object) -> fx.Node:
         """What an operand that stays the same is inside."""
         return self.constants[operand]
 
-    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    def call(self, target: object, *args: object, **kwargs: object) -> fx.Node:
         """One operation more."""
         with self.mode:
             node = call(self.graph, target, *args, like=self.like, **kwargs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
 from torch import fx
@@ -16,7 +15,7 @@ from lrp_compiler.torch_private import hint
 
 from .planner import Value
 
-At = Mapping[Any, int]
+At = Mapping[object, int]
 """Symbol of an open size → the number that is reckoned with."""
 TRANSCENDENTAL = 8.0
 """Elementary operations for one element of a softmax, a normalisation or a pool."""

@@ -222,7 +222,7 @@ class _Splice:
     def _plus_zero(self, node: fx.Node) -> fx.Node:
         assert self.arrived is not None
 
-        def made(target: object, *args: Any, **kwargs: Any) -> fx.Node:
+        def made(target: object, *args: object, **kwargs: Any) -> fx.Node:
             new = call(self.graph, target, *args, **kwargs)
             set_origin(new, Origin("relevance", node.name, "", WAIT))
             return new
