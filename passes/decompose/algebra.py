@@ -38,7 +38,7 @@ class Solver:
     picks: bool = False
 
 
-SOLVERS: dict[Any, Solver] = {
+SOLVERS: dict[object, Solver] = {
     aten.linalg_solve.default: Solver("B", "A"),
     aten.linalg_solve_triangular.default: Solver("B", "self"),
     aten.linalg_lu_solve.default: Solver("B", "LU"),

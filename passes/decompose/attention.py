@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from lrp_compiler.torch_private import OpOverload
 
 aten = torch.ops.aten
 
@@ -59,7 +60,7 @@ def log_softmax_native(tensor: Tensor, dim: int, half_to_float: bool) -> Tensor:
     return log_softmax(tensor, dim, torch.float32 if half_to_float else None)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
     aten.log_softmax.int: log_softmax,
     aten._log_softmax.default: log_softmax_native,

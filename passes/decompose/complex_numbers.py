@@ -5,7 +5,7 @@ view_as_real(view_as_complex(x) * c)        →        stack([x₀c₀ − x₁c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Pair:
         """Number of dims of the complex tensor."""
         return self.parts.dim() - 1
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Tensor]:
         return iter((self.parts.select(-1, 0), self.parts.select(-1, 1)))
 
 
@@ -238,7 +238,7 @@ def bilinear(function: Callable[..., Tensor], places: tuple[int, int] = (0, 1)) 
     return paired
 
 
-NUMBERS: dict[Any, Callable[..., Any]] = {
+NUMBERS: dict[object, Callable[..., Pair | Tensor]] = {
     aten.view_as_complex.default: Pair,
     aten.view_as_real.default: lambda value: value.parts,
     aten.complex.default: pair,

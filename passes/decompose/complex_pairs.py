@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -24,7 +23,7 @@ from .fourier import TRANSFORMS
 
 aten = torch.ops.aten
 
-PAIRED: dict[Any, Callable[..., Any]] = {**NUMBERS, **SHAPES, **TRANSFORMS}
+PAIRED: dict[object, Callable[..., Pair | Tensor]] = {**NUMBERS, **SHAPES, **TRANSFORMS}
 """Ops on complex tensors → what they do on pairs."""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.torch_private import OpOverload
+
 from .complex_numbers import Pair, as_pair, pair, size
 
 aten = torch.ops.aten
@@ -18,17 +20,17 @@ def same(value: Pair, *options: object, **more: object) -> Pair:
     return value
 
 
-def reshaped(value: Pair, shape: Sequence[Any]) -> Pair:
+def reshaped(value: Pair, shape: Sequence[int | torch.SymInt]) -> Pair:
     """Another shape."""
     return Pair(value.parts.reshape([*shape, 2]))
 
 
-def expanded(value: Pair, shape: Sequence[Any], *, implicit: bool = False) -> Pair:
+def expanded(value: Pair, shape: Sequence[int | torch.SymInt], *, implicit: bool = False) -> Pair:
     """Repeated without copying."""
     return Pair(value.parts.expand([*shape, 2]))
 
 
-def along(target: Any, *places: int, grows: bool = False) -> Callable[..., Pair]:
+def along(target: OpOverload, *places: int, grows: bool = False) -> Callable[..., Pair]:
     """An op that takes dims, run on both parts: the dims, at these places among its arguments, count from the front."""
 
     def paired(value: Any, *args: Any, **kwargs: Any) -> Pair:
@@ -59,7 +61,14 @@ def concatenated(values: Sequence[object], dim: int = 0) -> Pair:
     return Pair(torch.cat([as_pair(value, like).parts for value in values], dim % like.rank))
 
 
-def filled(shape: Sequence[Any], value: Any, *, dtype: torch.dtype, device: Any = None, **options: Any) -> Pair:
+def filled(
+    shape: Sequence[int | torch.SymInt],
+    value: complex,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+    **options: object,
+) -> Pair:
     """One number everywhere."""
     number, real = complex(value), torch.empty((), dtype=dtype).real.dtype
     parts = (torch.full(shape, part, dtype=real, device=device) for part in (number.real, number.imag))
@@ -67,13 +76,13 @@ def filled(shape: Sequence[Any], value: Any, *, dtype: torch.dtype, device: Any 
 
 
 def zeros(
-    shape: Sequence[object], *, dtype: torch.dtype, device: torch.device | None = None, **options: object
+    shape: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device | None = None, **options: object
 ) -> Pair:
     """0 everywhere."""
     return filled(shape, 0, dtype=dtype, device=device)
 
 
-def zeros_like(value: Any, *, dtype: torch.dtype | None = None, **options: object) -> Any:
+def zeros_like(value: Any, *, dtype: torch.dtype | None = None, **options: object) -> Pair | Tensor:
     """0 everywhere, as many as the tensor has elements."""
     if dtype is None or dtype.is_complex:
         like = value.parts if isinstance(value, Pair) else value
@@ -96,7 +105,7 @@ def masked(value: Pair, mask: Tensor, filling: complex) -> Pair:
     return chosen(mask, filling if isinstance(filling, Pair) else as_pair(filling, value), value)
 
 
-def padded(value: Pair, pad: Sequence[Any], filling: Any = 0.0) -> Pair:
+def padded(value: Pair, pad: Sequence[Any], filling: complex = 0.0) -> Pair:
     """A border of one number."""
     number = complex(filling)
     real, imaginary = (
@@ -125,7 +134,7 @@ def gathered(value: Pair, dim: int, index: Tensor, **options: object) -> Pair:
     return Pair(value.parts.gather(dim % value.rank, places))
 
 
-def reduced(target: Any) -> Callable[..., Pair]:
+def reduced(target: Callable[..., Tensor]) -> Callable[..., Pair]:
     """A sum or a mean over dims, over all where none is named."""
 
     def paired(value: Pair, dims: Sequence[int] | None = None, keepdim: bool = False, **options: object) -> Pair:
@@ -141,7 +150,7 @@ def norm(value: Pair, *args: object, **kwargs: object) -> Tensor:
     return length
 
 
-def repeated(value: Pair, repeats: Sequence[Any]) -> Pair:
+def repeated(value: Pair, repeats: Sequence[int | torch.SymInt]) -> Pair:
     """Copied side by side."""
     return Pair(value.parts.repeat([*repeats, 1]))
 
@@ -152,7 +161,7 @@ def diagonal(value: Pair, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Pair
     return pair(real, imaginary)
 
 
-def triangle(target: Any) -> Callable[..., Pair]:
+def triangle(target: Callable[..., Tensor]) -> Callable[..., Pair]:
     """One half of a matrix."""
 
     def paired(value: Pair, diagonal: int = 0) -> Pair:
@@ -162,7 +171,7 @@ def triangle(target: Any) -> Callable[..., Pair]:
     return paired
 
 
-SHAPES: dict[Any, Callable[..., Any]] = {
+SHAPES: dict[object, Callable[..., Pair | Tensor]] = {
     aten.resolve_conj.default: same,
     aten.clone.default: same,
     aten.alias.default: same,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrp_compiler.torch_private import OpOverload
+
 aten = torch.ops.aten
 
 
@@ -65,9 +67,9 @@ def histogram(tensor: Tensor, bins: int = 100, min: float = 0, max: float = 0) -
     return counted.to(tensor.dtype).sum(0)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten._grouped_mm.default: grouped_mm,
     aten.histc.default: histogram,
 }
-OF_LIBRARIES: dict[str, Callable[..., Any]] = {"transformers::grouped_mm_fallback": grouped_rows}
+OF_LIBRARIES: dict[str, Callable[..., Tensor]] = {"transformers::grouped_mm_fallback": grouped_rows}
 """Ops that a library registers, if it has been imported."""

@@ -75,7 +75,7 @@ def transformed_to_real(value: Pair, dims: Sequence[int], normalization: int, la
     return _moved(real, cos * twice.unsqueeze(-1), last) - _moved(imaginary, sin * twice.unsqueeze(-1), last)
 
 
-TRANSFORMS: dict[Any, Callable[..., Any]] = {
+TRANSFORMS: dict[object, Callable[..., Pair | Tensor]] = {
     torch.ops.aten._fft_c2c.default: transformed,
     torch.ops.aten._fft_r2c.default: transformed_real,
     torch.ops.aten._fft_c2r.default: transformed_to_real,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import OpOverload, statically_known_true
 
 from .slices import along
 
@@ -80,7 +80,7 @@ def _along_all(index: Tensor, dim: int, source: Tensor) -> Tensor:
     return along(index.to(torch.int64), dim, source.dim()).expand(source.shape)
 
 
-def index_fill(tensor: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+def index_fill(tensor: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
     """`tensor[index] = value` along `dim`."""
     size = tensor.shape[dim]
     places = torch.arange(size, device=tensor.device).unsqueeze(-1) == _from_the_start(index, size)
@@ -124,7 +124,7 @@ REDUCTIONS = {"add": "sum", "multiply": "prod"}
 """What `scatter` calls them → what `scatter_reduce` does."""
 
 
-def scatter_by_name(tensor: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) -> Tensor:
+def scatter_by_name(tensor: Tensor, dim: int, index: Tensor, source: Tensor | float, *, reduce: str) -> Tensor:
     """A scatter that adds or multiplies, under its older name; the source may be one number."""
     if not isinstance(source, Tensor):
         source = torch.full(index.shape, source, dtype=tensor.dtype, device=tensor.device)
@@ -179,7 +179,7 @@ AVERAGE, LARGEST = 1, 2
 """Modes of a bag."""
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.index.Tensor: index,
     aten.index_put.default: index_put,
     aten._unsafe_index_put.default: unchecked_index_put,

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -149,7 +148,7 @@ class Map:
     takes: tuple[str, ...] = ("input",)
 
 
-WRITTEN_OUT: dict[Any, Map] = {
+WRITTEN_OUT: dict[object, Map] = {
     aten.linear.default: Map(linear),
     aten.addmm.default: Map(addmm, ("mat1", "mat2", "self"), ("mat1", "mat2")),
     aten.addmv.default: Map(addmv, ("mat", "vec", "self"), ("mat", "vec")),

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Result, constant_of, inline, is_tensor
-from lrp_compiler.rules import bind
+from lrp_compiler.rules import Arguments, bind
 
 from .slices import along
 
 aten = torch.ops.aten
 
-Number = Any
+Number = Tensor | float
 """A plain number, or a tensor of them where they differ or are computed."""
 
 
@@ -52,7 +52,7 @@ class Does(Enum):
     """Matrices of whole numbers → their product."""
 
 
-ATEN = {
+ATEN: dict[object, Does] = {
     aten.fake_quantize_per_tensor_affine_cachemask.default: Does.FAKES,
     aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default: Does.FAKES,
     aten.fake_quantize_per_channel_affine_cachemask.default: Does.FAKES,
@@ -186,7 +186,7 @@ def write_out_quantised(module: fx.GraphModule) -> Result:
     return Result(module, bool(found or removed))
 
 
-def _known() -> dict[Any, Does]:
+def _known() -> dict[object, Does]:
     """The operators that there are → what each does."""
     imported = {
         getattr(getattr(torch.ops.quantized_decomposed, name), overload): does
@@ -196,13 +196,13 @@ def _known() -> dict[Any, Does]:
     return {**ATEN, **imported}
 
 
-def _undoes(node: fx.Node, quantised: dict[str, Any]) -> bool:
+def _undoes(node: fx.Node, quantised: Arguments) -> bool:
     """Whether the node restores what was quantised so."""
     given = bind(node.target, node.args, node.kwargs)
     return all(given.get(name) == quantised.get(name) for name in ("scale", "zero_point", "scales", "zero_points"))
 
 
-def _write(module: fx.GraphModule, node: fx.Node, given: dict[str, Any], function: Callable[..., Tensor]) -> fx.Node:
+def _write(module: fx.GraphModule, node: fx.Node, given: Arguments, function: Callable[..., Tensor]) -> fx.Node:
     """What the function does with the node's operands; constants that are one number are given as that."""
     x = given.get("input", given.get("self"))
     scale, zero = (given.get(name, given.get(f"{name}s")) for name in ("scale", "zero_point"))

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lrp_compiler.torch_private import known_size
+from lrp_compiler.torch_private import OpOverload, known_size
 
 aten = torch.ops.aten
 scan = torch.ops.higher_order.scan
@@ -98,7 +97,9 @@ def rnn_step(activation: Callable[[Tensor], Tensor]) -> Cell:
     return step
 
 
-def _direction(recurrence: Recurrence, steps: Tensor, state: State, params: Weights, backward: bool) -> Any:
+def _direction(
+    recurrence: Recurrence, steps: Tensor, state: State, params: Weights, backward: bool
+) -> tuple[Tensor, State]:
     """One direction of one layer over `steps` `[time, batch, features]`: the outputs and the last state."""
     input_weight, hidden_weight, input_bias, hidden_bias, projection = params
     projections = recurrence.project(steps, input_weight, input_bias)
@@ -113,7 +114,9 @@ def _direction(recurrence: Recurrence, steps: Tensor, state: State, params: Weig
     return torch.stack(results[::-1] if backward else results), state
 
 
-def _loop(recurrence: Recurrence, projections: Sequence[Tensor], state: State, weights: Weights, backward: bool) -> Any:
+def _loop(
+    recurrence: Recurrence, projections: Sequence[Tensor], state: State, weights: Weights, backward: bool
+) -> tuple[Tensor, State]:
     """The same over as many steps as there will be: a loop."""
     given = [weight for weight in weights if weight is not None]
     count, pieces = len(state), len(projections)
@@ -130,12 +133,12 @@ def _loop(recurrence: Recurrence, projections: Sequence[Tensor], state: State, w
     return results.flip(0) if backward else results, tuple(last)
 
 
-def layers(recurrence: Recurrence) -> Callable[..., Any]:
+def layers(recurrence: Recurrence) -> Callable[..., State]:
     """All layers and directions: the output, then the last states (h, and c where there is one)."""
 
     def decomposed(
         tensor: Tensor,
-        hx: Any,
+        hx: Tensor | Sequence[Tensor],
         params: Sequence[Tensor],
         has_biases: bool,
         num_layers: int,
@@ -143,7 +146,7 @@ def layers(recurrence: Recurrence) -> Callable[..., Any]:
         train: bool,
         bidirectional: bool,
         batch_first: bool,
-    ) -> Any:
+    ) -> State:
         steps = tensor.transpose(0, 1) if batch_first else tensor
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         directions = 2 if bidirectional else 1
@@ -169,17 +172,17 @@ def layers(recurrence: Recurrence) -> Callable[..., Any]:
     return decomposed
 
 
-def cell(recurrence: Recurrence) -> Callable[..., Any]:
+def cell(recurrence: Recurrence) -> Callable[..., Tensor | State]:
     """A single step."""
 
     def decomposed(
         tensor: Tensor,
-        hx: Any,
+        hx: Tensor | Sequence[Tensor],
         w_ih: Tensor,
         w_hh: Tensor,
         b_ih: Tensor | None = None,
         b_hh: Tensor | None = None,
-    ) -> Any:
+    ) -> Tensor | State:
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         weights = [*recurrence.pieces(w_hh), *recurrence.pieces(b_hh), None]
         result = recurrence.step(recurrence.project(tensor, w_ih, b_ih), state, weights)
@@ -193,7 +196,7 @@ GRU = Recurrence(gru_step, ((2,), (0, 1)), 3)  # n; r, z
 RNN_TANH = Recurrence(rnn_step(torch.tanh), ((0,),), 1)
 RNN_RELU = Recurrence(rnn_step(torch.relu), ((0,),), 1)
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.lstm.input: layers(LSTM),
     aten.gru.input: layers(GRU),
     aten.rnn_tanh.input: layers(RNN_TANH),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lrp_compiler.rules import RESIZE
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import OpOverload, statically_known_true
 
 aten = torch.ops.aten
 
@@ -147,7 +147,7 @@ def rounded(x: Tensor) -> Tensor:
     return torch.floor(x.abs() + 0.5) * ((x >= 0).to(x.dtype) * 2 - 1)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten._upsample_bilinear2d_aa.default: antialiased(LINEAR),
     aten._upsample_bicubic2d_aa.default: antialiased(CUBIC),
     aten.upsample_bilinear2d.vec: bilinear,

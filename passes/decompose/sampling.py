@@ -44,7 +44,7 @@ def grid_sampler_3d(x: Tensor, grid: Tensor, interpolation_mode: int, padding_mo
     return sampled
 
 
-def _looked_up(flat: Tensor, places: Sequence[Tensor], sizes: Sequence[Any]) -> Tensor:
+def _looked_up(flat: Tensor, places: Sequence[Tensor], sizes: Sequence[int | torch.SymInt]) -> Tensor:
     """The elements at these places, 0 outside."""
     index: Any = 0
     within: Any = True

@@ -9,7 +9,6 @@ in the graph the layout does not matter any more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import fx
@@ -20,7 +19,7 @@ from .slices import diagonal_scatter, select_scatter, slice_scatter
 
 aten = torch.ops.aten
 
-WRITTEN_OUT: dict[Any, Callable[..., Any]] = {
+WRITTEN_OUT: dict[object, Callable[..., object]] = {
     aten.slice_scatter.default: slice_scatter,
     aten.select_scatter.default: select_scatter,
     aten.diagonal_scatter.default: diagonal_scatter,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import OpOverload, statically_known_true
 
 aten = torch.ops.aten
 
@@ -126,7 +126,7 @@ def type_as(tensor: Tensor, other: Tensor) -> Tensor:
     return tensor.to(other.dtype)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.split.Tensor: split,
     aten.split_with_sizes.default: split_with_sizes,
     aten.chunk.default: chunk,

@@ -19,11 +19,14 @@ from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import Result, inline, is_tensor
-from lrp_compiler.torch_private import changed, fake_mode_of, fake_tensor
+from lrp_compiler.torch_private import OpOverload, changed, fake_mode_of, fake_tensor
 
 aten = torch.ops.aten
 
-PRODUCTS: dict[Any, Any] = {aten._sparse_mm.default: aten.mm.default, aten._sparse_addmm.default: aten.addmm.default}
+PRODUCTS: dict[object, OpOverload] = {
+    aten._sparse_mm.default: aten.mm.default,
+    aten._sparse_addmm.default: aten.addmm.default,
+}
 """Products of a sparse matrix → the same of a dense one."""
 LAYOUTS = (
     aten.to_dense.default,
@@ -78,7 +81,7 @@ def dense_buffers(program: ExportedProgram) -> ExportedProgram:
             copy.replace_all_uses_with(copies[node.all_input_nodes[0]])
             graph.erase_node(copy)
 
-    def dense(tensors: Mapping[str, object]) -> dict[str, Any]:
+    def dense(tensors: Mapping[str, object]) -> dict[str, object]:
         return {
             name: value.to_dense() if isinstance(value, Tensor) and value.layout is not torch.strided else value
             for name, value in tensors.items()
@@ -93,7 +96,12 @@ def same(tensor: Tensor, *options: object, dtype: torch.dtype | None = None, **m
 
 
 def from_places(
-    sparse_dim: int, dense_dim: int, size: Sequence[Any], indices: Tensor, values: Tensor, **options: Any
+    sparse_dim: int,
+    dense_dim: int,
+    size: Sequence[int | torch.SymInt],
+    indices: Tensor,
+    values: Tensor,
+    **options: object,
 ) -> Tensor:
     """Values put to their places, those of one place added up."""
     places: Any = 0
@@ -105,7 +113,7 @@ def from_places(
     return flat.scatter_add(0, places, values).reshape(list(size))
 
 
-DENSE: dict[Any, Callable[..., Any]] = {
+DENSE: dict[object, Callable[..., object]] = {
     **PRODUCTS,
     **dict.fromkeys((*LAYOUTS, aten._to_copy.default, aten.clone.default), same),
     aten._sparse_coo_tensor_with_dims_and_tensors.default: from_places,

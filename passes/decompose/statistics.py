@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from lrp_compiler.passes.graph import Result, write_out
-from lrp_compiler.torch_private import statically_known_true
+from lrp_compiler.torch_private import OpOverload, statically_known_true
 
 aten = torch.ops.aten
 
@@ -56,7 +56,7 @@ def _affine(tensor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tenso
 
 
 def native_group_norm(
-    tensor: Tensor, weight: Tensor | None, bias: Tensor | None, n: Any, c: Any, hxw: Any, group: int, eps: float
+    tensor: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hxw: int, group: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The kernel's spelling, with mean and 1/σ of each group."""
     rows = tensor.reshape(n, group, -1)
@@ -191,7 +191,7 @@ def smallest(tensor: Tensor) -> Tensor:
     return torch.amin(tensor, list(range(tensor.dim())))
 
 
-def kth_smallest(tensor: Tensor, k: Any, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def kth_smallest(tensor: Tensor, k: int | torch.SymInt, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The k-th smallest element and its index."""
     values, indices = (result.narrow(dim, k - 1, 1) for result in torch.sort(tensor, dim))
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
@@ -228,7 +228,7 @@ def distances(left: Tensor, right: Tensor, p: float = 2, compute_mode: int | Non
     return vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, -1)
 
 
-def counted(op: Any) -> Callable[..., Any]:
+def counted(op: OpOverload) -> Callable[..., object]:
     """A product of integers or booleans, which torch multiplies as int64; of anything else it has a rule as it is."""
 
     def decomposed(tensor: Tensor, *args: object, dtype: torch.dtype | None = None) -> Any:
@@ -252,7 +252,7 @@ def running_logsumexp(tensor: Tensor, dim: int) -> Tensor:
     return torch.where(first, tensor.unsqueeze(dim), -math.inf).logsumexp(dim + 1)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.rms_norm.default: rms_norm,
     aten.group_norm.default: group_norm,
     aten.native_group_norm.default: native_group_norm,

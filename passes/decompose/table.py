@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lrp_compiler.rules import OPERATORS, USERS
-from lrp_compiler.torch_private import core_decompositions, op_name
+from lrp_compiler.torch_private import OpOverload, core_decompositions, op_name
 
 from . import attention, experts, indexing, recurrent, resizing, sampling, slices, statistics, windows
 from .scatters import WRITTEN_OUT
@@ -26,7 +25,7 @@ from .scatters import WRITTEN_OUT
 aten = torch.ops.aten
 
 
-def lerp(start: Tensor, end: Tensor, weight: Any) -> Tensor:
+def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     """`(1 − w) · start + w · end`."""
     between: Tensor = start * (1 - weight) + end * weight
     return between
@@ -69,13 +68,19 @@ def full_like(tensor: Tensor, value: float, *, dtype: torch.dtype | None = None,
 
 
 def empty(
-    size: Sequence[Any], *layout: Any, dtype: torch.dtype | None = None, device: Any = None, **options: Any
+    size: Sequence[int | torch.SymInt],
+    *layout: object,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    **options: object,
 ) -> Tensor:
     """Memory that is written to before anyone reads it, which a graph of values has none of: zeros."""
     return torch.zeros(size, dtype=dtype, device=device)
 
 
-def empty_like(tensor: Tensor, *size: Any, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+def empty_like(
+    tensor: Tensor, *size: Sequence[int | torch.SymInt], dtype: torch.dtype | None = None, **options: object
+) -> Tensor:
     """The same, of the dtype of a tensor, and of its shape where no other is given."""
     return torch.zeros(size[0] if size else tensor.shape, dtype=dtype or tensor.dtype, device=tensor.device)
 
@@ -136,14 +141,14 @@ COPIES = (
 """Views that have a twin which copies, `view_copy`; nothing is written into either here."""
 
 
-def _of_view(view: Callable[..., Any]) -> Callable[..., Any]:
-    def written_out(*args: object, **kwargs: object) -> Any:
+def _of_view(view: OpOverload) -> Callable[..., object]:
+    def written_out(*args: object, **kwargs: object) -> object:
         return view(*args, **kwargs)
 
     return written_out
 
 
-def _copies() -> dict[Any, Callable[..., Any]]:
+def _copies() -> dict[OpOverload, Callable[..., object]]:
     pairs = [(getattr(aten, f"{name}_copy"), getattr(aten, name)) for name in COPIES]
     return {
         getattr(copy, overload): _of_view(getattr(view, overload))
@@ -153,7 +158,7 @@ def _copies() -> dict[Any, Callable[..., Any]]:
     }
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     **_copies(),
     **attention.DECOMPOSITIONS,
     **experts.DECOMPOSITIONS,
@@ -193,7 +198,7 @@ BEYOND_CORE = [aten.grid_sampler_2d.default, aten.aminmax.default]
 """Ops of core ATen that torch can write out in others."""
 
 
-def decomposition_table() -> dict[Any, Callable[..., Any]]:
+def decomposition_table() -> dict[OpOverload, Callable[..., object]]:
     """What `run_decompositions` takes. An op with a rule of the user's own stays whole."""
     torchs = core_decompositions(BEYOND_CORE)
     whole = OPERATORS.keys() | WRITTEN_OUT.keys()
@@ -202,9 +207,9 @@ def decomposition_table() -> dict[Any, Callable[..., Any]]:
     return {op: function for op, function in table.items() if not _has_rule_of_user(op)}
 
 
-def _of_libraries() -> dict[Any, Callable[..., Any]]:
+def _of_libraries() -> dict[OpOverload, Callable[..., object]]:
     """Ops of other libraries, as far as these are there."""
-    found = {}
+    found: dict[OpOverload, Callable[..., object]] = {}
     for name, function in experts.OF_LIBRARIES.items():
         namespace, packet = name.split("::")
         op = getattr(getattr(torch.ops, namespace), packet, None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lrp_compiler.rules import POOL
-from lrp_compiler.torch_private import known_size, statically_known_true
+from lrp_compiler.torch_private import OpOverload, known_size, statically_known_true
 
 aten = torch.ops.aten
 
@@ -117,9 +117,9 @@ def convolution_same(convolution: Callable[..., Tensor]) -> Callable[..., Tensor
         tensor: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
-        stride: Any = 1,
+        stride: int | Sequence[int] = 1,
         padding: str = "valid",
-        dilation: Any = 1,
+        dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor:
         dims = weight.dim() - 2
@@ -169,7 +169,7 @@ def border(mode: str) -> Callable[[Tensor, Sequence[Any]], Tensor]:
     return lambda tensor, padding: pad(tensor, padding, mode)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[OpOverload, Callable[..., object]] = {
     aten.adaptive_avg_pool1d.default: adaptive_average(1),
     aten.adaptive_avg_pool2d.default: adaptive_average(2),
     aten._adaptive_avg_pool2d.default: adaptive_average(2),
