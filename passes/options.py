@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lrp_compiler.passes.forward import Dictionary
 from lrp_compiler.passes.relevance import Mask, Put, Seed
 from lrp_compiler.rules.composite import Composite
 
@@ -47,7 +48,7 @@ class Options:
     aggregate: tuple[str, ...] = ()
     masks: tuple[Mask, ...] = ()
     seeds: tuple[Put, ...] = ()
-    splice: Mapping[str, Any] = field(default_factory=dict)
+    splice: Mapping[str, Dictionary] = field(default_factory=dict)
     memory_budget: float = 1.0
     attention_block: int | None = None
     optimise: bool = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
-from typing import Any
 
 import torch
 from torch import fx
@@ -248,7 +247,7 @@ def forward_graph(
         write_out_quantised,
         write_out_products,
     )
-    stages: dict[Any, Any] = dict.fromkeys(written, UNLIFTED)
+    stages: dict[object, Stage] = dict.fromkeys(written, UNLIFTED)
     for rewrite in (*written, simplify, pair_complex, *layers):
         forward = _rewritten(forward, rewrite, watch, stages.get(rewrite, FORWARD))
     move_in_front(forward)

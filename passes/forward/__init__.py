@@ -4,7 +4,7 @@ from .answer import Answer, Explained, explained_in, select_answer
 from .block_attention import block_attention
 from .captured import Captured, Example, Other
 from .dense_layers import recognise_dense_layers
-from .dictionaries import splice_dictionaries
+from .dictionaries import Dictionary, splice_dictionaries
 from .fold_batch_norm import fold_batch_norm
 from .known_functions import recognise_functions
 from .layer_norms import recognise_layer_norms
@@ -34,6 +34,7 @@ __all__ = [
     "POSITION",
     "Answer",
     "Captured",
+    "Dictionary",
     "Example",
     "Explained",
     "Grid",

@@ -121,7 +121,7 @@ class Answer:
         return self.label
 
 
-Explained = Target | Answer | Callable[[Any], Any]
+Explained = Target | Answer | Callable[[Any], Tensor]
 
 
 def explained_in(data: Mapping[str, object]) -> Target | Answer:

@@ -258,7 +258,7 @@ def in_blocks(tensor: Tensor, dim: int, block: int) -> Tensor:
     """
     dim += tensor.dim()
     count = (tensor.shape[dim] + block - 1) // block
-    shape: Sequence[Any] = [block if at == dim else size for at, size in enumerate(tensor.shape)]
+    shape: Sequence[int | torch.SymInt] = [block if at == dim else size for at, size in enumerate(tensor.shape)]
     filled = torch.cat([tensor, aten.slice.Tensor(tensor, dim, -1).expand(shape)], dim)
     filled = aten.slice.Tensor(filled, dim, 0, count * block)
     split: Tensor = filled.reshape([*tensor.shape[:dim], count, block, *tensor.shape[dim + 1 :]])

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.nn import Module
 
 
 class Other(NamedTuple):
     """An output that is no tensor."""
 
     name: str
-    value: Any
+    value: object
     """None, a number or a text, which are the same in every run; or a size (`torch.SymInt`)."""
 
 
@@ -30,11 +31,11 @@ class Example:
         outputs: what it returned, flat.
     """
 
-    model: Any
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+    model: Module | ExportedProgram
+    args: Sequence[object]
+    kwargs: Mapping[str, object]
     tensors: Sequence[Tensor]
-    outputs: Sequence[Any]
+    outputs: Sequence[object]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Captured:
 
     program: ExportedProgram
     inputs: dict[str, str]
-    constants: dict[str, Any]
+    constants: dict[str, object]
     outputs: list[str]
     arguments: list[str]
     others: dict[int, Other] = field(default_factory=dict)

@@ -10,7 +10,6 @@ nothing could be folded into the weights. A weight whose own relevance is asked 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -69,7 +68,7 @@ def _is_matrix(weight: Tensor) -> bool:
     return weight.dim() == 2 and weight.is_floating_point()
 
 
-def _is_asked_for(weight: Any, kept: Collection[str]) -> bool:
+def _is_asked_for(weight: fx.Node, kept: Collection[str]) -> bool:
     return not {*weight.meta.get("parameter", ())}.isdisjoint(kept)
 
 

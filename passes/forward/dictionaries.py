@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx
@@ -29,7 +29,17 @@ from lrp_compiler.torch_private import hint
 STACK = "nn_module_stack"
 
 
-def splice_dictionaries(module: fx.GraphModule, splices: Mapping[str, object]) -> None:
+class Dictionary(Protocol):
+    """A sparse autoencoder, or what else reads a value as features and makes something like it of them."""
+
+    def encode(self, x: Tensor, /) -> Tensor:
+        """x → features."""
+
+    def decode(self, features: Tensor, /) -> Tensor:
+        """Features → something like x."""
+
+
+def splice_dictionaries(module: fx.GraphModule, splices: Mapping[str, Dictionary]) -> None:
     """Insert each dictionary behind the value that leaves its module; in place.
 
     Args:
@@ -63,7 +73,7 @@ def _leaving(module: fx.GraphModule, path: str) -> fx.Node:
     return leaving[0]
 
 
-def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Any) -> None:
+def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Dictionary) -> None:
     place, readers = value.next, list(value.users)
     features = _traced(place, value, f"{path}.features", dictionary.encode, [value], path)
     decoded = _traced(
@@ -89,7 +99,7 @@ def _splice(module: fx.GraphModule, path: str, value: fx.Node, dictionary: Any) 
         reader.replace_input_with(value, whole)
 
 
-def _without_bias(dictionary: Any, features: fx.Node, path: str) -> Callable[[Tensor], Tensor]:
+def _without_bias(dictionary: Dictionary, features: fx.Node, path: str) -> Callable[[Tensor], Tensor]:
     """decode, without what it makes of no features at all: a constant, where it takes features of one place alone."""
     like = features.meta["val"]
 
@@ -168,5 +178,5 @@ def _merge(constant: fx.Node) -> None:
             return
 
 
-def _place(tensor: Tensor) -> Any:
+def _place(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

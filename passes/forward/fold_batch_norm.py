@@ -8,14 +8,13 @@ has other consumers, or that follows no linear map, stays an op of its own; so d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Result, add_constant, constant_of, is_between, module_path, takes_up
-from lrp_compiler.rules import bind, traits
+from lrp_compiler.rules import Arguments, bind, traits
 
 aten = torch.ops.aten
 
@@ -72,7 +71,7 @@ def fold_batch_norm(module: fx.GraphModule, kept: Collection[str] = (), apart: C
     return Result(module, changed, declined)
 
 
-def _obstacle(norm: fx.Node, given: Mapping[str, Any]) -> str:
+def _obstacle(norm: fx.Node, given: Arguments) -> str:
     """Why the norm cannot be folded into what comes before it; "": nothing stands in the way."""
     source = given["input"]
     if given["training"]:

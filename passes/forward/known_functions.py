@@ -21,10 +21,11 @@ from torch import Tensor, fx
 
 from lrp_compiler.passes.graph import Dominators, Result, arguments, call, constant_of, inverts, is_tensor, same_shape
 from lrp_compiler.rules import OPERATORS, traits
+from lrp_compiler.torch_private import OpOverload
 
 aten = torch.ops.aten
 
-KNOWN: tuple[tuple[Any, Mapping[str, Any]], ...] = (
+KNOWN: tuple[tuple[OpOverload, Mapping[str, Any]], ...] = (
     (aten.gelu.default, {}),
     (aten.gelu.default, {"approximate": "tanh"}),
     (aten.silu.default, {}),
@@ -111,14 +112,14 @@ def _is_number(module: fx.GraphModule, node: fx.Node) -> bool:
     return constant is not None and constant.numel() == 1
 
 
-def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Node, Any, Mapping[str, Any]] | str:
+def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Node, OpOverload, Mapping[str, Any]] | str:
     """The end of the region and the op that does the same; a factor may still stand behind the node.
 
     Of what is only close to one of them: by how much it differs; "": it is far from all.
     """
     least, reason = NEAR, ""
     points = _points()
-    values: dict[fx.Node, Any] = {root: points}
+    values: dict[fx.Node, Tensor] = {root: points}
     result = _value(module, node, values)
     while result is not None:
         for (target, options), known in zip(KNOWN, _known(), strict=True):
@@ -137,7 +138,7 @@ def _whole(module: fx.GraphModule, node: fx.Node, root: fx.Node) -> tuple[fx.Nod
     return reason
 
 
-def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Tensor | None:
+def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Tensor]) -> Tensor | None:
     """The node as a function of its root; None where more goes in, or too much."""
     waiting = [node]
     while waiting:
@@ -151,11 +152,11 @@ def _value(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) ->
             else:
                 waiting.append(operand)
         if waiting[-1] is current:
-            function: Callable[..., Any] = current.target  # type: ignore[assignment]
+            function: Callable[..., Tensor] = current.target  # type: ignore[assignment]
             given: Any = fx.map_arg((current.args, current.kwargs), values.__getitem__)
             values[current] = function(*given[0], **given[1])
             waiting.pop()
-    found: Tensor = values[node]
+    found = values[node]
     return found if found.dtype == torch.float64 else None
 
 

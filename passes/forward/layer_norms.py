@@ -133,7 +133,7 @@ def _is_square(node: object, of: fx.Node) -> bool:
     )
 
 
-def _trailing(x: Any, mean: fx.Node) -> list[int] | None:
+def _trailing(x: fx.Node, mean: fx.Node) -> list[int] | None:
     """Sizes of the dims that a mean goes over, if they are the last ones, and kept."""
     _, dims, *rest = arguments(mean)
     rank = x.meta["val"].dim()
@@ -144,7 +144,9 @@ def _trailing(x: Any, mean: fx.Node) -> list[int] | None:
     return sizes if all(isinstance(size, int) for size in sizes) else None
 
 
-def _affine(module: fx.GraphModule, node: fx.Node, target: Any, shape: list[int]) -> tuple[fx.Node, fx.Node | None]:
+def _affine(
+    module: fx.GraphModule, node: fx.Node, target: OpOverload, shape: list[int]
+) -> tuple[fx.Node, fx.Node | None]:
     """The step behind the node that takes a constant of this shape, and the constant; else the node itself."""
     user = next(iter(node.users), None)
     if user is None or len(node.users) > 1 or _second(user, target) is None:

@@ -9,15 +9,14 @@ how far the function is saturated. What is meant is mostly the logit in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import fx
 
 from lrp_compiler.passes.graph import Steps, call, constant_of, in_a_loop, is_tensor
-from lrp_compiler.rules import bind, summands, traits
+from lrp_compiler.rules import Arguments, bind, summands, traits
 
 aten = torch.ops.aten
 
@@ -99,7 +98,7 @@ def _logits(module: fx.GraphModule, node: object, known: dict[fx.Node, _Logits |
     return known[node]
 
 
-Ask = Callable[[Any], Steps[_Logits | None]]
+Ask = Callable[[object], Steps[_Logits | None]]
 
 
 def _read(module: fx.GraphModule, node: fx.Node, ask: Ask) -> Steps[_Logits | None]:
@@ -156,7 +155,7 @@ def _again(node: fx.Node, place: _Place) -> _Place:
     return _made_of([place], lambda it: call(node.graph, node.target, it, *node.args[1:], like=node, **node.kwargs))
 
 
-def _side_by_side(node: fx.Node, given: Mapping[str, Any], ask: Ask) -> Steps[_Logits | None]:
+def _side_by_side(node: fx.Node, given: Arguments, ask: Ask) -> Steps[_Logits | None]:
     """Of `[1 − σ(x), σ(x)]`, and of one sigmoid a class: their logits side by side."""
     dim = given["dim"] % max(node.meta["val"].dim(), 1)
     parts = []
@@ -170,7 +169,7 @@ def _side_by_side(node: fx.Node, given: Mapping[str, Any], ask: Ask) -> Steps[_L
     return _Logits(beside, known[0].logarithms, alone=True)
 
 
-def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
+def _share_of(node: fx.Node, given: Arguments) -> fx.Node | None:
     """`p` of `p / Σ|p|` in each row, which keeps their order."""
     if traits(node.target).powers != {"self": 1, "other": -1}:
         return None
@@ -188,7 +187,7 @@ def _share_of(node: fx.Node, given: Mapping[str, Any]) -> fx.Node | None:
     return value if summed and total.get("ord", 1) == 1 and amounts is value and by_row and 0 not in by_row else None
 
 
-def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, object]) -> fx.Node | None:
+def _complement_of(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
     """`p` of `1 − p`."""
     left, right = _difference(node, given)
     if not is_tensor(right):
@@ -199,18 +198,18 @@ def _complement_of(module: fx.GraphModule, node: fx.Node, given: Mapping[str, ob
     return right if one is not None and one.numel() == 1 and float(one) == 1 else None
 
 
-def _difference(node: fx.Node, given: Mapping[str, object]) -> tuple[Any, Any]:
+def _difference(node: fx.Node, given: Arguments) -> tuple[object, object]:
     """`a` and `b` of `a − b`; two `None`s for what is no difference."""
     operands = {number: given[name] for name, number in summands(node.target, given).items()}
     return (operands[1], operands[-1]) if operands.keys() == {1, -1} else (None, None)
 
 
-def _mixes_rows(node: fx.Node, given: Mapping[str, object]) -> bool:
+def _mixes_rows(node: fx.Node, given: Arguments) -> bool:
     """Whether the rows of the batch share the probability among them."""
     return "dim" in given and given["dim"] % max(node.meta["val"].dim(), 1) == 0
 
 
-def _log_softmax_of(node: fx.Node, given: Mapping[str, object]) -> fx.Node | None:
+def _log_softmax_of(node: fx.Node, given: Arguments) -> fx.Node | None:
     """`x` of `x − logsumexp(x)`, as a log-softmax is written out."""
     left, right = (value if isinstance(value, fx.Node) else None for value in _difference(node, given))
     if left is None or right is None or right.target is not aten.logsumexp.default or right.args[0] is not left:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -57,7 +56,7 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
         last.meta["val"] = _another(node.meta["val"])
         last.meta["input"] = PREFIX + key
         known[PREFIX + key] = name
-    counted: set[Any] = set()
+    counted: set[object] = set()
     for node in list(graph.nodes):
         counts = _counts(node) - counted
         counted |= counts
@@ -86,7 +85,7 @@ def beside_reference(forward: fx.GraphModule, captured: Captured, inputs: Collec
     return replace(captured, inputs=known, example=example)
 
 
-def _counts(node: fx.Node) -> set[Any]:
+def _counts(node: fx.Node) -> set[object]:
     """What is known at the run alone of the sizes of a value, or of a number."""
     values = pytree.tree_leaves(node.meta.get("val"))
     sizes = (size for value in values for size in (value.shape if isinstance(value, Tensor) else [value]))

@@ -102,7 +102,7 @@ def _from_end(dim: int, rank: int) -> int:
     return dim if dim < 0 else dim - rank
 
 
-def _rank(node: Any) -> int:
+def _rank(node: fx.Node) -> int:
     return int(node.meta["val"].dim())
 
 
@@ -169,7 +169,7 @@ def _reshape(node: fx.Node, grid: Grid) -> Operands | None:
     return [(source, place)] if kept and place.rows is not None else None
 
 
-def _unsplit(node: Any, source: Any, dim: int) -> int | None:
+def _unsplit(node: fx.Node, source: fx.Node, dim: int) -> int | None:
     """The source's dim that a reshape keeps as it is: as many elements lie behind both."""
     sizes = list(source.meta["val"].shape)
     behind = math.prod(node.meta["val"].shape[dim + 1 :]) if dim < -1 else 1
@@ -183,7 +183,7 @@ def _unsplit(node: Any, source: Any, dim: int) -> int | None:
     return None
 
 
-BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
+BY_ROWS: dict[object, Callable[[fx.Node, Grid], Operands | None]] = {
     aten.full.default: lambda node, grid: [],
     aten.expand.default: _aligned,
     aten.unsqueeze.default: _unsqueeze,
@@ -196,5 +196,5 @@ BY_ROWS: dict[Any, Callable[[fx.Node, Grid], Operands | None]] = {
     aten.reshape.default: _reshape,
 }
 """Operation → what it reads; elementwise ones, casts, softmax and products of matrices besides."""
-SIZES: dict[Any, int] = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
+SIZES: dict[object, int] = {aten.full.default: 0, aten.expand.default: 1, aten.reshape.default: 1}
 """Operations that are told the sizes of their result: the number of that argument."""

@@ -119,7 +119,7 @@ def _all_slices(graph: fx.Graph, read: Any, dim: int, every: fx.Node, outside: d
     return call(graph, aten.permute.default, source, order, like=read) if dim else source
 
 
-def _counts(node: Any, size: Any) -> bool:
+def _counts(node: Any, size: object) -> bool:
     """Whether it is all whole numbers from 0 up to a size."""
     while node.target is aten.clone.default:
         node = node.args[0]

@@ -88,12 +88,12 @@ class Target:
         return self.classes if simple else str(self)  # type: ignore[return-value]
 
     @property
-    def _said(self) -> dict[str, Any]:
+    def _said(self) -> dict[str, object]:
         """What was said besides the classes."""
         given = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {key: value for key, (value, default) in given.items() if key != "classes" and value != default}
 
-    def counted(self, classes: Any) -> Target:
+    def counted(self, classes: object) -> Target:
         """The same, with negative class numbers counted from the end, as Python does.
 
         Args:
@@ -145,7 +145,7 @@ class Target:
         return cls(**{**data, "position": _unplain(position), "classes": _unplain(classes)})
 
     @classmethod
-    def of(cls, target: Any) -> Target:
+    def of(cls, target: Target | Pick | Sequence[Pick] | None) -> Target:
         """From what `compile(target=…)` takes: a Target, or its classes."""
         return target if isinstance(target, Target) else cls(target)
 
@@ -158,7 +158,7 @@ class Target:
 UNKNOWN = "choose 'argmax', 'index', a class number, a pair (for, against), or a list of class numbers and pairs"
 
 
-def _classes(given: object) -> Any:
+def _classes(given: object) -> Pick | list[Pick] | None:
     if given is None:
         return None
     if isinstance(given, list | range):
@@ -190,7 +190,7 @@ def _pick(given: Any, several: bool = False) -> Pick:
     raise InputError(f"Unknown target {given!r}{hint}: {UNKNOWN}.")
 
 
-def _position(given: Any) -> Any:
+def _position(given: Any) -> str | Step | tuple[Step, ...] | None:
     if given is None or isinstance(given, str):
         if given not in (None, *_PLACES):
             raise InputError(
@@ -240,7 +240,7 @@ def _all_of(classes: int) -> str:
     return f"{classes} classes, 0 to {classes - 1}" if classes > 1 else "one class, 0"
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, slice):
         return {"slice": [value.start, value.stop, value.step]}
     if isinstance(value, tuple):

@@ -110,7 +110,7 @@ def _checks(program: ExportedProgram) -> set[fx.Node]:
 
 def _names(program: ExportedProgram) -> dict[str, tuple[str, ...]]:
     """Name of a weight → all names of the same tensor: of a tied one, or in a module that is there twice."""
-    same: dict[Any, list[str]] = {}
+    same: dict[object, list[str]] = {}
     for name, tensor in program.state_dict.items():
         # Without elements, or on device "meta", every tensor lies at 0.
         at = tensor.data_ptr() if tensor.layout is torch.strided else 0
@@ -129,10 +129,10 @@ def _value(program: ExportedProgram, spec: Any) -> torch.Tensor:
     return value.detach()
 
 
-def _fake_value(program: ExportedProgram) -> Any:
+def _fake_value(program: ExportedProgram) -> torch.Tensor:
     """Any symbolic tensor of the program."""
     values = (node.meta.get("val") for node in program.graph.nodes)
-    found = next((value for value in values if fake_mode_of(value) is not None), None)
+    found: torch.Tensor | None = next((value for value in values if fake_mode_of(value) is not None), None)
     if found is None:
         raise CaptureError("The model has no tensor in it.")
     return found
