@@ -10,7 +10,6 @@ where the paths parted: the nearest common dominator. Regions that are linear (x
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import fx
@@ -70,9 +69,9 @@ def _slope_at_zero(module: fx.GraphModule, end: fx.Node, root: fx.Node, region: 
     """f'(0), or `None` where f(0) ≠ 0 or the function depends on more than numbers."""
     with torch.enable_grad():
         x = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        values: dict[fx.Node, Any] = {root: x}
+        values: dict[fx.Node, torch.Tensor] = {root: x}
 
-        def value(node: fx.Node) -> Any:
+        def value(node: fx.Node) -> torch.Tensor:
             if node not in values and node.op == "get_attr" and attribute(module, str(node.target)).numel() == 1:
                 values[node] = attribute(module, str(node.target)).double().reshape(())
             return values[node]

@@ -151,7 +151,7 @@ def _end(operand: Any) -> Read:
 def _movable(node: fx.Node, apart: Collection[str], staying: Collection[fx.Node]) -> Iterator[tuple[Read, list[Read]]]:
     """The operations that could move into a loop, the last first, and what each reads."""
     states, _, same = scan_of(node).parts(node.args)
-    asked: dict[Any, set[Read]] = {}
+    asked: dict[fx.Node, set[Read]] = {}
     for end in _ends(node):
         asked.setdefault(end.node, set()).add(end)
     found: set[fx.Node] = {node}
@@ -225,7 +225,7 @@ class _Moved:
         self.node, self.region = region.node, region
         self.loop = scan_of(region.node)
         self.graph = self.loop.body.graph
-        self.copies: dict[Read, Any] = {}
+        self.copies: dict[Read, fx.Node] = {}
 
     def put(self) -> None:
         """In place: the loop, its body, and what says how relevance passes its results."""
@@ -278,7 +278,7 @@ class _Moved:
                 )
         return found
 
-    def _in_front(self, read: Read, carries: bool) -> Any:
+    def _in_front(self, read: Read, carries: bool) -> fx.Node:
         """The loop's operand for what is read: steps first, or without a dim for them."""
         node, dim = read.node, read.dim
         if dim is None:
@@ -295,7 +295,7 @@ class _Moved:
             assign(made, Assignment.of(made, ("self",)))
         return made
 
-    def _place(self, behind: fx.Node, read: Read, value: Any) -> fx.Node:
+    def _place(self, behind: fx.Node, read: Read, value: object) -> fx.Node:
         """A placeholder of the body for what is read."""
         with self.graph.inserting_after(behind):
             place = self.copies[read] = add_placeholder(self.graph, read.node.name)

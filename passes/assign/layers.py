@@ -9,7 +9,6 @@ what lies in between: it keeps no relevance of its own, and its names are the la
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
@@ -60,7 +59,7 @@ NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
 class _Step:
     node: fx.Node
     name: str
-    value: Any
+    value: object
 
 
 def _steps(node: fx.Node, behind: int) -> tuple[list[_Step], list[Declined]]:

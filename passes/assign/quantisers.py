@@ -12,7 +12,6 @@ rule of a sum would hand it a share. So the way from the rounding to where that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import fx
@@ -27,7 +26,7 @@ REACH = 64
 """Nodes looked at between a step's size and the extremes that it is calculated from."""
 LENGTH = 16
 """Nodes that follow a rounding, of one quantisation."""
-Added = tuple[tuple[Any, float], ...]
+Added = tuple[tuple[object, float], ...]
 """What has been added to the whole numbers, and how often."""
 
 
@@ -69,7 +68,7 @@ def mark_quantisers(module: fx.GraphModule) -> list[Declined]:
     return declined
 
 
-def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, Any]:
+def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[str, object]:
     """By what a product or quotient scales its active operand; nothing of any other node, or of the root itself."""
     found = None if node is root else _scaled(node)
     if found is None:
@@ -78,7 +77,7 @@ def _scales(node: fx.Node, root: fx.Node | None, times: str, over: str) -> dict[
     return {times if power > 0 else over: other}
 
 
-def _scaled(node: fx.Node) -> tuple[fx.Node, Any, int] | None:
+def _scaled(node: fx.Node) -> tuple[fx.Node, object, int] | None:
     """The active operand that a product or quotient scales, the other one, and its power."""
     given, powers = assignment(node), traits(node.target).powers
     if given is None or given.target is not node.target or [powers.get(name) for name in given.active] != [1]:

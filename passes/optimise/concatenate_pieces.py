@@ -9,11 +9,12 @@ number; the concatenation does so once. What lies between the pieces is filled w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from lrp_compiler.passes.assign import zero_padding
 from lrp_compiler.passes.graph import Result, inline, same_shape
@@ -107,14 +108,14 @@ def _rows(pieces: list[Piece], dim: int) -> list[list[Piece]]:
     return [row for row in rows if len(row) > 1]
 
 
-def _concatenated(row: list[Piece], root: fx.Node) -> Any:
+def _concatenated(row: list[Piece], root: fx.Node) -> Callable[[list[Tensor]], Tensor]:
     """The function that lays the values of a row side by side, and fills what they leave."""
     dim, size = row[0].dim, root.meta["val"].shape[row[0].dim]
     in_front = [piece.start - before for piece, before in zip(row, [0, *(piece.end for piece in row)], strict=False)]
     behind = [0] * (len(row) - 1) + [size - row[-1].end]
     trailing = [0] * (2 * (root.meta["val"].dim() - 1 - dim))
 
-    def together(values: list[Any]) -> Any:
+    def together(values: list[Tensor]) -> Tensor:
         return torch.cat(
             [
                 torch.nn.functional.pad(value, [*trailing, before, after]) if before or after else value

@@ -9,9 +9,10 @@ is calculated once, when a runtime loads the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -53,7 +54,7 @@ def _constants(module: fx.GraphModule) -> set[fx.Node]:
     return known
 
 
-def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | None:
+def _rewrite(node: fx.Node, terms: Sequence[object], constant: set[fx.Node]) -> str | None:
     """Rewrite one sum; why not, if it is let be ("": it is no sum of a map and a constant at all)."""
     able = [term for term in terms if _takes_bias(term, node)]
     maps = [term for term in able if len(term.users) == 1 and not is_named(term)]
@@ -76,7 +77,7 @@ def _rewrite(node: fx.Node, terms: list[Any], constant: set[fx.Node]) -> str | N
     return None
 
 
-def _takes_bias(term: object, total: fx.Node) -> bool:
+def _takes_bias(term: object, total: fx.Node) -> TypeGuard[fx.Node]:
     """A map without a bias, as large as the sum."""
     if not isinstance(term, fx.Node):
         return False

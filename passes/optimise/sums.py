@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -14,12 +14,12 @@ Joins = Callable[[fx.Node, fx.Node], bool]
 """(sum, the sum that reads it) → whether the terms of the first count as terms of the second."""
 
 
-def is_sum(node: object) -> bool:
+def is_sum(node: object) -> TypeGuard[fx.Node]:
     """Whether the node is an addition and nothing else."""
     return isinstance(node, fx.Node) and node.target is torch.ops.aten.add.Tensor and not node.kwargs
 
 
-def continues(node: Any, joins: Joins) -> bool:
+def continues(node: object, joins: Joins) -> bool:
     """Whether the sum is a term of another one, and of nothing else, and not a relevance that somebody may ask for."""
     if not is_sum(node) or len(node.users) != 1 or is_named(node):
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import fx
@@ -11,9 +11,10 @@ from torch import fx
 from lrp_compiler.torch_private import pytree
 
 from .reading import Place
-from .steps import Carried, Counter, Each, Local, NotRepeated, Same, Steps
+from .steps import Carried, Column, Counter, Each, Local, NotRepeated, Same, Steps
 
 aten = torch.ops.aten
+T = TypeVar("T")
 State = tuple[int, tuple[fx.Node, ...]]
 """The place of a value of so many steps ago as there are nodes, which stand for it before the first step, in order."""
 
@@ -82,13 +83,13 @@ class Body:
         states = {
             state: self._placeholder(graph, f"state_{at}", nodes[state[0]]) for at, state in enumerate(self._states)
         }
-        slices: dict[Any, fx.Node] = {}
+        slices: dict[Place | Each, fx.Node] = {}
         for at, given in enumerate(self.slices):
             slices[given] = graph.placeholder(f"slice_{at}")
         constants = {one: self._placeholder(graph, f"constant_{at}", one) for at, one in enumerate(self.constants)}
         values: dict[int, fx.Node] = {}
 
-        def value(column: Any) -> Any:
+        def value(column: Column) -> object:
             if isinstance(column, Local):
                 return values[column.place]
             if isinstance(column, Carried):
@@ -128,6 +129,6 @@ def contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
 
 
-def _once(known: list[Any], one: object) -> None:
+def _once(known: list[T], one: T) -> None:
     if one not in known:
         known.append(one)

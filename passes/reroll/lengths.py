@@ -47,7 +47,7 @@ class _Joined:
         self.shorter, self.longer, self._length = shorter, longer, length
         self._other: dict[fx.Node, fx.Node] = {}
         """Node of the shorter one → the same of the longer one."""
-        self._numbers: dict[tuple[int, int], Any] = {}
+        self._numbers: dict[tuple[int, int], fx.Node] = {}
 
     def join(self, where: tuple[int, int]) -> None:
         graph = self.shorter.graph
@@ -88,7 +88,7 @@ class _Joined:
             ):
                 raise NotRepeated(f"a step's {node.name} is another one at another length")
 
-    def alike(self, one: Any, other: Any) -> bool:
+    def alike(self, one: object, other: Any) -> bool:
         """Whether two arguments are the same, numbers included."""
         if isinstance(one, fx.Node):
             return self._other.get(one) is other
@@ -110,7 +110,7 @@ class _Joined:
             return self._number(other - one, one - (other - one) * self._length)
         raise NotRepeated(f"{node.name} takes {one} at one length and {other} at another")
 
-    def _number(self, slope: int, offset: int) -> Any:
+    def _number(self, slope: int, offset: int) -> fx.Node:
         """`slope · length + offset`."""
         if (slope, offset) not in self._numbers:
             found = self._size

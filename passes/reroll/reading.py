@@ -5,15 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
+from lrp_compiler.torch_private import OpOverload
+
 from .steps import Carried, Column, Counter, NotRepeated, Same
 
 aten = torch.ops.aten
-UNBOUND: dict[Any, bool] = {aten.unbind.int: False, aten.split.Tensor: True, aten.chunk.default: True}
+UNBOUND: dict[object, bool] = {aten.unbind.int: False, aten.split.Tensor: True, aten.chunk.default: True}
 """Ops of which a step takes one result: whether that still has the dim, of size 1."""
 
 
@@ -87,7 +88,7 @@ def _slice(columns: Sequence[Column]) -> Place | None:
 
 def _getitem(columns: Sequence[Column]) -> Place | None:
     source, index = columns
-    made: Any = source.value if isinstance(source, Same) else None
+    made = source.value if isinstance(source, Same) else None
     if not isinstance(made, fx.Node) or made.target not in UNBOUND:
         return None
     dim = made.args[-1] if len(made.args) > 1 + UNBOUND[made.target] else 0
@@ -95,10 +96,13 @@ def _getitem(columns: Sequence[Column]) -> Place | None:
     return _place(Same(made.args[0]), Same(dim), index, UNBOUND[made.target]) if sizes == {1} else None
 
 
-_READS: dict[Any, Callable[[Sequence[Column]], Place | None]] = {
+_READS: dict[object, Callable[[Sequence[Column]], Place | None]] = {
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
     operator.getitem: _getitem,
 }
-_WRITES: dict[Any, Any] = {aten.select_scatter.default: aten.select.int, aten.slice_scatter.default: aten.slice.Tensor}
+_WRITES: dict[object, OpOverload] = {
+    aten.select_scatter.default: aten.select.int,
+    aten.slice_scatter.default: aten.slice.Tensor,
+}
 """Write → the read whose operands say where."""

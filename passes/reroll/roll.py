@@ -7,12 +7,13 @@ is asked for of every step afterwards (`torch.stack(outputs, 1)`) comes out of t
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
 from lrp_compiler.passes.graph import TORCHS, arguments, provenance, same_shape
 
@@ -49,7 +50,7 @@ class _Rolling:
         self._outside: dict[fx.Node, fx.Node] = {}
         """A node of a step → what has its value outside."""
         self._number = 0
-        self._origin: dict[str, Any] = {}
+        self._origin: dict[str, object] = {}
 
     def replace(self, steps: Steps) -> None:
         """Put a loop behind its steps."""
@@ -112,7 +113,7 @@ class _Rolling:
         name = f"steps_{self._number}"
         self.module.add_module(name, body.module(self.module, results))
         states = [self._first(*state) for state in body.states]
-        sources: set[Any] = set()
+        sources: set[fx.Node] = set()
         slices = []
         for given in body.slices:
             found_one = self._in_front(given, steps.count) if isinstance(given, Place) else self._each(given)
@@ -196,7 +197,7 @@ class _Rolling:
             self._outside[value].meta["val"] = value.meta["val"]
         return self._outside[value]
 
-    def _call(self, target: Any, *args: Any) -> fx.Node:
+    def _call(self, target: Callable[..., object], *args: Argument) -> fx.Node:
         """A call at the insertion point, in the module that the steps are in."""
         node = self.graph.call_function(target, args)
         node.meta.update(self._origin)
@@ -253,7 +254,7 @@ class _Rolling:
         return length
 
 
-def _origin(steps: Steps) -> dict[str, Any]:
+def _origin(steps: Steps) -> dict[str, object]:
     """The innermost module that all of a step is in, and the line of its end."""
     last = steps.first
     calls = list((last[-1].meta.get("nn_module_stack") or {}).items())
@@ -276,6 +277,6 @@ def _value(steps: Steps, write: Place) -> int:
     return write.value.place
 
 
-def _behind(graph: fx.Graph, node: fx.Node) -> Any:
+def _behind(graph: fx.Graph, node: fx.Node) -> AbstractContextManager[object]:
     """The place behind a node, for several nodes in their order."""
     return graph.inserting_before(node.next)

@@ -248,12 +248,12 @@ def _column(values: Sequence[Any], position: Mapping[fx.Node, tuple[int, int]]) 
     return Carried(place, lag, tuple(values[:lag])) if lag else Local(place)
 
 
-def _token(node: fx.Node) -> Any:
+def _token(node: fx.Node) -> tuple[object, ...]:
     """What a node is, apart from which values and numbers it takes."""
     return node.target, tuple(_shape(arg) for arg in node.args), tuple(node.kwargs)
 
 
-def _shape(arg: object) -> Any:
+def _shape(arg: object) -> object:
     if isinstance(arg, list | tuple):
         inner = tuple(_shape(item) for item in arg)
         return "nodes" if inner and set(inner) == {"node"} else inner
