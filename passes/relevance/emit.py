@@ -115,7 +115,7 @@ def emit_relevance(
         handed = dict(zip(nodes, tensors, strict=False))
         widened: dict[fx.Node, Tensor] = {}
 
-        def fetch(node: Any) -> Tensor:
+        def fetch(node: fx.Node) -> Tensor:
             if node in handed and node not in widened:
                 widened[node] = wide(handed[node])
             return widened[node] if node in handed else cast(Tensor, node.meta["val"] if known(node) else made(node))

@@ -11,7 +11,7 @@ replaced by its own, and the same values are asked for. Nothing is worked out ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -59,7 +59,7 @@ class Case:
     relevance: Relevance
     apply: Apply
     ask: Ask
-    notes: Mapping[str, Any]
+    notes: Mapping[str, object]
 
 
 @dataclass(eq=False)
@@ -126,11 +126,11 @@ class Remembered:
     """
 
     def __init__(
-        self, value: Callable[[fx.Node], Any], twins: Mapping[fx.Node, fx.Node] = MappingProxyType({})
+        self, value: Callable[[fx.Node], object], twins: Mapping[fx.Node, fx.Node] = MappingProxyType({})
     ) -> None:
         self._value = value
         self._twins = twins
-        self._known: dict[Any, Known | None] = {}
+        self._known: dict[object, Known | None] = {}
         self._recorders: list[Recorder] = []
 
     def __call__(self, node: fx.Node, given: Assignment, relevance: Relevance, apply: Apply, ask: Ask) -> Flow:
@@ -311,7 +311,9 @@ class Handle:
     number: int
 
 
-def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values: list[Any], same: list[int]) -> Any:
+def _key(
+    given: Assignment, relevance: Relevance, handles: list[fx.Node], values: Sequence[object], same: list[int]
+) -> tuple[object, ...] | None:
     """All that a rule can see of an operation; None: it is not to be compared."""
     numbers: dict[fx.Node, Any] = {handle: Handle(number) for number, handle in enumerate(handles)}
     key = (
@@ -335,7 +337,7 @@ def _key(given: Assignment, relevance: Relevance, handles: list[fx.Node], values
     return key
 
 
-def _likeness(value: object) -> Any:
+def _likeness(value: object) -> object:
     """What may be known of a value before the run."""
     if isinstance(value, Tensor):
         sizes = (*value.shape, *value.stride(), value.storage_offset())
@@ -343,7 +345,7 @@ def _likeness(value: object) -> Any:
     return _comparable(value)
 
 
-def _comparable(value: object) -> Any:
+def _comparable(value: object) -> object:
     """A plain value as something that equals nothing but the same value; of a tensor, that very tensor."""
     if isinstance(value, Mapping):
         return tuple((name, _comparable(item)) for name, item in value.items())

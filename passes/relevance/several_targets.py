@@ -63,7 +63,7 @@ class _Batched(torch.autograd.Function):
     """A function of x and perhaps of a weight, with the targets folded into the batch."""
 
     @staticmethod
-    def forward(function: Any, x: Tensor, weight: Tensor | None, *options: object) -> Tensor:
+    def forward(function: Callable[..., Tensor], x: Tensor, weight: Tensor | None, *options: object) -> Tensor:
         result: Tensor = function(x, *([] if weight is None else [weight]), *options)
         return result
 
@@ -73,7 +73,7 @@ class _Batched(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, function: Any, x: Tensor, weight: Tensor | None, *options: object
+        info: Any, in_dims: Any, function: Callable[..., Tensor], x: Tensor, weight: Tensor | None, *options: object
     ) -> tuple[Tensor, int]:
         """Mostly only x has targets; where a weight's relevance is asked for, it is the weight that has them."""
         x_dim, weight_dim = in_dims[1], in_dims[2]
