@@ -90,9 +90,9 @@ class Entry:
         }
         return {key: value for key, value in given.items() if value is not None}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The entry as plain data; functions by their names."""
-        plain: dict[str, Any] = {**self.conditions(), "kind": list(self.kinds), "rule": _name(self.rule)}
+        plain = {**self.conditions(), "kind": list(self.kinds), "rule": _name(self.rule)}
         return {**plain, "options": dict(self.options), "optional": self.optional}
 
     @classmethod
@@ -152,7 +152,7 @@ class Composite:
         if self.seed not in ("value", "one"):
             raise CompositeError(f"The seed of a composite is 'value' or 'one', not {shortened(self.seed)}.")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The composite as plain data: what the artefact stores."""
         return {
             "name": self.name,

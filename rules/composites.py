@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from lrp_compiler.base.errors import CompositeError, did_you_mean
 from lrp_compiler.base.validate import is_number, shortened
@@ -12,14 +11,16 @@ from lrp_compiler.base.validate import is_number, shortened
 from .composite import ANY, FIXED, Composite, Entry
 from .first_layer import Bound
 
+Given = tuple[str, Mapping[str, object]]
+"""A rule, and its options."""
+Row = tuple[str | tuple[str, ...], str] | tuple[str | tuple[str, ...], str, Mapping[str, object]]
+"""One kind or several, their rule, and perhaps its options."""
 
-def _table(*rows: tuple[Any, ...]) -> tuple[Entry, ...]:
+
+def _table(*rows: Row) -> tuple[Entry, ...]:
     """Entries of a composite that is meant for any model: what matches nothing is fine."""
     return tuple(replace(Entry(*row), optional=True) for row in rows)
 
-
-Given = tuple[str, Mapping[str, object]]
-"""A rule, and its options."""
 
 LINEAR_MAPS = ("convolution", "linear")
 LIMIT = {"epsilon": 0.0}
@@ -117,7 +118,7 @@ def attnlrp(epsilon: float = 0.0, gates: str = "uniform") -> Composite:
     return Composite("attnlrp", _attention(epsilon, gates, ("quantisation", "straight-through")))
 
 
-def _attention(epsilon: float, gates: str, *more: tuple[Any, ...]) -> tuple[Entry, ...]:
+def _attention(epsilon: float, gates: str, *more: Row) -> tuple[Entry, ...]:
     stabilised = {"epsilon": epsilon}
     return _table(
         *more,

@@ -77,7 +77,7 @@ class Facts:
         """Name and value of each that is not the default."""
         return sorted(self._values.items())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Those that travel in files, as plain data."""
         return {name: value for name, value in sorted(self._values.items()) if FACTS[name].stored}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -25,6 +25,15 @@ TRANSPOSES: dict[int, Callable[..., Tensor]] = {
     2: functional.conv_transpose2d,
     3: functional.conv_transpose3d,
 }
+
+
+class Reach(TypedDict):
+    """Which elements a kernel meets."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
 
 
 def transpose_convolution(
@@ -103,7 +112,7 @@ def channel_bias(op: Op, dims: int) -> tuple[Constant, ...]:
     return (Constant("bias", lambda: op.tensor("bias").view(-1, *[1] * dims), "bias"),) if op.has("bias") else ()
 
 
-def convolution_map(op: Op, **options: Any) -> LinearMap:
+def convolution_map(op: Op, **options: Unpack[Reach]) -> LinearMap:
     """`y = W ∗ x + b` with the stride, padding, dilation and groups of `options`."""
     weight = op.shape("weight")
     dims = len(weight) - 2
@@ -121,7 +130,7 @@ def convolution_map(op: Op, **options: Any) -> LinearMap:
     return LinearMap((term,), channel_bias(op, dims))
 
 
-def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options: Any) -> LinearMap:
+def transposed_convolution_map(op: Op, output_padding: Sequence[int], **options: Unpack[Reach]) -> LinearMap:
     """`y = Wᵀ ∗ x + b`: its own transpose is the plain convolution."""
     weight = op.shape("weight")
     dims = len(weight) - 2
