@@ -331,7 +331,7 @@ class _Moved:
         self.graph.erase_node(place)
 
 
-def _of_a_step(read: Read, reads: list[Read]) -> tuple[Any, list[Any], dict[str, Any]]:
+def _of_a_step(read: Read, reads: list[Read]) -> tuple[object, list[Any], dict[str, Any]]:
     """The call that does what an operation does, of values without the dim along which steps lie."""
     node, target = read.node, read.node.target
     rank = node.meta["val"].dim()

@@ -42,7 +42,7 @@ def constant(like: Tensor, value: float) -> Tensor:
     return torch.full(like.shape, value, dtype=like.dtype, device=like.device)
 
 
-def as_pair(value: Any, like: Pair) -> Pair:
+def as_pair(value: Pair | Tensor | complex, like: Pair) -> Pair:
     """A pair, a real tensor or a number as a pair."""
     if isinstance(value, Pair):
         return value
@@ -122,7 +122,7 @@ def angle(value: Pair) -> Tensor:
     return torch.atan2(imaginary, real)
 
 
-def copied(value: Any, *, dtype: torch.dtype | None = None, **options: object) -> Any:
+def copied(value: Pair | Tensor, *, dtype: torch.dtype | None = None, **options: object) -> Pair | Tensor:
     """A cast from real, to another precision, to real (the real part), or none."""
     real = None if dtype is None else torch.empty((), dtype=dtype).real.dtype
     if not isinstance(value, Pair):

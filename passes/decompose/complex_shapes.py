@@ -55,7 +55,7 @@ def permuted(value: Pair, dims: Sequence[int]) -> Pair:
     return Pair(value.parts.permute([*(dim % value.rank for dim in dims), value.rank]))
 
 
-def concatenated(values: Sequence[object], dim: int = 0) -> Pair:
+def concatenated(values: Sequence[Pair | Tensor | complex], dim: int = 0) -> Pair:
     """Pairs and real tensors, one after the other."""
     like = next(value for value in values if isinstance(value, Pair))
     return Pair(torch.cat([as_pair(value, like).parts for value in values], dim % like.rank))

@@ -107,7 +107,7 @@ class Answer:
         rest = [f"{key}={said[key]!r}" for key in ("score", "tokens", "against") if said[key] != getattr(Answer, key)]
         return f"Answer({', '.join(rest)})" if rest else ANSWER
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As plain data."""
         return {"kind": ANSWER, **{each.name: getattr(self, each.name) for each in fields(self)}}
 

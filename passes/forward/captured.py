@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -68,7 +68,7 @@ class Captured:
         count = len(self.outputs) + len(self.others)
         return [position for position in range(count) if position not in self.others]
 
-    def structured(self, tensors: Sequence[object]) -> Any:
+    def structured(self, tensors: Sequence[object]) -> object:
         """The outputs in the model's own structure, with what is no tensor in its place."""
         flat = list(tensors)
         for position, other in sorted(self.others.items()):

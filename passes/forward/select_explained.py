@@ -75,7 +75,7 @@ def _row(z: Tensor) -> Tensor:
 
 
 def select_by_function(
-    module: fx.GraphModule, function: Callable[[Any], Tensor], structured: Callable[[Sequence[Tensor]], Any]
+    module: fx.GraphModule, function: Callable[[Any], Tensor], structured: Callable[[Sequence[Tensor]], object]
 ) -> fx.Node:
     """Insert what `function` makes of the model's outputs, `[batch]`, as `[batch, 1]`.
 

@@ -121,7 +121,7 @@ class Target:
         found = [count(pick) for pick in self.picks]
         return replace(self, classes=found if isinstance(self.classes, list) else found[0])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The target as plain data."""
         position = self.position
         steps = [_plain(step) for step in position] if isinstance(position, tuple) else _plain(position)

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Steps = Generator[Any, Any, T]
+Steps = Generator["Steps[Any]", Any, T]
 """A function that yields the `Steps` of each call that it waits for, and is sent what that returns."""
 
 

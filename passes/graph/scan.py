@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument
 
 from lrp_compiler.torch_private import fake_mode_of, known_size, take_name
 
@@ -299,9 +300,9 @@ def to_torch(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _each_once(node: fx.Node) -> list[Any]:
+def _each_once(node: fx.Node) -> list[Argument]:
     """A loop's operands at the graph's insertion point; a copy of what is there twice: torch refuses that."""
-    operands: list[Any] = []
+    operands: list[Argument] = []
     for operand in node.args:
         twice = operand in operands
         operands.append(call(node.graph, aten.clone.default, operand, like=node) if twice else operand)

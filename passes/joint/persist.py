@@ -49,7 +49,7 @@ class UnknownOperator(AttributeError):
     """An operator that nothing in this process defines: its name."""
 
 
-def joint_to_dict(joint: fx.GraphModule) -> dict[str, Any]:
+def joint_to_dict(joint: fx.GraphModule) -> dict[str, object]:
     """The nodes of the joint graph as plain data (JSON), to be run and no more."""
     return {"nodes": [_entry(node, joint_to_dict) for node in _calls(joint)], "outputs": _plain(outputs(joint))}
 
@@ -80,8 +80,8 @@ def _calls(module: fx.GraphModule) -> Iterable[fx.Node]:
     return (node for node in module.graph.nodes if node.op != "output")
 
 
-def _entry(node: fx.Node, describe: Callable[[fx.GraphModule], dict[str, Any]]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": node.name, "op": node.op, "target": _target_name(node)}
+def _entry(node: fx.Node, describe: Callable[[fx.GraphModule], dict[str, object]]) -> dict[str, object]:
+    entry: dict[str, object] = {"name": node.name, "op": node.op, "target": _target_name(node)}
     if node.op == "call_function":
         entry["args"], entry["kwargs"] = _plain(list(node.args)), _plain(dict(node.kwargs))
     if isinstance(node.target, Scan):
@@ -112,7 +112,7 @@ def _loop_of(data: Mapping[str, Any], operands: Sequence[Any], build: Build) -> 
     return Scan(build(data, operands), int(data["states"]), int(data["slices"]))
 
 
-def forward_to_dict(forward: fx.GraphModule) -> dict[str, Any]:
+def forward_to_dict(forward: fx.GraphModule) -> dict[str, object]:
     """The forward graph, its nodes' modules, assignments and what is explained, as plain data (JSON)."""
     stacks: dict[str, int] = {}
     modules: list[list[list[str]]] = []
@@ -213,7 +213,7 @@ def _value(node: fx.Node, fake_mode: Any) -> Any:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _assignment_to_dict(given: Assignment) -> dict[str, Any]:
+def _assignment_to_dict(given: Assignment) -> dict[str, object]:
     return {
         "region": given.target if isinstance(given.target, str) else None,
         "operands": {name: given.operand(name).name for name in given.active},

@@ -147,7 +147,7 @@ class Plan:
     def _repr_html_(self) -> str:
         return as_html(self.table(SHOWN_ROWS))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The plan as plain data: what the artefact stores."""
         rows = [
             {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(promise).items()}
