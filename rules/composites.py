@@ -11,7 +11,7 @@ from lrp_compiler.base.validate import is_number, shortened
 from .composite import ANY, FIXED, Composite, Entry
 from .first_layer import Bound
 
-Given = tuple[str, Mapping[str, object]]
+Chosen = tuple[str, Mapping[str, object]]
 """A rule, and its options."""
 Row = tuple[str | tuple[str, ...], str] | tuple[str | tuple[str, ...], str, Mapping[str, object]]
 """One kind or several, their rule, and perhaps its options."""
@@ -27,7 +27,7 @@ LIMIT = {"epsilon": 0.0}
 """ε → 0: no stabiliser, no division."""
 
 
-def _zennit(name: str, epsilon: float, convolution: Given | None, *first: Entry) -> Composite:
+def _zennit(name: str, epsilon: float, convolution: Chosen | None, *first: Entry) -> Composite:
     """Zennit's ground: ε on what is dense, added or averaged, activations and batch norms pass."""
     stabilised = {"epsilon": epsilon}
     rows = _table(
@@ -62,7 +62,7 @@ def epsilon_plus_flat(epsilon: float = 1e-6) -> Composite:
     return _zennit("epsilon-plus-flat", epsilon, ("z-plus", {"epsilon": epsilon}), flat)
 
 
-def _alpha2_beta1(epsilon: float) -> Given:
+def _alpha2_beta1(epsilon: float) -> Chosen:
     return "alpha-beta", {"alpha": 2.0, "beta": 1.0, "epsilon": epsilon}
 
 
@@ -167,7 +167,7 @@ def dynamic_lrp(
         epsilon: the stabiliser.
     """
 
-    def weighted(gamma: float | None) -> Given:
+    def weighted(gamma: float | None) -> Chosen:
         return ("epsilon", {"epsilon": epsilon}) if gamma is None else ("gamma", {"gamma": gamma, "epsilon": epsilon})
 
     entries = _table(
