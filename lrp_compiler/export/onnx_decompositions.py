@@ -226,6 +226,15 @@ def _rolled(x: torch.Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) ->
     return torch.roll(x, shifts, [dim % x.dim() for dim in dims])
 
 
+def _chosen(condition: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """`where` of truth values, for which onnxruntime has no kernel."""
+    return (condition & first) | (~condition & second)
+
+
+def _chooses_truth(node: fx.Node) -> bool:
+    return node.target is torch.ops.aten.where.self and node.meta["val"].dtype is torch.bool
+
+
 _OWN: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.batch_norm.default: _batch_norm,
     torch.ops.aten.cumprod.default: _running_product,
@@ -262,6 +271,8 @@ def _write_out_everywhere(module: fx.GraphModule, table: Mapping[Any, Callable[.
             write_out(node, _cast_before(node), composite=False)
         elif node.target in TRANSPOSED and _is_padded_beyond_a_step(node):
             write_out(node, _padded_afterwards, composite=False)
+        elif _chooses_truth(node):
+            write_out(node, _chosen, composite=False)
         elif _loses_digits(node):
             write_out(node, _IN_DOUBLE[node.target], composite=False)
         elif node.target in table:

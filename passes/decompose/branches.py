@@ -27,7 +27,7 @@ COND = torch.ops.higher_order.cond
 
 def write_out_branches(
     program: ExportedProgram, graph: fx.Graph, copies: dict[fx.Node, fx.Node]
-) -> dict[str, torch.Tensor]:
+) -> tuple[fx.GraphModule, dict[str, torch.Tensor]]:
     """Write out every branch of `graph`, a copy of the program's, in place; those inside branches as well.
 
     Args:
@@ -36,20 +36,25 @@ def write_out_branches(
         copies: node of the program → node of the copy.
 
     Returns:
-        The constants that branches make, by the names of the placeholders that stand for them, the first ones of the
-        graph.
+        What the copy's names are read from, steps of loops inside branches among them; and the constants that branches
+        make, by the names of the placeholders that stand for them, the first ones of the graph.
 
     Raises:
         CaptureError: the branches return tensors of different shapes; the condition is about sizes that are open.
     """
     inputs = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT}
     stored = {copy for node, copy in copies.items() if node.op == "placeholder" and node.name not in inputs}
-    constants: dict[str, torch.Tensor] = {}
+    constants: dict[str, torch.Tensor | fx.GraphModule] = {}
     _write_out_all(program.graph_module, graph, stored, constants)
     fake = next((node.meta["val"] for node in graph.nodes if fake_mode_of(node.meta.get("val")) is not None), None)
     first = next(iter(graph.nodes))
     placed = {}
+    owner = program.graph_module
     for name, value in constants.items():
+        if isinstance(value, fx.GraphModule):
+            owner = fx.GraphModule(owner, program.graph)
+            owner.add_module(name, value)
+            continue
         with graph.inserting_before(first):
             place = add_placeholder(graph, f"{name}_")
         place.meta["val"] = fake_tensor(value, fake)
@@ -58,11 +63,11 @@ def write_out_branches(
             if node.target == name:
                 node.replace_all_uses_with(place)
                 graph.erase_node(node)
-    return placed
+    return owner, placed
 
 
 def _write_out_all(
-    owner: fx.GraphModule, graph: fx.Graph, stored: set[fx.Node], constants: dict[str, torch.Tensor]
+    owner: fx.GraphModule, graph: fx.Graph, stored: set[fx.Node], constants: dict[str, torch.Tensor | fx.GraphModule]
 ) -> None:
     for node in graph.find_nodes(op="call_function", target=COND):
         condition, *branches, operands = node.args
@@ -132,7 +137,7 @@ def _inlined(
     module: fx.GraphModule,
     operands: list[Any],
     stored: set[fx.Node],
-    constants: dict[str, torch.Tensor],
+    constants: dict[str, torch.Tensor | fx.GraphModule],
 ) -> list[Any]:
     """The branch's operations, at the graph's insertion point: what it returns."""
     inside, known = fx.Graph(), dict[fx.Node, fx.Node]()

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.export import ExportedProgram
 
 from lrp_compiler.base.errors import CaptureError
 from lrp_compiler.passes.graph import add_placeholder, attribute, call, is_tensor
@@ -22,23 +21,23 @@ aten = torch.ops.aten
 LOOP = torch.ops.higher_order.scan
 
 
-def loops_apart(program: ExportedProgram, graph: fx.Graph) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+def loops_apart(root: fx.GraphModule, graph: fx.Graph) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     """Make every loop of `graph`, a copy of the program's, read its operands alone, each once; in place.
 
     Args:
-        program: the program; it stays as it is.
+        root: what the copy's names are read from; it stays as it is.
         graph: the copy.
 
     Returns:
-        What the copy's names are read from, and the tensors that steps hold, by the names of the placeholders that
+        What they are read from now, and the tensors that steps hold, by the names of the placeholders that
         stand for them, the first ones of the graph.
 
     Raises:
         CaptureError: a step branches; torch.export has made one operand of two.
     """
     if not graph.find_nodes(op="call_function", target=LOOP):
-        return program.graph_module, {}
-    owner = fx.GraphModule(program.graph_module, program.graph)
+        return root, {}
+    owner = fx.GraphModule(root, graph)
     fake = next(node.meta["val"] for node in graph.nodes if fake_mode_of(node.meta.get("val")) is not None)
     held: dict[str, Tensor] = {}
     first = next(iter(graph.nodes))

@@ -160,8 +160,8 @@ def _with_free_views(program: ExportedProgram) -> ExportedProgram:
         copy.name = (
             node.name
         )  # a fresh graph renames what shadows a builtin ("input"); the signature knows the old name
-    constants = write_out_branches(program, graph, copies)
-    owner, held = loops_apart(program, graph)
+    owner, constants = write_out_branches(program, graph, copies)
+    owner, held = loops_apart(owner, graph)
     constants |= held
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import CaptureError, InputError
@@ -159,6 +160,60 @@ def test_files_branch_as_the_model_does(tmp_path: Path) -> None:
             expected = explainer(x).relevance["x"]
             assert torch.equal(loaded(x).relevance["x"], expected)
             torch.testing.assert_close(torch.from_numpy(portable(x.numpy()).relevance["x"]), expected)
+
+
+class LoopsInBranches(nn.Module):
+    """Where the sum is positive a recurrence, whose steps are a loop or written out; elsewhere a mean."""
+
+    def __init__(self, written_out: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.read, self.hold, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.written_out = written_out
+
+    def recurrence(self, x: Tensor) -> Tensor:
+        state, steps = x.new_zeros(x.shape[0], 6), x.transpose(0, 1)
+        if not self.written_out:
+            last, states = scan(self.step, state, steps)
+            y: Tensor = last + states.mean(0)
+            return y
+        written = []
+        for step in steps:
+            state, _ = self.step(state, step)
+            written.append(state)
+        return state + torch.stack(written).mean(0)
+
+    def step(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.tanh(self.read(x) + self.hold(state))
+        return state, state.clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.cond(x.sum() > 0, self.recurrence, lambda x: self.read(x).mean(1), (x,))
+        return torch.as_tensor(self.head(y))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1.0, 0.5])
+def test_a_loop_inside_a_branch_is_as_its_steps_written_out(tmp_path: Path, budget: float) -> None:
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=64)}
+    looped, options = LoopsInBranches(False).double().eval(), {"composite": "attnlrp", "target": 1}
+    example = torch.randn(2, 6, 4, dtype=torch.float64)
+    explainer = lrp.compile(looped, (example,), dynamic_shapes=(sizes,), memory_budget=budget, **options)
+    explainer.save(tmp_path / "m.lrp.pt2")
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+    loaded, portable = lrp.load(tmp_path / "m.lrp.pt2"), OnnxExplainer(tmp_path / "m.lrp.onnx")
+
+    for length in (2, 9):
+        x = torch.randn(3, length, 4, dtype=torch.float64)
+        straight = lrp.compile(LoopsInBranches(True).double().eval(), (x,), **options)
+        for one in (x, -x):
+            expected = straight(one)
+            for run, given in ((explainer, one), (loaded, one), (portable, one.numpy())):
+                found = run(given)
+                torch.testing.assert_close(torch.as_tensor(found.output), expected.output, rtol=1e-12, atol=1e-12)
+                torch.testing.assert_close(
+                    torch.as_tensor(found.relevance["x"]), expected.relevance["x"], rtol=1e-12, atol=1e-12
+                )
 
 
 def test_a_branch_on_an_open_size_is_refused() -> None:

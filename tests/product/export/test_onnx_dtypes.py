@@ -67,6 +67,24 @@ def test_a_file_casts_what_torch_casts(name: str, dtype: torch.dtype, other: tor
     assert np.isfinite(relevance).all()
 
 
+class ChosenMask(nn.Module):
+    """One of two masks, by a third."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.where(x > 0.5, x > 0.75, x < 0.25)
+
+
+def test_truth_values_are_chosen_where_the_runtime_has_no_kernel_for_them(tmp_path: Path) -> None:
+    x = torch.linspace(0, 1, 12).reshape(3, 4)
+    explainer = lrp.compile(ChosenMask().eval(), (x,), target=1)
+    explainer.to_onnx(tmp_path / "m.lrp.onnx")
+
+    found, relevance = onnxruntime.InferenceSession(tmp_path / "m.lrp.onnx").run(None, {"x": x.numpy()})
+
+    np.testing.assert_array_equal(found, ChosenMask()(x).numpy())
+    np.testing.assert_array_equal(relevance, explainer(x).relevance["x"].numpy())
+
+
 # ---- Numbers of Python beside float64 ----
 
 NEAR = [number + off for number in (0.1, 0.3, 0.7) for off in (1e-10, -1e-10)]
