@@ -8,7 +8,9 @@ prints what the site shows in `docs/pages/reference/rules.md`.
 from __future__ import annotations
 
 import argparse
+import html
 import inspect
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -80,16 +82,21 @@ def command_line() -> str:
     commands = next(action for action in root._actions if isinstance(action, argparse._SubParsersAction))
     parts = []
     for name, command in commands.choices.items():
-        parts += [f"## {name}", command.description or ""]
+        parts += [f"## {name}", _plain(command.description or "")]
         formatter = argparse.HelpFormatter(command.prog, width=80)
         formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, "")
         parts.append(f"```text\n{formatter.format_help().strip()}\n```")
         for action in command._actions:
             meaning = command._get_formatter()._expand_help(action) if action.help else ""
-            parts.append(f"`{_called(action)}`\n:   {meaning}")
+            parts.append(f"`{_called(action)}`\n:   {_plain(meaning)}")
         parts.append("Example:")
-        parts.append("```bash\n" + _unindented((command.epilog or "").removeprefix("example:\n")) + "\n```")
+        parts.append("```text\n" + _unindented((command.epilog or "").removeprefix("example:\n")) + "\n```")
     return _page(parts)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it stands: patterns have asterisks, and names in angle brackets are no tags."""
+    return re.sub(r"([*_\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
 MADE = {"rules": rules, "kinds": kinds, "composites": composites, "command-line": command_line}
