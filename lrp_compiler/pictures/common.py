@@ -17,6 +17,11 @@ RED, BLUE = (178, 24, 43), (33, 102, 172)
 """What speaks for the target, and against it: the arms of RdBu."""
 STRONGEST = 0.7
 """Opacity of the strongest token: the text on it stays legible, dark on light and light on dark."""
+LETTER = 0.62
+"""Width of a letter, of the size of its font, as captions have them on average."""
+NAME_LINES = 2
+"""Of a class's name above a part of a picture; the rest of a longer one is left out."""
+NOTHING = "all relevance is 0"
 
 
 def drawn(explanation: Results[Any], rows: Iterable[int] | int | None, labels: Labels | None) -> list[Explained]:
@@ -69,13 +74,13 @@ def limit_of(values: np.ndarray, percentile: float, limit: float | None = None) 
     """Where the colours end: `limit`, or that percentile of |relevance|; 1 where all is zero.
 
     Raises:
-        InputError: a percentile outside of (0, 100], or a limit that is not above 0.
+        InputError: a percentile outside of (0, 100], a limit that is not above 0, or relevance that is not finite.
     """
     if not 0 < percentile <= 100:
         raise InputError(f"The percentile is above 0 and at most 100, not {percentile!r}.")
     if limit is not None and not limit > 0:
         raise InputError(f"The limit is a relevance above 0, not {limit!r}.")
-    size = np.abs(values)
+    size = np.abs(finite(values))
     # A few large values among zeros: their percentile may be 0.
     return float(limit or np.percentile(size, percentile) or size.max() or 1.0)
 
@@ -97,11 +102,30 @@ def smoothed(values: np.ndarray, width: float, axes: Sequence[int]) -> np.ndarra
     return values
 
 
-def note(percentile: float, limit: float | None, smooth: float, unit: str) -> str:
-    """What was done to the colours, in words."""
+def finite(values: np.ndarray) -> np.ndarray:
+    """The values themselves.
+
+    Raises:
+        InputError: one of them is NaN or infinite.
+    """
+    odd = values.size - np.count_nonzero(np.isfinite(values))
+    if odd:
+        raise InputError(
+            f"{odd} of {values.size} values of relevance are NaN or infinite, which no colour stands for: "
+            "explainer.audit(...) of the same inputs says where they arise; rows without them can be drawn by number."
+        )
+    return values
+
+
+def note(parts: Iterable[np.ndarray], percentile: float, limit: float | None, smooth: float, unit: str) -> str:
+    """What was done to the colours of these parts, in words."""
+    values = list(parts)
+    if not any(part.any() for part in values):
+        return NOTHING
     largest = "largest" if percentile == 100 else f"{percentile:g}th percentile of"
-    ends = f"±{limit:.3g}" if limit else f"the {largest} |relevance|, part by part"
-    return f"colours end at {ends}" + f"; smoothed, σ = {smooth:g} {unit}" * (smooth > 0)
+    apart = ", part by part" * (len(values) > 1)
+    end = f"±{limit:.3g}" if limit else f"the {largest} |relevance|{apart}"
+    return f"colours end at {end}" + f"; smoothed, σ = {smooth:g} {unit}" * (smooth > 0)
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -109,6 +133,30 @@ def wrapped(text: str, width: int) -> list[str]:
     held = re.sub(r"( =)? (?=[-−±]?\d)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     lines = [line for part in held.splitlines() for line in textwrap.wrap(part, width, break_on_hyphens=False)]
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def ends(values: np.ndarray, limit: float) -> str:
+    """Where the colours of one part end, in words."""
+    return f"colours end at ±{limit:.3g}" if values.any() else NOTHING
+
+
+def room(inches: float, points: float) -> int:
+    """How many characters of a caption of that size stand side by side in so many inches."""
+    return max(12, int(72 * inches / (LETTER * points)))
+
+
+def name_in(text: str, width: int) -> list[str]:
+    """A class's name as `wrapped`; of one that takes more lines than there are, some words are left out: `… (class 3)`.
+
+    What stands in brackets at its end is kept.
+    """
+    lines = wrapped(text, width)
+    if len(lines) <= NAME_LINES:
+        return lines
+    kept = re.search(r"(?: \([^()]*\))?$", text)
+    tail = f" …{kept[0] if kept else ''}"
+    last = textwrap.wrap(lines[NAME_LINES - 1], max(1, width - len(tail)))[:1]
+    return [*lines[: NAME_LINES - 1], "".join(last).rstrip(",;:.") + tail]
 
 
 def whereabouts(books: Any) -> str:

@@ -11,15 +11,15 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels, number
 
-from .common import choose, drawn, limit_of, note, smoothed, whereabouts, wrapped
+from .common import choose, drawn, ends, limit_of, name_in, note, room, smoothed, whereabouts, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 from .pixels import aggregated, flat, is_image, pictures_of
 
 STYLES = ("overlay", "contour", "beside", "plain")
 LEVELS = (0.2, 0.5, 0.8)
 """Contours are drawn at these shares of the limit, on both sides."""
-ROOM, LINE = 44, 0.16
-"""Of a caption: characters on a line, and a line's height in inches."""
+SIZE, LINE = 8.5, 0.16
+"""Of a caption: its font in points, and a line's height in inches."""
 
 
 def heatmap(
@@ -84,13 +84,17 @@ def heatmap(
     each = 2 if style == "beside" else 1
     tall = -(-len(cases) // wide)
     across = max(2.7 * wide * each, 6.4)
-    titles = [_caption(case, end, limit is None, books is None) for case, end in zip(cases, limits, strict=True)]
+    letters = room(across / (wide * each), SIZE)
+    titles = [
+        _caption(case, values, end if limit is None else None, books is None, letters)
+        for case, values, end in zip(cases, maps, limits, strict=True)
+    ]
     went = "" if books is None else f"of all rows' {number(books.seed)}: {whereabouts(books)}"
     summed = f"a score: relevance summed over {', '.join(explanation.run.about.aggregate)}" if aggregate else ""
-    above = [title, explanation.run.heading, summed, note(percentile, limit, smooth, "pixels"), went]
+    above = [title, explanation.run.heading, summed, note(maps, percentile, limit, smooth, "pixels"), went]
     heading = wrapped("\n".join(above), int(14.5 * across))
     high = min(across / (wide * each) * maps[0].shape[0] / maps[0].shape[1], 3.3) + LINE * max(map(len, titles))
-    size = across, round(high * tall + 0.75 + LINE * len(heading), 1)
+    size = across, round((high + 0.05) * tall + 0.8 + LINE * len(heading), 1)
     figure = Picture(figsize=size, layout="constrained")
     axes = figure.subplots(tall, wide * each, squeeze=False)
     for axis in axes.flat:
@@ -102,20 +106,20 @@ def heatmap(
         if picture is not None and style != "plain":
             draw_picture(part[0], picture, grey=style == "overlay", where=where)
         draw_relevance(part[-1], values, end, palette, style if picture is not None else "plain", where)
-        part[-1].set_title("\n".join(lines), fontsize=8.5)
+        part[-1].set_title("\n".join(lines), fontsize=SIZE)
     colour_bar(figure, axes, palette, limits)
     figure.suptitle("\n".join(heading), fontsize=10)
     return figure
 
 
-def _caption(case: Explained, end: float, scaled: bool, alone: bool) -> list[str]:
+def _caption(case: Explained, values: np.ndarray, end: float | None, alone: bool, letters: int) -> list[str]:
     """The lines above one part: with the end of its colours if it has its own, and what went elsewhere if alone."""
     lines = [
-        *wrapped(case.name, ROOM)[:2],
-        *wrapped(case.caption, ROOM),
-        *(wrapped(case.elsewhere, ROOM) if alone else []),
+        *name_in(case.name, letters),
+        *wrapped(case.caption, letters),
+        *(wrapped(case.elsewhere, letters) if alone else []),
     ]
-    return [*lines, f"colours end at ±{end:.2g}"] if scaled else lines
+    return lines if end is None else [*lines, ends(values, end)]
 
 
 def draw_picture(axis: Any, picture: np.ndarray, grey: bool, where: dict[str, Any]) -> None:

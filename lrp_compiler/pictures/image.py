@@ -15,7 +15,7 @@ from lrp_compiler.base.files import atomic_path
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels
 
-from .common import choose, drawn, limit_of, smoothed
+from .common import choose, drawn, ends, limit_of, smoothed
 from .pixels import aggregated, flat, is_image, pictures_of
 
 RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
@@ -112,7 +112,7 @@ def image(
     seen, batch = explanation.run.inputs.get(name), len(explanation.run.classes()[0])
     picture = pictures_of(image, seen, [case.row], batch, values.shape, "row=")[0]
     pixels = coloured(strength) if picture is None else _on(picture.mean(-1), strength)
-    parts = [explanation.run.heading, f"{case.name}: {case.caption}", case.elsewhere, f"colours end at ±{end:.3g}"]
+    parts = [explanation.run.heading, f"{case.name}: {case.caption}", case.elsewhere, ends(values, end)]
     return Image(np.rint(pixels).astype(np.uint8), "; ".join(filter(None, parts)))
 
 

@@ -11,11 +11,11 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Explained, Labels, number, to_numpy
 
-from .common import drawn, limit_of, wrapped
+from .common import LETTER, drawn, finite, limit_of, wrapped
 from .figure import COLOURS, PHONE, POINTS, Colormap, Picture, colour_bar, diverging
 
-MOST_LAYERS, MOST_HEADS = 40, 16
-"""Labels beside and below a map of heads."""
+MOST_LAYERS, MOST_HEADS, NAME = 40, 16, 30
+"""Labels beside and below a map of heads, and the letters of a label: of a longer one its end is shown."""
 
 
 def layers(
@@ -54,7 +54,7 @@ def layers(
         if parts:
             for part, end in ((array.clip(min=0).sum(), 0.65), (array.clip(max=0).sum(), 0.35)):
                 axis.barh(at, part, color=palette(end), height=0.9)
-        total = float(array.sum())
+        total = float(finite(array).sum())
         axis.barh(at, total, color=palette(0.9 if total > 0 else 0.1), height=0.5)
         # Beside the axes, where no line is drawn.
         axis.text(1.01, at, number(total), va="center", fontsize=8, transform=axis.get_yaxis_transform())
@@ -66,6 +66,7 @@ def layers(
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.set_xlabel("Σ relevance" + ", and of its positive and negative part (pale)" * parts)
     axis.margins(x=0.05)
+    axis.set_ylim(-0.7, len(values) - 0.3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(_heading(title, explanation, case), fontsize=10)
     return figure
@@ -113,31 +114,39 @@ def heads(
     table = np.stack(sums)
     end = limit_of(table, percentile, limit)
     pattern, names = told_apart(list(values))
-    figure = Picture(figsize=(PHONE, 0.28 * len(table) + 3.2), layout="constrained")
+    # As tall as the pattern beside it, which is written upwards.
+    high = max(0.28 * len(table), len(pattern) * LETTER * POINTS / 72)
+    figure = Picture(figsize=(PHONE, high + 3.2), layout="constrained")
     drawing = figure.add_subplot()
     drawing.imshow(table, cmap=palette, vmin=-end, vmax=end, aspect="auto", origin="lower")
     every = -(-len(names) // MOST_LAYERS)
     drawing.set_yticks(range(0, len(names), every), names[::every], fontsize=POINTS)
     drawing.set_xticks(range(0, table.shape[1], -(-table.shape[1] // MOST_HEADS)))
     drawing.tick_params(axis="x", labelsize=POINTS)
-    drawing.set_xlabel("head", fontsize=POINTS)
+    drawing.set_xlabel("head" if table.shape[1] > 1 else "the only head", fontsize=POINTS)
     drawing.set_ylabel(pattern, fontsize=POINTS)
-    colour_bar(figure, drawing, palette, [end], POINTS)
+    colour_bar(figure, drawing, palette, [end], POINTS, 0.8)
     figure.suptitle("\n".join(wrapped(_heading(title, explanation, case), 68)), fontsize=POINTS)
     return figure
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, list[str]]:
-    """A pattern that all names fit, and what stands in it for each; without one the names as they are.
+    """A pattern that all names fit, and what stands in it for each; without one the names. Of long ones the end.
 
     encoder.layer.0.attention, encoder.layer.1.attention  →  encoder.layer.*.attention; 0, 1
     """
     parts = [name.split(".") for name in names]
     apart = [at for at, each in enumerate(zip(*parts, strict=False)) if len(set(each)) > 1]
+    if len(names) == 1:
+        return names[0], [""]
     if len({len(each) for each in parts}) > 1 or len(apart) != 1:
-        return "", list(names)
+        return "", [_end(name) for name in names]
     pattern = ".".join([*parts[0][: apart[0]], "*", *parts[0][apart[0] + 1 :]])
-    return pattern * (pattern != "*"), [each[apart[0]] for each in parts]
+    return pattern * (pattern != "*"), [_end(each[apart[0]]) for each in parts]
+
+
+def _end(name: str) -> str:
+    return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
 
 
 def _selected(

@@ -11,11 +11,13 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.results import Results
 from lrp_compiler.base.run import Labels, to_numpy
 
-from .common import choose, drawn, limit_of, note, smoothed, wrapped
+from .common import choose, drawn, limit_of, name_in, note, room, smoothed, wrapped
 from .figure import COLOURS, Colormap, Picture, colour_bar, diverging
 
 WINDOWS = 100
 """A waveform is cut into windows of a hundredth of a second; without a rate, into this many."""
+SIZE, LINE = 9, 0.17
+"""Of a caption: its font in points, and a line's height in inches."""
 FLOOR = 80.0
 """Decibels below the loudest that a waveform's spectrogram shows."""
 
@@ -70,9 +72,13 @@ def spectrogram(
     whole = to_numpy(heard)
     wide = columns or min(len(cases), 3)
     tall = -(-len(cases) // wide)
-    figure = Picture(figsize=(max(4.6 * wide, 7), 3.3 * tall + 1.6), layout="constrained")
+    across = max(4.6 * wide, 7)
+    letters = room(across / wide, SIZE)
+    titles = [[*name_in(case.name, letters), *wrapped(case.caption, letters)] for case in cases]
+    high = 2.9 + LINE * max(map(len, titles))
+    figure = Picture(figsize=(across, high * tall + 1.6), layout="constrained")
     grid = figure.add_gridspec(2 * tall, wide, height_ratios=[2, 1] * tall)
-    axes, limits = [], []
+    axes, limits, parts = [], [], []
     for at, case in enumerate(cases):
         row, column = divmod(at, wide)
         above = figure.add_subplot(grid[2 * row, column])
@@ -83,6 +89,7 @@ def spectrogram(
         shown = len(relevance.T) if seconds is None else max(1, min(round(seconds / step), len(relevance.T)))
         spread = smoothed(relevance[:, :shown], smooth, (0, 1) if len(relevance) > 1 else (1,))
         limits.append(limit_of(spread, percentile, limit))
+        parts.append(spread)
         where: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, shown * step, 0, len(sound))}
         above.imshow(sound[:, : round(shown * sound.shape[1] / len(relevance.T))], cmap="gray", **where)
         if len(relevance) > 1:
@@ -90,9 +97,8 @@ def spectrogram(
             above.imshow(spread, cmap=palette, vmin=-limits[-1], vmax=limits[-1], alpha=opacity, **where)
         _curve(below, spread.sum(0), step, palette)
         behind = float(relevance[:, shown:].sum())
-        hidden = f"\nbehind what is shown: {behind:.3g}" if shown < len(relevance.T) else ""
-        lines = [case.name, *wrapped(case.caption, 62)]
-        above.set_title("\n".join(lines) + hidden, fontsize=9)
+        hidden = [f"behind what is shown: {behind:.3g}"] if shown < len(relevance.T) else []
+        above.set_title("\n".join([*titles[at], *hidden]), fontsize=SIZE)
         above.set_ylabel("band" if len(relevance) > 1 else "frequency bin", fontsize=8)
         above.tick_params(labelbottom=False)
         below.set_xlabel("seconds" if rate else "frame" if len(relevance) > 1 else "sample", fontsize=8)
@@ -100,7 +106,7 @@ def spectrogram(
         for axis in (above, below):
             axis.tick_params(labelsize=8)
     colour_bar(figure, axes, palette, limits)
-    done = note(percentile, limit, smooth, "frames")
+    done = note(parts, percentile, limit, smooth, "frames")
     figure.suptitle("\n".join(filter(None, [title, explanation.run.heading, done])), fontsize=10)
     return figure
 

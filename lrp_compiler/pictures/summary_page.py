@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
-import zlib
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -16,7 +14,8 @@ import numpy as np
 from lrp_compiler.base.counted import counted
 from lrp_compiler.base.run import number
 
-from .common import BLUE, RED, limit_of
+from .common import ends, limit_of
+from .image import Image, coloured
 from .token_rows import shown
 
 PERCENTILE = 99.5
@@ -137,8 +136,9 @@ def _outliers(one: Any) -> str:
 def _figure(values: np.ndarray, caption: str, kind: str = "") -> str:
     whole = values if values.ndim == 2 else values.reshape(1, -1)
     limit = limit_of(whole, PERCENTILE)
-    said = f"{escape(caption)}{'; ' * bool(caption)}colours end at ±{limit:.2g}"
-    source = base64.b64encode(_png(whole / limit)).decode()
+    said = f"{escape(caption)}{'; ' * bool(caption)}{ends(whole, limit)}"
+    pixels = np.rint(coloured(np.clip(whole / limit, -1, 1))).astype(np.uint8)
+    source = base64.b64encode(Image(pixels, caption).png()).decode()
     alt = escape(f"heatmap {caption}", quote=True)
     return (
         f'<figure class="{kind}"><img src="data:image/png;base64,{source}" alt="{alt}">'
@@ -159,19 +159,3 @@ def _bar(name: str, mean: float, margin: float, largest: float, rows: int | None
 
 def _mean(mean: float, margin: float) -> str:
     return number(mean) + (f" ± {margin:.2g}" if np.isfinite(margin) else "")
-
-
-def _png(strength: np.ndarray) -> bytes:
-    """`[height, width]`, −1 to 1, as a picture: blue, white, red."""
-    share = np.clip(strength, -1, 1)[..., None]
-    ends = np.where(share > 0, np.array(RED), np.array(BLUE))
-    colours = np.round(255 + np.abs(share) * (ends - 255)).astype(np.uint8)
-    height, width = strength.shape
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), colours.reshape(height, -1)], 1)  # 0: not filtered
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

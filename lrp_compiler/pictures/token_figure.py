@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .common import mixed, wrapped
-from .figure import FancyBboxPatch, Picture, TextPath
-
-if TYPE_CHECKING:
-    from .token_rows import Piece, TokenRow
+from .figure import FancyBboxPatch, FontProperties, Picture, TextPath, families
+from .token_rows import Piece, TokenRow, scale_of
 
 MARGIN, LINE, BOX, GAP = 12.0, 34.0, 29.0, 4.0
 """In points, of which 72 are an inch: around all, from line to line, a box's height, between words."""
@@ -55,8 +53,7 @@ def token_figure(rows: Sequence[TokenRow], title: str, width: float | None) -> P
 def _laid_out(rows: Sequence[TokenRow], title: str, width: float) -> _Page:
     """Where everything goes on a page of that width, in inches."""
     edge = 72 * width - MARGIN
-    scale = "one scale for all rows" if len({row.limit for row in rows}) == 1 else "colours are scaled for each row"
-    heads = [title, f"{rows[0].heading}; red speaks for the target, blue against it; {scale}"]
+    heads = [title, f"{rows[0].heading}; red speaks for the target, blue against it; {scale_of(rows)}"]
     top = MARGIN
     texts, boxes = [], []
     for line in wrapped("\n".join(heads), int(edge / 6)):
@@ -106,4 +103,5 @@ def _value(piece: Piece) -> str:
 @lru_cache(10_000)
 def _width(text: str, size: float) -> float:
     # A path, unlike a text, cannot be told that a `$` is no formula.
-    return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width)
+    font = FontProperties(family=list(families(text)))
+    return float(TextPath((0, 0), text.replace("$", r"\$"), size=size, prop=font).get_extents().width)

@@ -14,7 +14,7 @@ import numpy as np
 from lrp_compiler.base.boundary import boundary
 from lrp_compiler.base.run import Explained, number
 
-from .common import BLUE, RED, STRONGEST, mixed
+from .common import BLUE, NOTHING, RED, STRONGEST, mixed
 from .offline import written
 
 _SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
@@ -144,6 +144,14 @@ class TokenRow(Sequence[tuple[str, float]]):
         return f"\x1b[38;2;0;0;0m\x1b[48;2;{';'.join(map(str, mixed(self.strength(piece))))}m{piece.shown}\x1b[0m"
 
 
+def scale_of(rows: Sequence[TokenRow]) -> str:
+    """Where the colours of the rows end, in words."""
+    limits = {row.limit for row in rows}
+    if not any(piece.relevance for row in rows for piece in row.pieces):
+        return NOTHING
+    return f"colours end at ±{limits.pop():.3g}" if len(limits) == 1 else "colours are scaled for each row"
+
+
 def page_of(rows: Sequence[TokenRow], numbers: bool = True) -> str:
     """The rows as HTML below one another, under one heading."""
     colours = (
@@ -151,7 +159,10 @@ def page_of(rows: Sequence[TokenRow], numbers: bool = True) -> str:
         for (red, green, blue), word in ((RED, "speaks for the target"), (BLUE, "against it"))
     )
     heading = html.escape(rows[0].heading) if rows else ""
-    return f"<div><p>{heading} · {' '.join(colours)}</p>{''.join(row._fragment(numbers) for row in rows)}</div>"
+    scale = scale_of(rows) if rows else ""
+    return (
+        f"<div><p>{heading} · {' '.join(colours)} · {scale}</p>{''.join(row._fragment(numbers) for row in rows)}</div>"
+    )
 
 
 def fragment_or_page(fragment: str, path: str | os.PathLike[str] | None, title: str) -> str:

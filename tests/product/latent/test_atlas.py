@@ -172,7 +172,7 @@ def test_the_square_holds_most_of_what_speaks_for_it(relevance: np.ndarray, shar
         (["softmax", "softmax_1"], "", ["softmax", "softmax_1"]),
         (["a.0.b", "a.1.c"], "", ["a.0.b", "a.1.c"]),
         (["a.0", "a.0.b"], "", ["a.0", "a.0.b"]),
-        (["only"], "", ["only"]),
+        (["only"], "only", [""]),
     ],
 )
 def test_names_of_layers_are_told_apart(names: list[str], pattern: str, short: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import re
+import warnings
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 import lrp_compiler as lrp
 from lrp_compiler.base.run import Explained
 from lrp_compiler.pictures.common import wrapped
+from lrp_compiler.pictures.figure import families
 from lrp_compiler.pictures.token_rows import Piece, TokenRow
 from lrp_compiler.pictures.tokens import Tokens
 
@@ -129,3 +132,106 @@ def test_a_long_text_is_a_page_and_no_ribbon() -> None:
     assert height <= 1.5 * width
     assert size(20)[0] == 10
     assert size(60, width=3)[0] == 3
+
+
+SENTENCE = "a name of very many letters and of several words, which would take more lines than there are of it, or four"
+
+
+@pytest.mark.parametrize("style", ["overlay", "beside"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 6])
+def test_captions_of_many_parts_keep_to_their_own(style: str, rows: int) -> None:
+    pixels = np.random.default_rng(0).normal(size=(rows, 3, 6, 6)) * 1e-3
+    figure = made({"x": pixels}, {"x": pixels}, np.tile([30.0, 1.0], (rows, 1))).heatmap(
+        labels=[SENTENCE, "b"], style=style
+    )
+    titles = [axis.title for axis in figure.axes if axis.get_title()]
+    found = boxes(figure, [figure._suptitle, *titles])
+
+    assert len(titles) == rows
+    assert not any(one.overlaps(other) for one, other in combinations(found, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in found)
+    for title in titles:
+        assert re.search(r"(… \(class 0\)|or four \(class 0\))$", " ".join(title.get_text().split("\n")[:2]))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 64), (3, 20, 30), (1, 20, 30)])
+def test_captions_of_sounds_keep_to_their_own(shape: tuple[int, ...]) -> None:
+    sound = np.random.default_rng(0).normal(size=shape)
+    logits = np.tile([30.0, 1.0], (len(sound), 1))
+    figure = made({"x": sound}, {"x": sound}, logits).spectrogram(labels=[SENTENCE, "b"])
+    found = boxes(figure, [figure._suptitle, *(axis.title for axis in figure.axes if axis.get_title())])
+
+    assert not any(one.overlaps(other) for one, other in combinations(found, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in found)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize(
+    "pattern", ["model.encoder.layers.{}.attention.output", "{}_a_name_of_very_many_letters_and_words{}"]
+)
+@pytest.mark.parametrize("depth", [1, 3, 12])
+def test_words_beside_heads_lie_inside_and_over_nothing(pattern: str, depth: int, count: int) -> None:
+    values = {pattern.format(at, at): np.ones((2, count, 4)) for at in range(depth)}
+    figure = made({"x": images()}).heads(values)
+    axis, bar = figure.axes
+    found = boxes(figure, [axis.yaxis.label, axis.xaxis.label, figure._suptitle, *axis.get_xticklabels()])
+    found += boxes(figure, bar.get_xticklabels())
+    found = [box for box in found if box.width]
+
+    assert not any(one.overlaps(other) for one, other in combinations(found, 2))
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 and box.x0 >= 0 for box in found)
+
+
+def row_of(*shares: float) -> Tokens:
+    case = Explained(0, None, 1, "class 1", 2.0, {"x": sum(shares)})
+    pieces = tuple(Piece(f"word{at}", share, (at,), True, False) for at, share in enumerate(shares))
+    return Tokens((TokenRow(case, "composite epsilon", pieces, {}, max(map(abs, shares)) or 1.0),))
+
+
+def test_relevance_that_is_all_zero_is_said_to_be() -> None:
+    zero = made({"x": images() * 0}, {"x": images()})
+    sound = made({"x": np.zeros((1, 64))}, {"x": np.ones((1, 64))}, np.array([[1.0, 2.0]]))
+    one = made({"x": images() * np.array([0.0, 1.0])[:, None, None, None]}, {"x": images()})
+
+    assert "all relevance is 0" in zero.heatmap().get_suptitle()
+    assert "all relevance is 0" in sound.spectrogram().get_suptitle()
+    assert zero.image().caption.endswith("all relevance is 0")
+    assert "all relevance is 0" in row_of(0.0, 0.0).html()
+    assert "all relevance is 0" in row_of(0.0, 0.0).figure().axes[0].texts[0].get_text()
+    first, second = (axis.get_title() for axis in one.heatmap().axes[:2])
+    assert first.endswith("all relevance is 0")
+    assert "colours end at ±" in second
+    assert "colours end at ±3 " not in row_of(3.0, -1.0).html()
+    assert row_of(3.0, -1.0).html().count("colours end at ±3") == 1
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_relevance_that_no_colour_stands_for_is_refused(odd: float) -> None:
+    values, sound = images(), np.ones((2, 64), np.float32)
+    values[1, 0, 2, 3] = sound[1, 5] = odd
+    seen, heard = made({"x": values}, {"x": images()}), made({"x": sound}, {"x": np.ones((2, 64))})
+    depth = {"layer": np.array([[[1.0]], [[odd]]])}
+
+    drawn: tuple[Callable[[int], Any], ...] = (
+        lambda row: seen.heatmap(rows=row),
+        lambda row: seen.image(row=row),
+        lambda row: heard.spectrogram(rows=row),
+        lambda row: seen.layers(depth, row=row),
+        lambda row: seen.heads(depth, row=row),
+    )
+    for draw in drawn:
+        draw(0)
+        with pytest.raises(lrp.LrpError, match=r"1 of \d+ values of relevance are NaN or infinite.*explainer\.audit"):
+            draw(1)
+
+
+def test_letters_that_the_font_lacks_are_taken_from_one_that_has_them() -> None:
+    """DejaVu Sans has neither the sector nor the bracket; the serifed and STIX, which come with matplotlib, do."""
+    assert families("relevance Σ ±") == ("sans-serif",)
+    assert len(families("⌔ ⎴")) == 3
+    explanation = made({"x": images()}, {"x": images()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explanation.heatmap(labels=["⌔", "⎴"]).savefig(io.BytesIO())
+    with pytest.warns(lrp.LrpWarning, match="No font of this machine has “\U000e0101”"):
+        explanation.heatmap(labels=["b", "a \U000e0101"]).savefig(io.BytesIO())
