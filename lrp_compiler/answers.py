@@ -297,9 +297,19 @@ def _sentences(pieces: Sequence[Piece], words: Iterable[int]) -> list[int]:
     return _cuts(pieces, lambda before, piece: numbers[piece.tokens] in begins and (ended(before) or piece.special))
 
 
+def _joined(pieces: Sequence[Piece]) -> str:
+    """Their text; between words a space, where the tokenizer leaves it to the reader (WordPiece)."""
+    text = pieces[0].text
+    for before, piece in pairwise(pieces):
+        apart = piece.starts_word and not (before.special or piece.special)
+        space = " " if apart and not (before.text[-1:].isspace() or piece.text[:1].isspace()) else ""
+        text += space + (piece.text if piece.starts_word else piece.text.removeprefix("##"))
+    return text
+
+
 def _merged(pieces: Sequence[Piece]) -> Piece:
     return Piece(
-        "".join(piece.text if not at else piece.text.removeprefix("##") for at, piece in enumerate(pieces)),
+        _joined(pieces),
         tuple(number for piece in pieces for number in piece.ids),
         tuple(number for piece in pieces for number in piece.tokens),
         pieces[0].part,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ def explain_answer(
     open_lengths: bool = True,
     generate: Mapping[str, Any] | None = None,
     reference: Any = None,
+    progress: Callable[[str], None] | None = None,
 ) -> AnswerExplanation:
     """Let a language model answer, and explain every token of the answer.
 
@@ -54,12 +55,15 @@ def explain_answer(
             along the sequence.
         generate: further arguments of `model.generate`.
         reference: with `composite="reference"`, what the prompt is compared with: see `Explainer.answer`.
+        progress: called with the name of each stage when it starts: `generate`, those of `compile`, `explain`.
 
     Raises:
         InputError: prompt, answer or target do not fit, or the model cannot generate.
         CaptureError: torch.export cannot trace the model.
     """
     check_option("target", target, isinstance(target, Answer | None), "an lrp.Answer")
+    check_option("progress", progress, progress is None or callable(progress), "a function of the stage's name")
+    report = progress or (lambda stage: None)
     config = getattr(model, "config", None)
     read = ids_of(tokenizer, prompt)
     if not read:
@@ -67,6 +71,7 @@ def explain_answer(
     two = bool(getattr(config, "is_encoder_decoder", False))
     start = [_start(config)] if two else None
     if answer is None:
+        report("generate")
         wrote = _generated(model, read, {"max_new_tokens": max_new_tokens, "do_sample": False, **(generate or {})})
         start, wrote = (wrote[:1], wrote[1:]) if two else (None, wrote[len(read) :])
         if not wrote:
@@ -85,7 +90,9 @@ def explain_answer(
         composite=composite,
         target=target or Answer(),
         dynamic_shapes=lengths if open_lengths else None,
+        progress=report,
     )
+    report("explain")
     return explainer.answer(tokenizer, read, wrote, decoder_start=start, hops=hops, reference=reference)
 
 

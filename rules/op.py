@@ -207,7 +207,7 @@ class Op:
         """The op with other values for some of its operands, by name."""
 
         def given(name: str) -> Any:
-            value = self.arguments[name]
+            value = self._argument(name)
             if name in values:
                 return values[name]
             if isinstance(value, list | tuple):
@@ -218,6 +218,18 @@ class Op:
         args = [given(one.name) for one in parameters if not one.kwarg_only]
         return cast(Tensor, self.target(*args, **{one.name: given(one.name) for one in parameters if one.kwarg_only}))
 
+    def _argument(self, name: str) -> Any:
+        """An operand or option.
+
+        Raises:
+            LookupError: the operation has none of that name.
+        """
+        if name not in self.arguments:
+            raise LookupError(
+                f"{name!r} is neither operand nor option of {self.target}, which has {', '.join(self.arguments)}"
+            )
+        return self.arguments[name]
+
     def has(self, name: str) -> bool:
         """Whether the operand was given (an optional bias may be `None`)."""
         return self.arguments.get(name) is not None
@@ -225,11 +237,11 @@ class Op:
     def option(self, name: str) -> Any:
         """A plain argument (stride, dim, …), its schema default where it was not given."""
         # A size that is only known at run time is a handle, too, perhaps among others in a list.
-        return torch.fx.map_arg(self.arguments[name], self._fetch)
+        return torch.fx.map_arg(self._argument(name), self._fetch)
 
     def tensor(self, name: str) -> Tensor:
         """The forward value of an operand: asking makes a promise. Whole numbers that are features become floats."""
-        value = self._ask(self.arguments[name])
+        value = self._ask(self._argument(name))
         return value.to(self.dtype(name)) if self._is_reckoned(name) else value
 
     def factor(self, name: str) -> Tensor | float:
@@ -262,24 +274,24 @@ class Op:
 
     def shape(self, name: str) -> torch.Size:
         """Shape of an operand; dims may be symbolic."""
-        return self._fetch(self.arguments[name]).shape
+        return self._fetch(self._argument(name)).shape
 
     def dtype(self, name: str) -> torch.dtype:
         """Dtype of an operand, as `tensor` hands it out."""
         if self._is_reckoned(name):
             return self.precision
-        return self._fetch(self.arguments[name]).dtype
+        return self._fetch(self._argument(name)).dtype
 
     def _is_reckoned(self, name: str) -> bool:
         """Whether the operand carries relevance as whole numbers that are calculated with, and looks nothing up."""
         if name not in self.active or name in traits(self.target).indices:
             return False
-        value = self._fetch(self.arguments[name])
+        value = self._fetch(self._argument(name))
         return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
 
     def device(self, name: str) -> torch.device:
         """Device of an operand."""
-        return self._fetch(self.arguments[name]).device
+        return self._fetch(self._argument(name)).device
 
     def rank(self, name: str) -> int:
         """Number of dims of an operand."""

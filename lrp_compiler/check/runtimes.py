@@ -102,10 +102,9 @@ def _run_node(program: str, path: str, feeds: Mapping[str, np.ndarray]) -> Array
         asked = json.dumps({"path": os.path.abspath(path), "inputs": inputs, "folder": folder})
         done = subprocess.run([program, os.fspath(SCRIPT)], input=asked, capture_output=True, text=True, check=False)
         if done.returncode:
-            lines = [line.strip() for line in done.stderr.splitlines() if "Error" in line] or ["it says nothing"]
-            if "Cannot find module 'onnxruntime-node'" in done.stderr:
-                raise LrpError("Node finds no onnxruntime: npm install --ignore-scripts onnxruntime-node.")
-            raise LrpError(f"Node does not run this file: {lines[0].rstrip('.')}.")
+            said = [line.partition(SCRIPT.name + ": ")[2] for line in done.stderr.splitlines()]
+            why = next(filter(None, said), "it says nothing").rstrip(".")
+            raise LrpError(f"Node does not run this file: {why}.")
         return {
             entry["name"]: np.fromfile(entry["file"], entry["dtype"]).reshape(entry["shape"])
             for entry in json.loads(done.stdout)

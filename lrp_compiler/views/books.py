@@ -11,9 +11,16 @@ from lrp_compiler.base.errors import InputError
 from lrp_compiler.base.tables import as_html, as_text, plain_table
 
 Sort = Literal["absorbed", "error", "relevance", "order"]
+FIRST: dict[Sort, str] = {
+    "absorbed": "most absorbed first",
+    "error": "largest error first",
+    "relevance": "most relevance first",
+    "order": "from the output back to the inputs",
+}
+"""What stands on top of a table, in words."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Entry:
     """One node's books, in relevance summed over the batch."""
 
@@ -31,6 +38,12 @@ class Entry:
     def error(self) -> float:
         """What is not accounted for: in − out − absorbed."""
         return self.relevance_in - self.relevance_out - sum(self.absorbed.values())
+
+    def __repr__(self) -> str:
+        """`swish (mylib.swish, rule_of_swish): in 3, out 2, bias 0.5, error 0.5`."""
+        sums = {"in": self.relevance_in, "out": self.relevance_out, **self.absorbed, "error": self.error}
+        said = ", ".join(f"{name} {value:.4g}" for name, value in sums.items() if value or name not in self.absorbed)
+        return f"{self.node} ({', '.join(filter(None, (self.op, self.rule)))}): {said}"
 
 
 @dataclass(repr=False)
@@ -138,7 +151,7 @@ class Audit:
             depth: of `by_module`, instead of nodes.
         """
         books = self if depth is None else self.by_module(depth)
-        return books_table(books, ordered(books.entries, sort), limit)
+        return books_table(books, sort, limit)
 
     def __str__(self) -> str:
         """The table as text: the largest entries, and the others in one row."""
@@ -242,8 +255,9 @@ def absorbed_by(entries: Sequence[Entry]) -> dict[str, float]:
     return dict(causes)
 
 
-def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> Any:
+def books_table(audit: Audit, sort: Sort, limit: int | None) -> Any:
     """A rich table with a column for each cause; rows beyond the limit are summed up, so that all adds up."""
+    entries = ordered(audit.entries, sort)
     causes = [cause for cause, _ in sorted(audit.absorbed.items(), key=lambda item: -_size(item[1]))]
     causes = [cause for cause in causes if any(entry.absorbed.get(cause) for entry in entries)]
     names = ["module", "nodes", "rules"] if audit.folded else ["node", "module", "op", "rule"]
@@ -251,7 +265,7 @@ def books_table(audit: Audit, entries: Sequence[Entry], limit: int | None) -> An
     table = plain_table(
         title=f"seed {audit.seed:.6g} = inputs + absorbed, error {audit.error:.2e}{sizes}",
         title_justify="left",
-        caption="\n".join(audit.remarks) or None,
+        caption="\n".join([FIRST[sort], *audit.remarks]),
         caption_justify="left",
     )
     for column in names:

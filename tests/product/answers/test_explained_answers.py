@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from support.language_models import VOCABULARY, language_model
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import lrp_compiler as lrp
 from lrp_compiler.answers import AnswerExplanation
@@ -158,12 +158,31 @@ def test_sums_by_word_and_by_sentence() -> None:
 
 @pytest.mark.slow
 def test_the_model_writes_the_answer_where_none_is_given() -> None:
-    model = language_model("gpt2")
+    model, stages = language_model("gpt2"), list[str]()
     wrote = model.generate(torch.tensor([PROMPT]), do_sample=False, max_new_tokens=3)[0, 5:].tolist()
 
-    found = lrp.explain_answer(model, None, PROMPT, max_new_tokens=3, open_lengths=False)
+    found = lrp.explain_answer(model, None, PROMPT, max_new_tokens=3, open_lengths=False, progress=stages.append)
 
     assert [piece.ids[0] for piece in found.rows] == wrote
+    assert (stages[0], stages[-1]) == ("generate", "explain")
+    assert len(stages) > 3
+
+
+@pytest.mark.slow
+def test_sentences_of_a_tokenizer_without_spaces_are_written_with_them() -> None:
+    """WordPiece leaves them out: between words there is one, before `##` none, and special tokens stand alone."""
+    pieces = ["[CLS]", "ada", "was", "rest", "##less", ".", "where", "was", "she", "[SEP]"]
+    found = Tokenizer(models.WordPiece({"[UNK]": 0, **{piece: 1 + at for at, piece in enumerate(pieces)}}))
+    found.pre_tokenizer, found.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    found.add_special_tokens(["[CLS]", "[SEP]"])
+
+    by_token = lrp.explain_answer(
+        language_model("gpt2"), found, "[CLS]ada was restless.", " where was she[SEP]", open_lengths=False
+    )
+
+    texts = [piece.text for piece in by_token.by("sentence").columns]
+    assert texts == ["[CLS]", "ada was restless .", "where was she", "[SEP]"]
+    assert "restless" in [piece.text for piece in by_token.by("word").columns]
 
 
 @pytest.mark.heavy

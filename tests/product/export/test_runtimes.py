@@ -163,16 +163,23 @@ def test_node_without_onnxruntime_says_what_to_install(tmp_path: Path, monkeypat
 
 STAND_IN = """
 exports.Tensor = class { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } };
-exports.InferenceSession = { create: async () => ({ outputNames: ["y"], run: async ({ x }) => ({ y: x }) }) };
+const session = { inputNames: ["x"], outputNames: ["y"], run: async ({ x }) => ({ y: x }) };
+exports.InferenceSession = { create: async () => session };
 """
 """In place of onnxruntime-node: hands its input back."""
 
 
-def test_the_script_for_node_makes_its_folder(tmp_path: Path) -> None:
+@pytest.fixture
+def beside_a_stand_in(tmp_path: Path) -> Path:
     if shutil.which("node") is None:
         pytest.skip("there is no Node")
     (tmp_path / "node_modules" / "onnxruntime-node").mkdir(parents=True)
     (tmp_path / "node_modules" / "onnxruntime-node" / "index.js").write_text(STAND_IN)
+    return tmp_path
+
+
+def test_the_script_for_node_makes_its_folder(beside_a_stand_in: Path) -> None:
+    tmp_path = beside_a_stand_in
     x = np.arange(6, dtype=np.float32)
     x.tofile(tmp_path / "x.f32")
     inputs = [{"name": "x", "file": "x.f32", "dtype": "float32", "shape": [2, 3]}]
@@ -183,6 +190,35 @@ def test_the_script_for_node_makes_its_folder(tmp_path: Path) -> None:
     (said,) = json.loads(done.stdout)
     assert (said["name"], said["dtype"], said["shape"]) == ("y", "float32", [2, 3])
     assert np.array_equal(np.fromfile(tmp_path / said["file"], np.float32), x)
+
+
+X = {"name": "x", "file": "x.f32", "dtype": "float32", "shape": [2, 3]}
+ASKED = {"path": "m.lrp.onnx", "folder": "out", "inputs": [X]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (ASKED | {"inputs": [X | {"name": "z"}]}, "the file takes the inputs x; given were z"),
+        (ASKED | {"inputs": []}, "the file takes the inputs x; given were none"),
+        (ASKED | {"inputs": [X | {"shape": [2, 4]}]}, "x.f32 has 24 bytes; float32 of shape [2, 4] has 32"),
+        (ASKED | {"inputs": [X | {"dtype": "float16"}]}, "the input x is of dtype float16; there are float32, "),
+        (ASKED | {"inputs": [X | {"file": "away.f32"}]}, "ENOENT: no such file or directory, open 'away.f32'"),
+        ({"path": "m.lrp.onnx"}, "stdin takes a JSON object"),
+        ([], "stdin takes a JSON object"),
+        ("{", "stdin is no JSON: "),
+    ],
+)
+def test_the_script_for_node_refuses_in_one_sentence(beside_a_stand_in: Path, asked: Any, said: str) -> None:
+    np.arange(6, dtype=np.float32).tofile(beside_a_stand_in / "x.f32")
+    given = asked if isinstance(asked, str) else json.dumps(asked)
+
+    done = subprocess.run(["node", SCRIPT], input=given, capture_output=True, text=True, cwd=beside_a_stand_in)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"explain.mjs: {said}")
+    assert done.stderr.endswith(".\n")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.heavy

@@ -3,6 +3,7 @@
 That the totals equal the seed on the seven networks is held by `test_balance.py`; here, that every fold of them does.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -161,6 +162,38 @@ def test_a_rule_of_ones_own_that_doubles_relevance_is_pointed_at(monkeypatch: py
     assert books.sorted("error").entries[0].node == "halve"
     suspect = books.suspects()[0]
     assert suspect.error == pytest.approx(-suspect.relevance_in)
+    said = re.fullmatch(
+        r"\[halve \(lrp_audit_tests.halve.default, user\): in (\S+), out (\S+), error (\S+)\]", str([suspect])
+    )
+    assert said
+    assert [float(value) for value in said.groups()] == pytest.approx(
+        [suspect.relevance_in, suspect.relevance_out, suspect.error], rel=1e-3
+    )
+
+
+def test_a_rule_that_reads_what_the_operation_has_not_is_told_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lrp_compiler.rules import OPERATORS
+
+    overload: Any = torch.ops.lrp_audit_tests.halve.default
+    monkeypatch.delitem(OPERATORS, overload, raising=False)
+
+    @lrp.rule(overload)
+    def misspelt(op: Op, relevance: Relevance) -> Relevance:
+        return lrp.total(op.tensor("input") * op.total(relevance))
+
+    with pytest.raises(
+        lrp.LrpError, match=r"'input' is neither operand nor option of \S+halve\.default, which has x, "
+    ):
+        lrp.compile(Halving().eval(), (torch.randn(2, 3),), target=0)
+    del OPERATORS[overload]
+
+
+def test_the_table_says_what_stands_first() -> None:
+    x = torch.randn(2, 3)
+    books = lrp.compile(torch.nn.Sequential(torch.nn.Linear(3, 2)).eval(), (x,), target=0).audit(x)
+
+    assert "most absorbed first" in str(books)
+    assert "from the output back to the inputs" in as_text(books.table(sort="order"))
 
 
 @pytest.mark.parametrize(
