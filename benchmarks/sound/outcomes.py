@@ -14,6 +14,9 @@ from benchmarks.sound.workers import Row, TooLong, at_most
 FINDINGS = ("wrong number", "not finite", "raw error", "late refusal", "hang", "crash")
 """What must not be."""
 
+TOLD, SHOWN = 160, 300
+"""Characters of a refusal by which equal ones are counted together, and of one that is shown."""
+
 
 def outcome(examine: Callable[[], list[Any]], seconds: float) -> Row:
     """Run `contract.hold` and say how it ended."""
@@ -52,7 +55,8 @@ def sentence(text: str) -> str:
         return "no relevance rule: " + ", ".join(sorted(set(re.findall(r"^  ([\w.]+): node", text, re.MULTILINE))))
     text = re.sub(r"\s+", " ", text.strip().split("\n")[0])
     text = re.sub(r"'[^']*'|\"[^\"]*\"|<[^>]*>", "…", text)
-    return re.sub(r"\b[a-z]+_?\d+\b|\d+", "#", text)[:160]
+    text = re.sub(r"\b[a-z]+_?\d+\b|\d+", "#", text)
+    return text if len(text) <= TOLD else text[: TOLD - 1].rstrip() + "…"
 
 
 def counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -109,5 +113,7 @@ def published(rows: Any) -> Any:
 
 
 def escaped(text: str) -> str:
-    """Fit for a cell of a table; no paths of the machine."""
-    return without_paths(text).replace("|", "\\|").replace("\n", " ")[:300]
+    """Fit for Markdown, a table's cell too; no paths of the machine; "…" for what is left out of a long one."""
+    line = without_paths(text).replace("\n", " ").strip()
+    line = line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"
+    return re.sub(r"([|*<`\[\]]|(?<!\w)_)", r"\\\1", line)
