@@ -24,6 +24,8 @@ WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "Distribut
 """Classes of torch that stand around a model and calculate the same; attribute with that model."""
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "bitsandbytes.")
 """Where modules come from whose weights are packed integers."""
+IN_FLOAT = ("FloatFunctional", "FXFloatFunctional")
+"""Of these modules those that stand for plain additions and products, before anything is quantised."""
 OTHER_FILES = {
     ONNX: "an ONNX model",
     ".safetensors": "weights alone",
@@ -76,9 +78,11 @@ def model_of(model: Any) -> Any:
 def _refuse_quantised(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if type(module).__module__.startswith(QUANTISED) or any(tensor.is_quantized for tensor in own):
+        kind = type(module)
+        packed = kind.__module__.startswith(QUANTISED) and kind.__name__ not in IN_FLOAT
+        if packed or any(tensor.is_quantized for tensor in own):
             raise CaptureError(
-                f"The model is quantised ({name or 'the model itself'} is a {type(module).__name__}): explain the "
+                f"The model is quantised ({name or 'the model itself'} is a {kind.__name__}): explain the "
                 "model in floating point that it was made of."
             )
 

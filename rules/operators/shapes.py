@@ -152,12 +152,12 @@ def select(op: Op) -> Selection:
 @selection(aten.cat.default, sign=SAME_SIGN)
 def cat(op: Op) -> Selection:
     """Several tensors one after the other."""
-    dim = op.option("dim")
+    dim, rank = op.option("dim"), len(op.output_shape)
     selections: dict[str, Transpose] = {}
     start: int | torch.SymInt = 0
     for index in range(len(op.option("tensors"))):
         name = f"tensors.{index}"
-        if op.shape(name) == (0,):  # torch skips empty tensors of rank 1, whatever the rank of the others
+        if op.rank(name) < rank:  # torch skips empty tensors of rank 1, whatever the rank of the others
             selections[name] = _nothing
             continue
         end = start + op.shape(name)[dim]
