@@ -179,6 +179,31 @@ def attention(x: Tensor) -> Tensor:
     return attended.transpose(1, 2).contiguous().view(x.shape[0], 5, 8)
 
 
+def experts(x: Tensor) -> Tensor:
+    """Each token to one of three, in pieces whose sizes the values say; and its numbers in one row, piece by piece."""
+    rows = x.flatten(0, 1)
+    chosen = rows[:, :3].argmax(-1)
+    order = chosen.argsort(stable=True)
+    sizes = [int((chosen == at).sum().item()) for at in range(3)]
+    pieces = rows[order].split(sizes)
+    answers = torch.cat([piece.tanh() * (at + 1) for at, piece in enumerate(pieces)])
+    in_a_row = torch.cat([piece.flatten() * 0.5 for piece in pieces]).reshape(rows.shape)
+    return torch.zeros_like(rows).index_add(0, order, answers * in_a_row.sigmoid()).reshape(x.shape)
+
+
+def attention_over_edges(x: Tensor) -> Tensor:
+    """Softmax over each place's edges; those from a place to itself are left out, so many as there are."""
+    sent, at = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([1, 1, 4, 0, 4, 4])
+    kept = x.mean((0, 2))[at] != x.mean((0, 2))[sent]
+    sent, at = torch.cat([sent[kept], torch.arange(5)]), torch.cat([at[kept], torch.arange(5)])
+    scores = functional.leaky_relu(x[..., 0][:, sent] + x[..., 1][:, at])
+    index = at.expand(len(x), -1)
+    largest = torch.zeros_like(x[..., 0]).scatter_reduce(1, index, scores, "amax", include_self=False)
+    weights = (scores - largest[:, at]).exp()
+    sums = torch.zeros_like(x[..., 0]).scatter_add(1, index, weights)
+    return torch.zeros_like(x).index_add(1, at, x[:, sent] * (weights / sums[:, at]).unsqueeze(-1))
+
+
 NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
     "writes into empty memory": (TOKENS, written_into_empty),
@@ -209,6 +234,8 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "weight norm": (TOKENS, nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))),
     "transformer encoder": (TOKENS, nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)),
     "attention and a view": (TOKENS, attention),
+    "experts": (TOKENS, experts),
+    "attention over edges": (TOKENS, attention_over_edges),
     "LP pool": (IMAGE, nn.LPPool2d(2, 2)),
 }
 

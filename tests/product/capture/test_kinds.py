@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional
 
 import lrp_compiler as lrp
 from lrp_compiler.base.errors import CaptureError, FormatError, InputError, LrpError
@@ -42,6 +43,24 @@ def test_what_calculates_the_same_is_taken(wrap: Any) -> None:
 def test_arrays_of_numpy_are_example_inputs() -> None:
     wanted = lrp.compile(net(), (X,), target=0)(X).relevance["input"]
     assert torch.equal(lrp.compile(net(), (X.numpy(),), target=0)(X).relevance["input"], wanted)
+
+
+@pytest.mark.parametrize("kind", [FloatFunctional, FXFloatFunctional])
+def test_additions_that_are_yet_to_be_quantised_are_additions(kind: Any) -> None:
+    class Skipping(nn.Module):
+        def __init__(self, skip: Any) -> None:
+            super().__init__()
+            self.first, self.skip = net(), skip
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.skip.add(self.first(x), self.skip.mul(x[:, :3], x[:, 1:4]))
+
+    class Plain(Skipping):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) + x[:, :3] * x[:, 1:4]
+
+    wanted = lrp.compile(Plain(None).eval(), (X,), target=0)(X).relevance["x"]
+    assert torch.equal(lrp.compile(Skipping(kind()).eval(), (X,), target=0)(X).relevance["x"], wanted)
 
 
 def quantised() -> nn.Module:
