@@ -30,7 +30,7 @@ MAGNIFIED = 1e4 * 2.0**-29
 """And as a multiple of what float32 loses: float64 rounds 2²⁹ times finer."""
 SLACK, FLOOR = 3.0, 1e-6
 """onnxruntime's error as a multiple of torch's own in float32, and what counts as none."""
-MANY = 5
+MANY = 15
 """Times as many inputs, where the errors on a few are too far apart."""
 PROMISES = ("output", "books", "graph", "plain", "budget", "split", "observe", "saved", "onnx")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ TASKS = (
     *("MODEL_FOR_IMAGE_TO_IMAGE", "MODEL_FOR_TOKEN_CLASSIFICATION", "MODEL_FOR_BACKBONE", "MODEL"),
 )
 """What is built of a type: the first of these that there is."""
+GIVEN = ("bbox", "noise", "noise_sequence")
+"""Inputs that a model draws itself, or makes up, unless they are given."""
 LENGTH = 12
 MOST = 40_000_000
 """Parameters."""
@@ -105,6 +108,8 @@ def _inputs(model: nn.Module, config: Any) -> Callable[[], dict[str, Any]]:
         "past_values": lambda: torch.randn(2, *_series(config)),
         "bbox": lambda: torch.randint(0, 9, (2, LENGTH, 1)).repeat(1, 1, 4),
         "flattened_patches": lambda: torch.cat([torch.ones(2, 9, 2), torch.randn(2, 9, 768)], 2),
+        "noise": lambda: torch.rand(2, math.prod(size // _patch(config) for size in side)),
+        "noise_sequence": lambda: torch.randn(2, 64, config.model_in_channels),
         "xpath_tags_seq": lambda: torch.zeros(2, LENGTH, 50, dtype=torch.long),
     }
     if "video" in type(model).__name__.lower() or type(model).__name__.startswith(
@@ -117,11 +122,15 @@ def _inputs(model: nn.Module, config: Any) -> Callable[[], dict[str, Any]]:
     if not wanted:
         wanted = [name for name in makers if name in parameters][:1]
     wanted += [n for n, p in parameters.items() if n in makers and p.default is p.empty and n not in wanted]
-    if "bbox" in parameters and "bbox" not in wanted:
-        wanted.append("bbox")
+    wanted += [name for name in GIVEN if name in parameters and name not in wanted]
     if not wanted:
         raise NotBuilt(f"no known input among {', '.join(list(parameters)[:6])}")
     return lambda: {name: makers[name]() for name in wanted}
+
+
+def _patch(config: Any) -> int:
+    size = getattr(config, "patch_size", 1)
+    return int(size[0] if isinstance(size, (list, tuple)) else size)
 
 
 def _series(config: Any) -> tuple[int, ...]:
