@@ -22,6 +22,7 @@ from lrp_compiler.rules.registry import operator
 from lrp_compiler.rules.relevance import has_shape, sum_to_shape
 from lrp_compiler.rules.selection import FILLED, Selection, Transpose, selection
 from lrp_compiler.rules.traits import declare, keeps_sign
+from lrp_compiler.torch_private import statically_known_true
 
 aten = torch.ops.aten
 
@@ -175,7 +176,10 @@ def extreme_at(op: Op) -> Selection:
 def _cut(source: Tensor, shape: torch.Size) -> Tensor:
     """The part of a source that an index of this shape picks."""
     for dim, size in enumerate(shape):
-        source = source.narrow(dim, 0, size)
+        part = source.narrow(dim, 0, size)
+        if not statically_known_true(part.shape[dim] == size):  # nobody knows that it is no larger than the source
+            part = source.index_select(dim, torch.arange(size, device=source.device))
+        source = part
     return source
 
 

@@ -204,6 +204,15 @@ def attention_over_edges(x: Tensor) -> Tensor:
     return torch.zeros_like(x).index_add(1, at, x[:, sent] * (weights / sums[:, at]).unsqueeze(-1))
 
 
+def largest_over_edges(x: Tensor) -> Tensor:
+    """Values and places chosen by two masks that hold at the same edges, which nobody who reads the program can know."""
+    sent, at = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([1, 1, 4, 0, 4, 4])
+    middle = x.mean((0, 2))
+    scores = (x[0, :, 0][sent] * x[0, :, 1][at])[middle[sent] != middle[at]]
+    index = at[middle[at] != middle[sent]]
+    return x * torch.zeros_like(middle).scatter_reduce(0, index, scores, "amax", include_self=False)[:, None]
+
+
 NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "writes in place": (TOKENS, written_in_place),
     "writes into empty memory": (TOKENS, written_into_empty),
@@ -236,6 +245,7 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "attention and a view": (TOKENS, attention),
     "experts": (TOKENS, experts),
     "attention over edges": (TOKENS, attention_over_edges),
+    "largest over edges": (TOKENS, largest_over_edges),
     "LP pool": (IMAGE, nn.LPPool2d(2, 2)),
 }
 
