@@ -39,6 +39,8 @@ TRIED = 8
 SHARE = {"plain": 0.35, "budget": 0.0, "split": 0.0, "observe": 0.0, "saved": 0.35, "onnx": 0.5}
 """How often each of the dear promises is asked; the name draws."""
 MEANT = ("explained", "partly", "refused", *FINDINGS)
+NEAR = 0.02
+"""By what share of itself an element of further inputs is smaller, at most: it stays in most functions' domain."""
 COMPOSITES = ("epsilon", "attnlrp")
 
 
@@ -173,11 +175,18 @@ def job(name: str, operators: dict[str, Any]) -> Row:
 
 
 def _examined(name: str, module: Any, inputs: tuple[Any, ...], number: int) -> Row:
+    import torch
+
     from benchmarks.sound.contract import PROMISES, Asked, hold
 
+    drawn = 0
+
     def make(rows: int) -> tuple[Any, ...]:
-        # As torch drew them: another draw might lie where the operator is not defined.
-        return tuple(x.clone() for x in inputs)
+        """The example as torch drew it, then near by: another draw might lie where the operator is not defined."""
+        nonlocal drawn
+        drawn += 1
+        near = 0.0 if drawn == 1 else NEAR
+        return tuple(x * (1 - near * torch.rand_like(x)) if x.is_floating_point() else x.clone() for x in inputs)
 
     random = Random(f"{name} {number}")
     promises = [p for p in PROMISES if p in ("output", "books", "graph") or random.random() < SHARE[p]]

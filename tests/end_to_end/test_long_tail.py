@@ -205,7 +205,7 @@ def attention_over_edges(x: Tensor) -> Tensor:
 
 
 def largest_over_edges(x: Tensor) -> Tensor:
-    """Values and places chosen by two masks that hold at the same edges, which nobody who reads the program can know."""
+    """Values and places chosen by two masks that hold at the same edges, which a program does not say."""
     sent, at = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([1, 1, 4, 0, 4, 4])
     middle = x.mean((0, 2))
     scores = (x[0, :, 0][sent] * x[0, :, 1][at])[middle[sent] != middle[at]]
