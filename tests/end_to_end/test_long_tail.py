@@ -331,3 +331,40 @@ def test_onnxruntime_multiplies_as_far_as_it_goes(is_open: bool, tmp_path: Path)
     products, counts = x.double().cumprod(1), torch.arange(1, 38)
     expected = (products / counts).flip(1).cumsum(1).flip(1)
     torch.testing.assert_close(torch.as_tensor(relevance).double(), expected, rtol=3e-6, atol=0)
+
+
+class Experts(nn.Module):
+    """Three networks without biases, each for the rows whose first, second or third number is the largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 4, bias=False)) for _ in range(3)]
+        self.layers, self.head = nn.ModuleList(layers), nn.Linear(4, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = x[:, :3].argmax(-1)
+        order = chosen.argsort(stable=True)
+        pieces = x[order].split([int((chosen == at).sum().item()) for at in range(3)])
+        answers = torch.cat([layer(piece) for layer, piece in zip(self.layers, pieces, strict=True)])
+        return self.head(torch.zeros_like(x).index_add(0, order, answers))
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2, 0, 1, 2, 0], [0] * 7, [2] * 7, [1, 2, 1, 2, 1, 2, 1]])
+def test_pieces_of_any_size_and_none_are_explained_as_the_gradient_says(chosen: list[int], tmp_path: Path) -> None:
+    """Piecewise linear and without biases: in the limit of ε the relevance is gradient × input."""
+    model, example = Experts().double().eval(), sample((4,), 7, seed=1).double()
+    explainer = lrp.compile(model, (example,), composite=lrp.composites.epsilon(1e-12), target=1)
+    explainer.to_onnx(tmp_path / "m.onnx")
+    x = sample((4,), 7, seed=2).double()
+    x[torch.arange(7), torch.tensor(chosen)] = 5.0
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    expected = (gradient * x).detach()
+
+    found = explainer(x.detach()).relevance["x"]
+
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    with lrp.OnnxExplainer(tmp_path / "m.onnx") as onnx:
+        relevance = onnx(x.detach().numpy()).relevance["x"]
+    torch.testing.assert_close(torch.as_tensor(relevance), expected, rtol=1e-8, atol=1e-9)
