@@ -345,7 +345,7 @@ class Experts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         chosen = x[:, :3].argmax(-1)
         order = chosen.argsort(stable=True)
-        pieces = x[order].split([int((chosen == at).sum().item()) for at in range(3)])
+        pieces = x[order].split([(chosen == at).sum().item() for at in range(3)])
         answers = torch.cat([layer(piece) for layer, piece in zip(self.layers, pieces, strict=True)])
         return self.head(torch.zeros_like(x).index_add(0, order, answers))
 
