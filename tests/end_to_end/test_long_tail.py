@@ -184,7 +184,7 @@ def experts(x: Tensor) -> Tensor:
     rows = x.flatten(0, 1)
     chosen = rows[:, :3].argmax(-1)
     order = chosen.argsort(stable=True)
-    sizes = [int((chosen == at).sum().item()) for at in range(3)]
+    sizes = [(chosen == at).sum().item() for at in range(3)]
     pieces = rows[order].split(sizes)
     answers = torch.cat([piece.tanh() * (at + 1) for at, piece in enumerate(pieces)])
     in_a_row = torch.cat([piece.flatten() * 0.5 for piece in pieces]).reshape(rows.shape)
