@@ -75,6 +75,8 @@ def heatmap(
     shown = aggregated(explanation) if aggregate else explanation
     name = choose(shown, input, "an image, [batch, channels, height, width]", is_image)
     maps = [smoothed(flat(shown.of(case, name)), smooth, (0, 1)) for case in cases]
+    if style == "contour" and min(maps[0].shape) < 2:
+        raise InputError("Contours are lines between pixels, two at least along both sides: choose another style.")
     limits = [limit_of(values, percentile, limit) for values in maps]
     order = list(dict.fromkeys(case.row for case in cases))
     seen, batch = explanation.run.inputs.get(name), len(explanation.run.classes()[0])

@@ -235,3 +235,14 @@ def test_letters_that_the_font_lacks_are_taken_from_one_that_has_them() -> None:
         explanation.heatmap(labels=["⌔", "⎴"]).savefig(io.BytesIO())
     with pytest.warns(lrp.LrpWarning, match="No font of this machine has “\U000e0101”"):
         explanation.heatmap(labels=["b", "a \U000e0101"]).savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1)])
+def test_images_of_one_line_are_drawn_but_for_contours(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).normal(size=(2, 3, *shape))
+    explanation = made({"x": pixels}, {"x": pixels})
+    for style in ("overlay", "beside", "plain"):
+        explanation.heatmap(style=style).savefig(io.BytesIO())
+    assert explanation.image().pixels.shape == (*shape, 3)
+    with pytest.raises(lrp.LrpError, match="Contours are lines between pixels"):
+        explanation.heatmap(style="contour")
