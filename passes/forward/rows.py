@@ -121,7 +121,11 @@ def _product(node: fx.Node, grid: Grid) -> Operands | None:
 
 def _unsqueeze(node: fx.Node, grid: Grid) -> Operands | None:
     added = _from_end(_option(node, "dim"), _rank(node))
-    return [(node.args[0], grid.moved(lambda dim: dim + 1 if dim < added else dim))]  # type: ignore[list-item]
+
+    def where(dim: int) -> int | None:
+        return None if dim == added else dim + 1 if dim < added else dim
+
+    return [(node.args[0], grid.moved(where))]  # type: ignore[list-item]
 
 
 def _permute(node: fx.Node, grid: Grid) -> Operands | None:

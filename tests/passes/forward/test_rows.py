@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
+import lrp_compiler as lrp
 from lrp_compiler.passes.forward.rows import BY_ROWS, SIZES, Grid, operands_of, sized
 from lrp_compiler.passes.graph import call
 
@@ -126,3 +127,27 @@ def test_every_operation_of_the_table_is_tried() -> None:
 def test_a_dim_of_size_one_is_neither_rows_nor_columns() -> None:
     node = traced(aten.add.Tensor, (SCORES, drawn(ROWS, 1)))
     assert [grid for _, grid in operands_of(node, LAST) or []] == [LAST, Grid(-2, None)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "there"), [((COLUMNS,), 0, Grid(None, -1)), ((ROWS,), -1, Grid(-1, None)), ((), 0, Grid())]
+)
+def test_a_dim_that_is_added_is_none_of_the_operands(shape: tuple[int, ...], dim: int, there: Grid) -> None:
+    grid = LAST if shape else Grid(-1)
+
+    assert [place for _, place in operands_of(traced(aten.unsqueeze.default, (drawn(*shape), dim)), grid) or []] == [
+        there
+    ]
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "attnlrp"])
+def test_the_inner_product_of_two_vectors_is_no_attention(composite: str) -> None:
+    class Inner(torch.nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.inner(x, y).reshape(1, 1)
+
+    x, y = drawn(5), drawn(5)
+    found = lrp.compile(Inner().eval(), (x, y), composite=composite, target=0)(x, y).relevance
+
+    torch.testing.assert_close(found["x"], x * y / 2, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found["y"], x * y / 2, rtol=1e-5, atol=1e-9)
