@@ -134,13 +134,24 @@ def _is_scalar(node: object) -> bool:
 
 
 def _take_vectors(graph: fx.Graph, node: fx.Node) -> None:
-    """Give the op vectors of one element for its scalars, and its readers the scalars that they had."""
+    """Give the op vectors of one element for its scalars, and its readers the scalars that they had.
+
+    What is put in somewhere (`index_fill`) stays one: it is a number, without dims wherever it goes.
+    """
+    schema = schema_of(node.target)
+    number = next((at for at, one in enumerate(schema.arguments) if one.name == "value"), None) if schema else None
 
     def vector(given: fx.Node) -> fx.Node:
         return call(graph, aten.reshape.default, given, [1], like=node) if _is_scalar(given) else given
 
     with graph.inserting_before(node):
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), vector)
+        node.args = tuple(
+            argument if at == number else fx.map_arg(argument, vector) for at, argument in enumerate(node.args)
+        )
+        node.kwargs = {
+            name: argument if name == "value" else fx.map_arg(argument, vector)
+            for name, argument in node.kwargs.items()
+        }
     for result in [node, *(user for user in node.users if user.target is operator.getitem)]:
         if _is_scalar(result):
             with graph.inserting_after(result):

@@ -90,3 +90,15 @@ def test_a_write_into_overlapping_elements_is_refused() -> None:
 
     with pytest.raises(CaptureError, match="several elements are one place in memory"):
         written_out(torch.export.export(Overlapping(), (torch.randn(2, 6),)))
+
+
+def test_what_is_put_into_a_number_stays_a_number() -> None:
+    class Filled(nn.Module):
+        def forward(self, x: Tensor, index: Tensor, value: Tensor) -> Tensor:
+            return x.index_fill(0, index, value) * 2 + x.amax(0)
+
+    given = torch.tensor(2.0), torch.tensor([0]), torch.tensor(0.5)
+    program = written_out(torch.export.export(Filled(), given))
+
+    assert float(program.module()(*given)) == 3.0
+    assert float(program.module()(given[0], torch.tensor([0]), torch.tensor(1.5))) == 5.0
